@@ -1,0 +1,40 @@
+# Both commands make and use .venv in this folder; nothing else on the machine is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+endif
+
+.PHONY: demo test test-fast check clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	$(BIN)/restore-rwkv demo
+
+test: .venv/test-installed
+	$(BIN)/python -m pytest
+
+test-fast: .venv/test-installed
+	$(BIN)/python -m pytest -m "not slow"
+
+check: .venv/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/bin-made:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/installed: .venv/bin-made pyproject.toml constraints.txt src/restore_rwkv/ops/bi_wkv.c
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/test-installed: .venv/bin-made pyproject.toml constraints.txt src/restore_rwkv/ops/bi_wkv.c
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch .venv/installed $@
+
+clean:
+	rm -rf .venv build dist

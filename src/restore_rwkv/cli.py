@@ -1,0 +1,287 @@
+"""The command `restore-rwkv`: each command translates its words into one call of the library."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from restore_rwkv.errors import ConfigError, RestoreError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from restore_rwkv.inference import Progress
+    from restore_rwkv.metrics import MeanScore
+
+app = typer.Typer(
+    name="restore-rwkv",
+    help="Medical image restoration with Restore-RWKV. For research only; not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Shipped weights by name, or a weight file.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace existing outputs.")]
+
+
+@app.command()
+def restore(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help="NIfTI, PNG, TIFF, NPY, or a folder of DICOM."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
+    ],
+    task: Annotated[str, typer.Option("--task", "-t", help="See `restore-rwkv info`.")] = "mri-sr",
+    weights: Weights = None,
+    device: Device = "auto",
+    plane: Annotated[
+        str, typer.Option(help="Slices to restore: auto, axial, coronal or sagittal.")
+    ] = "auto",
+    scaling: Annotated[
+        str, typer.Option(help="auto, robust, or fixed (for data prepared as the paper's).")
+    ] = "auto",
+    memory: Annotated[str, typer.Option(help="For the network's activations.")] = "2GiB",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, or source (the source's type, clipped).")
+    ] = "auto",
+    overwrite: Overwrite = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Restore a scan; grid, affine, units and header stay as they are."""
+    import restore_rwkv
+    from restore_rwkv.restoration import Settings, record_of
+
+    settings = Settings(plane, scaling, parse_memory(memory))  # type: ignore[arg-type]
+    with _progress("restoring", "slices", quiet) as progress:
+        restore_rwkv.restore(
+            source,
+            output,
+            task=task,
+            weights=weights,
+            device=device,
+            settings=settings,
+            dtype=dtype,  # type: ignore[arg-type]
+            overwrite=overwrite,
+            progress=progress,
+        )
+    if not quiet:
+        typer.echo(f"{output}: restored; how it was made: {record_of(output)}")
+
+
+@app.command()
+def info() -> None:
+    """List tasks, weights, operator backends and devices."""
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count GPUs without waking one
+    import torch
+
+    from restore_rwkv.model import read_info
+    from restore_rwkv.ops import available_backends
+    from restore_rwkv.shipped import shipped_weights
+    from restore_rwkv.tasks import TASKS
+
+    tasks = _table("task", "what it does", "modality", "weights")
+    for task in TASKS.values():
+        tasks.add_row(task.name, task.title, task.modality, task.weights)
+    weights = _table("weights", "task", "parameters", "SHA-256")
+    for name, path in shipped_weights().items():
+        record = read_info(path)
+        weights.add_row(name, record.task, f"{record.parameters:,}", record.sha256[:16])
+    machine = _table("backend or device", "here")
+    for name, here in available_backends().items():
+        machine.add_row(f"backend {name}", "yes" if here else "no")
+    machine.add_row("device cpu", f"yes, {torch.get_num_threads()} threads")
+    machine.add_row("device cuda", _yes(torch.cuda.is_available()))
+    machine.add_row("device mps", _yes(torch.backends.mps.is_available()))
+    _print(tasks, weights, machine)
+
+
+@app.command()
+def evaluate(
+    scans: Annotated[list[Path], typer.Argument(metavar="SCAN...", help="Sharp scans.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="See `restore-rwkv info`.")] = "mri-sr",
+    weights: Weights = None,
+    device: Device = "auto",
+) -> None:
+    """Degrade sharp scans, restore them, and score them by the paper's protocol."""
+    from restore_rwkv.evaluation import evaluate as evaluate_scan
+    from restore_rwkv.io import read_volume
+    from restore_rwkv.restoration import Restorer
+
+    restorer = Restorer(task, weights, device)
+    table = _table("scan", *_SCORE_COLUMNS)
+    for scan in scans:
+        for name, score in evaluate_scan(read_volume(scan), restorer).scores.items():
+            table.add_row(scan.name, *_score_row(name, score))
+    _print(table)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
+        "demo-output"
+    ),
+    device: Device = "auto",
+) -> None:
+    """Restore a shipped scan of known truth, print what it gains, and draw it."""
+    from restore_rwkv.demo import run_demo
+
+    result = run_demo(output, device)
+    table = _table(*_SCORE_COLUMNS)
+    for name, score in result.evaluation.scores.items():
+        table.add_row(*_score_row(name, score))
+    _print(table)
+    for what, path in result.files.items():
+        typer.echo(f"{what}: {path}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, such as recipes/light-mri-sr.toml.")],
+    data: Annotated[Path, typer.Option(help="Folder with the recipe's subjects.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    device: Device = "auto",
+) -> None:
+    """Train a network; the same command goes on where a stopped run was."""
+    from restore_rwkv.recipe import Recipe
+    from restore_rwkv.restoration import find_device
+    from restore_rwkv.training import train as run_training
+
+    plan = Recipe.read(recipe)
+    best = run_training(
+        plan, data, output, device=find_device(device), report=_report(plan.training.iterations)
+    )
+    typer.echo(f"best weights: {best}")
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(metavar="PTH", help="Published checkpoint.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Weight file: *.safetensors.")
+    ],
+    task: Annotated[str, typer.Option("--task", "-t", help="What it was trained for.")] = "mri-sr",
+    overwrite: Overwrite = False,
+) -> None:
+    """Convert a published checkpoint (.pth) to a weight file; executes nothing in it."""
+    from restore_rwkv.model import convert_published
+    from restore_rwkv.tasks import get_task
+
+    if output.exists() and not overwrite:
+        raise ConfigError(f"{output}: exists already; name another file, or use --overwrite")
+    low, high = get_task(task).value_range
+    scaling = {"kind": "fixed", "low": low, "high": high}
+    record = convert_published(checkpoint, output, task=task, scaling=scaling)
+    typer.echo(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
+
+
+def main() -> None:
+    """Run the command line; mistakes of the user end in one line and exit code 2."""
+    _keep_freed_memory()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        app()
+    except (RestoreError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as "2GiB", "800 MB" or "500000000".
+
+    Raises:
+        ConfigError: the text is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
+    number, prefix, binary = match.groups()
+    power = " kmgt".index(prefix.lower() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed blocks, or each operation pays for its pages anew (2x in time)."""
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(option, 2**31 - 1)
+
+
+@contextmanager
+def _progress(what: str, unit: str, quiet: bool) -> Iterator[Progress | None]:
+    """A bar with the time left, on a terminal alone."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        job = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(job, completed=done, total=total)
+
+
+def _report(iterations: int) -> Any:
+    """A line that is rewritten on a terminal, and a line for each validation anywhere."""
+    rate: list[float] = []
+
+    def report(entry: dict[str, Any]) -> None:
+        rate.append(entry["seconds"])
+        left = (iterations - entry["iteration"]) * sum(rate[-50:]) / len(rate[-50:]) / 60
+        line = f"{entry['iteration']}/{iterations} loss {entry['loss']:.5f} {left:.0f} min left"
+        if "psnr" in entry:
+            typer.echo(f"\r{line}  validation {entry['psnr']:.3f} dB  SSIM {entry['ssim']:.4f}")
+        elif sys.stdout.isatty():
+            typer.echo(f"\r{line}   ", nl=False)
+
+    return report
+
+
+_SCORE_COLUMNS = ("image", "PSNR dB", "SSIM", "RMSE", "slices")
+
+
+def _score_row(name: str, score: MeanScore) -> tuple[str, ...]:
+    if score.psnr is None:
+        return (name, "none", "none", "none", "0")
+    return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.rmse:.2f}", f"{score.slices}")
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    return table
+
+
+def _print(*tables: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for table in tables:
+        console.print(table)
+
+
+def _yes(here: bool) -> str:
+    return "yes" if here else "no"

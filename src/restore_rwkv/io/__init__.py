@@ -1,0 +1,14 @@
+"""Images in and out: NIfTI, DICOM series, PNG, TIFF, NPY. Nothing heavy is imported here."""
+
+from restore_rwkv.io.atomic import atomic_file as atomic_file
+from restore_rwkv.io.dicom import DicomSource as DicomSource
+from restore_rwkv.io.files import check_output as check_output
+from restore_rwkv.io.files import check_output_path as check_output_path
+from restore_rwkv.io.files import read_volume as read_volume
+from restore_rwkv.io.files import write_volume as write_volume
+from restore_rwkv.io.nifti import NiftiSource as NiftiSource
+from restore_rwkv.io.volume import Source as Source
+from restore_rwkv.io.volume import Stored as Stored
+from restore_rwkv.io.volume import Volume as Volume
+from restore_rwkv.io.volume import acquisition_axis as acquisition_axis
+from restore_rwkv.io.volume import plane_axis as plane_axis

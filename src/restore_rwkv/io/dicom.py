@@ -1,0 +1,185 @@
+"""DICOM series: a folder of single-frame slices, one slice, or one enhanced multi-frame file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.dicom_files import (
+    IDENTIFIERS,
+    DicomImage,
+    find_images,
+    one_series,
+    read_up_to_pixels,
+    refusing,
+)
+from restore_rwkv.io.series import (
+    LPS_TO_RAS,
+    SPACING_TOLERANCE,
+    TILT_TOLERANCE,
+    Grid,
+    series_grid,
+)
+from restore_rwkv.io.volume import Float32Array, Source, Stored, Volume
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_log = logging.getLogger(__name__)
+_MODALITIES = {"CT", "MR", "PT"}
+_PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSource(Source):
+    """A DICOM series.
+
+    Attributes:
+        files: Its files in the order of the volume's slices; one file if it is multi-frame.
+    """
+
+    files: tuple[Path, ...]
+
+
+def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
+    """Read a DICOM series from a folder (not its subfolders) or one file.
+
+    Data axes are (column, row, slice): axis 0 runs along a row of pixels (first three numbers of
+    ImageOrientationPatient), axis 1 down a column (last three), axis 2 along the cross product of
+    both. The affine is turned from DICOM's LPS to RAS+. The geometry is taken from the position
+    and orientation of each slice, never from file names, instance numbers or slice thickness.
+    Values are rescaled slice by slice; display settings (window, inversion) are not applied.
+
+    Args:
+        path: Folder or file.
+        series: SeriesNumber or SeriesInstanceUID, where a folder holds several series.
+
+    Returns:
+        CT in HU, PET in Bq/ml, SUV (Units GML) or a.u., MR in a.u.
+
+    Raises:
+        InputError: No DICOM images, several series, colour images, broken geometry (see
+            ``series_grid``), or pixel data that cannot be decoded.
+    """
+    images = find_images(path)
+    chosen = one_series(images, series, path.name)
+    _report_missing(chosen, path.name)
+    for image in chosen:
+        grey = str(image.header.get("PhotometricInterpretation")).startswith("MONOCHROME")
+        if not grey or image.header.get("SamplesPerPixel", 1) != 1:
+            raise InputError(f"{image.path.name}: a colour image; give a series of grey images")
+        if _frames(image) > 1 and len(chosen) > 1:
+            raise InputError(
+                f"{image.path.name}: one of several multi-frame files in its series; "
+                "give this file alone"
+            )
+    if _frames(chosen[0]) > 1:
+        return _read_multi_frame(chosen[0], path)
+    return _read_slices(chosen, path)
+
+
+def _report_missing(images: list[DicomImage], where: str) -> None:
+    missing = [key for key in IDENTIFIERS if any(not image.header.get(key) for image in images)]
+    if missing:
+        _log.warning(
+            "%s: %s missing; the image can be read, but a derived DICOM series needs them",
+            where,
+            ", ".join(missing),
+        )
+
+
+def _frames(image: DicomImage) -> int:
+    return int(image.header.get("NumberOfFrames") or 1)
+
+
+def _read_slices(images: Sequence[DicomImage], path: Path) -> Volume:
+    names = [image.path.name for image in images]
+    grid = series_grid([image.header for image in images], names, path.name)
+    images = [images[i] for i in grid.order]
+    data = np.empty((grid.columns, grid.rows, len(images)), np.float32, order="F")
+    for k, image in enumerate(images):
+        data[..., k] = _read_pixels(image.path, grid).T
+    headers = [image.header for image in images]
+    source = DicomSource(
+        path, data.shape, _common_stored(headers), tuple(image.path for image in images)
+    )
+    modality = _modality(headers[0])
+    return Volume(data, grid.affine, _unit(headers[0], modality), modality, source)
+
+
+def _read_pixels(path: Path, grid: Grid) -> Float32Array:
+    """Return the values of one slice, rows by columns."""
+    from pydicom.pixels.processing import apply_modality_lut
+
+    dataset = read_up_to_pixels(path)
+    with refusing(path.name, "the pixel data cannot be decoded"), np.errstate(over="ignore"):
+        # Volume refuses what overflows to infinity.
+        values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
+    if values.shape != (grid.rows, grid.columns):
+        raise InputError(
+            f"{path.name}: pixel data of shape {values.shape} does not fit its header; "
+            "export it again"
+        )
+    return values
+
+
+def _read_multi_frame(image: DicomImage, path: Path) -> Volume:
+    from highdicom import Image
+
+    if "SharedFunctionalGroupsSequence" not in image.header:
+        raise InputError(
+            f"{image.path.name}: several frames without their positions; export single slices"
+        )
+    dataset = read_up_to_pixels(image.path)
+    with refusing(image.path.name, "the frames make no regular volume"):
+        # Real-world maps would bring units of their own; display settings are not values.
+        volume = Image.from_dataset(dataset, copy=False).get_volume(
+            apply_presentation_lut=False,
+            apply_real_world_transform=False,
+            rtol=SPACING_TOLERANCE,
+            perpendicular_tol=TILT_TOLERANCE,
+        )
+    affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom orders slice, row, column
+    data = np.asarray(volume.array, np.float32).transpose(2, 1, 0)
+    modality = _modality(image.header)
+    source = DicomSource(path, data.shape, None, (image.path,))
+    return Volume(data, affine, _unit(image.header, modality), modality, source)
+
+
+def _common_stored(headers: list[Dataset]) -> Stored | None:
+    """Return how all slices are stored, or None where they differ or use tables."""
+    kinds = {
+        (
+            int(header.get("BitsAllocated") or 0),
+            int(header.get("PixelRepresentation") or 0),
+            float(header.get("RescaleSlope") or 1),
+            float(header.get("RescaleIntercept") or 0),
+            "ModalityLUTSequence" in header,
+        )
+        for header in headers
+    }
+    bits, signed, slope, inter, table = kinds.pop()
+    if kinds or table or bits not in (8, 16, 32):
+        return None
+    return Stored(np.dtype(f"{'i' if signed else 'u'}{bits // 8}"), slope, inter)
+
+
+def _modality(header: Dataset) -> str | None:
+    modality = header.get("Modality")
+    return modality if modality in _MODALITIES else None
+
+
+def _unit(header: Dataset, modality: str | None) -> str | None:
+    if modality == "CT":
+        # Enhanced files keep the rescale type with each frame; for CT it is HU.
+        rescaled = "RescaleIntercept" in header or "SharedFunctionalGroupsSequence" in header
+        return "HU" if rescaled and header.get("RescaleType") in (None, "", "HU") else "a.u."
+    if modality == "PT":
+        return _PET_UNITS.get(header.get("Units"), "a.u.")
+    return "a.u." if modality == "MR" else None

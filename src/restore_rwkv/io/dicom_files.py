@@ -1,0 +1,193 @@
+"""Which files make one DICOM series, and how to read them when they are damaged."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.volume import one_line
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.tag import BaseTag
+
+_log = logging.getLogger(__name__)
+_PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
+_AFTER_PIXELS = {0xFFFAFFFA, 0xFFFCFFFC}  # signatures and padding may follow the pixels
+_NUMBERS = (
+    "BitsAllocated",
+    "Columns",
+    "NumberOfFrames",
+    "PixelRepresentation",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "Rows",
+    "SamplesPerPixel",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+)
+IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_OTHERS = (
+    "FrameOfReferenceUID",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "Modality",
+    "ModalityLUTSequence",
+    "PhotometricInterpretation",
+    "PixelSpacing",
+    "RescaleType",
+    "SeriesDescription",
+    "SeriesNumber",
+    "SharedFunctionalGroupsSequence",
+    "Units",
+)
+# What pydicom, highdicom and the decoders raise on damaged or unsupported files.
+_DECODING_ERRORS = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    sqlite3.Error,  # highdicom indexes frames in SQLite
+    struct.error,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DicomImage:
+    """A file and its header (only what is needed to sort and place the image)."""
+
+    path: Path
+    header: Dataset
+
+
+@contextmanager
+def refusing(name: str, problem: str) -> Iterator[None]:
+    """Turn what pydicom, highdicom and the decoders raise on damaged files into a refusal."""
+    from pydicom.errors import BytesLengthException
+
+    try:
+        yield
+    except (*_DECODING_ERRORS, BytesLengthException) as error:
+        raise InputError(
+            f"{name}: {problem} ({one_line(error)}); copy or export it again"
+        ) from error
+
+
+def find_images(path: Path) -> list[DicomImage]:
+    """Return the DICOM images in a folder (not its subfolders), or the one file.
+
+    Raises:
+        InputError: There are none, or a header is damaged.
+    """
+    if not path.is_dir():
+        if not _is_dicom(path):
+            raise InputError(f"{path.name}: not a DICOM file; export it again")
+        files = [path]
+    else:
+        candidates = sorted(file for file in path.iterdir() if file.is_file())
+        if not any(path.iterdir()):
+            raise InputError(f"{path.name}: the folder is empty; give one with a DICOM series")
+        files = [file for file in candidates if _is_dicom(file)]
+    images = [DicomImage(file, _read_header(file)) for file in files]
+    images = [image for image in images if "Rows" in image.header]
+    if not images:
+        raise InputError(
+            f"{path.name}: no DICOM images here; give the folder that directly holds the series"
+        )
+    if path.is_dir() and len(images) < len(candidates):
+        _log.warning(
+            "%s: %d file(s) are no DICOM images and left out",
+            path.name,
+            len(candidates) - len(images),
+        )
+    return images
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _read_header(path: Path) -> Dataset:
+    from pydicom import dcmread
+
+    with refusing(path.name, "the DICOM header is damaged"):
+        header = dcmread(
+            path, stop_before_pixels=True, specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS]
+        )
+        for _ in header:  # pydicom decodes an element when it is first looked at
+            pass
+        for keyword in _NUMBERS:
+            float(header.get(keyword) or 0)  # refuses lists
+    return header
+
+
+def one_series(images: list[DicomImage], series: int | str | None, where: str) -> list[DicomImage]:
+    """Return the images of the only series, or of the one with this number or UID.
+
+    Raises:
+        InputError: Several series, or none, can be meant.
+    """
+    groups: dict[str, list[DicomImage]] = defaultdict(list)
+    for image in images:
+        groups[str(image.header.get("SeriesInstanceUID") or "")].append(image)
+    names = {uid: _describe(uid, group) for uid, group in groups.items()}
+    if series is not None:
+        groups = {
+            uid: group
+            for uid, group in groups.items()
+            if str(series) in (uid, str(group[0].header.get("SeriesNumber")))
+        }
+    listing = "; ".join(names.values())
+    if not groups:
+        raise InputError(f"{where}: none of its series is {series}; choose one of {listing}")
+    if len(groups) > 1:
+        raise InputError(
+            f"{where}: {len(groups)} series, {listing}; give one folder for each, or choose one "
+            "by series= (its UID where the number is not enough)"
+        )
+    return next(iter(groups.values()))
+
+
+def _describe(uid: str, group: list[DicomImage]) -> str:
+    header = group[0].header
+    return (
+        f"{header.get('SeriesNumber') or '?'} ({header.get('Modality') or '?'} "
+        f"{header.get('SeriesDescription') or 'without description'}, {len(group)} files, "
+        f"UID {uid or 'missing'})"
+    )
+
+
+def read_up_to_pixels(path: Path) -> FileDataset:
+    """Read a file without what follows its pixel data, which real exports fill with garbage."""
+    from pydicom.filereader import read_partial
+
+    seen = False
+    after: list[int] = []
+
+    def stop(tag: BaseTag, vr: str | None, length: int) -> bool:
+        nonlocal seen
+        if seen:
+            after.append(int(tag))
+            return True
+        seen = int(tag) in _PIXEL_DATA
+        return False
+
+    with refusing(path.name, "the DICOM file is damaged"), path.open("rb") as stream:
+        dataset = read_partial(stream, stop_when=stop)
+    if after and after[0] not in _AFTER_PIXELS:
+        _log.warning("%s: data behind the pixels is no DICOM and left out", path.name)
+    return dataset

@@ -1,0 +1,141 @@
+"""Images without geometry: PNG, TIFF and NumPy arrays.
+
+The data keeps the order of the pixels in the file: axis 0 counts rows from the top, axis 1
+columns from the left, axis 2 has length 1.
+"""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.volume import Float32Array, Source, Stored, Volume, encode, one_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_PixelType = type[np.uint8] | type[np.uint16] | type[np.float32]
+
+# TIFF tags, and the values of (bits per sample, sample format) that are read.
+_BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT = 258, 262, 277, 339
+_BLACK_IS_ZERO = 1
+_TIFF_TYPES: dict[tuple[int, int], _PixelType] = {
+    (8, 1): np.uint8,
+    (16, 1): np.uint16,
+    (32, 3): np.float32,
+}
+_PNG_TYPES: dict[str, _PixelType] = {
+    "L": np.uint8,
+    "I;16": np.uint16,
+    "I": np.uint16,
+}  # "I": Pillow before 11.3
+# What Pillow and NumPy raise on damaged files.
+_DECODING_ERRORS = (
+    EOFError,
+    IndexError,
+    KeyError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+)
+_COLOURS = {"RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
+
+
+def read_image(path: Path) -> Volume:
+    """Read a grey PNG (8 or 16 bit) or TIFF (8 or 16 bit unsigned, or float32).
+
+    Raises:
+        InputError: The image has colours, a palette, transparency, several pages or another pixel
+            type, is damaged, or is not an image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=["PNG", "TIFF"]) as image:
+            dtype = _pixel_type(image, path)
+            pixels = np.asarray(image).astype(dtype)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path.name}: not a PNG or TIFF image; export it again") from error
+    except (*_DECODING_ERRORS, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
+        ) from error
+    source = Source(path, pixels.shape, Stored(np.dtype(dtype)))
+    return Volume(cast(Float32Array, pixels), source=source)  # Volume converts
+
+
+def read_array(path: Path) -> Volume:
+    """Read a .npy file with a real array of two or three axes. Pickled objects are never loaded.
+
+    Raises:
+        InputError: The file is damaged or truncated, or its array is of another kind.
+    """
+    try:
+        # Mapped, so that a header cannot ask for more memory than the file has bytes.
+        array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _DECODING_ERRORS as error:
+        raise InputError(
+            f"{path.name}: not a sound array of numbers ({one_line(error)}); "
+            "save it with numpy.save"
+        ) from error
+    source = Source(path, array.shape, Stored(array.dtype))
+    return Volume(cast(Float32Array, np.array(array)), source=source)  # Volume converts
+
+
+def write_image(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
+    """Write a two-dimensional volume as PNG or TIFF, chosen by the suffix."""
+    from PIL import Image
+
+    pixels = _numbers(volume, dtype)[..., 0]
+    native = pixels.astype(pixels.dtype.newbyteorder("="), order="C")
+    Image.fromarray(native).save(path)
+
+
+def write_array(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
+    """Write a volume as .npy, two-dimensional where its source was."""
+    shape = volume.source.shape[:3] if volume.source is not None else volume.data.shape
+    np.save(path, np.ascontiguousarray(_numbers(volume, dtype)).reshape(shape), allow_pickle=False)
+
+
+def _numbers(volume: Volume, dtype: Literal["float32", "source"]) -> npt.NDArray[np.generic]:
+    if dtype == "float32" or volume.source is None or volume.source.stored is None:
+        return volume.data
+    return encode(volume.data, volume.source.stored)
+
+
+def _pixel_type(image: Image, path: Path) -> _PixelType:
+    """Return the type of the stored pixels, or refuse the image by name."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"{path.name}: holds several pages; save one image per file")
+    if image.mode in _COLOURS:
+        raise InputError(f"{path.name}: a colour image ({image.mode}); convert it to grey")
+    if image.mode in {"P", "PA"}:
+        raise InputError(f"{path.name}: a palette image; convert it to grey")
+    if image.format == "PNG":
+        dtype: _PixelType | None = _PNG_TYPES.get(image.mode)
+        kinds = "8 or 16 bit grey"
+    else:
+        dtype = _tiff_type(image, path)
+        kinds = "8 or 16 bit unsigned or float32 grey"
+    if dtype is None:
+        raise InputError(f"{path.name}: pixels of kind {image.mode}; save it as {kinds}")
+    return dtype
+
+
+def _tiff_type(image: Image, path: Path) -> _PixelType | None:
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    if tags.get(_PHOTOMETRIC) != _BLACK_IS_ZERO:
+        raise InputError(f"{path.name}: black is not zero in this TIFF; save it as plain grey")
+    if tags.get(_SAMPLES, 1) != 1:
+        return None
+    return _TIFF_TYPES.get((tags.get(_BITS, (1,))[0], tags.get(_FORMAT, (1,))[0]))

@@ -1,0 +1,231 @@
+"""An image with its place in space, and what a writer needs to give its file back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from restore_rwkv.errors import InputError
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+Plane = Literal["axial", "coronal", "sagittal"]
+
+# The world axis (0 right, 1 anterior, 2 superior) that each plane is perpendicular to.
+_NORMAL_OF_PLANE = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a file keeps its values: ``value = slope * stored + inter``.
+
+    Attributes:
+        dtype: NumPy type of the stored numbers, with the file's byte order.
+        slope: Factor in physical units per stored step, never 0.
+        inter: Value of a stored 0, in physical units.
+    """
+
+    dtype: np.dtype[np.generic]
+    slope: float = 1.0
+    inter: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a volume came from. Formats with headers extend it.
+
+    Attributes:
+        path: File or folder that was read.
+        shape: Shape of the image as the file has it, axes of length 1 included.
+        stored: How the file keeps its values, or None where one rule does not fit all of them.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    stored: Stored | None
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A three-dimensional image in physical units.
+
+    Attributes:
+        data: float32, shape (X, Y, Z), in the file's own voxel order; two-dimensional images have
+            shape (X, Y, 1). Other real types are converted.
+        affine: (4, 4) float64; maps voxel indices (i, j, k, 1) to millimetres in RAS+ (x to the
+            right, y to the front, z to the head). None for images without geometry.
+        unit: "HU", "SUV", "Bq/ml", "a.u.", or None when unknown.
+        modality: "CT", "MR", "PT", or None when unknown.
+        source: The file it was read from, or None for an array of your own.
+
+    Raises:
+        InputError: The data is not 2-D or 3-D, is empty, complex or not finite, or the affine is
+            not a finite, invertible 4 x 4 matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> Volume(np.zeros((4, 5, 6)), np.diag([1.0, 1.0, 2.5, 1.0])).spacing
+        (1.0, 1.0, 2.5)
+    """
+
+    data: Float32Array
+    affine: Float64Array | None = None
+    unit: str | None = None
+    modality: str | None = None
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        where = self.source.path.name if self.source else "array"
+        data = _as_three_axes(np.asarray(self.data), where)
+        object.__setattr__(self, "data", data)
+        if self.affine is not None:
+            object.__setattr__(self, "affine", _checked_affine(self.affine, where))
+        if self.source is not None and three_axes(self.source.shape, where) != data.shape:
+            raise InputError(
+                f"{where}: the data has shape {data.shape} but its source has {self.source.shape}; "
+                "set source=None for another grid"
+            )
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Distance between voxel centres along each array axis in mm, None without geometry."""
+        if self.affine is None:
+            return None
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return (x, y, z)
+
+    def with_data(self, array: npt.NDArray[np.generic]) -> Volume:
+        """Return this volume with other values on the same grid.
+
+        Args:
+            array: Real values in the same unit, of the same shape (X, Y, Z).
+
+        Raises:
+            InputError: The shape differs, or a value is not finite.
+        """
+        if array.shape != self.data.shape:
+            raise InputError(
+                f"array: shape is {array.shape}, the volume's is {self.data.shape}; "
+                "give one value for each voxel"
+            )
+        return replace(self, data=cast(Float32Array, array))  # __post_init__ converts
+
+
+def plane_axis(affine: Float64Array, plane: Plane) -> int:
+    """Return the array axis that is perpendicular to an anatomical plane.
+
+    For oblique scans it is the axis closest to the plane's normal; each of the three planes gets
+    another axis.
+
+    Args:
+        affine: (4, 4), voxel indices to mm in RAS+.
+        plane: "axial", "coronal" or "sagittal".
+
+    Returns:
+        0, 1 or 2.
+
+    Raises:
+        InputError: The plane has another name.
+    """
+    from nibabel.orientations import io_orientation
+
+    if plane not in _NORMAL_OF_PLANE:
+        raise InputError(f"plane {plane!r} is unknown; use axial, coronal or sagittal")
+    world_axis_of = io_orientation(affine)[:, 0].astype(int).tolist()
+    return int(world_axis_of.index(_NORMAL_OF_PLANE[plane]))
+
+
+def acquisition_axis(spacing: tuple[float, float, float]) -> int:
+    """Array axis across the plane of finest spacing; the last one of those alike within 1 %."""
+    return max(axis for axis in range(3) if spacing[axis] >= 0.99 * max(spacing))
+
+
+def three_axes(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
+    """Return the (X, Y, Z) of a 2-D or 3-D shape, without trailing axes of length 1.
+
+    Raises:
+        InputError: The image has another number of axes, or an axis without voxels.
+    """
+    if any(length < 1 for length in shape):
+        raise InputError(f"{where}: an axis has no voxels, shape {shape}; export the image again")
+    if len(shape) < 2:
+        raise InputError(f"{where}: shape {shape} is no image; give one with 2 or 3 axes")
+    if any(length > 1 for length in shape[3:]):
+        raise InputError(
+            f"{where}: the image has {len(shape)} axes, shape {shape}; "
+            "save one 3-D volume per time point or channel"
+        )
+    x, y, z = (*shape, 1)[:3]
+    return (x, y, z)
+
+
+def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
+    if data.dtype.kind not in "iuf":
+        raise InputError(
+            f"{where}: values of type {data.dtype} are not supported; convert to real numbers"
+        )
+    shape = three_axes(data.shape, where)
+    with np.errstate(over="ignore"):  # what overflows is reported as infinite below
+        values = data.astype(np.float32, copy=False).reshape(shape)
+    finite = np.isfinite(values)
+    if not finite.all():
+        first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), shape))
+        raise InputError(
+            f"{where}: {int(finite.size - finite.sum())} voxels are not finite, the first at "
+            f"{first}; replace NaN and infinity"
+        )
+    return values
+
+
+def _checked_affine(affine: npt.ArrayLike, where: str) -> Float64Array:
+    matrix = np.array(affine, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.array_equal(matrix[3], [0, 0, 0, 1]):
+        raise InputError(f"{where}: the affine is not a 4 x 4 matrix ending in 0 0 0 1; mend it")
+    if not np.isfinite(matrix).all():
+        raise InputError(f"{where}: the affine holds NaN or infinity; mend sform and qform")
+    # Scaled by the spacing, so that thin voxels are not taken for flat ones.
+    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+    if (lengths == 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
+        raise InputError(f"{where}: the affine is singular; mend sform and qform")
+    matrix.flags.writeable = False
+    return matrix
+
+
+def one_line(error: Exception) -> str:
+    """Return a library's message, some of which have several lines, for use within one of ours."""
+    return " ".join(str(error).split())
+
+
+def encode(data: Float32Array, stored: Stored) -> npt.NDArray[np.generic]:
+    """Turn values into a file's stored numbers, rounded and clipped, never wrapped around.
+
+    Args:
+        data: Values in physical units, any shape.
+        stored: Type, slope and intercept of the file.
+
+    Returns:
+        Array of the same shape and of type ``stored.dtype``.
+    """
+    low, high = _limits(stored.dtype)
+    out: npt.NDArray[np.generic] = np.empty(data.shape, dtype=stored.dtype, order="F")
+    for k in range(data.shape[-1]):  # slice by slice: float64 copies of a volume are large
+        numbers = (data[..., k].astype(np.float64) - stored.inter) / stored.slope
+        if stored.dtype.kind in "iu":
+            numbers = np.rint(numbers)
+        out[..., k] = np.clip(numbers, low, high).astype(stored.dtype)
+    return out
+
+
+def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
+    if dtype.kind == "f":
+        limits = np.finfo(dtype.name)
+        return float(limits.min), float(limits.max)
+    info = np.iinfo(dtype.name)
+    high = float(info.max)
+    if int(high) > info.max:  # 2**63 - 1 rounds up in float64, and would wrap
+        high = float(np.nextafter(high, 0.0))
+    return float(info.min), high

@@ -1,0 +1,161 @@
+"""PSNR, SSIM and RMSE by the paper's protocol: per slice, in physical units.
+
+Other protocols give other numbers on the same images, so a printed figure names its protocol.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_rwkv.errors import ConfigError, InputError
+
+PAPER_PROTOCOL = "paper"
+"""Name to print beside figures of `paper_score` and `mean_score`."""
+
+_WINDOW_RADIUS = 5
+_WINDOW_SIGMA = 1.5
+_K1 = 0.01
+_K2 = 0.03
+
+
+@dataclass(frozen=True)
+class SliceScore:
+    """Figures of one restored slice by the paper's protocol.
+
+    Attributes:
+        psnr: dB; None where the PSNR is not finite: the reference is constant, or the two slices
+            are identical.
+        ssim: at most 1; None where the reference is constant.
+        rmse: in the unit of the images.
+    """
+
+    psnr: float | None
+    ssim: float | None
+    rmse: float
+
+
+@dataclass(frozen=True)
+class MeanScore:
+    """Mean of the scores of several slices.
+
+    Attributes:
+        psnr: mean in dB over the slices that have a PSNR; None if none has.
+        ssim: mean over the same slices; None if there is none.
+        rmse: mean over the same slices, in the unit of the images; None if there is none.
+        slices: how many slices the means are over.
+        slices_without_score: how many slices had no PSNR and stay out of all three means.
+    """
+
+    psnr: float | None
+    ssim: float | None
+    rmse: float | None
+    slices: int
+    slices_without_score: int
+
+
+def paper_score(
+    restored: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    truncate: tuple[float, float],
+) -> SliceScore:
+    """Score one slice as the published code does (section V-B of the paper).
+
+    Both slices are truncated to a range; with `L = max - min` of the truncated reference,
+    `PSNR = 10 log10(L^2 / MSE)` and SSIM is the mean over the whole map with a Gaussian window of
+    11 x 11, sigma 1.5, zero padding, `C1 = (0.01 L)^2` and `C2 = (0.03 L)^2`. All in float64.
+
+    Args:
+        restored: (H, W), physical units.
+        reference: (H, W), physical units, the truth.
+        truncate: (low, high) in the same units: (0, 4095) for MRI, (-160, 240) HU for CT, (0, 20)
+            for PET.
+
+    Raises:
+        InputError: the arrays are not 2-D, differ in shape, are empty, or are not finite.
+        ConfigError: the range is empty or not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from restore_rwkv.metrics import paper_score
+        >>> reference = np.linspace(0.0, 100.0, 32 * 32).reshape(32, 32)
+        >>> round(paper_score(reference + 1.0, reference, truncate=(0.0, 4095.0)).psnr, 3)
+        40.0
+    """
+    low, high = truncate
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"metric range is ({low:g}, {high:g}); give finite low < high")
+    x = np.clip(_slice_of(restored, "restored"), low, high)
+    y = np.clip(_slice_of(reference, "reference"), low, high)
+    if x.shape != y.shape:
+        raise InputError(f"restored is {x.shape} but reference is {y.shape}; give equal shapes")
+    data_range = float(y.max() - y.min())
+    mean_square = float(np.mean((x - y) ** 2))
+    rmse = math.sqrt(mean_square)
+    if data_range == 0:
+        return SliceScore(psnr=None, ssim=None, rmse=rmse)
+    psnr = 20 * math.log10(data_range / rmse) if rmse > 0 else None
+    return SliceScore(psnr=psnr, ssim=_ssim(x, y, data_range), rmse=rmse)
+
+
+def mean_score(scores: Iterable[SliceScore]) -> MeanScore:
+    """Mean over slices; a slice without a PSNR is counted and left out of all three means."""
+    psnr, ssim, rmse = [], [], []
+    left_out = 0
+    for score in scores:
+        if score.psnr is None or score.ssim is None:
+            left_out += 1
+            continue
+        psnr.append(score.psnr)
+        ssim.append(score.ssim)
+        rmse.append(score.rmse)
+    if not psnr:
+        return MeanScore(None, None, None, slices=0, slices_without_score=left_out)
+    count = len(psnr)
+    return MeanScore(
+        psnr=math.fsum(psnr) / count,
+        ssim=math.fsum(ssim) / count,
+        rmse=math.fsum(rmse) / count,
+        slices=count,
+        slices_without_score=left_out,
+    )
+
+
+def _ssim(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float) -> float:
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    variance_x = _window_mean(x * x) - mean_x * mean_x
+    variance_y = _window_mean(y * y) - mean_y * mean_y
+    covariance = _window_mean(x * y) - mean_x * mean_y
+    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return float(np.mean(luminance * structure))
+
+
+def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian mean about each pixel, with zeros beyond the border as the paper's code has it."""
+    offsets = np.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)
+    window = np.exp(-(offsets**2) / (2 * _WINDOW_SIGMA**2))
+    window /= window.sum()
+    height, width = image.shape
+    padded = np.pad(image, _WINDOW_RADIUS)
+    rows = np.zeros((height, padded.shape[1]))
+    for i, weight in enumerate(window):
+        rows += weight * padded[i : i + height]
+    mean = np.zeros((height, width))
+    for j, weight in enumerate(window):
+        mean += weight * rows[:, j : j + width]
+    return mean
+
+
+def _slice_of(array: NDArray[np.generic], name: str) -> NDArray[np.float64]:
+    values = np.asarray(array, dtype=np.float64)
+    if values.ndim != 2 or values.size == 0:
+        raise InputError(f"{name} has shape {values.shape}; give one slice of shape (H, W)")
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} has voxels that are not finite; mend or mask them first")
+    return values

@@ -1,0 +1,278 @@
+"""The block of Restore-RWKV (arXiv 2407.11087, section 3.2) on channels-last tokens.
+
+Every tensor here is an image of tokens (B, H, W, C), contiguous, so that the linear layers and
+LayerNorm read the last axis and convolutions see a channels-last view, without copies.
+Parameter names are those of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restore_rwkv.ops import bi_wkv, uni_wkv
+
+
+class TokenConv(nn.Conv2d):
+    """A square convolution with zero padding that keeps the size: (B, H, W, C) -> (B, H, W, C')."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int, bias: bool = False) -> None:
+        super().__init__(channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve tokens (B, H, W, C); the result is contiguous."""
+        if self.kernel_size == (1, 1):
+            return F.linear(input, self.weight.flatten(1), self.bias)
+        convolved = super().forward(input.permute(0, 3, 1, 2))
+        # One input channel leaves the layout open, and torch then answers channels-first.
+        return convolved.permute(0, 2, 3, 1).contiguous()
+
+
+class Resample(nn.Module):
+    """A 3x3 convolution, then a pixel (un)shuffle by 2, on (B, H, W, C).
+
+    Args:
+        channels: C.
+        up: True for (B, H, W, C) -> (B, 2H, 2W, C/2), False for (B, H/2, W/2, 2C).
+    """
+
+    def __init__(self, channels: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        out_channels = 2 * channels if up else channels // 2
+        self.body = nn.Sequential(TokenConv(channels, out_channels, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resample tokens."""
+        return _pixel_shuffle(self.body(x)) if self.up else _pixel_unshuffle(self.body(x))
+
+
+# torch's own (un)shuffle answers channels-first, which would cost a second copy.
+def _pixel_shuffle(x: Tensor) -> Tensor:
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, c // 4, 2, 2).permute(0, 1, 4, 2, 5, 3)  # B, H, 2, W, 2, C/4
+    return x.reshape(b, 2 * h, 2 * w, c // 4)
+
+
+def _pixel_unshuffle(x: Tensor) -> Tensor:
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 5, 2, 4)  # B, H/2, W/2, C, 2, 2
+    return x.reshape(b, h // 2, w // 2, 4 * c)
+
+
+class OmniShift(nn.Module):
+    """Omni-Shift, the multi-scale depth-wise token shift (eq. 11).
+
+    `alpha[0] * x + alpha[1] * DW1x1(x) + alpha[2] * DW3x3(x) + ...`, zero padded. The sum is linear
+    in x, so the branches are added up as kernels, which costs one convolution in training too.
+
+    Args:
+        channels: C.
+        kernel_size: side of the largest branch: 1, 3, 5, 7 or 9 (table 8).
+        branches: False keeps the largest branch alone, without alpha and the identity (table 8).
+        merged: hold one kernel instead of the branches (inference).
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int = 5, branches: bool = True, merged: bool = False
+    ) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.branches = branches and not merged
+        self._largest = f"conv{kernel_size}x{kernel_size}" + ("_reparam" if merged else "")
+        if self.branches:
+            sides = range(1, kernel_size + 1, 2)
+            self.alpha = nn.Parameter(torch.randn(1 + len(sides)))
+        else:
+            sides = range(kernel_size, kernel_size + 1)
+        for side in sides:
+            name = f"conv{side}x{side}" if side < kernel_size else self._largest
+            convolution = nn.Conv2d(channels, channels, side, groups=channels, bias=False)
+            self.add_module(name, convolution)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift tokens (B, H, W, C)."""
+        kernel = self.kernel()
+        shifted = F.conv2d(
+            x.permute(0, 3, 1, 2), kernel, padding=self.kernel_size // 2, groups=kernel.shape[0]
+        )
+        return shifted.permute(0, 2, 3, 1)
+
+    def kernel(self) -> Tensor:
+        """Return the one depth-wise kernel (C, 1, k, k) that equals identity and branches."""
+        kernel: Tensor = self.get_submodule(self._largest).get_parameter("weight")
+        if not self.branches:
+            return kernel
+        size = self.kernel_size
+        kernel = self.alpha[-1] * kernel
+        for index, side in enumerate(range(1, size, 2), start=1):
+            weight = self.get_submodule(f"conv{side}x{side}").get_parameter("weight")
+            kernel = kernel + F.pad(self.alpha[index] * weight, [(size - side) // 2] * 4)
+        identity = F.pad(self.alpha[:1].reshape(1, 1, 1, 1), [size // 2] * 4)
+        return kernel + identity
+
+
+class NeighbourShift(nn.Module):
+    """The shifts that Omni-Shift is compared with in table 5.
+
+    `mix * x + (1 - mix) * neighbour(x)` with one learned weight per channel, 0.5 at the start. RWKV
+    and Vision-RWKV learn it separately for r, k and v; here one serves all, as Omni-Shift's output
+    does, so that the comparison changes the shift alone. Outside the image the neighbour is 0.
+
+    Args:
+        channels: C.
+        kind: "uni", the previous token in row-major order (RWKV), or "quad", a quarter of the
+            channels each from the left, right, upper and lower neighbour (Vision-RWKV).
+    """
+
+    def __init__(self, channels: int, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.mix = nn.Parameter(torch.full((channels,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shift tokens (B, H, W, C)."""
+        neighbour = _previous(x) if self.kind == "uni" else _from_four_sides(x)
+        return torch.lerp(neighbour, x, self.mix)
+
+
+def _previous(x: Tensor) -> Tensor:
+    return F.pad(x.flatten(1, 2)[:, :-1], (0, 0, 1, 0)).view_as(x)
+
+
+def _from_four_sides(x: Tensor) -> Tensor:
+    quarters = torch.tensor_split(x, 4, dim=-1)
+    left = F.pad(quarters[0][:, :, :-1], (0, 0, 1, 0))
+    right = F.pad(quarters[1][:, :, 1:], (0, 0, 0, 1))
+    upper = F.pad(quarters[2][:, :-1], (0, 0, 0, 0, 1, 0))
+    lower = F.pad(quarters[3][:, 1:], (0, 0, 0, 0, 0, 1))
+    return torch.cat([left, right, upper, lower], dim=-1)
+
+
+class SpatialMix(nn.Module):
+    """Spatial mixing by Re-WKV attention (eq. 1-4, 8-10).
+
+    Args:
+        channels: C.
+        shift: the token shift, (B, H, W, C) -> (B, H, W, C).
+        scans: directions, "rows" or "columns", each with its own decay and bonus (M = len(scans)).
+        summed: add up the scans of one v (table 7) instead of feeding each scan to the next.
+        causal: Uni-WKV, in which a token sees earlier tokens only (table 5).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        shift: nn.Module,
+        scans: Sequence[str] = ("rows", "columns"),
+        summed: bool = False,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scans = tuple(scans)
+        self.summed = summed
+        self.attention = uni_wkv if causal else bi_wkv
+        self.spatial_decay = nn.Parameter(torch.randn(len(self.scans), channels))
+        self.spatial_first = nn.Parameter(torch.randn(len(self.scans), channels))
+        self.omni_shift = shift
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels, bias=False)
+        self.receptance = nn.Linear(channels, channels, bias=False)
+        self.output = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix tokens (B, H, W, C) over the image."""
+        x = self.omni_shift(x)
+        r = self.receptance(x).sigmoid_()
+        mixed: Tensor = self.output(r * self._scan(self.key(x), self.value(x)))
+        return mixed
+
+    def _scan(self, k: Tensor, v: Tensor) -> Tensor:
+        """Re-WKV: v(j) = BiWKV(k, v(j-1)), or the sum of all BiWKV(k, v)."""
+        results = []
+        for direction, w, u in zip(self.scans, self.spatial_decay, self.spatial_first, strict=True):
+            results.append(self._attend(direction, w, u, k, v))
+            if not self.summed:
+                v = results.pop()
+        return torch.stack(results).sum(0) if self.summed else v
+
+    def _attend(self, direction: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if direction == "rows":
+            return self.attention(w, u, k, v)
+        return self.attention(w, u, k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+
+
+class ChannelMix(nn.Module):
+    """Channel mixing, a gated feed-forward network with a squared ReLU (eq. 5-7).
+
+    Args:
+        channels: C.
+        shift: the token shift, (B, H, W, C) -> (B, H, W, C).
+        hidden_rate: width of the hidden layer in units of C.
+    """
+
+    def __init__(self, channels: int, shift: nn.Module, hidden_rate: int = 4) -> None:
+        super().__init__()
+        self.omni_shift = shift
+        self.key = nn.Linear(channels, hidden_rate * channels, bias=False)
+        self.receptance = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(hidden_rate * channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix the channels of tokens (B, H, W, C)."""
+        x = self.omni_shift(x)
+        k = _squared_relu(self.key(x))
+        mixed: Tensor = self.receptance(x).sigmoid_() * self.value(k)
+        return mixed
+
+
+def _squared_relu(x: Tensor) -> Tensor:
+    """Return max(x, 0)^2; overwrites x where no gradients are recorded."""
+    if torch.is_grad_enabled():
+        squared: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
+        return squared
+    return x.relu_().square_()
+
+
+class _SquaredReLU(torch.autograd.Function):
+    """The gradient 2 max(x, 0) in two passes where autograd's chain takes four (10 % of a step)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        k = x.relu()
+        ctx.save_for_backward(k)
+        return k.square()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (k,) = ctx.saved_tensors
+        product: Tensor = gradient * k
+        return product.mul_(2)
+
+
+class Block(nn.Module):
+    """One R-RWKV block: X + gamma1 * SpatialMix(LN1(X)), then X + gamma2 * ChannelMix(LN2(X)).
+
+    Args:
+        channels: C.
+        att: the spatial mix, (B, H, W, C) -> (B, H, W, C).
+        ffn: the channel mix, (B, H, W, C) -> (B, H, W, C).
+    """
+
+    def __init__(self, channels: int, att: nn.Module, ffn: nn.Module) -> None:
+        super().__init__()
+        self.ln1 = nn.LayerNorm(channels)
+        self.ln2 = nn.LayerNorm(channels)
+        self.att = att
+        self.ffn = ffn
+        self.gamma1 = nn.Parameter(torch.ones(channels))
+        self.gamma2 = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform tokens (B, H, W, C)."""
+        x = torch.addcmul(x, self.gamma1, self.att(self.ln1(x)))
+        return torch.addcmul(x, self.gamma2, self.ffn(self.ln2(x)))

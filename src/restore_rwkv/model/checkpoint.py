@@ -1,0 +1,230 @@
+"""Weight files of our own: safetensors with the configuration and provenance inside.
+
+Loading executes nothing that a file holds, and checks all of it before a network is returned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from restore_rwkv.errors import ConfigError, WeightsError
+from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
+
+FORMAT = 1
+NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
+_KEY = "restore_rwkv"  # one metadata entry, since safetensors does not keep the order of several
+_DTYPES = (torch.float32, torch.float16)
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsInfo:
+    """What a weight file says of its weights.
+
+    Attributes:
+        config: the network's configuration.
+        merged: whether the weights are of the inference form.
+        task: name of the task that they were trained for.
+        scaling: how physical values become network values, as plain JSON values.
+        training: provenance: data, iterations, seed, figures ..., as plain JSON values.
+        sha256: digest of the tensors (names, data types, shapes, bytes; sorted by name), hex.
+    """
+
+    config: RestoreRWKVConfig
+    merged: bool
+    task: str
+    scaling: dict[str, Any]
+    training: dict[str, Any]
+    sha256: str
+
+
+def save_weights(
+    path: str | Path,
+    network: RestoreRWKV,
+    *,
+    task: str,
+    scaling: Mapping[str, Any],
+    training: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> WeightsInfo:
+    """Write a network to a safetensors file, whole or not at all.
+
+    Args:
+        path: file to write; an existing one is replaced.
+        network: in either form, on any device; left as it is.
+        task: name of the task that the network was trained for.
+        scaling: how physical values become network values, as plain JSON values.
+        training: provenance of the weights, as plain JSON values.
+        dtype: torch.float32, or torch.float16 for half the size.
+
+    Returns:
+        What was written beside the tensors.
+
+    Raises:
+        WeightsError: a weight is not finite in `dtype`, a record is no JSON, or the file cannot be
+            written.
+    """
+    if dtype not in _DTYPES:
+        raise WeightsError(f"{path}: weights cannot be stored as {dtype}; use float32 or float16")
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
+    require_finite(str(path), tensors)
+    info = WeightsInfo(
+        config=network.config,
+        merged=network.is_merged,
+        task=task,
+        scaling=dict(scaling),
+        training=dict(training),
+        sha256=_digest(tensors),
+    )
+    record = {**vars(info), "config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
+    try:
+        metadata = {_KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: scaling or training is no JSON ({error}); use plain, finite values"
+        ) from error
+    try:
+        with atomic_file(path) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path}: cannot be written ({error}); check the folder, its permissions and free space"
+        ) from error
+    return info
+
+
+def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
+    """Read a file written by `save_weights`.
+
+    Args:
+        path: a safetensors file.
+
+    Returns:
+        The network, float32 on the CPU in evaluation mode and in the form that was saved, and what
+        the file says of it.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another kind or version, or its tensors do
+            not match its hash or its configuration.
+    """
+    tensors, metadata = _read(path)
+    info = _parse(path, metadata)
+    if _digest(tensors) != info.sha256:
+        raise WeightsError(f"{path}: the weights do not match their SHA-256; fetch the file again")
+    if sum(info.config.num_blocks) > len(tensors):  # before a hostile number of blocks is built
+        raise WeightsError(f"{path}: the configuration does not fit the tensors; fetch it again")
+    with torch.device("meta"):
+        network = RestoreRWKV(info.config, merged=info.merged)
+    require_fit(str(path), network.state_dict(), tensors)
+    require_finite(str(path), tensors)
+    network.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+    return network.eval(), info
+
+
+def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError unless both have the same names and shapes; `where` opens the message."""
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    faults = []
+    if missing:
+        faults.append(f"{len(missing)} missing ({_some(missing)})")
+    if unexpected:
+        nearest = difflib.get_close_matches(unexpected[0], missing or expected, n=1, cutoff=0.0)
+        faults.append(f"{len(unexpected)} unexpected ({_some(unexpected)}; nearest: {nearest[0]})")
+    shapes = [
+        f"{name} is {tuple(given[name].shape)} for {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    if shapes:
+        faults.append(f"{len(shapes)} of another shape ({_some(shapes)})")
+    if faults:
+        raise WeightsError(
+            f"{where}: weights do not fit the network: {'; '.join(faults)}; "
+            "use the configuration that they were trained with"
+        )
+
+
+def require_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise WeightsError if a weight is infinite or not a number; `where` opens the message."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(
+                f"{where}: {name} as {tensor.dtype} is not finite; use weights of a run that "
+                "did not diverge, stored as float32"
+            )
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file."""
+    if not Path(path).is_file():
+        raise WeightsError(f"{path}: no such file; give the path of a weight file")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{path}: no safetensors file, or a damaged one ({error}); fetch it again, or convert "
+            "a published checkpoint with `restore-rwkv convert`"
+        ) from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise WeightsError(f"{path}: {name} is {tensor.dtype}; save float32 or float16")
+    return tensors, metadata
+
+
+def _parse(path: str | Path, metadata: Mapping[str, str]) -> WeightsInfo:
+    if _KEY not in metadata:
+        raise WeightsError(
+            f"{path}: holds no {_KEY} record; use a file written by restore-rwkv, or convert a "
+            "published checkpoint with `restore-rwkv convert`"
+        )
+    try:
+        record = json.loads(metadata[_KEY])
+        version = record["format"]
+        if version == FORMAT:
+            values = {field.name: record[field.name] for field in dataclasses.fields(WeightsInfo)}
+            values["config"] = RestoreRWKVConfig.from_dict(values["config"])
+            return _typed(WeightsInfo(**values))
+    except (ConfigError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: the {_KEY} record is damaged ({error}); fetch the file again"
+        ) from error
+    raise WeightsError(f"{path}: weight format {version!r}; this release reads {FORMAT}, update it")
+
+
+def _typed(info: WeightsInfo) -> WeightsInfo:
+    kinds = {"merged": bool, "task": str, "scaling": dict, "training": dict, "sha256": str}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(info, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    return info

@@ -1,0 +1,128 @@
+"""The public operators: check the arguments, choose a backend, run it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+from torch import Tensor
+
+from restore_rwkv.errors import OperatorError
+from restore_rwkv.ops import cpu, portable, reference
+
+_logger = logging.getLogger(__name__)
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+BACKENDS = ("reference", "torch", "cpu")
+
+
+def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
+    """Bi-WKV attention, eq. 8 of arXiv 2407.11087, in O(T) time and memory.
+
+    For every channel, with distances in tokens and T the number of tokens:
+
+        y_t = (sum_{i != t} exp(-(|t-i|-1) w/T + k_i) v_i + exp(u/T + k_t) v_t)
+            / (sum_{i != t} exp(-(|t-i|-1) w/T + k_i)     + exp(u/T + k_t))
+
+    Args:
+        w: decay (C,), as trained: it is divided by T inside.
+        u: bonus of the current token (C,), divided by T inside.
+        k: keys, (B, T, C), or (B, H, W, C) for tokens that run along the rows of an image.
+            Any strides: `k.transpose(1, 2)` runs along its columns without a copy.
+        v: values, as k.
+        backend: "auto" (the fastest for the device), "cpu" (C kernel), "torch" (plain PyTorch,
+            any device) or "reference" (the equation itself, O(T^2)).
+
+    Returns:
+        Tensor like k, differentiable in all four arguments. Reduced precisions are computed in
+        float32. Any finite input gives a finite output; the same input gives the same output.
+
+    Raises:
+        OperatorError: a wrong shape, type or device, an unknown backend, or one that cannot run.
+
+    Example:
+        >>> k, v = torch.randn(2, 64, 8), torch.randn(2, 64, 8)
+        >>> bi_wkv(torch.zeros(8), torch.zeros(8), k, v).shape
+        torch.Size([2, 64, 8])
+    """
+    _check(w, u, k, v)
+    backend = _choose(backend, k.device)
+    if backend == "cpu":
+        image = k if k.dim() == 4 else k.unsqueeze(1)
+        y, _ = cpu.bi_wkv(w, u, image, v if k.dim() == 4 else v.unsqueeze(1))
+        return y if k.dim() == 4 else y.squeeze(1)
+    return _sequence(w, u, k, v, backend, causal=False)
+
+
+def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
+    """Uni-WKV: as `bi_wkv`, but each token sees only itself and the tokens before it.
+
+    The causal attention of RWKV-4 in the form of eq. 8, for the paper's ablation (table 5).
+    Backends "torch" and "reference"; arguments, result and errors as for `bi_wkv`.
+    """
+    _check(w, u, k, v)
+    if backend == "cpu":
+        raise OperatorError('backend "cpu" has no uni_wkv; use backend="torch"')
+    backend = "torch" if backend == "auto" else _choose(backend, k.device)
+    return _sequence(w, u, k, v, backend, causal=True)
+
+
+def available_backends() -> dict[str, bool]:
+    """Name of every backend, and whether it can run on this machine."""
+    return {name: name != "cpu" or cpu.available() for name in BACKENDS}
+
+
+def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: bool) -> Tensor:
+    """Run a backend that takes (B, T, C)."""
+    run = reference.bi_wkv if backend == "reference" else portable.bi_wkv
+    return run(w, u, k.flatten(1, -2), v.flatten(1, -2), causal).reshape(k.shape)
+
+
+def _choose(backend: str, device: torch.device) -> str:
+    if backend == "auto":
+        backend = "cpu" if device.type == "cpu" and cpu.available() else "torch"
+        if not torch.compiler.is_compiling():
+            _log_choice(backend, device.type)
+    elif backend not in BACKENDS:
+        raise OperatorError(f'backend "{backend}" is unknown; use auto, {", ".join(BACKENDS)}')
+    if backend == "cpu" and not cpu.available():
+        raise OperatorError(
+            'backend "cpu": its kernel was not built here; install a C compiler and reinstall, '
+            'or use backend="torch"'
+        )
+    if backend == "cpu" and device.type != "cpu":
+        raise OperatorError(f'backend "cpu" got tensors on {device}; use backend="torch"')
+    return backend
+
+
+@functools.cache
+def _log_choice(backend: str, device: str) -> None:
+    if device == "cpu" and backend == "torch":
+        _logger.warning("no C kernel on this machine: bi_wkv runs in plain PyTorch, more slowly")
+    else:
+        _logger.info("bi_wkv on %s runs on the backend %s", device, backend)
+
+
+def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
+    if k.dim() not in (3, 4) or k.shape != v.shape or 0 in k.shape:
+        raise OperatorError(
+            f"k is {tuple(k.shape)} and v {tuple(v.shape)}; both must be the same (B, T, C) or "
+            "(B, H, W, C), without an empty axis"
+        )
+    channels = k.shape[-1]
+    if w.shape != (channels,) or u.shape != (channels,):
+        raise OperatorError(
+            f"w is {tuple(w.shape)} and u {tuple(u.shape)}; k has {channels} channels, so both "
+            f"must be ({channels},)"
+        )
+    if k.dtype not in _DTYPES or v.dtype != k.dtype:
+        raise OperatorError(
+            f"k is {k.dtype} and v {v.dtype}; both must be one of float32, float64, bfloat16, "
+            "float16"
+        )
+    if not (w.is_floating_point() and u.is_floating_point()):
+        raise OperatorError(f"w is {w.dtype} and u {u.dtype}; both must be floating point")
+    devices = {x.device for x in (w, u, k, v)}
+    if len(devices) > 1:
+        names = ", ".join(sorted(str(device) for device in devices))
+        raise OperatorError(f"w, u, k, v lie on several devices ({names}); move them to one")

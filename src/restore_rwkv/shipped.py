@@ -1,0 +1,38 @@
+"""The weights and the sample scan that come with the package."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+
+from restore_rwkv.errors import WeightsError
+
+
+def shipped_weights() -> dict[str, Path]:
+    """Weight files in the package, by name, such as "light-mri-sr"."""
+    folder = Path(str(files("restore_rwkv") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find_weights(name: str | Path) -> Path:
+    """Path of a weight file given as a path, or by the name of shipped weights.
+
+    Raises:
+        WeightsError: there is neither such a file nor such a name.
+    """
+    shipped = shipped_weights()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if Path(name).is_file():
+        return Path(name)
+    near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise WeightsError(
+        f"{name}: no such file or shipped weights; {hint}shipped are: {', '.join(shipped) or 'none'}"
+    )
+
+
+def sample_scan() -> Path:
+    """The scan that the demo restores: see samples/README.md for its origin and licence."""
+    return Path(str(files("restore_rwkv") / "samples" / "mr_t1gd_a.nii.gz"))

@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from restore_rwkv.io import atomic_file
+
+
+def test_file_appears_only_when_complete(tmp_path: Path) -> None:
+    final = tmp_path / "scan.nii.gz"
+    with atomic_file(final) as temporary:
+        temporary.write_bytes(b"new")
+        assert not final.exists()
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith(".nii.gz")
+    assert final.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+def test_failure_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    final = tmp_path / "figures.csv"
+    final.write_text("old")
+
+    def fail() -> None:
+        with atomic_file(final) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert final.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [final]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_permissions_are_those_of_a_plain_new_file(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_file(tmp_path / "atomic") as temporary:
+        temporary.write_text("x")
+    assert stat.S_IMODE((tmp_path / "atomic").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_name_without_suffix(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "LICENSE") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "LICENSE").read_text() == "x"
+
+
+def test_killed_process_leaves_no_half_file(tmp_path: Path) -> None:
+    final = tmp_path / "out.nii"
+    program = (
+        "import os, sys\n"
+        "from restore_rwkv.io.atomic import atomic_file\n"
+        "with atomic_file(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(final)], check=False)
+    assert done.returncode != 0
+    assert not final.exists()
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name.startswith(".out-")
+    assert leftover.read_bytes() == b"half"

@@ -1,0 +1,332 @@
+"""NIfTI: the header survives bit for bit, values agree with nibabel, damage is refused."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.nifti1 import Nifti1Extension, Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import Volume, read_volume, write_volume
+
+# What describes the stored numbers, and so may differ in a float32 copy.
+OF_THE_NUMBERS = {"datatype", "bitpix", "scl_slope", "scl_inter", "cal_min", "cal_max"}
+OBLIQUE = np.array([[0.9, -0.2, 0.1, 7], [0.3, 1.1, -0.4, -8], [-0.2, 0.5, 2.1, 9], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nifti")
+
+
+def write_file(path: Path, header: Nifti1Header, numbers: np.ndarray) -> None:
+    """Write header and stored numbers as they are, without nibabel's image layer."""
+    with gzip.open(path, "wb") if path.name.endswith(".gz") else path.open("wb") as stream:
+        header.write_to(stream)
+        stream.write(b"\0" * (int(header["vox_offset"]) - stream.tell()))
+        stream.write(numbers.astype(header.get_data_dtype()).tobytes(order="F"))
+
+
+def make_header(shape: tuple[int, ...] = (2, 3, 4), dtype: Any = np.int16) -> Nifti1Header:
+    """Return a sound header with an affine of its own in qform and sform."""
+    header = Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    header.set_qform(np.diag([2.0, 3.0, 4.0, 1.0]), code=1)
+    header.set_sform(OBLIQUE, code=2)
+    return header
+
+
+def simple_file(path: Path, **fields: Any) -> Path:
+    """Write a small int16 file whose header has some fields changed."""
+    header = make_header()
+    for key, value in fields.items():
+        header[key] = value
+    write_file(path, header, np.arange(24).reshape(2, 3, 4))
+    return path
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> Nifti1Header:
+    """Any header that readers accept, with odd but legal fields."""
+    kind = draw(st.sampled_from([Nifti1Header, Nifti2Header]))
+    header = kind(endianness=draw(st.sampled_from("<>")))
+    sides = draw(st.lists(st.integers(1, 4), min_size=2, max_size=3))
+    ones = [1] * draw(st.integers(0, 4)) if len(sides) == 3 else []
+    header.set_data_shape((*sides, *ones))
+    header.set_data_dtype(draw(st.sampled_from(["u1", "i1", "i2", "u2", "i4", "f4", "f8"])))
+    form = draw(st.sampled_from([OBLIQUE, np.diag([-2.0, 2.0, 5.0, 1.0])]))
+    header.set_qform(form, code=draw(st.integers(0, 4)))
+    header.set_sform(form @ np.diag([1, 1, 1.5, 1]), code=draw(st.integers(0, 4)))
+    header["pixdim"][4:8] = draw(st.sampled_from([0.0, 2.5]))
+    if draw(st.booleans()):
+        header["pixdim"][0] = 0  # qfac 0 is to be read as 1
+    header["scl_slope"] = draw(st.sampled_from([0.0, np.nan, 1.0, 0.25, -3.5]))
+    header["scl_inter"] = draw(st.sampled_from([0.0, -1024.0, 0.5]))
+    header["xyzt_units"] = draw(st.sampled_from([0, 1, 2, 3, 10, 18, 7]))
+    header["descrip"] = draw(st.binary(max_size=80))
+    header["aux_file"] = draw(st.binary(max_size=24))
+    header["intent_code"] = draw(st.sampled_from([0, 3, 1001, 2003]))
+    header["intent_name"] = b"t-score"
+    header["intent_p1"], header["toffset"] = 1.5, 0.25
+    header["cal_min"], header["cal_max"] = -5, 5
+    header["slice_code"], header["slice_end"], header["dim_info"] = 3, 2, 57
+    for _ in range(draw(st.integers(0, 2))):
+        content = draw(st.binary(min_size=1, max_size=40))
+        header.extensions.append(Nifti1Extension(6, content))
+    least = header.single_vox_offset + header.extensions.get_sizeondisk()
+    header["vox_offset"] = least + draw(st.sampled_from([0, 16, 48]))
+    return header
+
+
+@settings(max_examples=100, deadline=None)
+@given(header=headers(), suffix=st.sampled_from([".nii", ".nii.gz"]), seed=st.integers(0, 99))
+def test_round_trip_keeps_the_header(
+    folder: Path, header: Nifti1Header, suffix: str, seed: int
+) -> None:
+    shape = header.get_data_shape()
+    offset = int(header["vox_offset"])
+    numbers = np.random.default_rng(seed).integers(0, 127, shape)
+    path, copy = folder / f"in{suffix}", folder / f"out{suffix}"
+    write_file(path, header, numbers)
+    volume = read_volume(path)
+    slope = header["scl_slope"] if np.isfinite(header["scl_slope"]) else 0
+    expected = numbers if slope == 0 else numbers * float(slope) + float(header["scl_inter"])
+    np.testing.assert_array_equal(
+        volume.data, expected.astype(np.float32).reshape(volume.data.shape)
+    )
+
+    result = volume.with_data(volume.data + 0.125)
+    write_volume(result, copy, overwrite=True)
+    assert_same_header(content(path)[:offset], content(copy)[:offset], type(header))
+    out = type(header)(content(copy)[: len(header.binaryblock)])
+    assert (out["cal_min"], out["cal_max"], out["scl_slope"], out["scl_inter"]) == (0, 0, 1, 0)
+    values = np.frombuffer(content(copy)[offset:], out.get_data_dtype())
+    np.testing.assert_array_equal(values, result.data.ravel(order="F"))
+
+    write_volume(volume, copy, dtype="source", overwrite=True)
+    assert_same_header(content(path)[:offset], content(copy)[:offset], type(header))
+    stored = np.frombuffer(content(copy)[offset:], header.get_data_dtype())
+    np.testing.assert_array_equal(stored, numbers.ravel(order="F"))
+    np.testing.assert_array_equal(read_volume(copy).data, volume.data)
+
+
+def content(path: Path) -> bytes:
+    """Return the uncompressed bytes of a file."""
+    return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+
+def assert_same_header(one: bytes, two: bytes, kind: type[Nifti1Header]) -> None:
+    """Compare all that comes before the voxels, but for the fields about the numbers."""
+    size = kind.template_dtype.itemsize
+    fields, others = kind(one[:size], check=False), kind(two[:size], check=False)
+    assert fields.endianness == others.endianness
+    different = {key for key in fields if fields[key].tobytes() != others[key].tobytes()}
+    assert different <= OF_THE_NUMBERS
+    assert one[size:] == two[size:]  # extensions
+
+
+@pytest.mark.parametrize("dtype", ["float32", "source"])
+def test_nibabel_reads_the_same_image(tmp_path: Path, dtype: str) -> None:
+    header = make_header((2, 3, 4, 1))
+    header["scl_slope"], header["scl_inter"] = 0.25, -3
+    header.extensions.append(Nifti1Extension("comment", b"kept"))
+    header["vox_offset"] = 352 + header.extensions.get_sizeondisk()
+    write_file(tmp_path / "in.nii.gz", header, np.arange(24).reshape(2, 3, 4, 1))
+    volume = read_volume(tmp_path / "in.nii.gz")
+    write_volume(volume, tmp_path / "out.nii.gz", dtype=dtype)
+    before, after = nibabel.load(tmp_path / "in.nii.gz"), nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(volume.data[..., np.newaxis], before.get_fdata())
+    np.testing.assert_array_equal(after.get_fdata(), before.get_fdata())
+    np.testing.assert_array_equal(volume.affine, before.affine)
+    np.testing.assert_array_equal(after.get_sform(), before.get_sform())
+    np.testing.assert_array_equal(after.get_qform(), before.get_qform())
+    assert after.header.extensions[0].get_content() == b"kept"
+
+
+def test_both_forms_and_codes_are_bit_identical(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "in.nii")
+    write_volume(read_volume(path), tmp_path / "out.nii")
+    before, after = path.read_bytes()[252:348], (tmp_path / "out.nii").read_bytes()[252:348]
+    assert before == after  # qform_code to magic, as the NIfTI-1 layout has them
+
+
+@pytest.mark.parametrize(("unit", "factor"), [(1, 1000.0), (2, 1.0), (3, 0.001), (0, 1.0)])
+def test_affine_is_in_millimetres(tmp_path: Path, unit: int, factor: float) -> None:
+    path = simple_file(tmp_path / "in.nii", xyzt_units=unit)
+    affine = read_volume(path).affine
+    assert affine is not None
+    np.testing.assert_allclose(affine[:3], OBLIQUE[:3] * factor, rtol=1e-7)
+    write_volume(read_volume(path), tmp_path / "out.nii")
+    assert nibabel.load(tmp_path / "out.nii").header["xyzt_units"] == unit
+
+
+def test_source_type_is_rounded_and_clipped(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "in.nii.gz", scl_slope=0.5, scl_inter=-10)
+    volume = read_volume(path)
+    values = volume.data.copy()
+    values[0, 0, :] = [-1e6, 1e6, 0.3, -0.3]
+    write_volume(volume.with_data(values), tmp_path / "out.nii.gz", dtype="source")
+    out = nibabel.load(tmp_path / "out.nii.gz")
+    assert out.get_data_dtype() == np.int16
+    assert out.dataobj.slope == 0.5
+    assert out.dataobj.inter == -10
+    assert out.get_fdata()[0, 0].tolist() == [-32768 / 2 - 10, 32767 / 2 - 10, 0.5, -0.5]
+
+
+def test_plain_array_gets_scanner_codes_and_millimetres(tmp_path: Path) -> None:
+    affine = np.diag([-0.5, 0.75, 2.0, 1.0])
+    write_volume(Volume(np.ones((2, 3, 4)), affine), tmp_path / "out.nii.gz")
+    out = nibabel.load(tmp_path / "out.nii.gz")
+    assert (int(out.header["qform_code"]), int(out.header["sform_code"])) == (1, 1)
+    assert out.header.get_xyzt_units()[0] == "mm"
+    np.testing.assert_array_equal(out.get_sform(), affine)
+    np.testing.assert_allclose(out.get_qform(), affine, atol=1e-6)
+    assert out.header.get_zooms() == (0.5, 0.75, 2.0)
+    np.testing.assert_array_equal(out.get_fdata(), 1)
+
+
+def test_changed_affine_is_written_not_the_source_header(tmp_path: Path) -> None:
+    volume = read_volume(simple_file(tmp_path / "in.nii"))
+    moved = Volume(volume.data, np.diag([2.0, 2.0, 2.0, 1.0]), source=volume.source)
+    write_volume(moved, tmp_path / "out.nii")
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "out.nii").affine, moved.affine)
+
+
+def test_equal_images_give_equal_files(tmp_path: Path) -> None:
+    volume = Volume(np.ones((2, 3, 4)), np.eye(4))
+    for name in ("a.nii.gz", "b.nii.gz"):
+        write_volume(volume, tmp_path / name)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_least_data_offset_may_be_left_out(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "in.nii")
+    data = bytearray(path.read_bytes())
+    data[108:112] = bytes(4)  # vox_offset
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_volume(path).data.ravel(), np.arange(24))
+
+
+def test_missing_orientation_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = simple_file(tmp_path / "in.nii", qform_code=0, sform_code=0)
+    with caplog.at_level(logging.WARNING):
+        read_volume(path)
+    assert "no orientation" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"pixdim": [1, 1, 0, 1, 1, 1, 1, 1]}, "spacing is 0 mm on axis 1; fix pixdim"),
+        ({"pixdim": [1, 1, np.nan, 1, 1, 1, 1, 1]}, "spacing is nan mm on axis 1"),
+        ({"srow_x": [np.nan, 0, 0, 0]}, "NaN or infinity"),
+        ({"srow_y": [0, np.inf, 0, 0]}, "NaN or infinity"),
+        ({"srow_z": [0, 0, 0, 0]}, "singular"),
+        ({"quatern_b": 2.0, "sform_code": 0}, "qform"),
+        ({"dim": [3, 2, 0, 4, 1, 1, 1, 1]}, "no voxels"),
+        ({"dim": [3, 2, -3, 4, 1, 1, 1, 1]}, "no voxels"),
+        ({"dim": [1, 24, 1, 1, 1, 1, 1, 1]}, "no image"),
+        ({"dim": [4, 2, 3, 2, 2, 1, 1, 1]}, r"4 axes.*one 3-D volume per time point"),
+        ({"dim": [5, 2, 3, 2, 1, 2, 1, 1]}, r"5 axes.*channel"),
+        ({"dim": [3, 2, 3, 5, 1, 1, 1, 1]}, "less than the 412 bytes"),
+        ({"dim": [3, 2, 3, 3, 1, 1, 1, 1]}, "more than the 388 bytes"),
+        ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "less than"),
+        ({"datatype": 32, "bitpix": 64}, "complex"),
+        ({"datatype": 128, "bitpix": 24}, "colour"),
+        ({"datatype": 7}, "damaged"),
+        ({"scl_inter": np.nan, "scl_slope": 2}, "inter"),
+        ({"vox_offset": 100}, "damaged"),
+        ({"vox_offset": np.nan}, "vox_offset is not finite"),
+        ({"magic": b"abc"}, "damaged"),
+        ({"sizeof_hdr": 5}, "not a NIfTI file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_unusable_headers_are_refused(
+    tmp_path: Path, fields: dict[str, Any], reason: str, suffix: str
+) -> None:
+    path = simple_file(tmp_path / f"in{suffix}")
+    data = bytearray(content(path))
+    header = make_header()
+    header["vox_offset"] = 352
+    for key, value in fields.items():
+        header[key] = value
+    data[:348] = header.binaryblock
+    path.write_bytes(gzip.compress(data) if suffix == ".nii.gz" else data)
+    with pytest.raises(InputError, match=rf"^in{suffix}: .*{reason}"):
+        read_volume(path)
+
+
+def test_voxels_that_are_not_finite_are_counted(tmp_path: Path) -> None:
+    numbers = np.zeros((2, 3, 4), np.float32)
+    numbers[1, 2, 3] = np.nan
+    numbers[1, 0, 2] = np.inf
+    write_file(tmp_path / "in.nii", make_header(dtype=np.float32), numbers)
+    with pytest.raises(InputError, match=r"2 voxels are not finite, the first at \(1, 0, 2\)"):
+        read_volume(tmp_path / "in.nii")
+
+
+@pytest.mark.parametrize("keep", [0, 3, 20, 60, -10, -4])
+def test_truncated_gzip_is_refused(tmp_path: Path, keep: int) -> None:
+    path = simple_file(tmp_path / "in.nii.gz")
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"^in\.nii\.gz: "):
+        read_volume(path)
+
+
+def test_trailing_garbage_in_gzip_is_refused(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "in.nii.gz")
+    path.write_bytes(path.read_bytes() + b"garbage")
+    with pytest.raises(InputError, match="not a sound gzip file"):
+        read_volume(path)
+
+
+def test_damaged_gzip_data_is_refused(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "in.nii.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 0xFF  # in the checksum
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a sound gzip file"):
+        read_volume(path)
+
+
+def test_gzip_in_several_members_is_read(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "plain.nii")
+    data = path.read_bytes()
+    (tmp_path / "in.nii.gz").write_bytes(gzip.compress(data[:361]) + gzip.compress(data[361:]))
+    np.testing.assert_array_equal(read_volume(tmp_path / "in.nii.gz").data, read_volume(path).data)
+
+
+def test_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = simple_file(tmp_path / "plain.nii")
+    with gzip.open(tmp_path / "in.nii.gz", "wb") as stream:
+        stream.write(path.read_bytes() + bytes(50_000_000))
+    unpacked = 0
+    read = gzip.GzipFile.read
+
+    def counted(self: gzip.GzipFile, size: int | None = -1) -> bytes:
+        nonlocal unpacked
+        data = read(self, size)
+        unpacked += len(data)
+        return data
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    with pytest.raises(InputError, match="more than the 400 bytes"):
+        read_volume(tmp_path / "in.nii.gz")
+    assert 0 < unpacked <= 540
+
+
+def test_uncompressed_file_with_gzip_name_is_refused(tmp_path: Path) -> None:
+    simple_file(tmp_path / "in.nii").rename(tmp_path / "in.nii.gz")
+    with pytest.raises(InputError, match="not a sound gzip file"):
+        read_volume(tmp_path / "in.nii.gz")

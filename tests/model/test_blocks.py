@@ -1,0 +1,110 @@
+"""The parts of a block against their equations, written out plainly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from restore_rwkv.model.blocks import (
+    ChannelMix,
+    NeighbourShift,
+    OmniShift,
+    Resample,
+    SpatialMix,
+    TokenConv,
+)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])
+def test_omni_shift_is_the_weighted_sum_of_its_branches(kernel_size: int) -> None:
+    shift = OmniShift(6, kernel_size).double()
+    x = torch.randn(2, 11, 10, 6, dtype=torch.float64)
+    image = x.permute(0, 3, 1, 2)
+    expected = shift.alpha[0] * image
+    for index, side in enumerate(range(1, kernel_size + 1, 2), start=1):
+        weight = shift.get_parameter(f"conv{side}x{side}.weight")
+        expected = expected + shift.alpha[index] * F.conv2d(
+            image, weight, padding=side // 2, groups=6
+        )
+    torch.testing.assert_close(shift(x), expected.permute(0, 2, 3, 1), rtol=1e-12, atol=1e-12)
+
+
+def test_omni_shift_without_branches_is_one_convolution() -> None:
+    shift = OmniShift(6, 5, branches=False)
+    assert list(shift.state_dict()) == ["conv5x5.weight"]
+    x = torch.randn(1, 9, 8, 6)
+    expected = F.conv2d(x.permute(0, 3, 1, 2), shift.kernel(), padding=2, groups=6)
+    torch.testing.assert_close(shift(x), expected.permute(0, 2, 3, 1))
+
+
+def test_uni_shift_reads_the_previous_token() -> None:
+    shift = NeighbourShift(4, "uni")
+    torch.nn.init.zeros_(shift.mix)
+    x = torch.randn(2, 3, 5, 4)
+    tokens, shifted = x.flatten(1, 2), shift(x).flatten(1, 2)
+    assert torch.equal(shifted[:, 1:], tokens[:, :-1])
+    assert not shifted[:, 0].any()
+
+
+def test_quad_shift_reads_one_neighbour_for_each_quarter_of_the_channels() -> None:
+    shift = NeighbourShift(4, "quad")
+    torch.nn.init.zeros_(shift.mix)
+    x = torch.zeros(1, 5, 5, 4)
+    x[0, 2, 2] = 1
+    places = [tuple(shift(x)[0, ..., channel].nonzero()[0].tolist()) for channel in range(4)]
+    assert places == [(2, 3), (2, 1), (3, 2), (1, 2)]  # right, left, below, above of the source
+
+
+def test_neighbour_shift_interpolates() -> None:
+    shift = NeighbourShift(4, "quad")
+    x = torch.ones(1, 3, 3, 4)
+    assert torch.equal(shift(x)[0, 1, 1], torch.ones(4))
+    assert torch.equal(shift(x)[0, 1, 0], torch.tensor([0.5, 1, 1, 1]))
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_resample_is_a_convolution_then_torchs_pixel_shuffle(up: bool) -> None:
+    resample = Resample(8, up)
+    x = torch.randn(2, 6, 4, 8)
+    convolved = resample.body(x).permute(0, 3, 1, 2)
+    expected = F.pixel_shuffle(convolved, 2) if up else F.pixel_unshuffle(convolved, 2)
+    assert torch.equal(resample(x), expected.permute(0, 2, 3, 1))
+    assert resample(x).is_contiguous()
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_token_convolution_keeps_the_layout(channels: int, kernel: int) -> None:
+    convolution = TokenConv(channels, 6, kernel, bias=True)
+    x = torch.randn(2, 7, 5, channels)
+    expected = F.conv2d(
+        x.permute(0, 3, 1, 2), convolution.weight, convolution.bias, padding=kernel // 2
+    )
+    y = convolution(x)
+    torch.testing.assert_close(y, expected.permute(0, 2, 3, 1))
+    assert y.is_contiguous()
+
+
+def test_the_second_scan_runs_along_columns() -> None:
+    rows = SpatialMix(4, torch.nn.Identity(), ("rows",))
+    columns = SpatialMix(4, torch.nn.Identity(), ("columns",))
+    columns.load_state_dict(rows.state_dict())
+    x = torch.randn(1, 5, 7, 4)
+    transposed = rows(x.transpose(1, 2).contiguous()).transpose(1, 2)
+    torch.testing.assert_close(columns(x), transposed)
+    assert not torch.allclose(columns(x), rows(x), atol=1e-3)
+
+
+def test_channel_mix_gradients_are_those_of_the_equation() -> None:
+    mix = ChannelMix(3, torch.nn.Identity(), hidden_rate=2).double()
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(mix, x)
+
+
+def test_channel_mix_gives_the_same_with_and_without_gradients() -> None:
+    mix = ChannelMix(3, torch.nn.Identity())
+    x = torch.randn(1, 2, 3, 3)
+    with torch.no_grad():
+        inferred = mix(x)
+    assert torch.equal(mix(x), inferred)

@@ -1,0 +1,234 @@
+"""The network against the published code's values, sizes and names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+from conftest import GOLDEN, GoldenNetwork
+from torch import Tensor, nn
+
+from restore_rwkv.errors import ConfigError, OperatorError
+from restore_rwkv.model.blocks import OmniShift
+from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV, RestoreRWKVConfig
+
+SMALL = RestoreRWKVConfig(dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1)
+# Largest deviation from the float64 values; measured 2e-15 and 1e-6.
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+ABLATIONS: list[dict[str, Any]] = [
+    {"attention": "uni-wkv", "scans": ("rows",)},
+    {"attention": "uni-wkv"},
+    {"shift": "quad"},
+    {"shift": "uni"},
+    {"scans": ("rows",)},
+    {"scans": ("columns",)},
+    {"scans": ("rows", "columns", "rows")},
+    {"scans": ("rows", "columns", "rows", "columns")},
+    {"scan_mixing": "alternating"},
+    {"scan_mixing": "sum"},
+    {"shift_kernel": 1},
+    {"shift_kernel": 3},
+    {"shift_kernel": 7},
+    {"shift_kernel": 9},
+    {"shift_branches": False},
+    {"hidden_rate": 2},
+]
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_macs(network: RestoreRWKV, image: Tensor) -> int:
+    """Multiply-accumulates of convolutions and linear layers, and 4 per LayerNorm value."""
+    macs = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        places = output.numel() // output.shape[-1]
+        if isinstance(module, nn.LayerNorm):
+            macs.append(4 * output.numel())
+        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            macs.append(module.weight.numel() * places)
+        elif isinstance(module, OmniShift):
+            macs.append(module.kernel().numel() * places)
+
+    handles = [module.register_forward_hook(count) for module in network.modules()]
+    network(image)
+    for handle in handles:
+        handle.remove()
+    return sum(macs)
+
+
+def test_published_sizes() -> None:
+    with torch.device("meta"):
+        base, light = (RestoreRWKV(PRESETS[name], merged=True) for name in ("base", "light"))
+        assert count_parameters(RestoreRWKV(PRESETS["base"])) == 27_996_737
+    assert count_parameters(base) == 27_846_625
+    assert count_parameters(light) == 1_156_961
+
+
+def test_published_names_and_shapes() -> None:
+    published = json.loads((GOLDEN / "state_dict_base.json").read_text())
+    with torch.device("meta"):
+        branches = RestoreRWKV(PRESETS["base"]).state_dict()
+        merged = RestoreRWKV(PRESETS["base"], merged=True).state_dict()
+    ours = {name: list(tensor.shape) for name, tensor in {**branches, **merged}.items()}
+    assert ours == published
+    assert set(branches) == {name for name in published if "reparam" not in name}
+
+
+def test_published_multiply_accumulates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("restore_rwkv.model.blocks.bi_wkv", lambda w, u, k, v: v)  # not counted
+    with torch.device("meta"):
+        base = RestoreRWKV(PRESETS["base"], merged=True)
+        assert count_macs(base, torch.zeros(1, 1, 128, 128)) == 37_458_542_592
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_golden_output_in_both_forms(golden: GoldenNetwork, dtype: torch.dtype) -> None:
+    network, image = golden.network(dtype), golden.image.to(dtype)
+    bound = TOLERANCE[dtype]
+    with torch.no_grad():
+        branches, merged = network(image).double(), network.merged()(image).double()
+    assert (branches - golden.output_train_mode).abs().max() < bound
+    assert (merged - golden.output).abs().max() < bound
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("merged", [False, True])
+def test_golden_gradients(golden: GoldenNetwork, dtype: torch.dtype, merged: bool) -> None:
+    network = golden.network(dtype)
+    if merged:
+        network = network.merged().requires_grad_(True)
+    loss = (network(golden.image.to(dtype)) - golden.target.to(dtype)).abs().mean()
+    assert loss.item() == pytest.approx(golden.loss, abs=TOLERANCE[dtype])
+    loss.backward()
+    compared = 0
+    for name, parameter in network.named_parameters():
+        if name in golden.gradients:
+            assert parameter.grad is not None
+            assert (parameter.grad - golden.gradients[name]).abs().max() < TOLERANCE[dtype], name
+            compared += 1
+    assert compared == len(golden.gradients) - (2 if merged else 0)  # alpha and conv3x3 are gone
+
+
+def test_merging_leaves_the_network_alone(golden: GoldenNetwork) -> None:
+    network = golden.network().train()
+    merged = network.merged()
+    with torch.no_grad():
+        for parameter in merged.parameters():
+            parameter.zero_()
+    assert all(torch.equal(t, golden.weights[name]) for name, t in network.state_dict().items())
+    assert network.training and not network.is_merged
+    assert merged.is_merged and not merged.training
+    assert not any(parameter.requires_grad for parameter in merged.parameters())
+
+
+@pytest.mark.parametrize("changes", ABLATIONS, ids=str)
+def test_every_ablation_trains_merges_and_differs(changes: dict[str, Any]) -> None:
+    config = dataclasses.replace(SMALL, **changes)
+    torch.manual_seed(0)
+    network = RestoreRWKV(config)
+    reference = RestoreRWKV(SMALL)
+    shared = reference.state_dict()
+    for name, tensor in network.state_dict().items():
+        if name in shared and shared[name].shape == tensor.shape:
+            tensor.copy_(shared[name])
+    image = torch.rand(1, 1, 16, 24)
+    output = network(image)
+    output.square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+    with torch.no_grad():
+        assert (output - reference(image)).abs().max() > 1e-3
+        torch.testing.assert_close(network.merged()(image), output, rtol=1e-4, atol=1e-4)
+
+
+def test_alternating_blocks_take_one_scan_each_in_turn() -> None:
+    network = RestoreRWKV(dataclasses.replace(SMALL, scan_mixing="alternating"))
+    scans = [module.scans for name, module in network.named_modules() if name.endswith(".att")]
+    assert scans == [("rows",), ("columns",)] * 4
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 8), (15, 9), (16, 17), (181, 217)])
+def test_any_size_comes_back_in_place(size: tuple[int, int]) -> None:
+    network = RestoreRWKV(SMALL)
+    image = torch.rand(1, 1, *size)
+    height, width = size
+    with torch.no_grad():
+        output = network(image)
+        padded = nn.functional.pad(image, (0, -width % 8, 0, -height % 8), mode="reflect")
+        expected = network(padded)[:, :, :height, :width]
+        nn.init.zeros_(network.output.weight)
+        nn.init.zeros_(network.output.bias)
+        identity = network(image)
+    assert output.shape == image.shape
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
+    assert torch.equal(identity, image)
+
+
+def test_images_of_a_batch_and_their_layout_do_not_matter() -> None:
+    network = RestoreRWKV(dataclasses.replace(SMALL, in_channels=3, out_channels=3)).merged()
+    images = torch.rand(2, 3, 16, 24)
+    expected = torch.cat([network(image[None]) for image in images])
+    torch.testing.assert_close(network(images), expected, rtol=0, atol=1e-5)
+    strided = images.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(network(strided), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.zeros(1, 1, 7, 16),
+        torch.zeros(1, 1, 16, 7),
+        torch.zeros(1, 2, 16, 16),
+        torch.zeros(1, 16, 16),
+        torch.zeros(1, 1, 16, 16, dtype=torch.int16),
+    ],
+    ids=lambda image: f"{tuple(image.shape)} {image.dtype}",
+)
+def test_unsuitable_images_are_refused(image: Tensor) -> None:
+    with pytest.raises(OperatorError, match=r"RestoreRWKV: image is .*; (give|convert)"):
+        RestoreRWKV(SMALL)(image)
+
+
+def test_config_survives_json() -> None:
+    for config in (*PRESETS.values(), *(dataclasses.replace(SMALL, **c) for c in ABLATIONS)):
+        assert RestoreRWKVConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'num_block'; did you mean 'num_blocks'"):
+        RestoreRWKVConfig.from_dict({"num_block": [1, 1, 1, 1]})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dim": 7},
+        {"dim": 0},
+        {"dim": 8.0},
+        {"dim": "8"},
+        {"hidden_rate": True},
+        {"in_channels": 2},
+        {"num_blocks": (1, 1, 1)},
+        {"num_blocks": (1, 1, 1, 0)},
+        {"num_blocks": 4},
+        {"scans": ()},
+        {"scans": ("diagonal",)},
+        {"scans": "rows"},
+        {"scans": ([],)},
+        {"scan_mixing": "mean"},
+        {"attention": "softmax"},
+        {"shift": None},
+        {"shift_kernel": 4},
+        {"shift_branches": 1},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"config: .*{next(iter(values))}"):
+        RestoreRWKVConfig.from_dict(values)
