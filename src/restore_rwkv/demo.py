@@ -59,4 +59,5 @@ def run_demo(output: Path, device: str = "auto") -> Demo:
 
 def _drawn(volume: Volume, result: Evaluation, index: int) -> NDArray[np.float32]:
     """A slice as an image matrix: the first voxel axis to the right, the second up."""
-    return np.moveaxis(volume.data, result.slice_axis, 0)[index].T[::-1]
+    image: NDArray[np.float32] = np.moveaxis(volume.data, result.slice_axis, 0)[index].T[::-1]
+    return image

@@ -35,9 +35,7 @@ class Evaluation:
     slice_axis: int
 
 
-def evaluate(
-    truth: Volume, restorer: Restorer, settings: Settings | None = None
-) -> Evaluation:
+def evaluate(truth: Volume, restorer: Restorer, settings: Settings | None = None) -> Evaluation:
     """Degrade a sharp scan as the task says, restore it, and score each image against the scan.
 
     Slices lie in the plane of finest spacing. Each is scored by the paper's protocol.
@@ -71,9 +69,7 @@ def evaluate(
     return Evaluation(volumes, scores, axis)
 
 
-def score(
-    volume: Volume, truth: Volume, axis: int, metric_range: tuple[float, float]
-) -> MeanScore:
+def score(volume: Volume, truth: Volume, axis: int, metric_range: tuple[float, float]) -> MeanScore:
     """Mean over slices across `axis` of the paper's scores of a volume against the truth."""
     pairs = zip(np.moveaxis(volume.data, axis, 0), np.moveaxis(truth.data, axis, 0), strict=True)
     return mean_score([paper_score(image, reference, metric_range) for image, reference in pairs])

@@ -41,7 +41,9 @@ class DataRecipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "subjects", tuple(self.subjects))
         slabs = {
-            name: slab if isinstance(slab, HeldOut) else _build(HeldOut, slab, f"data.held_out.{name}")
+            name: slab
+            if isinstance(slab, HeldOut)
+            else _build(HeldOut, slab, f"data.held_out.{name}")
             for name, slab in self.held_out.items()
         }
         object.__setattr__(self, "held_out", slabs)
@@ -128,7 +130,8 @@ class Recipe:
             values["network"] = RestoreRWKVConfig.from_dict(network)
         for key, kind in (("data", DataRecipe), ("training", TrainingRecipe)):
             values[key] = _build(kind, values.get(key, {}), key)
-        return _build(cls, values, "top level")
+        recipe: Recipe = _build(cls, values, "top level")
+        return recipe
 
     @classmethod
     def read(cls, path: Path | str) -> Recipe:

@@ -145,7 +145,9 @@ class Restorer:
         values = scaling.apply(torch.from_numpy(np.ascontiguousarray(slices))[:, None])
         output = scaling.invert(inference.run(self.network, values, plan, progress))[:, 0].numpy()
         if not np.isfinite(output).all():
-            raise WeightsError(f"{self.path.name}: gives values that are not finite; fetch it again")
+            raise WeightsError(
+                f"{self.path.name}: gives values that are not finite; fetch it again"
+            )
         if volume.data.min() >= 0:
             np.maximum(output, 0, out=output)
         record = {
@@ -227,7 +229,9 @@ def restore(
     record_path = record_of(output)
     check_output_path(output, source=source, overwrite=overwrite)
     if record_path.exists() and not overwrite:
-        raise InputError(f"{record_path}: exists already; name another output, or allow overwriting")
+        raise InputError(
+            f"{record_path}: exists already; name another output, or allow overwriting"
+        )
     restorer = Restorer(task, weights, device)
     volume = read_volume(source)
     check_output(volume, output, dtype=dtype, overwrite=overwrite)

@@ -29,7 +29,7 @@ def find_weights(name: str | Path) -> Path:
     near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
     raise WeightsError(
-        f"{name}: no such file or shipped weights; {hint}shipped are: {', '.join(shipped) or 'none'}"
+        f"{name}: no such file or shipped weights; {hint}shipped: {', '.join(shipped) or 'none'}"
     )
 
 

@@ -30,6 +30,7 @@ from restore_rwkv.subjects import load_subjects
 from restore_rwkv.tasks import get_task
 
 _logger = logging.getLogger(__name__)
+_PROGRESS = "progress"
 _COLUMNS = ("iteration", "learning_rate", "loss", "psnr", "ssim", "rmse", "seconds")
 
 
@@ -67,7 +68,7 @@ class Trainer:
                 f"iteration {self.iteration}: the loss is {float(loss.detach())}; lower "
                 "training.learning_rate and resume from the last checkpoint"
             )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.iteration += 1
         self._follow()
@@ -93,11 +94,12 @@ class Trainer:
             **{f"average.{key}": value for key, value in self.average.state_dict().items()},
             **{f"{name}.{i}": x for i, entry in state.items() for name, x in entry.items()},
         }
-        metadata = {
-            "iteration": str(self.iteration),
-            "best_psnr": repr(self.best_psnr),
-            "recipe": json.dumps(self.recipe.to_dict()),
+        progress = {
+            "iteration": self.iteration,
+            "best_psnr": self.best_psnr,
+            "recipe": self.recipe.to_dict(),
         }
+        metadata = {_PROGRESS: json.dumps(progress)}  # one entry: the order of several is random
         with atomic_file(path) as temporary:
             save_file({k: x.contiguous() for k, x in tensors.items()}, temporary, metadata)
 
@@ -109,12 +111,14 @@ class Trainer:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
-            before = json.loads(metadata["recipe"])
-            self.iteration, self.best_psnr = int(metadata["iteration"]), float(metadata["best_psnr"])
+                progress = json.loads(file.metadata()[_PROGRESS])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            before = progress["recipe"]
+            self.iteration, self.best_psnr = progress["iteration"], progress["best_psnr"]
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path}: no checkpoint ({error}); delete it to start anew") from error
+            raise ConfigError(
+                f"{path}: no checkpoint ({error}); delete it to start anew"
+            ) from error
         now = json.loads(json.dumps(self.recipe.to_dict()))
         changed = [key for key in ("task", "network", "data", "seed") if before[key] != now[key]]
         if changed:
@@ -178,7 +182,9 @@ def train(
     """
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    subjects = load_subjects([Path(data) / name for name in recipe.data.subjects], recipe.data.held_out)
+    subjects = load_subjects(
+        [Path(data) / name for name in recipe.data.subjects], recipe.data.held_out
+    )
     physics = partial(kspace_crop, factor=get_task(recipe.task).factor)
     sampler = PairSampler(
         subjects,

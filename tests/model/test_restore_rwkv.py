@@ -122,8 +122,10 @@ def test_merging_leaves_the_network_alone(golden: GoldenNetwork) -> None:
         for parameter in merged.parameters():
             parameter.zero_()
     assert all(torch.equal(t, golden.weights[name]) for name, t in network.state_dict().items())
-    assert network.training and not network.is_merged
-    assert merged.is_merged and not merged.training
+    assert network.training
+    assert not network.is_merged
+    assert merged.is_merged
+    assert not merged.training
     assert not any(parameter.requires_grad for parameter in merged.parameters())
 
 
@@ -141,7 +143,8 @@ def test_every_ablation_trains_merges_and_differs(changes: dict[str, Any]) -> No
     output = network(image)
     output.square().mean().backward()
     for name, parameter in network.named_parameters():
-        assert parameter.grad is not None and parameter.grad.any(), name
+        assert parameter.grad is not None, name
+        assert parameter.grad.any(), name
     with torch.no_grad():
         assert (output - reference(image)).abs().max() > 1e-3
         torch.testing.assert_close(network.merged()(image), output, rtol=1e-4, atol=1e-4)

@@ -44,10 +44,12 @@ class NiftiSource(Source):
     Attributes:
         header: The fixed fields, never repaired (copy before changing one).
         extensions: The bytes between them and the voxels: the extension flag and all extensions.
+        affine: (4, 4), what the header says in mm, RAS+.
     """
 
     header: Nifti1Header
     extensions: bytes
+    affine: Float64Array
 
 
 def read_nifti(path: Path) -> Volume:
@@ -60,8 +62,7 @@ def read_nifti(path: Path) -> Volume:
         InputError: The file is damaged or truncated, holds more than its header promises, has a
             time axis, colours or complex numbers, a spacing of 0, or an unusable affine.
     """
-    payload, raw = _read_payload(path)
-    header = _interpreted(raw, path)
+    payload, raw, header = _read_payload(path)
     offset = _data_offset(header)
     shape = tuple(int(length) for length in header.get_data_shape())
     slope, inter = header.get_slope_inter()
@@ -71,8 +72,9 @@ def read_nifti(path: Path) -> Volume:
     numbers = np.frombuffer(payload, stored.dtype, offset=offset)
     numbers = numbers.reshape(three_axes(shape, path.name), order="F")
     extensions = bytes(payload[len(raw.binaryblock) : offset])
-    source = NiftiSource(path, shape, stored, raw, extensions)
-    return Volume(_scaled(numbers, stored), _affine_in_mm(header, path), source=source)
+    affine = _affine_in_mm(header, path)
+    source = NiftiSource(path, shape, stored, raw, extensions, affine)
+    return Volume(_scaled(numbers, stored), affine, source=source)
 
 
 def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
@@ -116,10 +118,9 @@ def _header_for(volume: Volume) -> tuple[Nifti1Header, bytes]:
     from nibabel.nifti1 import Nifti1Header
 
     source = volume.source
-    if isinstance(source, NiftiSource):
-        original = _affine_in_mm(_interpreted(source.header, source.path), source.path)
-        if np.array_equal(original, cast(Float64Array, volume.affine)):
-            return source.header.copy(), source.extensions
+    if isinstance(source, NiftiSource) and np.array_equal(source.affine, np.asarray(volume.affine)):
+        header: Nifti1Header = source.header.copy()
+        return header, source.extensions
     header = Nifti1Header()
     header.set_data_shape(volume.data.shape)
     header.set_qform(volume.affine, code=1)
@@ -130,8 +131,8 @@ def _header_for(volume: Volume) -> tuple[Nifti1Header, bytes]:
 
 def _scaled(numbers: npt.NDArray[np.generic], stored: Stored) -> Float32Array:
     """Apply slope and intercept in float64, slice by slice to spare memory."""
-    if (stored.slope, stored.inter) == (1.0, 0.0) or numbers.dtype.kind not in "iuf":
-        return cast(Float32Array, numbers)  # Volume converts, or refuses the type by name
+    if (stored.slope, stored.inter) == (1.0, 0.0):
+        return cast(Float32Array, numbers)  # Volume converts
     out = np.empty(numbers.shape, np.float32, order="F")
     with np.errstate(over="ignore"):
         for k in range(numbers.shape[-1]):
@@ -152,15 +153,16 @@ def _affine_in_mm(header: Nifti1Header, path: Path) -> Float64Array:
     return affine
 
 
-def _read_payload(path: Path) -> tuple[bytearray, Nifti1Header]:
-    """Return the uncompressed file and its header, not repaired."""
+def _read_payload(path: Path) -> tuple[bytearray, Nifti1Header, Nifti1Header]:
+    """Return the uncompressed file, its header as read, and the header to be interpreted."""
     compressed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if compressed else path.open("rb") as stream:
             # Header first: a small gzip can unpack to any size.
             payload = bytearray(stream.read(_LONGEST_HEADER))
-            header = _parse_header(payload, path)
-            expected = _promised_size(_interpreted(header, path), path)
+            raw = _parse_header(payload, path)
+            header = _interpreted(raw, path)
+            expected = _promised_size(header, path)
             while len(payload) <= expected:
                 chunk = stream.read(min(_CHUNK, expected + 1 - len(payload)))
                 if not chunk:
@@ -171,16 +173,14 @@ def _read_payload(path: Path) -> tuple[bytearray, Nifti1Header]:
             f"{path.name}: not a sound gzip file ({one_line(error)}); copy it again"
         ) from error
     except (EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path.name}: the gzip data is damaged or truncated; copy it again"
-        ) from (error)
+        raise InputError(f"{path.name}: the gzip data is truncated; copy it again") from error
     if len(payload) != expected:
         amount = "less" if len(payload) < expected else "more"
         raise InputError(
             f"{path.name}: holds {amount} than the {expected} bytes that its header promises; "
             "the file is truncated or damaged, copy or export it again"
         )
-    return payload, header
+    return payload, raw, header
 
 
 def _promised_size(header: Nifti1Header, path: Path) -> int:

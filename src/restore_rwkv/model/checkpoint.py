@@ -9,7 +9,9 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
 FORMAT = 1
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
 _KEY = "restore_rwkv"  # one metadata entry, since safetensors does not keep the order of several
+_RECORDED = ("config", "merged", "task", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
 
 
@@ -39,6 +42,7 @@ class WeightsInfo:
         scaling: how physical values become network values, as plain JSON values.
         training: provenance: data, iterations, seed, figures ..., as plain JSON values.
         sha256: digest of the tensors (names, data types, shapes, bytes; sorted by name), hex.
+        parameters: number of weights, counted from the tensors.
     """
 
     config: RestoreRWKVConfig
@@ -47,6 +51,7 @@ class WeightsInfo:
     scaling: dict[str, Any]
     training: dict[str, Any]
     sha256: str
+    parameters: int
 
 
 def save_weights(
@@ -89,8 +94,10 @@ def save_weights(
         scaling=dict(scaling),
         training=dict(training),
         sha256=_digest(tensors),
+        parameters=sum(tensor.numel() for tensor in tensors.values()),
     )
-    record = {**vars(info), "config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
+    record = {name: getattr(info, name) for name in _RECORDED}
+    record |= {"config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
     try:
         metadata = {_KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
@@ -121,18 +128,34 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
         WeightsError: the file is missing, damaged, of another kind or version, or its tensors do
             not match its hash or its configuration.
     """
-    tensors, metadata = _read(path)
-    info = _parse(path, metadata)
+    with _opened(path) as stream:
+        info = _info(path, stream)
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise WeightsError(f"{path}: {name} is {tensor.dtype}; save float32 or float16")
     if _digest(tensors) != info.sha256:
         raise WeightsError(f"{path}: the weights do not match their SHA-256; fetch the file again")
-    if sum(info.config.num_blocks) > len(tensors):  # before a hostile number of blocks is built
+    config = info.config
+    if sum(config.num_blocks) + config.num_refinement_blocks > len(tensors):
+        # A hostile number of blocks must not be built.
         raise WeightsError(f"{path}: the configuration does not fit the tensors; fetch it again")
     with torch.device("meta"):
-        network = RestoreRWKV(info.config, merged=info.merged)
+        network = RestoreRWKV(config, merged=info.merged)
     require_fit(str(path), network.state_dict(), tensors)
     require_finite(str(path), tensors)
     network.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
     return network.eval(), info
+
+
+def read_info(path: str | Path) -> WeightsInfo:
+    """Read what a weight file says of its weights, without reading or checking them.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or of another kind or version.
+    """
+    with _opened(path) as stream:
+        return _info(path, stream)
 
 
 def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -183,38 +206,36 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file."""
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file; faults of the file become WeightsError."""
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such file; give the path of a weight file")
     try:
         with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            yield stream
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path}: no safetensors file, or a damaged one ({error}); fetch it again, or convert "
             "a published checkpoint with `restore-rwkv convert`"
         ) from error
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPES:
-            raise WeightsError(f"{path}: {name} is {tensor.dtype}; save float32 or float16")
-    return tensors, metadata
 
 
-def _parse(path: str | Path, metadata: Mapping[str, str]) -> WeightsInfo:
+def _info(path: str | Path, stream: Any) -> WeightsInfo:
+    metadata = stream.metadata() or {}
     if _KEY not in metadata:
         raise WeightsError(
             f"{path}: holds no {_KEY} record; use a file written by restore-rwkv, or convert a "
             "published checkpoint with `restore-rwkv convert`"
         )
+    shapes = [stream.get_slice(name).get_shape() for name in stream.keys()]  # noqa: SIM118
     try:
         record = json.loads(metadata[_KEY])
         version = record["format"]
         if version == FORMAT:
-            values = {field.name: record[field.name] for field in dataclasses.fields(WeightsInfo)}
+            values = {name: record[name] for name in _RECORDED}
             values["config"] = RestoreRWKVConfig.from_dict(values["config"])
-            return _typed(WeightsInfo(**values))
+            return _typed(WeightsInfo(**values, parameters=sum(map(math.prod, shapes))))
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"{path}: the {_KEY} record is damaged ({error}); fetch the file again"

@@ -6,7 +6,9 @@ parallel or compiled training, copies of merged kernels, and weights of a layer 
 
 from __future__ import annotations
 
+import hashlib
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,12 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, WeightsError
-from restore_rwkv.model.checkpoint import require_finite, require_fit
+from restore_rwkv.model.checkpoint import (
+    WeightsInfo,
+    require_finite,
+    require_fit,
+    save_weights,
+)
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
@@ -40,13 +47,15 @@ def read_published(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such file; give the path of a .pth checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that are about to be refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch documents no exceptions, and damaged files raise many kinds
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
         fault = (
             f"refused, it asks to run {unsafe[1]} and may be malicious"
             if unsafe
-            else "no checkpoint of plain tensors, or a damaged one"
+            else "refused, no checkpoint of plain tensors, or a damaged one"
         )
         raise WeightsError(f"{path}: {fault}; ask its author for a plain state dict") from error
     if not isinstance(content, dict):
@@ -103,6 +112,33 @@ def network_from_published(state_dict: Mapping[str, Any]) -> RestoreRWKV:
     """
     weights = _plain(state_dict)
     return _assemble(_config(weights), weights).float().eval()
+
+
+def convert_published(
+    checkpoint: str | Path, path: str | Path, *, task: str, scaling: Mapping[str, Any]
+) -> WeightsInfo:
+    """Write a published `.pth` checkpoint as a weight file of ours, in the form it has.
+
+    Args:
+        checkpoint: a file written by `torch.save`; nothing in it is executed.
+        path: safetensors file to write; an existing one is replaced.
+        task: name of the task that it was trained for; published checkpoints do not say.
+        scaling: how physical values become network values, as `save_weights` takes it.
+
+    Returns:
+        What was written beside the tensors.
+
+    Raises:
+        WeightsError: as `read_published`, `load_published` and `save_weights`.
+    """
+    content = read_published(checkpoint)
+    try:
+        network = network_from_published(content)
+    except WeightsError as error:
+        raise WeightsError(f"{checkpoint}: {error}") from error
+    digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
+    training = {"converted_from": Path(checkpoint).name, "sha256": digest}
+    return save_weights(path, network, task=task, scaling=scaling, training=training)
 
 
 def _assemble(config: RestoreRWKVConfig, weights: Mapping[str, Tensor]) -> RestoreRWKV:

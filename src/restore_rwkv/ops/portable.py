@@ -76,8 +76,7 @@ def _entering(sums: _Sums, step: Tensor) -> _Sums:
     row = torch.arange(radix + 1, device=step.device)[:, None]  # row `radix`: the whole group
     gap = (row - 1 - torch.arange(radix, device=step.device))[..., None]  # (radix + 1, radix, 1)
     scale, a, b = (
-        x.reshape(batch, groups, 1, radix, channels)
-        for x in _pad(sums, groups * radix - count)
+        x.reshape(batch, groups, 1, radix, channels) for x in _pad(sums, groups * radix - count)
     )
     logits = _finite(torch.where(gap >= 0, scale - gap * step, torch.finfo(step.dtype).min))
     top = logits.detach().amax(3)  # (B, groups, radix + 1, C)

@@ -1,4 +1,4 @@
-"""Bi-WKV as its equation states it: O(T^2), any floating type, the truth that kernels are held to."""
+"""Bi-WKV as its equation states it: O(T^2), the truth that all kernels are held to."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""A tiny network, its weight file and a small scan that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig, save_weights
+
+TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, hidden_rate=2)
+
+
+@pytest.fixture
+def tiny_network() -> RestoreRWKV:
+    """An untrained network in its inference form; its residual is far from zero."""
+    torch.manual_seed(0)
+    return RestoreRWKV(TINY).merged()
+
+
+@pytest.fixture
+def tiny_weights(tiny_network: RestoreRWKV, tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, tiny_network, task="mri-sr", scaling={"kind": "robust"}, training={})
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A smooth int16 volume with thick slices and an oblique affine of odd numbers."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 33, 5)), indexing="ij"))
+    data = 900 * np.exp(-3 * (grid**2).sum(0)) + 60 * (grid[0] > 0.3)
+    affine = np.array(
+        [[-0.78, 0.02, 0.1, 31.7], [0.021, 0.79, -0.3, -12.9], [0, 0.06, 6.5, 4.1], [0, 0, 0, 1]]
+    )
+    image = nib.Nifti1Image(data.astype(np.int16), affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    path = tmp_path / "scan.nii.gz"
+    nib.save(image, path)
+    return path

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+import torch
+
+from restore_rwkv.cli import parse_memory
+from restore_rwkv.errors import ConfigError
+from restore_rwkv.model import RestoreRWKV, load_weights
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "restore_rwkv", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_restore_writes_the_scan_and_says_so(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.nii.gz"
+    result = run("restore", scan, "-o", output, "--weights", tiny_weights)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # no progress where there is no terminal
+    assert str(output) in result.stdout
+    assert nib.load(output).shape == nib.load(scan).shape
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
+        (("restore", ".", "-o", "out.nii.gz"), "DICOM"),
+        (("restore", "{scan}", "-o", "{scan}"), "same file"),
+        (("restore", "{scan}", "-o", "nowhere/out.nii.gz"), "no such folder"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct"), "task 'ct' is unknown"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "much"), "2GiB"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "1kB"), "allow at least"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "plane 'up' is unknown"),
+        (("restore", "{scan}", "-o", "out.png"), "write .nii.gz"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--device", "tpu"), "device 'tpu' is unknown"),
+        (("restore", "{scan}"), "--output"),
+        (("train", "none.toml", "--data", ".", "-o", "run"), "none.toml"),
+        (("convert", "none.pth", "-o", "out.safetensors"), "none.pth"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_exit_code_2(
+    words: tuple[str, ...],
+    match: str,
+    scan: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    monkeypatch.setenv("COLUMNS", "200")
+    filled = [word.format(scan=scan) for word in words]
+    if words[0] == "restore" and "--task" not in words:
+        filled += ["--weights", str(tiny_weights)]
+    result = run(*filled)
+    assert result.returncode == 2
+    assert match in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith(("error: ", "Usage: "))
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_info_lists_tasks_weights_backends_and_devices() -> None:
+    result = run("info")
+    assert result.returncode == 0, result.stderr
+    for word in ("mri-sr", "light-mri-sr", "reference", "device cpu", "device cuda"):
+        assert word in result.stdout
+
+
+def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path: Path) -> None:
+    torch.save(tiny_network.state_dict(), tmp_path / "net.pth")
+    output = tmp_path / "net.safetensors"
+    result = run("convert", tmp_path / "net.pth", "-o", output, "--task", "mri-sr")
+    assert result.returncode == 0, result.stderr
+    network, info = load_weights(output)
+    assert info.scaling == {"kind": "fixed", "low": 0.0, "high": 4095.0}
+    for key, value in tiny_network.state_dict().items():
+        assert torch.equal(network.state_dict()[key], value)
+
+
+def test_a_killed_restoration_leaves_no_half_file(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """Killed just before the file gets its name: only a hidden partial file may be left."""
+    code = (
+        "import os, signal, sys, restore_rwkv\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "restore_rwkv.restore(sys.argv[1], sys.argv[2], weights=sys.argv[3])\n"
+    )
+    output = tmp_path / "out.nii.gz"
+    killed = subprocess.run([sys.executable, "-c", code, scan, output, tiny_weights], timeout=120)
+    assert killed.returncode != 0
+    assert not output.exists()
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_importing_is_quick_and_loads_no_reader_or_plotter() -> None:
+    code = (
+        "import torch, time, sys, json\n"
+        "start = time.perf_counter(); import restore_rwkv\n"
+        "heavy = {'pydicom', 'highdicom', 'matplotlib', 'PIL', 'rich', 'typer', 'scipy'}\n"
+        "print(json.dumps([time.perf_counter() - start, sorted(heavy & set(sys.modules))]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    seconds, loaded = json.loads(result.stdout)
+    assert seconds < 2
+    assert loaded == []
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GiB", 2 << 30), ("800MB", 800_000_000), ("1.5 kib", 1536), ("77", 77), ("3g", 3 * 10**9)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-2GiB", "2 pounds", "1e9"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no size"):
+        parse_memory(text)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from restore_rwkv import inference
+from restore_rwkv.errors import ConfigError
+from restore_rwkv.inference import Plan, _fade, _spans
+from restore_rwkv.model import PRESETS, RestoreRWKV
+
+
+def test_batches_give_what_single_slices_give(tiny_network: RestoreRWKV) -> None:
+    slices = torch.rand(5, 1, 24, 19)
+    batched = inference.run(tiny_network, slices, Plan(2, (24, 19)))
+    single = torch.cat([tiny_network(image[None]) for image in slices])
+    torch.testing.assert_close(batched, single, rtol=0, atol=1e-5)
+
+
+def test_a_plan_fills_the_memory_with_whole_slices(tiny_network: RestoreRWKV) -> None:
+    one = inference.plan(tiny_network, (64, 64), 64 * 64 * 160 * 4)
+    assert one == Plan(1, (64, 64))
+    assert inference.plan(tiny_network, (64, 64), 7 * 64 * 64 * 160 * 4) == Plan(7, (64, 64))
+
+
+def test_a_slice_that_does_not_fit_is_cut_into_tiles_within_the_memory(
+    tiny_network: RestoreRWKV,
+) -> None:
+    memory = 100 * 120 * 160 * 4
+    plan = inference.plan(tiny_network, (200, 500), memory)
+    assert plan.batch == 1
+    assert plan.tile[0] * plan.tile[1] * 160 * 4 <= memory
+    assert plan.tile[0] >= 64
+    assert plan.tile[1] >= 64
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    network = RestoreRWKV(PRESETS["light"])
+    with pytest.raises(ConfigError, match="allow at least 10 MiB"):
+        inference.plan(network, (512, 512), 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("length", "tile"), [(100, 64), (513, 64), (64, 64), (1000, 128), (65, 64)]
+)
+def test_tiles_cover_an_axis_and_their_weights_fade_smoothly(length: int, tile: int) -> None:
+    spans = list(_spans(length, tile))
+    weight = torch.zeros(length)
+    for start, stop in spans:
+        assert stop - start == min(tile, length)
+        weight[start:stop] += _fade(start, stop, length)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == length
+    assert weight.min() > 0.4
+    for (_, stop), (start, _) in pairwise(spans):
+        assert stop - start >= tile // 4
+
+
+def test_tiles_of_a_local_network_equal_the_whole(tiny_network: RestoreRWKV) -> None:
+    """Where the network sees nothing but the pixel itself, blending must change nothing."""
+    for parameter in tiny_network.parameters():
+        parameter.data.zero_()
+    image = torch.rand(1, 1, 90, 150)
+    tiled = inference.run(tiny_network, image, Plan(1, (64, 64)))
+    torch.testing.assert_close(tiled, image, rtol=1e-6, atol=1e-6)
+
+
+def test_progress_ends_at_all_slices(tiny_network: RestoreRWKV) -> None:
+    calls: list[tuple[int, int]] = []
+    slices = torch.rand(5, 1, 16, 16)
+    inference.run(tiny_network, slices, Plan(2, (16, 16)), lambda *call: calls.append(call))
+    assert calls == [(2, 5), (4, 5), (5, 5)]

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import restore_rwkv
+from restore_rwkv import Restorer, Settings, Volume
+from restore_rwkv.errors import ConfigError, InputError, WeightsError
+from restore_rwkv.model import RestoreRWKV, save_weights
+
+
+def test_a_restored_nifti_keeps_grid_header_and_source(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    before = scan.read_bytes()
+    output = tmp_path / "restored.nii.gz"
+    restore_rwkv.restore(scan, output, weights=tiny_weights)
+    source, result = nib.load(scan), nib.load(output)
+    assert scan.read_bytes() == before
+    assert result.shape == source.shape
+    assert np.array_equal(result.affine, source.affine)
+    for key in ("sform_code", "qform_code", "xyzt_units", "pixdim", "quatern_b", "qoffset_x"):
+        assert np.array_equal(result.header[key], source.header[key]), key
+    assert result.get_data_dtype() == np.float32
+    assert not np.allclose(result.get_fdata(), source.get_fdata(), atol=1)
+
+
+def test_the_record_says_what_made_the_image(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert "Not a medical device" in record["notice"]
+    assert record["source"] == "scan.nii.gz"
+    assert len(record["weights_sha256"]) == 64
+    assert record["slice_axis"] == 2
+    assert record["scaling"]["scale"] > 0
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_a_scan_times_1000_restores_to_the_image_times_1000(scan: Path, tiny_weights: Path) -> None:
+    restorer = Restorer(weights=tiny_weights)
+    volume = restore_rwkv.read_volume(scan)
+    once = restorer(volume).data
+    loud = restorer(volume.with_data(volume.data * 1000)).data
+    error = np.sqrt(np.mean((loud / 1000 - once) ** 2) / np.mean(once**2))
+    assert error < 1e-6
+
+
+def test_an_image_without_negative_values_stays_so(scan: Path, tiny_weights: Path) -> None:
+    assert Restorer(weights=tiny_weights)(restore_rwkv.read_volume(scan)).data.min() >= 0
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_slices_are_restored_in_the_plane_asked_for(
+    tiny_network: RestoreRWKV, tmp_path: Path, plane: str
+) -> None:
+    weights = tmp_path / "w.safetensors"
+    save_weights(weights, tiny_network, task="mri-sr", scaling={"kind": "fixed"}, training={})
+    data = np.random.default_rng(0).uniform(0, 4095, (16, 17, 18))
+    axis = {"axial": 1, "coronal": 2, "sagittal": 0}[plane]
+    affine = np.eye(4)[[0, 2, 1, 3]]  # the second axis runs to the head, the third to the front
+    restored = Restorer(weights=weights)(Volume(data, affine), Settings(plane=plane)).data
+    data[(slice(None),) * axis + (3,)] = 0  # another slice does not change this one
+    again = Restorer(weights=weights)(Volume(data, affine), Settings(plane=plane)).data
+    same = np.isclose(restored, again, rtol=1e-5, atol=1e-2).all(
+        axis=tuple(a for a in range(3) if a != axis)
+    )
+    assert same.tolist() == [index != 3 for index in range(data.shape[axis])]
+
+
+def test_fixed_scaling_is_the_papers_range(scan: Path, tiny_weights: Path) -> None:
+    _, record = Restorer(weights=tiny_weights).restore(
+        restore_rwkv.read_volume(scan), Settings(scaling="fixed")
+    )
+    assert record["scaling"] == {"offset": 0.0, "scale": 4095.0}
+
+
+def test_existing_outputs_are_kept_unless_asked(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    for name in ("out.nii.gz", "out.json"):
+        taken = tmp_path / name
+        taken.write_text("mine")
+        with pytest.raises(InputError, match=f"{name}: exists already"):
+            restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
+        assert taken.read_text() == "mine"
+        restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights, overwrite=True)
+        for path in (tmp_path / "out.nii.gz", tmp_path / "out.json"):
+            path.unlink()
+
+
+def test_wrong_uses_are_refused_before_anything_is_written(
+    scan: Path, tiny_network: RestoreRWKV, tiny_weights: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    save_weights(other, tiny_network, task="ct-denoise", scaling={"kind": "fixed"}, training={})
+    small = Volume(np.ones((40, 33, 5)), np.diag([1.0, 1, 2, 1]))
+    restorer = Restorer(weights=tiny_weights)
+    for error, match, call in (
+        (InputError, "no such file", lambda: run("nowhere.nii.gz")),
+        (ConfigError, "task 'mri' is unknown; did you mean 'mri-sr'", lambda: run(task="mri")),
+        (WeightsError, "trained for ct-denoise, not mri-sr", lambda: run(weights=other)),
+        (WeightsError, "no such file or shipped weights", lambda: run(weights="light-mri")),
+        (ConfigError, "device 'gpu' is unknown", lambda: run(device="gpu")),
+        (ConfigError, "plane 'axal' is unknown", lambda: Settings(plane="axal")),
+        (ConfigError, "scaling 'max' is unknown", lambda: Settings(scaling="max")),
+        (ConfigError, "allow at least", lambda: restorer(small, Settings(memory=1000))),
+        (InputError, "slices are 33 x 5", lambda: restorer(small, Settings(plane="sagittal"))),
+        (ConfigError, "no geometry", lambda: restorer(Volume(small.data), Settings(plane="axial"))),
+        (InputError, "is CT, and mri-sr", lambda: restorer(Volume(small.data, modality="CT"))),
+        (InputError, "unknown output format", lambda: run(output="out.jpg")),
+    ):
+
+        def run(source: str | Path = scan, output: str = "out.nii.gz", **words: object) -> None:
+            restore_rwkv.restore(source, tmp_path / output, **{"weights": tiny_weights, **words})  # type: ignore[arg-type]
+
+        with pytest.raises(error, match=match):
+            call()
+    assert not list(tmp_path.glob("out*"))
+    assert not list(tmp_path.glob(".*partial*"))
+
+
+def test_tiles_are_recorded(scan: Path, tiny_weights: Path) -> None:
+    volume = Volume(np.random.default_rng(0).uniform(0, 9, (100, 90, 1)))
+    settings = Settings(memory=64 * 64 * 160 * 4)
+    restored, record = Restorer(weights=tiny_weights).restore(volume, settings)
+    assert restored.data.shape == volume.data.shape
+    assert record["tile"] == [64, 64]
