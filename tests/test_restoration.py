@@ -127,7 +127,7 @@ def test_wrong_uses_are_refused_before_anything_is_written(
 
 def test_tiles_are_recorded(scan: Path, tiny_weights: Path) -> None:
     volume = Volume(np.random.default_rng(0).uniform(0, 9, (100, 90, 1)))
-    settings = Settings(memory=64 * 64 * 160 * 4)
+    settings = Settings(memory=64 * 64 * 128 * 4)
     restored, record = Restorer(weights=tiny_weights).restore(volume, settings)
     assert restored.data.shape == volume.data.shape
     assert record["tile"] == [64, 64]

@@ -91,7 +91,7 @@ def info() -> None:
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count GPUs without waking one
     import torch
 
-    from restore_rwkv.model import load_weights
+    from restore_rwkv.model import read_info
     from restore_rwkv.ops import available_backends
     from restore_rwkv.shipped import shipped_weights
     from restore_rwkv.tasks import TASKS
@@ -101,9 +101,8 @@ def info() -> None:
         tasks.add_row(task.name, task.title, task.modality, task.weights)
     weights = _table("weights", "task", "parameters", "SHA-256")
     for name, path in shipped_weights().items():
-        network, record = load_weights(path)
-        count = sum(parameter.numel() for parameter in network.parameters())
-        weights.add_row(name, record.task, f"{count:,}", record.sha256[:16])
+        record = read_info(path)
+        weights.add_row(name, record.task, f"{record.parameters:,}", record.sha256[:16])
     machine = _table("backend or device", "here")
     for name, here in available_backends().items():
         machine.add_row(f"backend {name}", "yes" if here else "no")
@@ -189,7 +188,7 @@ def convert(
     low, high = get_task(task).value_range
     scaling = {"kind": "fixed", "low": low, "high": high}
     record = convert_published(checkpoint, output, task=task, scaling=scaling)
-    typer.echo(f"{output}: converted, SHA-256 {record.sha256}")
+    typer.echo(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
 
 
 def main() -> None:

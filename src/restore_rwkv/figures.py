@@ -43,25 +43,27 @@ def comparison(images: Mapping[str, NDArray[Any]], reference: NDArray[Any], path
         reference: the truth (H, W); drawn last.
         path: PNG to write, replaced if there.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     height, width = reference.shape
     columns = len(images) + 1
-    figure = Figure(figsize=(3 * columns, 6.4 * height / width + 0.6), layout="constrained")
+    figure = Figure(figsize=(3 * columns, 6 * height / width + 0.8), layout="constrained")
     top, bottom = figure.subplots(2, columns)
+    differences = {title: np.abs(image - reference) for title, image in images.items()}
     bright = float(np.quantile(reference, 0.999))
-    error = float(np.quantile(np.abs(next(iter(images.values())) - reference), 0.995))
-    shown = None
-    for above, below, (title, image) in zip(top, bottom, images.items(), strict=False):
-        above.imshow(image, cmap="gray", vmin=0, vmax=bright)
-        above.set_title(title, fontsize=10)
-        shown = below.imshow(np.abs(image - reference), cmap="inferno", vmin=0, vmax=error)
-        below.set_title("difference from the truth", fontsize=9)
-    top[-1].imshow(reference, cmap="gray", vmin=0, vmax=bright)
-    top[-1].set_title("truth", fontsize=10)
+    worst = float(max(np.quantile(difference, 0.995) for difference in differences.values()))
+    error = ScalarMappable(Normalize(0, worst), "inferno")
+    for axes, (title, image) in zip(top, {**images, "truth": reference}.items(), strict=True):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=bright)
+        axes.set_title(title, fontsize=10)
+    for axes, difference in zip(bottom, differences.values(), strict=False):
+        axes.imshow(difference, cmap=error.cmap, norm=error.norm)
+        axes.set_title("difference from the truth", fontsize=9)
     for axes in (*top, *bottom):
         axes.set_axis_off()
-    if shown is not None:
-        figure.colorbar(shown, ax=bottom[-1], location="left", label="image units")
+    scale = bottom[-1].inset_axes((0.05, 0.1, 0.06, 0.8))
+    figure.colorbar(error, cax=scale, label="difference in image units")
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=100)

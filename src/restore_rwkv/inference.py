@@ -14,7 +14,7 @@ from restore_rwkv.model import RestoreRWKV
 
 Progress = Callable[[int, int], None]
 
-_BYTES_PER_CHANNEL = 160  # peak per pixel and unit of `dim`, measured: docs/restoring.md
+_BYTES_PER_CHANNEL = 128  # peak per pixel and unit of `dim`; 102 to 120 measured (docs)
 _STRIDE = 8
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
 _MIN_TILE = 64

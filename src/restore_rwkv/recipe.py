@@ -29,6 +29,9 @@ class DataRecipe:
         held_out: slabs kept for validation, by name of the subject.
         planes: "all" planes with nearly square pixels, or "acquisition" alone.
         crop: rows and columns of a training crop, in pixels.
+        early_crop: the same for the first `early_iterations`, where small crops teach as much in
+            less time; 0 for none.
+        early_iterations: how long the early crops last.
         validation_slices: slices taken from each held-out slab.
     """
 
@@ -36,6 +39,8 @@ class DataRecipe:
     held_out: Mapping[str, HeldOut]
     planes: Planes = "all"
     crop: int = 128
+    early_crop: int = 0
+    early_iterations: int = 0
     validation_slices: int = 8
 
     def __post_init__(self) -> None:
@@ -52,6 +57,12 @@ class DataRecipe:
         if not slabs:
             raise ConfigError("recipe: data.held_out is empty; hold out a slab for validation")
         _require_positive("data", self, "crop", "validation_slices")
+        if self.early_iterations:
+            _require_positive("data", self, "early_crop", "early_iterations")
+
+    def crop_at(self, iteration: int) -> int:
+        """Side of the crops of an iteration, in pixels."""
+        return self.early_crop if iteration < self.early_iterations else self.crop
 
 
 @dataclasses.dataclass(frozen=True)

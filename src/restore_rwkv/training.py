@@ -186,27 +186,34 @@ def train(
         [Path(data) / name for name in recipe.data.subjects], recipe.data.held_out
     )
     physics = partial(kspace_crop, factor=get_task(recipe.task).factor)
-    sampler = PairSampler(
-        subjects,
-        physics,
-        crop=recipe.data.crop,
-        batch_size=recipe.training.batch_size,
-        planes=recipe.data.planes,
-        seed=recipe.seed,
-    )
+    samplers = {
+        crop: PairSampler(
+            subjects,
+            physics,
+            crop=crop,
+            batch_size=recipe.training.batch_size,
+            planes=recipe.data.planes,
+            seed=recipe.seed,
+        )
+        for crop in {recipe.data.crop_at(0), recipe.data.crop}
+    }
     pairs = validation_pairs(subjects, physics, recipe.data.validation_slices)
     trainer = Trainer(recipe, device)
     checkpoint = output / "last.safetensors"
     if checkpoint.exists():
         trainer.load(checkpoint)
         _logger.info("going on from iteration %d of %s", trainer.iteration, checkpoint)
-    _run(trainer, sampler, pairs, output, report or (lambda _: None))
+
+    def batch(iteration: int) -> tuple[Tensor, Tensor]:
+        return samplers[recipe.data.crop_at(iteration)].batch(iteration)
+
+    _run(trainer, batch, pairs, output, report or (lambda _: None))
     return output / "best.safetensors"
 
 
 def _run(
     trainer: Trainer,
-    sampler: PairSampler,
+    batch: Callable[[int], tuple[Tensor, Tensor]],
     pairs: Sequence[ValidationPair],
     output: Path,
     report: Callable[[dict[str, Any]], None],
@@ -215,7 +222,7 @@ def _run(
     losses: list[float] = []
     while trainer.iteration < settings.iterations:
         start = time.perf_counter()
-        losses.append(trainer.step(*sampler.batch(trainer.iteration)))
+        losses.append(trainer.step(*batch(trainer.iteration)))
         entry: dict[str, Any] = {"iteration": trainer.iteration, "loss": losses[-1]}
         done = trainer.iteration == settings.iterations
         if done or trainer.iteration % settings.validate_every == 0:
