@@ -193,7 +193,7 @@ def convert(
 
 def main() -> None:
     """Run the command line; mistakes of the user end in one line and exit code 2."""
-    _keep_freed_memory()
+    keep_freed_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         app()
@@ -216,7 +216,7 @@ def parse_memory(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** power)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have glibc keep freed blocks, or each operation pays for its pages anew (2x in time)."""
     if not sys.platform.startswith("linux"):
         return

@@ -40,12 +40,13 @@ typedef struct {
   const double *w, *u;                    /* (channels), already divided by T */
   image k, v, y;                          /* y: forward only */
   image gy, gk, gv;                       /* backward only */
-  void *state;                            /* (batch, chunks, blocks, STATES, LANES) */
   void *summary;                          /* (batch, chunks, blocks, 5, LANES): workspace */
-  void *gradient_state;                   /* as state, or NULL in the forward pass: workspace */
+  void *state;                            /* (batch, chunks, blocks, STATES, LANES): workspace */
+  void *gradient_state;                   /* as state; backward only: workspace */
   double *gw, *gu;                        /* (batch, chunks, blocks, LANES): terms of the sums */
   int64_t next;                           /* next task; set to 0 by run() */
-  int64_t overflow;                       /* out: 1 if some output is not finite */
+  int64_t overflow;                       /* out: 1 if y, or in the backward pass gk or gw, is not
+                                             finite: then sums of values overflowed */
 } job;
 
 INLINE int64_t tokens_of(const job *j) { return j->rows * j->columns; }
@@ -75,16 +76,18 @@ INLINE vdouble select_f64(vint64 mask, vdouble a, vdouble b) {
   return (vdouble)((mask & (vint64)a) | (~mask & (vint64)b));
 }
 
-INLINE vdouble clamp_f64(vdouble x, double limit) {
+INLINE vdouble at_most(vdouble x, double limit) {
   const vdouble most = (vdouble){} + limit;
-  x = select_f64(x > most, most, x);
-  return select_f64(x < -most, -most, x);
+  return select_f64(x > most, most, x);
 }
 
-/* e^x = 2^n e^r with |r| <= ln2 / 2, e^r by its Taylor series; 0 below e^-87, e^88 at most. */
+INLINE vdouble clamp(vdouble x, double limit) { return -at_most(-at_most(x, limit), limit); }
+
+/* e^x = 2^n e^r with |r| <= ln2 / 2, e^r by its Taylor series; 0 below e^-87. More
+ * than e^64 is met only where sums cancel it, and not at all in exact arithmetic: cut off there. */
 INLINE vfloat exp_f32(vfloat x) {
   const vint32 normal = x >= -87.0f;
-  x = select_f32(normal & (x < 88.0f), x, (vfloat)(normal & (vint32)((vfloat){} + 88.0f)));
+  x = select_f32(normal & (x < 64.0f), x, (vfloat)(normal & (vint32)((vfloat){} + 64.0f)));
   const vfloat n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
   const vfloat r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   vfloat p = r * (1.0f / 5040) + (1.0f / 720);
@@ -100,7 +103,7 @@ INLINE vfloat exp_f32(vfloat x) {
 
 INLINE vdouble exp_f64(vdouble x) {
   const vint64 normal = x >= -708.0;
-  x = select_f64(normal & (x < 709.0), x, (vdouble)(normal & (vint64)((vdouble){} + 709.0)));
+  x = select_f64(normal & (x < 64.0), x, (vdouble)(normal & (vint64)((vdouble){} + 64.0)));
   const vdouble n = (x * 1.4426950408889634 + 6755399441055744.0) - 6755399441055744.0;
   const vdouble r = (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6;
   vdouble p = r * (1.0 / 6227020800.0) + (1.0 / 479001600.0);
@@ -208,9 +211,8 @@ INLINE constants constants_of(const job *j, place p) {
   memcpy(&vu, u, sizeof vu);
   k.w = vw;
   k.u = vu;
-  /* Steeper decays meet chunks of one token, where this factor is not used. */
-  k.decay = __builtin_convertvector(exp_f64(clamp_f64(-vw, 80)), vreal);
-  k.bonus = __builtin_convertvector(exp_f64(clamp_f64(vu, 80)), vreal);
+  k.decay = __builtin_convertvector(exp_f64(-vw), vreal);
+  k.bonus = __builtin_convertvector(exp_f64(vu), vreal);
   return k;
 }
 
@@ -250,42 +252,48 @@ static void summarise(void *data) {
     }
 }
 
-/* Step 2: what enters each chunk. Both directions; scales stay representable in real. */
-INLINE void carry(job *j, real *state, int64_t task, int64_t direction) {
+/* What is lost where an exponent is rounded to a scale of type `real`; beyond 10^8, where that can
+ * be more than e^8, it is cut off. */
+INLINE vdouble rounded_away(vdouble exponent, vreal scale) {
+  return exp_f64(clamp(exponent - __builtin_convertvector(scale, vdouble), 8));
+}
+
+/* Stores the sums a * e^exponent and b * e^exponent as scale, a, b. */
+INLINE void store_sums(real *out, vdouble exponent, vdouble a, vdouble b) {
+  const vreal scale = __builtin_convertvector(exponent, vreal);
+  const vdouble rest = rounded_away(exponent, scale);
+  const vreal narrow_a = __builtin_convertvector(a * rest, vreal);
+  const vreal narrow_b = __builtin_convertvector(b * rest, vreal);
+  memcpy(out, &scale, sizeof scale);
+  memcpy(out + LANES, &narrow_a, sizeof scale);
+  memcpy(out + 2 * LANES, &narrow_b, sizeof scale);
+}
+
+/* Step 2: what enters each chunk, from the left (direction 1) or from the right (-1). */
+INLINE void carry(const job *j, real *state, int64_t task, int64_t direction) {
   const int64_t chunks = chunks_of(j), blocks = blocks_of(j);
-  vreal scale = (vreal){} - (real)__builtin_inf(); /* nothing yet */
+  vdouble exponent = (vdouble){} - __builtin_inf(); /* nothing yet */
   vdouble a = {}, b = {};
   for (int64_t i = 0; i < chunks; i++) {
     const int64_t chunk = direction > 0 ? i : chunks - 1 - i;
     const place p = next_place(j, task / blocks, chunk, task % blocks);
     const real *in = (const real *)j->summary + p.index * 5 * LANES;
     real *out = state + (p.index * STATES + (direction > 0 ? 1 : 4)) * LANES;
-    const vreal narrow_a = __builtin_convertvector(a, vreal);
-    const vreal narrow_b = __builtin_convertvector(b, vreal);
-    if (direction > 0) memcpy(out - LANES, in, sizeof scale);
-    memcpy(out, &scale, sizeof scale);
-    memcpy(out + LANES, &narrow_a, sizeof scale);
-    memcpy(out + 2 * LANES, &narrow_b, sizeof scale);
+    if (direction > 0) memcpy(out - LANES, in, LANES * sizeof *in);
+    store_sums(out, exponent, a, b);
 
     const int64_t sums = direction > 0 ? 1 : 3;
-    const vreal local = load(in), local_a = load(in + sums * LANES);
-    const vreal local_b = load(in + (sums + 1) * LANES);
-    const vdouble old = __builtin_convertvector(scale, vdouble) -
-                        constants_of(j, p).w * (double)p.count;
-    const vdouble wide = __builtin_convertvector(local, vdouble);
-    const vdouble largest = clamp_f64(select_f64(old > wide, old, wide), REAL_MAX);
-    scale = __builtin_convertvector(largest, vreal);
-    /* Rounding the scale to `real` is undone in the sums, unless it is beyond all measure. */
-    const vdouble top = largest - clamp_f64(largest - __builtin_convertvector(scale, vdouble), 1);
-    const vdouble keep = exp_f64(old - top), add = exp_f64(wide - top);
-    a = a * keep + __builtin_convertvector(local_a, vdouble) * add;
-    b = b * keep + __builtin_convertvector(local_b, vdouble) * add;
+    const vdouble local = __builtin_convertvector(load(in), vdouble);
+    const vdouble decay = constants_of(j, p).w * (double)p.count;
+    const vdouble old = at_most(exponent - decay, REAL_MAX);
+    exponent = select_f64(old > local, old, local);
+    const vdouble keep = exp_f64(old - exponent), add = exp_f64(local - exponent);
+    a = a * keep + __builtin_convertvector(load(in + sums * LANES), vdouble) * add;
+    b = b * keep + __builtin_convertvector(load(in + (sums + 1) * LANES), vdouble) * add;
   }
 }
 
-static void carry_states(void *data) {
-  job *j = data;
-  real *state = j->gradient_state ? j->gradient_state : j->state;
+static void carry_both(job *j, real *state) {
   const int64_t tasks = j->batch * blocks_of(j);
   for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;) {
     carry(j, state, task, 1);
@@ -293,53 +301,74 @@ static void carry_states(void *data) {
   }
 }
 
-/* Attention of one chunk on the scale `scale`: outputs y; for the backward pass also the sums over
- * the tokens before (left) and after (right), and the totals that y was divided by. */
+static void carry_states(void *data) { carry_both(data, ((job *)data)->state); }
+static void carry_gradients(void *data) { carry_both(data, ((job *)data)->gradient_state); }
+
+/* Attention of one chunk: outputs y; for the backward pass also the sums over the tokens before
+ * (left) and after (right), each on its own scale, and the totals that y was divided by. */
 typedef struct {
-  vreal scale, bonus;
+  vreal scale, local, left_scale, right_scale; /* of total and own; of e; of the sums */
+  vreal own;                                   /* weight of a token itself: own * e */
   tile e, v, right_a, right_b, y;
-  tile k, left_a, left_b, total; /* only where `backward` */
+  tile left_a, left_b, total; /* only where `backward` */
 } attention;
+
+/* Scales of a chunk. Where it is one token, no sum contains that token, whose own weight is on yet
+ * another scale: there the bonus joins the exponent. */
+INLINE void set_scales(attention *x, const job *j, constants c, const real *state) {
+  const vreal left = load(state + LANES), right = load(state + 4 * LANES);
+  const int lone = j->chunk == 1;
+  x->local = load(state);
+  x->left_scale = lone ? left : maximum(left, x->local);
+  x->right_scale = lone ? right : maximum(right, x->local);
+  const vdouble exponent = clamp(__builtin_convertvector(x->local, vdouble) + c.u, REAL_MAX);
+  const vreal own_scale = lone ? __builtin_convertvector(exponent, vreal) : x->local;
+  x->scale = maximum(own_scale, maximum(x->left_scale, x->right_scale));
+  x->own = exp_real(own_scale - x->scale) *
+           (lone ? __builtin_convertvector(rounded_away(exponent, own_scale), vreal) : c.bonus);
+}
 
 INLINE void attend(attention *x, const job *j, place p, constants c, int backward) {
   const real *state = (const real *)j->state + p.index * STATES * LANES;
-  const vreal left = load(state + LANES), right = load(state + 4 * LANES);
   load_tile(x->e, &j->k, j, p);
   load_tile(x->v, &j->v, j, p);
-  x->bonus = c.bonus;
-  vreal local = load(state);
-  if (j->chunk == 1) { /* only the token's own weight is left: its bonus joins the exponent */
-    const vdouble wide = __builtin_convertvector(local, vdouble);
-    local = __builtin_convertvector(clamp_f64(wide + c.u, REAL_MAX), vreal);
-    x->bonus = (vreal){} + 1;
-  }
-  x->scale = maximum(local, maximum(left, right));
-  for (int64_t t = 0; t < p.count; t++) {
-    if (backward) x->k[t] = x->e[t];
-    x->e[t] = exp_real((j->chunk == 1 ? local : x->e[t]) - x->scale);
-  }
-  vreal factor = exp_real(right - x->scale);
-  vreal a = load(state + 5 * LANES) * factor, b = load(state + 6 * LANES) * factor;
+  set_scales(x, j, c, state);
+  for (int64_t t = 0; t < p.count; t++) x->e[t] = exp_real(x->e[t] - x->local);
+
+  vreal enter = exp_real(load(state + 4 * LANES) - x->right_scale);
+  vreal add = exp_real(x->local - x->right_scale);
+  vreal a = load(state + 5 * LANES) * enter, b = load(state + 6 * LANES) * enter;
   for (int64_t t = p.count - 1; t >= 0; t--) {
+    const vreal e = x->e[t] * add;
     x->right_a[t] = a;
     x->right_b[t] = b;
-    a = a * c.decay + x->e[t];
-    b = b * c.decay + x->e[t] * x->v[t];
+    a = a * c.decay + e;
+    b = b * c.decay + e * x->v[t];
   }
-  factor = exp_real(left - x->scale);
-  a = load(state + 2 * LANES) * factor;
-  b = load(state + 3 * LANES) * factor;
+  enter = exp_real(load(state + LANES) - x->left_scale);
+  add = exp_real(x->local - x->left_scale);
+  a = load(state + 2 * LANES) * enter;
+  b = load(state + 3 * LANES) * enter;
+  const vreal from_left = exp_real(x->left_scale - x->scale);
+  const vreal from_right = exp_real(x->right_scale - x->scale);
   for (int64_t t = 0; t < p.count; t++) {
-    const vreal own = x->bonus * x->e[t], total = a + x->right_a[t] + own;
+    const vreal e = x->e[t] * add, own = x->e[t] * x->own;
+    const vreal total = a * from_left + x->right_a[t] * from_right + own;
     if (backward) {
       x->left_a[t] = a;
       x->left_b[t] = b;
       x->total[t] = total;
     }
-    x->y[t] = (b + x->right_b[t] + own * x->v[t]) / total;
-    a = a * c.decay + x->e[t];
-    b = b * c.decay + x->e[t] * x->v[t];
+    x->y[t] = (b * from_left + x->right_b[t] * from_right + own * x->v[t]) / total;
+    a = a * c.decay + e;
+    b = b * c.decay + e * x->v[t];
   }
+}
+
+/* Notes that some lane of `zero`, a sum of results times 0, is not 0: one result is not finite. */
+static void note_overflow(job *j, vreal zero) {
+  for (int64_t c = 0; c < LANES; c++)
+    if (zero[c] != 0) __atomic_store_n(&j->overflow, 1, __ATOMIC_RELAXED);
 }
 
 /* Step 3 of the forward pass. */
@@ -352,11 +381,10 @@ static void finish(void *data) {
       const place p = next_place(j, task / chunks, task % chunks, block);
       attention x;
       attend(&x, j, p, constants_of(j, p), 0);
-      for (int64_t t = 0; t < p.count; t++) zero += x.y[t] * 0; /* NaN once one is not finite */
+      for (int64_t t = 0; t < p.count; t++) zero += x.y[t] * 0;
       store_tile(&j->y, x.y, j, p);
     }
-  for (int64_t c = 0; c < LANES; c++)
-    if (zero[c] != 0) __atomic_store_n(&j->overflow, 1, __ATOMIC_RELAXED);
+  note_overflow(j, zero);
 }
 
 /* Gradient of the numerator (a) and denominator (b) of every output of a chunk, on -x->scale. */
@@ -385,21 +413,19 @@ static void summarise_gradients(void *data) {
     }
 }
 
-/* The gradient of w at a chunk of one token: each product has the scales of both its factors. */
-INLINE vdouble lone_decay_gradient(const real *sums, const real *gradients, vdouble w) {
-  vdouble s[STATES], g[STATES];
-  for (int64_t i = 0; i < STATES; i++) {
-    s[i] = __builtin_convertvector(load(sums + i * LANES), vdouble);
-    g[i] = __builtin_convertvector(load(gradients + i * LANES), vdouble);
-  }
-  return exp_f64(s[1] + g[4] - w) * (g[5] * s[3] + g[6] * s[2]) +
-         exp_f64(s[4] + g[1] - w) * (g[2] * s[6] + g[3] * s[5]);
+/* e^exponent for an exponent that is the sum of the scales of keys and of output gradients. No
+ * output weighs a key by more than 1, so it is not above 3 * 8 in a chunk of one token (see
+ * rounded_away; 32 more in others), unless it is above 10^8 and so wrong by more. */
+INLINE vdouble pair_weight(const job *j, vreal a, vreal b, vdouble decay) {
+  const vdouble exponent = __builtin_convertvector(a, vdouble) + __builtin_convertvector(b, vdouble);
+  return exp_f64(at_most(exponent - decay, j->chunk == 1 ? 24 : 64));
 }
 
 /* Step 3 of the backward pass. */
 static void finish_gradients(void *data) {
   job *j = data;
   const int64_t chunks = chunks_of(j), blocks = blocks_of(j), tasks = j->batch * chunks;
+  vreal zero = {};
   for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;)
     for (int64_t block = 0; block < blocks; block++) {
       const place p = next_place(j, task / chunks, task % chunks, block);
@@ -411,42 +437,48 @@ static void finish_gradients(void *data) {
       output_gradients(a, b, &x, j, p);
 
       const vreal left = load(state + LANES), right = load(state + 4 * LANES);
-      const vreal outside = maximum(left, right); /* all that a chunk of one token needs */
-      const vreal scale = j->chunk == 1 ? outside : maximum(-x.scale, outside);
-      const vreal own = exp_real(-x.scale - scale), outer = exp_real(x.scale + scale);
-      vreal factor = exp_real(right - scale);
-      vreal sum_a = load(state + 5 * LANES) * factor, sum_b = load(state + 6 * LANES) * factor;
-      vreal gw = {}, gu = {};
+      const vreal left_scale = j->chunk == 1 ? left : maximum(left, -x.scale);
+      const vreal right_scale = j->chunk == 1 ? right : maximum(right, -x.scale);
+      vreal enter = exp_real(right - right_scale), add = exp_real(-x.scale - right_scale);
+      vreal sum_a = load(state + 5 * LANES) * enter, sum_b = load(state + 6 * LANES) * enter;
+      vreal right_gw = {}, left_gw = {}, gu = {};
       for (int64_t t = p.count - 1; t >= 0; t--) {
         later_a[t] = sum_a;
         later_b[t] = sum_b;
-        gw += sum_a * x.left_b[t] + sum_b * x.left_a[t];
-        sum_a = sum_a * c.decay + a[t] * own;
-        sum_b = sum_b * c.decay + b[t] * own;
+        right_gw += sum_a * x.left_b[t] + sum_b * x.left_a[t];
+        sum_a = sum_a * c.decay + a[t] * add;
+        sum_b = sum_b * c.decay + b[t] * add;
       }
-      factor = exp_real(left - scale);
-      sum_a = load(state + 2 * LANES) * factor;
-      sum_b = load(state + 3 * LANES) * factor;
+      enter = exp_real(left - left_scale), add = exp_real(-x.scale - left_scale);
+      sum_a = load(state + 2 * LANES) * enter;
+      sum_b = load(state + 3 * LANES) * enter;
+      const vdouble none = {};
+      const vreal to_left =
+          __builtin_convertvector(pair_weight(j, x.local, left_scale, none), vreal);
+      const vreal to_right =
+          __builtin_convertvector(pair_weight(j, x.local, right_scale, none), vreal);
       for (int64_t t = 0; t < p.count; t++) {
-        const vreal e = exp_real(x.k[t] + scale); /* to the scale of the sums of gradients */
-        const vreal bonus = x.bonus * x.e[t]; /* to the scale of a and b */
-        gw += sum_a * x.right_b[t] + sum_b * x.right_a[t];
-        gu += bonus * (a[t] * x.v[t] + b[t]);
-        gv[t] = e * (sum_a + later_a[t]) + bonus * a[t];
-        gk[t] = x.v[t] * gv[t] + (e * (sum_b + later_b[t]) + bonus * b[t]);
-        sum_a = sum_a * c.decay + a[t] * own;
-        sum_b = sum_b * c.decay + b[t] * own;
+        const vreal own = x.own * x.e[t], e_left = x.e[t] * to_left, e_right = x.e[t] * to_right;
+        left_gw += sum_a * x.right_b[t] + sum_b * x.right_a[t];
+        gu += own * (a[t] * x.v[t] + b[t]);
+        gv[t] = e_left * sum_a + e_right * later_a[t] + own * a[t];
+        gk[t] = x.v[t] * gv[t] + (e_left * sum_b + e_right * later_b[t] + own * b[t]);
+        zero += gk[t] * 0;
+        sum_a = sum_a * c.decay + a[t] * add;
+        sum_b = sum_b * c.decay + b[t] * add;
       }
       store_tile(&j->gk, gk, j, p);
       store_tile(&j->gv, gv, j, p);
-      const real *sums = (const real *)j->state + p.index * STATES * LANES;
-      const vdouble wide_gw = j->chunk == 1
-                                  ? lone_decay_gradient(sums, state, c.w)
-                                  : __builtin_convertvector(gw * c.decay * outer, vdouble);
       const vdouble wide_gu = __builtin_convertvector(gu, vdouble);
-      memcpy(j->gw + p.index * LANES, &wide_gw, sizeof wide_gw);
+      const vdouble gw = __builtin_convertvector(left_gw, vdouble) *
+                             pair_weight(j, x.right_scale, left_scale, c.w) +
+                         __builtin_convertvector(right_gw, vdouble) *
+                             pair_weight(j, x.left_scale, right_scale, c.w);
+      memcpy(j->gw + p.index * LANES, &gw, sizeof gw);
       memcpy(j->gu + p.index * LANES, &wide_gu, sizeof wide_gu);
+      zero += __builtin_convertvector(gw * 0 + wide_gu * 0, vreal);
     }
+  note_overflow(j, zero);
 }
 
 /* Both return once the work is done; the caller owns every buffer of the job. */
@@ -457,9 +489,12 @@ void bi_wkv_forward(job *j) {
   run(j, finish, pieces);
 }
 
+/* Computes the states of the forward pass again: that costs less than it saves in memory. */
 void bi_wkv_backward(job *j) {
   const int64_t pieces = j->batch * chunks_of(j);
-  run(j, summarise_gradients, pieces);
+  run(j, summarise, pieces);
   run(j, carry_states, j->batch * blocks_of(j));
+  run(j, summarise_gradients, pieces);
+  run(j, carry_gradients, j->batch * blocks_of(j));
   run(j, finish_gradients, pieces);
 }

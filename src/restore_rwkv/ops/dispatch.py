@@ -15,6 +15,9 @@ _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 BACKENDS = ("reference", "torch", "cpu")
 
+# An exported graph must run where this package is not. Older than torch 2.7: nor in a compiled one.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
     """Bi-WKV attention, eq. 8 of arXiv 2407.11087, in O(T) time and memory.
@@ -49,7 +52,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto")
     backend = _choose(backend, k.device)
     if backend == "cpu":
         image = k if k.dim() == 4 else k.unsqueeze(1)
-        y, _ = cpu.bi_wkv(w, u, image, v if k.dim() == 4 else v.unsqueeze(1))
+        y: Tensor = cpu.bi_wkv(w, u, image, v if k.dim() == 4 else v.unsqueeze(1))
         return y if k.dim() == 4 else y.squeeze(1)
     return _sequence(w, u, k, v, backend, causal=False)
 
@@ -80,7 +83,8 @@ def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: 
 
 def _choose(backend: str, device: torch.device) -> str:
     if backend == "auto":
-        backend = "cpu" if device.type == "cpu" and cpu.available() else "torch"
+        native = device.type == "cpu" and cpu.available() and not _is_exporting()
+        backend = "cpu" if native else "torch"
         if not torch.compiler.is_compiling():
             _log_choice(backend, device.type)
     elif backend not in BACKENDS:

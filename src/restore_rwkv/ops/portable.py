@@ -42,12 +42,14 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> 
     size = values.detach().abs().amax((0, 1))
     size = torch.where(size > 0, size, torch.ones_like(size))  # sums of huge values stay finite
     attend = _chunked if tokens >= _CHUNKED_FROM and not _is_extreme(w, u) else _pairwise
-    return (attend(w, u, k, values / size, causal) * size).to(v.dtype)
+    largest = torch.finfo(wide).max  # a mean of such values may be rounded to infinity
+    y = (attend(w, u, k, values / size, causal) * size).clamp(-largest, largest)
+    return y.to(v.dtype)
 
 
 def _is_extreme(w: Tensor, u: Tensor) -> bool:
-    """Whether decay or bonus leaves the range of one chunk (not looked at while tracing)."""
-    if torch.compiler.is_compiling():
+    """Whether decay or bonus leaves the range of one chunk (unknown while tracing)."""
+    if torch.compiler.is_compiling() or w.is_meta:
         return False
     with torch.no_grad():
         return bool(torch.maximum(w.abs().max() * _CHUNK, u.abs().max()) > _MAX_SPAN)
@@ -95,6 +97,8 @@ def _entering(sums: _Sums, step: Tensor) -> _Sums:
 
 def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     """One scale per chunk of tokens, two recurrences inside it; for moderate w and u."""
+    # A traced graph meets the others too: there its results are finite, but no longer exact.
+    w, u = w.clamp(-_MAX_SPAN / _CHUNK, _MAX_SPAN / _CHUNK), u.clamp(-_MAX_SPAN, _MAX_SPAN)
     batch, tokens, channels = k.shape
     chunks = -(-tokens // _CHUNK)
     here = _pad(_Sums(k, torch.ones_like(k), v), chunks * _CHUNK - tokens)

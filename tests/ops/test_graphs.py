@@ -1,0 +1,83 @@
+"""torch.library.opcheck, torch.compile without graph breaks, and export to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from bi_wkv_cases import BACKENDS, NAMES, Inputs, make_inputs, results
+from torch import Tensor
+
+from restore_rwkv.ops import available_backends, bi_wkv
+from restore_rwkv.ops import cpu as cpu_backend
+
+needs_kernel = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_registered_operators_keep_their_promises(dtype: torch.dtype) -> None:
+    inputs = make_inputs(2, 6, 3, 5).to(dtype)
+    k = inputs.k.transpose(1, 2)
+    v = torch.cat([inputs.v, inputs.v], -1)[..., 2:7].transpose(1, 2)
+    gy = inputs.gy.transpose(1, 2)
+    leaves = [x.clone().requires_grad_() for x in (inputs.w, inputs.u)]
+    torch.library.opcheck(cpu_backend.bi_wkv, (*leaves, k, v.detach().requires_grad_()))
+    torch.library.opcheck(cpu_backend.bi_wkv_backward, (gy, inputs.w, inputs.u, k, v))
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", *BACKENDS])
+def test_compiles_into_one_graph(backend: str) -> None:
+    torch._dynamo.reset()
+
+    def run(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return bi_wkv(w, u, k, v, backend=backend)
+
+    inputs = make_inputs(2, 70, 5).to(torch.float32)
+    leaves = [x.requires_grad_() for x in inputs[:4]]
+    y = torch.compile(run, fullgraph=True, backend="aot_eager")(*leaves)
+    compiled = (y, *torch.autograd.grad(y, leaves, inputs.gy))
+    eager = results(inputs, backend)
+    for name, value in zip(NAMES, compiled, strict=True):
+        torch.testing.assert_close(value, eager[name])
+
+
+@needs_kernel
+def test_one_compiled_graph_serves_every_length() -> None:
+    torch._dynamo.reset()
+    run = torch.compile(
+        lambda w, u, k, v: bi_wkv(w, u, k, v, backend="cpu"),
+        fullgraph=True,
+        dynamic=True,
+        backend="aot_eager",
+    )
+    for tokens, w in [(70, 3.0), (130, 3.0), (9, 5000.0)]:
+        inputs = make_inputs(2, tokens, 5, w=w).to(torch.float32)
+        leaves = [x.requires_grad_() for x in inputs[:4]]
+        y = run(*leaves)
+        gradients = torch.autograd.grad(y, leaves, inputs.gy)
+        eager = results(inputs, "cpu")
+        for name, value in zip(NAMES, (y, *gradients), strict=True):
+            torch.testing.assert_close(value, eager[name])
+
+
+class _Attention(torch.nn.Module):
+    def forward(self, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return bi_wkv(w, u, k, v)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 2, 5), pytest.param((1, 1100, 3), marks=pytest.mark.slow)]
+)
+def test_runs_in_onnxruntime(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Backend "auto" must choose one that needs no operator of ours."""
+    inputs: Inputs = make_inputs(*shape).to(torch.float32)
+    path = tmp_path / "bi_wkv.onnx"
+    torch.onnx.export(_Attention().eval(), inputs[:4], path, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(path)
+    feed = {x.name: value.numpy() for x, value in zip(session.get_inputs(), inputs, strict=False)}
+    (y,) = session.run(None, feed)
+    torch.testing.assert_close(torch.from_numpy(y), bi_wkv(*inputs[:4], backend="torch"))
