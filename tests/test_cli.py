@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -44,6 +45,7 @@ def test_restore_writes_the_scan_and_says_so(
         (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "plane 'up' is unknown"),
         (("restore", "{scan}", "-o", "out.png"), "write .nii.gz"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--device", "tpu"), "device 'tpu' is unknown"),
+        (("restore", "{scan}", "-o", ""), "is a folder"),
         (("restore", "{scan}"), "--output"),
         (("train", "none.toml", "--data", ".", "-o", "run"), "none.toml"),
         (("convert", "none.pth", "-o", "out.safetensors"), "none.pth"),
@@ -133,7 +135,34 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_memory(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-2GiB", "2 pounds", "1e9"])
+@pytest.mark.parametrize("text", ["", "GiB", "-2GiB", "2 pounds", "1e9", "9" * 400])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ConfigError, match="is no size"):
         parse_memory(text)
+
+
+def test_evaluate_names_scan_and_protocol(tiny_weights: Path, tmp_path: Path) -> None:
+    """Slices without contrast are counted, and square brackets are no markup."""
+    image = np.random.default_rng(0).uniform(0, 900, (20, 24, 3)).astype(np.float32)
+    image[..., 1] = 0
+    np.save(tmp_path / "scan[1].npy", image)
+    result = run("evaluate", tmp_path / "scan[1].npy", "--weights", tiny_weights)
+    assert result.returncode == 0, result.stderr
+    for words in ("scan[1].npy", "paper protocol", "2 of 3"):
+        assert words in result.stdout
+
+
+def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path) -> None:
+    recipe = Path(__file__).parents[1] / "recipes" / "light-mri-sr.toml"
+    result = run("train", recipe, "--data", tmp_path, "-o", tmp_path / "run")
+    assert result.returncode == 2
+    assert "no such file or folder" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_system_names_file_and_mend(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    result = run("demo", "-o", tmp_path / "taken")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {tmp_path / 'taken'}: ")
+    assert "check the path" in result.stderr

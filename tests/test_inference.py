@@ -71,3 +71,18 @@ def test_progress_ends_at_all_slices(tiny_network: RestoreRWKV) -> None:
     slices = torch.rand(5, 1, 16, 16)
     inference.run(tiny_network, slices, Plan(2, (16, 16)), lambda *call: calls.append(call))
     assert calls == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory.", "can't allocate memory: you tried"])
+def test_a_machine_without_the_memory_is_told_apart_from_a_bug(
+    tiny_network: RestoreRWKV, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(tiny_network, "forward", fail)
+    with pytest.raises(ConfigError, match="allow less"):
+        inference.run(tiny_network, torch.rand(1, 1, 16, 16), Plan(1, (16, 16)))
+    message = "shapes cannot be multiplied"
+    with pytest.raises(RuntimeError, match=message):
+        inference.run(tiny_network, torch.rand(1, 1, 16, 16), Plan(1, (16, 16)))

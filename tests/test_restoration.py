@@ -11,6 +11,7 @@ import restore_rwkv
 from restore_rwkv import Restorer, Settings, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
+from restore_rwkv.restoration import Plane, record_of
 
 
 def test_a_restored_nifti_keeps_grid_header_and_source(
@@ -131,3 +132,36 @@ def test_tiles_are_recorded(scan: Path, tiny_weights: Path) -> None:
     restored, record = Restorer(weights=tiny_weights).restore(volume, settings)
     assert restored.data.shape == volume.data.shape
     assert record["tile"] == [64, 64]
+
+
+@pytest.mark.parametrize("plane", ["auto", "axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("memory", [2 << 30, 64 * 72 * 128 * 4])
+def test_a_network_that_adds_nothing_gives_the_image_back(
+    tiny_network: RestoreRWKV, tmp_path: Path, plane: Plane, memory: int
+) -> None:
+    """No plane, odd size or tile may shift, mirror or rescale anything."""
+    for parameter in tiny_network.parameters():
+        parameter.data.zero_()
+    weights = tmp_path / "zero.safetensors"
+    save_weights(weights, tiny_network, task="mri-sr", scaling={"kind": "robust"}, training={})
+    data = np.random.default_rng(0).integers(-500, 3000, (73, 29, 90)).astype(np.int16)
+    affine = np.array([[0, 0, 2.5, -10], [-0.7, 0.1, 0, 3], [0.1, 0.7, 0, 78], [0, 0, 0, 1.0]])
+    nib.save(nib.Nifti1Image(data, affine), tmp_path / "in.nii")
+    settings = Settings(plane=plane, memory=memory)
+    output = tmp_path / "out.nii"
+    restore_rwkv.restore(
+        tmp_path / "in.nii", output, weights=weights, settings=settings, dtype="source"
+    )
+    assert np.array_equal(np.asarray(nib.load(output).dataobj), data)
+
+
+def test_values_that_overflow_are_the_fault_of_the_image(tiny_weights: Path) -> None:
+    image = Volume(np.full((16, 16), 1.0))
+    image.data[3, 3] = 3e38
+    with pytest.raises(InputError, match=r"array: its values, up to 3e\+38, overflow"):
+        Restorer(weights=tiny_weights)(image)
+
+
+@pytest.mark.parametrize("name", ["a.b.nii.gz", "a.b.NII.GZ", "a.b.png"])
+def test_the_record_is_named_after_the_output(tmp_path: Path, name: str) -> None:
+    assert record_of(tmp_path / name) == tmp_path / "a.b.json"

@@ -134,3 +134,12 @@ def test_the_average_follows_the_weights_faster_at_first() -> None:
         trainer.step(low, low.square())
         average = decay * average + (1 - decay) * trainer.network.output.weight.detach()
         torch.testing.assert_close(trainer.average.output.weight, average)
+
+
+def test_a_run_that_nothing_validates_stops(data: Path, tmp_path: Path) -> None:
+    image = nib.load(data / "head.nii.gz")
+    volume = np.asarray(image.dataobj).copy()
+    volume[:, :, 17:23] = 0
+    nib.save(nib.Nifti1Image(volume, image.affine), data / "head.nii.gz")
+    with pytest.raises(TrainingError, match="hold out slices with signal"):
+        train(recipe(), data, tmp_path / "run")

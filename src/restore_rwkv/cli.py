@@ -125,7 +125,7 @@ def evaluate(
     from restore_rwkv.restoration import Restorer
 
     restorer = Restorer(task, weights, device)
-    table = _table("scan", *_SCORE_COLUMNS)
+    table = _score_table("scan")
     for scan in scans:
         for name, score in evaluate_scan(read_volume(scan), restorer).scores.items():
             table.add_row(scan.name, *_score_row(name, score))
@@ -143,7 +143,7 @@ def demo(
     from restore_rwkv.demo import run_demo
 
     result = run_demo(output, device)
-    table = _table(*_SCORE_COLUMNS)
+    table = _score_table()
     for name, score in result.evaluation.scores.items():
         table.add_row(*_score_row(name, score))
     _print(table)
@@ -198,8 +198,16 @@ def main() -> None:
     try:
         app()
     except (RestoreError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {_told(error)}", err=True)
         sys.exit(2)
+
+
+def _told(error: Exception) -> str:
+    """The line to print of an error; those of the operating system do not name a mend."""
+    if isinstance(error, OSError) and error.filename:
+        where, what = os.fspath(error.filename), error.strerror
+        return f"{where}: {what}; check the path, its permissions and free space"
+    return str(error)
 
 
 def parse_memory(text: str) -> int:
@@ -209,7 +217,7 @@ def parse_memory(text: str) -> int:
         ConfigError: the text is no size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    if match is None:
+    if match is None or len(match[1]) > 18:
         raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
     number, prefix, binary = match.groups()
     power = " kmgt".index(prefix.lower() or " ")
@@ -222,8 +230,8 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(option, 2**31 - 1)
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD; limited in older glibc
 
 
 @contextmanager
@@ -245,26 +253,36 @@ def _progress(what: str, unit: str, quiet: bool) -> Iterator[Progress | None]:
 def _report(iterations: int) -> Any:
     """A line that is rewritten on a terminal, and a line for each validation anywhere."""
     rate: list[float] = []
+    terminal = sys.stdout.isatty()
 
     def report(entry: dict[str, Any]) -> None:
         rate.append(entry["seconds"])
         left = (iterations - entry["iteration"]) * sum(rate[-50:]) / len(rate[-50:]) / 60
         line = f"{entry['iteration']}/{iterations} loss {entry['loss']:.5f} {left:.0f} min left"
         if "psnr" in entry:
-            typer.echo(f"\r{line}  validation {entry['psnr']:.3f} dB  SSIM {entry['ssim']:.4f}")
-        elif sys.stdout.isatty():
+            line += f"  validation {entry['psnr']:.3f} dB  SSIM {entry['ssim']:.4f}"
+            typer.echo(f"\r{line}" if terminal else line)
+        elif terminal:
             typer.echo(f"\r{line}   ", nl=False)
 
     return report
 
 
-_SCORE_COLUMNS = ("image", "PSNR dB", "SSIM", "RMSE", "slices")
+def _score_table(*columns: str) -> Table:
+    from restore_rwkv.metrics import PAPER_PROTOCOL
+
+    table = _table(*columns, "image", "PSNR dB", "SSIM", "RMSE", "slices")
+    table.title = f"means over slices, {PAPER_PROTOCOL} protocol"
+    return table
 
 
 def _score_row(name: str, score: MeanScore) -> tuple[str, ...]:
+    slices = f"{score.slices}"
+    if score.slices_without_score:
+        slices += f" of {score.slices + score.slices_without_score}"
     if score.psnr is None:
-        return (name, "none", "none", "none", "0")
-    return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.rmse:.2f}", f"{score.slices}")
+        return (name, "none", "none", "none", slices)
+    return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.rmse:.2f}", slices)
 
 
 def _table(*columns: str) -> Table:
@@ -278,7 +296,7 @@ def _table(*columns: str) -> Table:
 def _print(*tables: Table) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a file may be named scan[1].nii.gz
     for table in tables:
         console.print(table)
 

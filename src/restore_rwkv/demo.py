@@ -35,9 +35,10 @@ def run_demo(output: Path, device: str = "auto") -> Demo:
         output: folder, made if missing; files of an earlier demo are replaced.
         device: where the network runs.
     """
-    output.mkdir(parents=True, exist_ok=True)
     truth = read_volume(sample_scan())
-    result = evaluate(truth, Restorer("mri-sr", device=device))
+    restorer = Restorer("mri-sr", device=device)
+    output.mkdir(parents=True, exist_ok=True)
+    result = evaluate(truth, restorer)
     files = {
         "low-resolution input": output / "input.nii.gz",
         "restored scan": output / "restored.nii.gz",

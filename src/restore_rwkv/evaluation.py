@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from torch import Tensor
 
-from restore_rwkv.io import Volume, acquisition_axis
+from restore_rwkv.io import Volume
 from restore_rwkv.metrics import MeanScore, mean_score, paper_score
 from restore_rwkv.physics.mri import kspace_crop, low_resolution
-from restore_rwkv.restoration import Restorer, Settings
+from restore_rwkv.restoration import Restorer, Settings, slice_axis
 
 Images = NDArray[np.float32]
 
@@ -48,7 +48,7 @@ def evaluate(truth: Volume, restorer: Restorer, settings: Settings | None = None
     Raises:
         InputError: the scan does not suit the task.
     """
-    axis = acquisition_axis(truth.spacing) if truth.spacing else 2
+    axis = slice_axis(truth)
     factor = restorer.task.factor
 
     def by_slice(degrade: Callable[[Tensor], Tensor | Images]) -> Volume:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +62,22 @@ def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
     return Plan(1, (rows, columns))
 
 
+@contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Refuse, with the mend, what the memory of the machine or of its GPU does not hold."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch has its own kinds of RuntimeError
+        if isinstance(error, RuntimeError) and not re.search(
+            "(out of|allocate) memory", str(error)
+        ):
+            raise
+        raise ConfigError(
+            "memory: this machine has run out of it; allow less, or free some"
+        ) from error
+
+
+@_enough_memory()
 def run(
     network: RestoreRWKV, slices: Tensor, plan: Plan, progress: Progress | None = None
 ) -> Tensor:
@@ -73,6 +91,9 @@ def run(
 
     Returns:
         (N, C, H, W), float32, on the CPU.
+
+    Raises:
+        ConfigError: the machine or its GPU has less free memory than the plan takes.
     """
     restored = torch.empty_like(slices)
     device = next(network.parameters()).device

@@ -44,6 +44,8 @@ class DataRecipe:
     validation_slices: int = 8
 
     def __post_init__(self) -> None:
+        if isinstance(self.subjects, str):
+            raise ConfigError(f"recipe: data.subjects is {self.subjects!r}; give a list")
         object.__setattr__(self, "subjects", tuple(self.subjects))
         slabs = {
             name: slab
@@ -120,6 +122,10 @@ class Recipe:
     training: TrainingRecipe
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int or self.seed < 0:
+            raise ConfigError(f"recipe: seed is {self.seed!r}; give a whole number from 0")
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Build a recipe from plain values, as of TOML or JSON.
@@ -128,7 +134,7 @@ class Recipe:
             ConfigError: a key is unknown or missing, or a value out of range.
         """
         values = dict(values)
-        get_task(values.get("task", ""))
+        get_task(str(values.get("task", "")))
         network = values.get("network", "")
         if isinstance(network, str):
             if network not in PRESETS:
@@ -175,7 +181,10 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     for name, field in fields.items():
         if field.default is dataclasses.MISSING and name not in values:
             raise ConfigError(f"recipe: {name!r} is missing in {where}; add it")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except (AttributeError, TypeError) as error:
+        raise ConfigError(f"recipe: a value of {where} has a wrong type ({error})") from error
 
 
 def _require_positive(table: str, values: object, *names: str) -> None:

@@ -89,7 +89,7 @@ class Restorer:
         self, task: str = "mri-sr", weights: str | Path | None = None, device: str = "auto"
     ) -> None:
         self.task = get_task(task)
-        self.path = find_weights(weights or self.task.weights)
+        self.path = find_weights(self.task.weights if weights is None else weights)
         network, self.info = load_weights(self.path)
         if self.info.task != self.task.name:
             raise WeightsError(
@@ -117,7 +117,8 @@ class Restorer:
             none afterwards.
 
         Raises:
-            InputError: the volume is of another modality, or too small in the plane.
+            InputError: the volume is of another modality, too small in the plane, or so large in
+                value that it overflows.
             ConfigError: the plane needs a geometry, or the memory holds no tile.
         """
         return self.restore(volume, settings, progress)[0]
@@ -132,7 +133,7 @@ class Restorer:
         settings = settings or Settings()
         start = time.perf_counter()
         self._check(volume)
-        axis = _slice_axis(volume, settings.plane)
+        axis = slice_axis(volume, settings.plane)
         slices = np.moveaxis(volume.data, axis, 0)
         _, height, width = slices.shape
         if min(height, width) < _MIN_SIDE:
@@ -145,8 +146,9 @@ class Restorer:
         values = scaling.apply(torch.from_numpy(np.ascontiguousarray(slices))[:, None])
         output = scaling.invert(inference.run(self.network, values, plan, progress))[:, 0].numpy()
         if not np.isfinite(output).all():
-            raise WeightsError(
-                f"{self.path.name}: gives values that are not finite; fetch it again"
+            raise InputError(
+                f"{_name(volume)}: its values, up to {volume.data.max():g}, overflow in the "
+                "network; scale it down"
             )
         if volume.data.min() >= 0:
             np.maximum(output, 0, out=output)
@@ -226,8 +228,8 @@ def restore(
         >>> restore_rwkv.restore("t1.nii.gz", "t1-restored.nii.gz")  # doctest: +SKIP
     """
     source, output = Path(source), Path(output)
-    record_path = record_of(output)
     check_output_path(output, source=source, overwrite=overwrite)
+    record_path = record_of(output)
     if record_path.exists() and not overwrite:
         raise InputError(
             f"{record_path}: exists already; name another output, or allow overwriting"
@@ -249,7 +251,8 @@ def restore(
 
 def record_of(output: Path) -> Path:
     """Path of the record that lies beside an output: scan.nii.gz has scan.json."""
-    return output.with_name(output.name.removesuffix(".gz")).with_suffix(".json")
+    inner = output.with_suffix("") if output.suffix.lower() == ".gz" else output
+    return inner.with_suffix(".json")
 
 
 def find_device(name: str) -> torch.device:
@@ -276,7 +279,12 @@ def find_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} is no device of torch; use auto or cpu") from error
 
 
-def _slice_axis(volume: Volume, plane: Plane) -> int:
+def slice_axis(volume: Volume, plane: Plane = "auto") -> int:
+    """Array axis across the slices of a plane: "auto" as in `Settings`.
+
+    Raises:
+        ConfigError: an anatomical plane is asked of an image without geometry.
+    """
     if plane != "auto":
         if volume.affine is None:
             raise ConfigError(

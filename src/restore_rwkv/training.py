@@ -178,10 +178,8 @@ def train(
     Raises:
         ConfigError: the recipe does not fit the data or the checkpoint.
         InputError: a subject cannot be read.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or no held-out slice has a score.
     """
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
     subjects = load_subjects(
         [Path(data) / name for name in recipe.data.subjects], recipe.data.held_out
     )
@@ -199,6 +197,8 @@ def train(
     }
     pairs = validation_pairs(subjects, physics, recipe.data.validation_slices)
     trainer = Trainer(recipe, device)
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "last.safetensors"
     if checkpoint.exists():
         trainer.load(checkpoint)
@@ -227,6 +227,11 @@ def _run(
         done = trainer.iteration == settings.iterations
         if done or trainer.iteration % settings.validate_every == 0:
             score = trainer.validate(pairs)
+            if score.psnr is None:
+                raise TrainingError(
+                    "validation: no held-out slice has a score, as if all were constant; "
+                    "hold out slices with signal"
+                )
             entry |= {"psnr": score.psnr, "ssim": score.ssim, "rmse": score.rmse}
         entry["seconds"] = time.perf_counter() - start
         report(entry)

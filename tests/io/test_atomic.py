@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -69,3 +70,24 @@ def test_killed_process_leaves_no_half_file(tmp_path: Path) -> None:
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.startswith(".out-")
     assert leftover.read_bytes() == b"half"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_writer_that_replaces_the_file_does_not_make_it_private(tmp_path: Path) -> None:
+    """As safetensors does."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    with atomic_file(tmp_path / "atomic") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "atomic").stat().st_mode == plain.stat().st_mode
+
+
+def test_a_full_disk_is_told_with_the_final_name(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_file(tmp_path / "out.nii"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"out\.nii"):
+        fail()
+    assert list(tmp_path.iterdir()) == []

@@ -106,3 +106,11 @@ def test_suffix_in_capitals(tmp_path: Path) -> None:
     write_volume(VOLUME, tmp_path / "OUT.NII.GZ")
     assert (tmp_path / "OUT.NII.GZ").read_bytes()[:2] == b"\x1f\x8b"
     assert read_volume(tmp_path / "OUT.NII.GZ").data.shape == (2, 3, 4)
+
+
+def test_a_read_only_folder_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root
+    with pytest.raises(InputError, match="cannot be written to; choose another folder"):
+        check_output_path(tmp_path / "out.nii.gz")

@@ -162,3 +162,11 @@ def test_pickled_array_is_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "in.npy", np.array([[print]], object))
     with pytest.raises(InputError, match=r"in\.npy: not a sound array"):
         read_volume(tmp_path / "in.npy")
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.NPY"])
+def test_array_round_trip_under_any_case_of_the_suffix(tmp_path: Path, name: str) -> None:
+    data = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    write_volume(Volume(data), tmp_path / name)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    np.testing.assert_array_equal(read_volume(tmp_path / name).data, data)

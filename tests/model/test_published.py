@@ -244,3 +244,12 @@ def test_missing_files_and_other_contents_are_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], path)
     with pytest.raises(WeightsError, match="holds a list"):
         read_published(path)
+
+
+def test_a_checkpoint_is_not_written_over(golden: GoldenNetwork, tmp_path: Path) -> None:
+    source = tmp_path / "net.pth"
+    torch.save(golden.weights, source)
+    before = source.read_bytes()
+    with pytest.raises(WeightsError, match="are the same file"):
+        convert_published(source, source, task="mri-sr", scaling={})
+    assert source.read_bytes() == before

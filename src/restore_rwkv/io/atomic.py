@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +41,16 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{stem}-{secrets.token_hex(4)}.partial{dot}{suffixes}")
     # Not tempfile: its files are private (mode 600) and would stay so under the final name.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
+        temporary.chmod(mode)  # safetensors puts a private file in its place
         _flush(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:
+            error.filename = str(path)  # a full disk names no file
         raise
     _flush_folder(path.parent)
 

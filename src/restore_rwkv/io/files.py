@@ -144,8 +144,8 @@ def check_output_path(
         overwrite: Whether an existing file may be replaced.
 
     Raises:
-        InputError: The suffix is unknown, the folder is missing, the file exists and ``overwrite``
-            is false, or the output is the input.
+        InputError: The suffix is unknown, the folder is missing or read-only, the file exists and
+            ``overwrite`` is false, or the output is the input.
     """
     path = Path(path)
     if path.is_dir():
@@ -156,6 +156,8 @@ def check_output_path(
         )
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path.parent}: cannot be written to; choose another folder")
     if not path.exists():
         return
     if source is not None and Path(source).exists() and os.path.samefile(path, source):

@@ -104,7 +104,9 @@ def write_image(volume: Volume, path: Path, dtype: Literal["float32", "source"])
 def write_array(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
     """Write a volume as .npy, two-dimensional where its source was."""
     shape = volume.source.shape[:3] if volume.source is not None else volume.data.shape
-    np.save(path, np.ascontiguousarray(_numbers(volume, dtype)).reshape(shape), allow_pickle=False)
+    array = np.ascontiguousarray(_numbers(volume, dtype)).reshape(shape)
+    with path.open("wb") as file:  # to a name that does not end in .npy, NumPy would add that
+        np.save(file, array, allow_pickle=False)
 
 
 def _numbers(volume: Volume, dtype: Literal["float32", "source"]) -> npt.NDArray[np.generic]:

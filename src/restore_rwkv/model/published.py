@@ -129,9 +129,12 @@ def convert_published(
         What was written beside the tensors.
 
     Raises:
-        WeightsError: as `read_published`, `load_published` and `save_weights`.
+        WeightsError: as `read_published`, `load_published` and `save_weights`, or the output is
+            the checkpoint.
     """
     content = read_published(checkpoint)
+    if Path(path).exists() and Path(path).samefile(checkpoint):
+        raise WeightsError(f"{path}: output and checkpoint are the same file; name another output")
     try:
         network = network_from_published(content)
     except WeightsError as error:
