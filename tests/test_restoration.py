@@ -34,7 +34,7 @@ def test_the_record_says_what_made_the_image(
     scan: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
-    record = json.loads((tmp_path / "out.json").read_text())
+    record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert "Not a medical device" in record["notice"]
     assert record["source"] == "scan.nii.gz"
     assert len(record["weights_sha256"]) == 64
@@ -84,14 +84,14 @@ def test_fixed_scaling_is_the_papers_range(scan: Path, tiny_weights: Path) -> No
 def test_existing_outputs_are_kept_unless_asked(
     scan: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    for name in ("out.nii.gz", "out.json"):
+    for name in ("out.nii.gz", "out.restoration.json"):
         taken = tmp_path / name
         taken.write_text("mine")
         with pytest.raises(InputError, match=f"{name}: exists already"):
             restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
         assert taken.read_text() == "mine"
         restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights, overwrite=True)
-        for path in (tmp_path / "out.nii.gz", tmp_path / "out.json"):
+        for path in (tmp_path / "out.nii.gz", tmp_path / "out.restoration.json"):
             path.unlink()
 
 
@@ -164,4 +164,4 @@ def test_values_that_overflow_are_the_fault_of_the_image(tiny_weights: Path) -> 
 
 @pytest.mark.parametrize("name", ["a.b.nii.gz", "a.b.NII.GZ", "a.b.png"])
 def test_the_record_is_named_after_the_output(tmp_path: Path, name: str) -> None:
-    assert record_of(tmp_path / name) == tmp_path / "a.b.json"
+    assert record_of(tmp_path / name) == tmp_path / "a.b.restoration.json"

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="restore-rwkv",
     help="Medical image restoration with Restore-RWKV. For research only; not a medical device.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -61,6 +60,10 @@ def restore(
     dtype: Annotated[
         str, typer.Option(help="auto, float32, or source (the source's type, clipped).")
     ] = "auto",
+    series: Annotated[
+        str | None,
+        typer.Option(help="Number or UID, for a DICOM folder with several.", show_default=False),
+    ] = None,
     overwrite: Overwrite = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -79,6 +82,7 @@ def restore(
             settings=settings,
             dtype=dtype,  # type: ignore[arg-type]
             overwrite=overwrite,
+            series=int(series) if series and series.isdecimal() else series,
             progress=progress,
         )
     if not quiet:
@@ -196,18 +200,27 @@ def main() -> None:
     keep_freed_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        app()
-    except (RestoreError, OSError) as error:
-        typer.echo(f"error: {_told(error)}", err=True)
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as error:
+        message = _told(error)
+        if message is None:
+            raise
+        typer.echo(f"error: {message}", err=True)
         sys.exit(2)
 
 
-def _told(error: Exception) -> str:
-    """The line to print of an error; those of the operating system do not name a mend."""
-    if isinstance(error, OSError) and error.filename:
-        where, what = os.fspath(error.filename), error.strerror
-        return f"{where}: {what}; check the path, its permissions and free space"
-    return str(error)
+def _told(error: Exception) -> str | None:
+    """The line to print of an error; None for a defect of the program."""
+    if isinstance(error, RestoreError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{os.fspath(error.filename)}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
+    if hasattr(error, "format_message"):  # of click, which typer brings under changing names
+        return f"{error.format_message()} See restore-rwkv --help."
+    return None
 
 
 def parse_memory(text: str) -> int:

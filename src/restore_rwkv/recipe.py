@@ -77,6 +77,8 @@ class TrainingRecipe:
         learning_rate: at its highest, after the warm-up.
         final_learning_rate: at the last iteration.
         warm_up: iterations in which the rate rises linearly from 0.
+        start_at_identity: begin with an output layer of zeros, so that the first network gives its
+            input back, instead of PyTorch's random one.
         ema: decay per iteration of the moving average of the weights that is validated and kept;
             0 keeps the weights themselves.
         validate_every: iterations between validations and checkpoints.
@@ -87,6 +89,7 @@ class TrainingRecipe:
     learning_rate: float = 2e-4
     final_learning_rate: float = 1e-6
     warm_up: int = 0
+    start_at_identity: bool = False
     ema: float = 0.0
     validate_every: int = 1000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import logging
 import platform
 import time
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from restore_rwkv.model import NOTICE, load_weights
 from restore_rwkv.scaling import Scaling, fixed_scaling, robust_scaling
 from restore_rwkv.shipped import find_weights
 from restore_rwkv.tasks import get_task
+
+_logger = logging.getLogger(__name__)
 
 Plane = Literal["auto", "axial", "coronal", "sagittal"]
 ScalingRule = Literal["auto", "robust", "fixed"]
@@ -143,6 +146,12 @@ class Restorer:
             )
         scaling = self._scaling(volume.data, settings.scaling)
         plan = inference.plan(self.network, (height, width), settings.memory)
+        if plan.tile != (height, width):
+            _logger.warning(
+                "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "
+                "%d x %d, which changes the result slightly; allow more memory to avoid it",
+                *(_name(volume), height, width, *plan.tile),
+            )
         values = scaling.apply(torch.from_numpy(np.ascontiguousarray(slices))[:, None])
         output = scaling.invert(inference.run(self.network, values, plan, progress))[:, 0].numpy()
         if not np.isfinite(output).all():
@@ -196,12 +205,13 @@ def restore(
     settings: Settings | None = None,
     dtype: OutputType = "auto",
     overwrite: bool = False,
+    series: int | str | None = None,
     progress: Progress | None = None,
 ) -> Volume:
     """Restore a scan on disk, and write it with a record of how it was made.
 
-    The record lies beside the output with the suffix .json: versions, weights and their hash,
-    scaling, plane, device, and what the image must not be used for.
+    The record lies beside the output with the suffix .restoration.json: versions, weights and
+    their hash, scaling, plane, device, and what the image must not be used for.
 
     Args:
         source: NIfTI, PNG, TIFF or NPY file, or a folder with a DICOM series. Never changed.
@@ -213,6 +223,7 @@ def restore(
         dtype: "float32", "source" (the source's type, rounded and clipped) or "auto" (float32
             wherever the format holds it).
         overwrite: replace existing outputs.
+        series: which series of a DICOM folder with several: its number or SeriesInstanceUID.
         progress: called with the number of slices done and the number of all.
 
     Returns:
@@ -235,7 +246,7 @@ def restore(
             f"{record_path}: exists already; name another output, or allow overwriting"
         )
     restorer = Restorer(task, weights, device)
-    volume = read_volume(source)
+    volume = read_volume(source, series=series)
     check_output(volume, output, dtype=dtype, overwrite=overwrite)
     restored, record = restorer.restore(volume, settings, progress)
     record |= {
@@ -250,9 +261,12 @@ def restore(
 
 
 def record_of(output: Path) -> Path:
-    """Path of the record that lies beside an output: scan.nii.gz has scan.json."""
+    """Path of the record beside an output: scan.nii.gz has scan.restoration.json.
+
+    Not scan.json, which BIDS gives a meaning of its own.
+    """
     inner = output.with_suffix("") if output.suffix.lower() == ".gz" else output
-    return inner.with_suffix(".json")
+    return inner.with_suffix(".restoration.json")
 
 
 def find_device(name: str) -> torch.device:

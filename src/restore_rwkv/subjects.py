@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import acquisition_axis, read_volume
-from restore_rwkv.scaling import Scaling, robust_scaling
+from restore_rwkv.scaling import FOREGROUND_LEVEL, Scaling, robust_scaling
 
 Planes = Literal["all", "acquisition"]
 
-_SIGNAL_LEVEL = 0.1  # in network values, where the foreground of a robustly scaled volume has 0.4
+_SIGNAL_LEVEL = FOREGROUND_LEVEL / 4  # in network values
 _SIGNAL_FRACTION = 0.05
 _MAX_SPACING_RATIO = 1.5
 _MIN_SLICE_SIZE = 32

@@ -47,6 +47,9 @@ class Trainer:
         self.recipe = recipe
         self.device = torch.device(device)
         self.network = RestoreRWKV(recipe.network).to(self.device)
+        if recipe.training.start_at_identity:
+            for parameter in self.network.output.parameters():
+                torch.nn.init.zeros_(parameter)
         self.average = RestoreRWKV(recipe.network).to(self.device).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.999), eps=1e-8)
