@@ -126,16 +126,17 @@ def test_wrong_uses_are_refused_before_anything_is_written(
     assert not list(tmp_path.glob(".*partial*"))
 
 
-def test_tiles_are_recorded(scan: Path, tiny_weights: Path) -> None:
-    volume = Volume(np.random.default_rng(0).uniform(0, 9, (100, 90, 1)))
-    settings = Settings(memory=64 * 64 * 128 * 4)
+def test_tiles_are_told_and_recorded(tiny_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    volume = Volume(np.random.default_rng(0).uniform(0, 9, (300, 250, 1)))
+    settings = Settings(memory=192 * 192 * 192 * 4)
     restored, record = Restorer(weights=tiny_weights).restore(volume, settings)
     assert restored.data.shape == volume.data.shape
-    assert record["tile"] == [64, 64]
+    assert record["tile"] == [192, 192]
+    assert "restored in tiles of 192 x 192" in caplog.text
 
 
 @pytest.mark.parametrize("plane", ["auto", "axial", "coronal", "sagittal"])
-@pytest.mark.parametrize("memory", [2 << 30, 64 * 72 * 128 * 4])
+@pytest.mark.parametrize("memory", [2 << 30, 192 * 208 * 192 * 4])
 def test_a_network_that_adds_nothing_gives_the_image_back(
     tiny_network: RestoreRWKV, tmp_path: Path, plane: Plane, memory: int
 ) -> None:
@@ -144,7 +145,7 @@ def test_a_network_that_adds_nothing_gives_the_image_back(
         parameter.data.zero_()
     weights = tmp_path / "zero.safetensors"
     save_weights(weights, tiny_network, task="mri-sr", scaling={"kind": "robust"}, training={})
-    data = np.random.default_rng(0).integers(-500, 3000, (73, 29, 90)).astype(np.int16)
+    data = np.random.default_rng(0).integers(-500, 3000, (209, 21, 203)).astype(np.int16)
     affine = np.array([[0, 0, 2.5, -10], [-0.7, 0.1, 0, 3], [0.1, 0.7, 0, 78], [0, 0, 0, 1.0]])
     nib.save(nib.Nifti1Image(data, affine), tmp_path / "in.nii")
     settings = Settings(plane=plane, memory=memory)

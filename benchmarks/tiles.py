@@ -1,0 +1,58 @@
+"""`python -m benchmarks.tiles`: what tiles change, on the sample scan with the shipped weights.
+
+`seam` is the mean jump between the two pixels on either side of a border of a tile, over the mean
+of the same jumps in the result of whole slices: 1 is no seam.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from restore_rwkv import Restorer, read_volume
+from restore_rwkv.inference import Plan, _spans, run
+from restore_rwkv.physics.mri import kspace_crop
+from restore_rwkv.scaling import robust_scaling
+from restore_rwkv.shipped import sample_scan
+
+_SIDE = 512  # the sample's slices side by side make one of this size
+_TILES = (192, 256, 320, 448)
+
+
+def mosaic() -> torch.Tensor:
+    """Slices of the sample, degraded, as images (N, 1, 512, 512) of four slices each."""
+    slices = torch.from_numpy(np.moveaxis(read_volume(sample_scan()).data, 2, 0).copy())
+    low = kspace_crop(slices, 4)
+    fours = low.unfold(0, 4, 4).permute(0, 3, 1, 2)  # (N, 4, 256, 256)
+    rows = torch.cat([fours[:, ::2], fours[:, 1::2]], dim=3)  # (N, 2, 256, 512)
+    image = torch.cat([rows[:, 0], rows[:, 1]], dim=1)[:, None]
+    return robust_scaling(image.numpy()).apply(image)
+
+
+def main() -> None:
+    network = Restorer("mri-sr", device="cpu").network
+    image = mosaic()
+    whole = run(network, image, Plan(1, (_SIDE, _SIDE)))
+    residual = (whole - image).square().mean().sqrt()
+    print("| tile | RMS change / RMS of the image | / RMS of the residual | seam |")
+    print("|---|---|---|---|")
+    for side in _TILES:
+        tiled = run(network, image, Plan(1, (side, side)))
+        change = (tiled - whole).square().mean().sqrt()
+        borders = [edge for span in _spans(_SIDE, side) for edge in span if 0 < edge < _SIDE]
+        jumps = [
+            sum(
+                (x.select(axis, edge) - x.select(axis, edge - 1)).abs().mean()
+                for edge in borders
+                for axis in (2, 3)
+            )
+            for x in (tiled, whole)
+        ]
+        print(
+            f"| {side} | {change / image.square().mean().sqrt():.4f} | {change / residual:.3f} | "
+            f"{jumps[0] / jumps[1]:.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from restore_rwkv.demo import run_demo
+from restore_rwkv.errors import WeightsError
+from restore_rwkv.model import read_info
+from restore_rwkv.shipped import find_weights, sample_scan, shipped_weights
+from restore_rwkv.tasks import TASKS
+
+
+def test_every_task_has_its_weights() -> None:
+    for task in TASKS.values():
+        assert read_info(find_weights(task.weights)).task == task.name
+
+
+@pytest.mark.parametrize("path", shipped_weights().values(), ids=lambda path: path.stem)
+def test_every_card_tells_what_the_file_is_and_is_not(path: Path) -> None:
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    info = read_info(path)
+    for words in (info.sha256, f"{info.parameters:,}", "ot a medical device", "zero-filled"):
+        assert words in card
+    assert f"{info.training['iteration']:,} iterations" in card
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(WeightsError, match="did you mean light-mri-sr"):
+        find_weights("light-mri")
+
+
+def test_the_demo_gains_what_the_readme_says_and_names_its_files(tmp_path: Path) -> None:
+    demo = run_demo(tmp_path / "demo", "cpu")
+    scores = demo.evaluation.scores
+    assert scores["restored"].psnr > scores["zero-filled"].psnr + GAIN
+    assert scores["restored"].ssim > scores["zero-filled"].ssim
+    assert scores["zero-filled"].psnr > scores["cubic"].psnr
+    restored, source = (nib.load(p) for p in (demo.files["restored scan"], sample_scan()))
+    assert np.array_equal(restored.affine, source.affine)
+    assert restored.shape == source.shape
+    assert demo.files["picture"].stat().st_size > 10_000
