@@ -52,7 +52,7 @@ def test_shapes_and_types() -> None:
         assert images.shape == (3, 1, CROP, CROP)
         assert images.dtype == torch.float32
         assert images.is_contiguous()
-        assert 0.05 < images.mean() < 0.7
+        assert 1.25 < images.mean() < 17.5  # the foreground has mean 10, times the gain
 
 
 def test_batches_depend_on_seed_and_iteration_alone() -> None:

@@ -76,19 +76,25 @@ def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path) -> None:
     assert rows[0] == rows[1]
 
 
-def test_training_lowers_the_loss_and_leaves_usable_weights(data: Path, tmp_path: Path) -> None:
-    losses: list[float] = []
-    best = train(
-        recipe(30, validate_every=30),
-        data,
-        tmp_path / "run",
-        report=lambda entry: losses.append(entry["loss"]),
-    )
-    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+def test_steps_on_one_batch_lower_its_loss() -> None:
+    trainer = Trainer(recipe(60, learning_rate=1e-2))
+    high = 10 * torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    losses = [trainer.step(0.7 * high + 1, high) for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_network_can_start_at_the_identity() -> None:
+    image = torch.rand(1, 1, 32, 32)
+    assert torch.equal(Trainer(recipe(start_at_identity=True)).network(image), image)
+    assert not torch.equal(Trainer(recipe()).network(image), image)
+
+
+def test_training_leaves_usable_weights(data: Path, tmp_path: Path) -> None:
+    best = train(recipe(4, validate_every=4), data, tmp_path / "run")
     network, info = load_weights(best)
     assert network.is_merged
     assert info.task == "mri-sr"
-    assert info.training["iteration"] == 30
+    assert info.training["iteration"] == 4
     assert info.training["recipe"]["seed"] == 3
     assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
 
