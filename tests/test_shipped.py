@@ -32,6 +32,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         find_weights("light-mri")
 
 
+@pytest.mark.slow
 def test_the_demo_gains_what_the_readme_says_and_names_its_files(tmp_path: Path) -> None:
     demo = run_demo(tmp_path / "demo", "cpu")
     scores = demo.evaluation.scores
