@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from restore_rwkv import inference
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
@@ -32,7 +31,6 @@ from restore_rwkv.io import (
 )
 from restore_rwkv.io.files import OutputType
 from restore_rwkv.model import NOTICE, load_weights
-from restore_rwkv.scaling import Scaling, fixed_scaling, robust_scaling
 from restore_rwkv.shipped import find_weights
 from restore_rwkv.tasks import get_task
 
@@ -144,7 +142,8 @@ class Restorer:
                 f"{_name(volume)}: slices are {height} x {width} pixels in this plane; "
                 f"choose a plane with at least {_MIN_SIDE} x {_MIN_SIDE}"
             )
-        scaling = self._scaling(volume.data, settings.scaling)
+        rule = self.info.scaling.get("kind") if settings.scaling == "auto" else settings.scaling
+        scaling = self.task.scaling_for(volume.data, rule)
         plan = inference.plan(self.network, (height, width), settings.memory)
         if plan.tile != (height, width):
             _logger.warning(
@@ -176,10 +175,6 @@ class Restorer:
                 f"{_name(volume)}: is {volume.modality}, and {self.task.name} restores "
                 f"{self.task.modality}; choose a task for {volume.modality}"
             )
-
-    def _scaling(self, data: NDArray[np.float32], rule: ScalingRule) -> Scaling:
-        kind = self.info.scaling.get("kind") if rule == "auto" else rule
-        return robust_scaling(data) if kind == "robust" else fixed_scaling(*self.task.value_range)
 
     def _provenance(self) -> dict[str, Any]:
         return {

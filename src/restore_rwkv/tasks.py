@@ -42,13 +42,17 @@ class Task:
     weights: str
     not_for: str
 
-    def scaling_for(self, data: NDArray[Any]) -> Scaling:
-        """Scaling of a volume in physical units, any shape, by the rule of this task.
+    def scaling_for(self, data: NDArray[Any], rule: str | None = None) -> Scaling:
+        """Scaling of a volume in physical units, any shape.
+
+        Args:
+            data: the volume.
+            rule: "robust" or "fixed" (`value_range`); this task's own where not given.
 
         Raises:
             InputError: a robust scaling is asked of an image that is empty or not finite.
         """
-        if self.scaling == "robust":
+        if (rule or self.scaling) == "robust":
             return robust_scaling(data)
         return fixed_scaling(*self.value_range)
 
