@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig, save_weights
+from restore_rwkv.scaling import ScalingRule
 
 TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, hidden_rate=2)
 
@@ -24,7 +25,7 @@ def tiny_network() -> RestoreRWKV:
 @pytest.fixture
 def tiny_weights(tiny_network: RestoreRWKV, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.safetensors"
-    save_weights(path, tiny_network, task="mri-sr", scaling={"kind": "robust"}, training={})
+    save_weights(path, tiny_network, scaling={"mri-sr": ScalingRule("robust")}, training={})
     return path
 
 

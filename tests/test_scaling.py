@@ -8,7 +8,7 @@ import torch
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics import kspace_crop
-from restore_rwkv.scaling import Scaling, fixed_scaling, robust_scaling
+from restore_rwkv.scaling import Scaling, ScalingRule, onto_unit_range, robust_scaling
 
 
 def head(size: int = 48) -> np.ndarray:
@@ -21,11 +21,11 @@ def head(size: int = 48) -> np.ndarray:
 
 
 def test_fixed_range_of_the_paper() -> None:
-    scaling = fixed_scaling(-1024, 3072)
+    scaling = onto_unit_range(-1024, 3072).scaling_of(head())
     np.testing.assert_array_equal(scaling.apply(np.array([-1024.0, 0.0, 3072.0])), [0, 0.25, 1])
 
 
-@pytest.mark.parametrize("scaling", [Scaling(0.0, 932.7), fixed_scaling(-1024, 3072)])
+@pytest.mark.parametrize("scaling", [Scaling(0.0, 932.7), Scaling(-1024, 4096)])
 def test_inverse_and_type(scaling: Scaling) -> None:
     values = np.random.default_rng(1).uniform(-1000, 3000, 999).astype(np.float32)
     back = scaling.invert(scaling.apply(values))
@@ -113,4 +113,4 @@ def test_bad_images(data: np.ndarray, message: str) -> None:
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (0, float("inf")), (float("nan"), 1)])
 def test_bad_range(low: float, high: float) -> None:
     with pytest.raises(ConfigError, match="scaling has"):
-        fixed_scaling(low, high)
+        onto_unit_range(low, high)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +58,64 @@ class Scaling:
         return asdict(self)
 
 
-def fixed_scaling(low: float, high: float) -> Scaling:
-    """Scaling that takes [low, high] to [0, 1], as the paper does: (0, 4095) for its MRI.
+@dataclass(frozen=True)
+class ScalingRule:
+    """How the scaling of a volume is found; what weights were trained with, and record.
+
+    Attributes:
+        kind: "robust", from the volume's own foreground, see `robust_scaling`; or "fixed".
+        offset: of the fixed scaling, in physical units.
+        scale: of the fixed scaling, physical units per 1 of the network's values, above 0.
+
+    Raises:
+        ConfigError: the kind is unknown, or the numbers make no scaling.
+    """
+
+    kind: Literal["robust", "fixed"]
+    offset: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("robust", "fixed"):
+            raise ConfigError(f"scaling rule {self.kind!r} is unknown; give 'robust' or 'fixed'")
+        Scaling(self.offset, self.scale)
+
+    def scaling_of(self, data: NDArray[Any]) -> Scaling:
+        """Scaling of a volume in physical units, any shape.
+
+        Raises:
+            InputError: the rule is robust, and the image is empty or not finite.
+        """
+        if self.kind == "robust":
+            return robust_scaling(data)
+        return Scaling(self.offset, self.scale)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; `from_dict` restores them."""
+        return {"kind": "robust"} if self.kind == "robust" else asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ScalingRule:
+        """Build a rule from what `to_dict` returned.
+
+        Raises:
+            ConfigError: a key is unknown or missing, or a value is no number.
+        """
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ConfigError(
+                f"scaling rule {dict(values)!r} is none; give kind, offset and scale"
+            ) from error
+
+
+def onto_unit_range(low: float, high: float) -> ScalingRule:
+    """Rule that takes [low, high] to [0, 1], as the paper does: (0, 4095) for its MRI.
 
     Raises:
         ConfigError: the range is empty or not finite.
     """
-    return Scaling(offset=float(low), scale=float(high) - float(low))
+    return ScalingRule("fixed", float(low), float(high) - float(low))
 
 
 def robust_scaling(data: NDArray[Any]) -> Scaling:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from numpy.typing import NDArray
+from typing import Literal
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.scaling import Scaling, fixed_scaling, robust_scaling
+from restore_rwkv.scaling import ScalingRule, onto_unit_range
+
+Modality = Literal["MR", "CT", "PT"]
+
+ALL_IN_ONE = "all-in-one"
+"""What recipes and weights for all tasks call themselves; not a task that a scan can have."""
+
+_RESEARCH = "Research only, not a medical device: not for diagnosis or treatment. "
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Task:
         title: what the task does, in a few words.
         modality: DICOM's code: "MR", "CT" or "PT".
         unit: unit of the image values.
-        scaling: "robust" where values have no fixed unit (a scaling per volume), else "fixed".
+        scaling: onto the network's values, as our own weights are trained.
         value_range: (low, high) in the unit that the paper takes to [0, 1].
         metric_range: (low, high) in the unit that both images are truncated to before metrics.
         plane: "acquisition", the plane with the finest spacing, or an anatomical plane.
@@ -32,9 +37,9 @@ class Task:
 
     name: str
     title: str
-    modality: Literal["MR", "CT", "PT"]
+    modality: Modality
     unit: str
-    scaling: Literal["robust", "fixed"]
+    scaling: ScalingRule
     value_range: tuple[float, float]
     metric_range: tuple[float, float]
     plane: Literal["acquisition", "axial", "coronal", "sagittal"]
@@ -42,19 +47,10 @@ class Task:
     weights: str
     not_for: str
 
-    def scaling_for(self, data: NDArray[Any], rule: str | None = None) -> Scaling:
-        """Scaling of a volume in physical units, any shape.
-
-        Args:
-            data: the volume.
-            rule: "robust" or "fixed" (`value_range`); this task's own where not given.
-
-        Raises:
-            InputError: a robust scaling is asked of an image that is empty or not finite.
-        """
-        if (rule or self.scaling) == "robust":
-            return robust_scaling(data)
-        return fixed_scaling(*self.value_range)
+    @property
+    def paper_scaling(self) -> ScalingRule:
+        """The paper's scaling: `value_range` onto [0, 1]."""
+        return onto_unit_range(*self.value_range)
 
 
 TASKS: dict[str, Task] = {
@@ -65,16 +61,44 @@ TASKS: dict[str, Task] = {
             title="MRI super-resolution from the central quarter of k-space per axis",
             modality="MR",
             unit="a.u.",
-            scaling="robust",
+            scaling=ScalingRule("robust"),
             value_range=(0.0, 4095.0),
             metric_range=(0.0, 4095.0),
             plane="acquisition",
             factor=4.0,
             weights="light-mri-sr",
-            not_for=(
-                "Research only, not a medical device: not for diagnosis or treatment. Detail "
-                "beyond the measured centre of k-space is inferred, not measured."
-            ),
+            not_for=_RESEARCH
+            + "Detail beyond the measured centre of k-space is inferred, not measured.",
+        ),
+        Task(
+            name="ct-denoise",
+            title="CT denoising from a quarter of the dose",
+            modality="CT",
+            unit="HU",
+            # Water becomes 0 and the noise of a quarter dose is of the order of 1.
+            scaling=ScalingRule("fixed", offset=0.0, scale=40.0),
+            value_range=(-1024.0, 3072.0),
+            metric_range=(-160.0, 240.0),
+            plane="axial",
+            factor=4.0,
+            weights="light-ct-denoise",
+            not_for=_RESEARCH
+            + "Low-contrast detail below the noise of the input may be lost or made up.",
+        ),
+        Task(
+            name="pet-synth",
+            title="PET synthesis from a twelfth of the dose",
+            modality="PT",
+            unit="SUV",
+            scaling=ScalingRule("fixed", offset=0.0, scale=0.5),
+            value_range=(0.0, 20.0),
+            metric_range=(0.0, 20.0),
+            plane="coronal",
+            factor=12.0,
+            weights="light-pet-synth",
+            not_for=_RESEARCH
+            + "The shipped weights have seen simulated brain PET only; uptake is inferred from "
+            "few counts, and SUVmax means nothing.",
         ),
     )
 }
@@ -89,6 +113,32 @@ def get_task(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
+    if name == ALL_IN_ONE:
+        raise ConfigError(
+            f"{ALL_IN_ONE} is no task of a scan but weights for all; give the scan's task "
+            f"({', '.join(TASKS)}) and the weights light-{ALL_IN_ONE}"
+        )
     near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise ConfigError(f"task {name!r} is unknown; {hint}tasks are: {', '.join(TASKS)}")
+
+
+def get_tasks(name: str) -> tuple[Task, ...]:
+    """The tasks that weights of that name serve: one, or every one for "all-in-one".
+
+    Raises:
+        ConfigError: as `get_task`.
+    """
+    return tuple(TASKS.values()) if name == ALL_IN_ONE else (get_task(name),)
+
+
+def task_of(modality: str) -> Task:
+    """The task for a modality: "MR", "CT" or "PT".
+
+    Raises:
+        ConfigError: no task restores that modality.
+    """
+    for task in TASKS.values():
+        if task.modality == modality:
+            return task
+    raise ConfigError(f"modality {modality!r}: no task restores it; tasks are: {', '.join(TASKS)}")

@@ -18,10 +18,10 @@ from torch import Tensor
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model.checkpoint import load_weights, read_info, save_weights
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.scaling import ScalingRule
 
 RECORDS: dict[str, Any] = {
-    "task": "mri-sr",
-    "scaling": {"kind": "percentile", "upper": 99.9},
+    "scaling": {"mri-sr": ScalingRule("robust"), "ct-denoise": ScalingRule("fixed", -5.0, 40.0)},
     "training": {"iterations": 100, "data": ["IXI"]},
 }
 
@@ -56,7 +56,7 @@ def test_round_trip(golden: GoldenNetwork, tmp_path: Path, merged: bool) -> None
     loaded, info = load_weights(path)
     assert info == written == read_info(path)
     assert info.parameters == sum(parameter.numel() for parameter in network.parameters())
-    assert (info.config, info.merged, info.task) == (golden.config, merged, "mri-sr")
+    assert (info.config, info.merged) == (golden.config, merged)
     assert (info.scaling, info.training) == (RECORDS["scaling"], RECORDS["training"])
     assert not loaded.training
     assert loaded.is_merged is merged
@@ -94,7 +94,7 @@ def test_loaded_branches_can_be_trained_further(saved: Path) -> None:
     ("changes", "fault"),
     [
         ({"training": {"loss": float("nan")}}, "no JSON"),
-        ({"scaling": {"range": torch.zeros(2)}}, "no JSON"),
+        ({"training": {"range": torch.zeros(2)}}, "no JSON"),
         ({"dtype": torch.bfloat16}, "stored as torch.bfloat16"),
     ],
     ids=["nan", "tensor", "dtype"],
@@ -148,8 +148,10 @@ def test_any_change_of_the_tensors_breaks_the_hash(
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [
-        ("format", 2, "weight format 2; this release reads 1"),
-        ("task", None, "task is no str"),
+        ("format", 1, "weight format 1; this release reads 2"),
+        ("scaling", {}, "scaling names no task"),
+        ("scaling", {"mri-sr": {"kind": "odd"}}, "scaling rule 'odd' is unknown"),
+        ("scaling", {"mri-sr": {"sort": 1}}, "scaling rule"),
         ("merged", 1, "merged is no bool"),
         ("config", [], "record is damaged"),
         ("config", {"dims": 8}, "unknown key 'dims'; did you mean 'dim'"),

@@ -23,8 +23,10 @@ from restore_rwkv.model.published import (
     read_published,
 )
 from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV
+from restore_rwkv.scaling import ScalingRule
 
 Weights = dict[str, Tensor]
+SCALING = {"mri-sr": ScalingRule("fixed", 0.0, 4095.0)}
 
 
 def float32(golden: GoldenNetwork) -> Weights:
@@ -90,10 +92,10 @@ def test_every_variant_loads_from_a_file(
 def test_conversion_writes_a_weight_file(golden: GoldenNetwork, tmp_path: Path) -> None:
     source, path = tmp_path / "published.pth", tmp_path / "converted.safetensors"
     torch.save({"params": prefixed(with_merged_copies(float32(golden)))}, source)
-    written = convert_published(source, path, task="mri-sr", scaling={"kind": "fixed"})
+    written = convert_published(source, path, scaling=SCALING)
     network, info = load_weights(path)
     assert info == written
-    assert (info.task, info.scaling, info.merged) == ("mri-sr", {"kind": "fixed"}, False)
+    assert (info.scaling, info.merged) == (SCALING, False)
     assert info.training["converted_from"] == "published.pth"
     with torch.no_grad():
         assert (network(golden.image.float()) - golden.output).abs().max() < 1e-5
@@ -103,7 +105,7 @@ def test_conversion_of_other_weights_names_the_file(tmp_path: Path) -> None:
     source = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(3)}, source)
     with pytest.raises(WeightsError, match=r"other\.pth: .*not of a Restore-RWKV network"):
-        convert_published(source, tmp_path / "x.safetensors", task="mri-sr", scaling={})
+        convert_published(source, tmp_path / "x.safetensors", scaling=SCALING)
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -251,5 +253,5 @@ def test_a_checkpoint_is_not_written_over(golden: GoldenNetwork, tmp_path: Path)
     torch.save(golden.weights, source)
     before = source.read_bytes()
     with pytest.raises(WeightsError, match="are the same file"):
-        convert_published(source, source, task="mri-sr", scaling={})
+        convert_published(source, source, scaling=SCALING)
     assert source.read_bytes() == before

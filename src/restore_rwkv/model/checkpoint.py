@@ -23,11 +23,12 @@ from torch import Tensor
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.scaling import ScalingRule
 
-FORMAT = 1
+FORMAT = 2
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
 _KEY = "restore_rwkv"  # one metadata entry, since safetensors does not keep the order of several
-_RECORDED = ("config", "merged", "task", "scaling", "training", "sha256")
+_RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
 
 
@@ -38,8 +39,7 @@ class WeightsInfo:
     Attributes:
         config: the network's configuration.
         merged: whether the weights are of the inference form.
-        task: name of the task that they were trained for.
-        scaling: how physical values become network values, as plain JSON values.
+        scaling: how physical values become network values, by task that they were trained for.
         training: provenance: data, iterations, seed, figures ..., as plain JSON values.
         sha256: digest of the tensors (names, data types, shapes, bytes; sorted by name), hex.
         parameters: number of weights, counted from the tensors.
@@ -47,8 +47,7 @@ class WeightsInfo:
 
     config: RestoreRWKVConfig
     merged: bool
-    task: str
-    scaling: dict[str, Any]
+    scaling: dict[str, ScalingRule]
     training: dict[str, Any]
     sha256: str
     parameters: int
@@ -58,8 +57,7 @@ def save_weights(
     path: str | Path,
     network: RestoreRWKV,
     *,
-    task: str,
-    scaling: Mapping[str, Any],
+    scaling: Mapping[str, ScalingRule],
     training: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> WeightsInfo:
@@ -68,8 +66,7 @@ def save_weights(
     Args:
         path: file to write; an existing one is replaced.
         network: in either form, on any device; left as it is.
-        task: name of the task that the network was trained for.
-        scaling: how physical values become network values, as plain JSON values.
+        scaling: how physical values become network values, by task it was trained for.
         training: provenance of the weights, as plain JSON values.
         dtype: torch.float32, or torch.float16 for half the size.
 
@@ -90,7 +87,6 @@ def save_weights(
     info = WeightsInfo(
         config=network.config,
         merged=network.is_merged,
-        task=task,
         scaling=dict(scaling),
         training=dict(training),
         sha256=_digest(tensors),
@@ -98,11 +94,12 @@ def save_weights(
     )
     record = {name: getattr(info, name) for name in _RECORDED}
     record |= {"config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
+    record["scaling"] = {task: rule.to_dict() for task, rule in scaling.items()}
     try:
         metadata = {_KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
         raise WeightsError(
-            f"{path}: scaling or training is no JSON ({error}); use plain, finite values"
+            f"{path}: training is no JSON ({error}); use plain, finite values"
         ) from error
     try:
         with atomic_file(path) as temporary:
@@ -235,6 +232,9 @@ def _info(path: str | Path, stream: Any) -> WeightsInfo:
         if version == FORMAT:
             values = {name: record[name] for name in _RECORDED}
             values["config"] = RestoreRWKVConfig.from_dict(values["config"])
+            values["scaling"] = {
+                str(task): ScalingRule.from_dict(rule) for task, rule in record["scaling"].items()
+            }
             return _typed(WeightsInfo(**values, parameters=sum(map(math.prod, shapes))))
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(
@@ -244,8 +244,10 @@ def _info(path: str | Path, stream: Any) -> WeightsInfo:
 
 
 def _typed(info: WeightsInfo) -> WeightsInfo:
-    kinds = {"merged": bool, "task": str, "scaling": dict, "training": dict, "sha256": str}
+    kinds = {"merged": bool, "training": dict, "sha256": str}
     for name, kind in kinds.items():
         if not isinstance(getattr(info, name), kind):
             raise TypeError(f"{name} is no {kind.__name__}")
+    if not info.scaling:
+        raise TypeError("scaling names no task")
     return info

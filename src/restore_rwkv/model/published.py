@@ -24,6 +24,7 @@ from restore_rwkv.model.checkpoint import (
     save_weights,
 )
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.scaling import ScalingRule
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 _PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")
@@ -115,15 +116,15 @@ def network_from_published(state_dict: Mapping[str, Any]) -> RestoreRWKV:
 
 
 def convert_published(
-    checkpoint: str | Path, path: str | Path, *, task: str, scaling: Mapping[str, Any]
+    checkpoint: str | Path, path: str | Path, *, scaling: Mapping[str, ScalingRule]
 ) -> WeightsInfo:
     """Write a published `.pth` checkpoint as a weight file of ours, in the form it has.
 
     Args:
         checkpoint: a file written by `torch.save`; nothing in it is executed.
         path: safetensors file to write; an existing one is replaced.
-        task: name of the task that it was trained for; published checkpoints do not say.
-        scaling: how physical values become network values, as `save_weights` takes it.
+        scaling: how physical values become network values, by task that it was trained for, as
+            `save_weights` takes it; published checkpoints do not say.
 
     Returns:
         What was written beside the tensors.
@@ -141,7 +142,7 @@ def convert_published(
         raise WeightsError(f"{checkpoint}: {error}") from error
     digest = hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()
     training = {"converted_from": Path(checkpoint).name, "sha256": digest}
-    return save_weights(path, network, task=task, scaling=scaling, training=training)
+    return save_weights(path, network, scaling=scaling, training=training)
 
 
 def _assemble(config: RestoreRWKVConfig, weights: Mapping[str, Tensor]) -> RestoreRWKV:
