@@ -14,6 +14,7 @@ import torch
 from restore_rwkv.cli import main, parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import RestoreRWKV, load_weights
+from restore_rwkv.tasks import TASKS
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -25,16 +26,50 @@ def test_restore_writes_the_scan_and_says_so(
     scan: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.nii.gz"
-    result = run("restore", scan, "-o", output, "--weights", tiny_weights)
+    result = run("restore", scan, "-o", output, "-t", "mri-sr", "--weights", tiny_weights)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""  # no progress where there is no terminal
     assert str(output) in result.stdout
     assert nib.load(output).shape == nib.load(scan).shape
 
 
+@pytest.mark.parametrize("quiet", [False, True])
+def test_restore_says_which_task_it_picked(
+    scan: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    quiet: bool,
+) -> None:
+    (tmp_path / "scan.json").write_text('{"Modality": "MR"}')
+    output = tmp_path / "out.nii.gz"
+    words = [str(scan), "-o", str(output), "--weights", str(tiny_weights), "--scale", "4"]
+    monkeypatch.setattr(sys, "argv", ["restore-rwkv", "restore", *words, *["-q"] * quiet])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    told = capsys.readouterr().out
+    assert not stop.value.code
+    assert nib.load(output).shape == (160, 132, 5)
+    if quiet:
+        assert told == ""
+    else:
+        assert told.startswith("scan.nii.gz: MR, restored with mri-sr\n")
+        assert "out.restoration.json" in told
+
+
 @pytest.mark.parametrize(
     ("words", "match"),
     [
+        (
+            ("restore", "{scan}", "-o", "out.nii.gz", "--task", "auto"),
+            "scan.nii.gz: nothing tells whether it is MR, CT or PT; "
+            "give --task mri-sr|ct-denoise|pet-synth",
+        ),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "9"), "scale 9 is out of range"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "four"), "--scale"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "unit 'kg' is unknown"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "SUV"), "is not that of mri-sr"),
         (("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
         (("restore", ".", "-o", "out.nii.gz"), "DICOM"),
         (("restore", "{scan}", "-o", "{scan}"), "same file"),
@@ -67,7 +102,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(
     monkeypatch.setenv("COLUMNS", "200")
     filled = [word.format(scan=scan) for word in words]
     if words[0] == "restore" and "--task" not in words:
-        filled += ["--weights", str(tiny_weights)]
+        filled += ["--task", "mri-sr", "--weights", str(tiny_weights)]
     monkeypatch.setattr(sys, "argv", ["restore-rwkv", *filled])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -82,7 +117,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(
 def test_info_lists_tasks_weights_backends_and_devices() -> None:
     result = run("info")
     assert result.returncode == 0, result.stderr
-    for word in ("mri-sr", "light-mri-sr", "reference", "device cpu", "device cuda"):
+    for word in ("mri-sr", "ct-denoise", "light-mri-sr", "reference", "device cpu", "device cuda"):
         assert word in result.stdout
 
 
@@ -92,7 +127,7 @@ def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path
     result = run("convert", tmp_path / "net.pth", "-o", output, "--task", "mri-sr")
     assert result.returncode == 0, result.stderr
     network, info = load_weights(output)
-    assert info.scaling == {"kind": "fixed", "low": 0.0, "high": 4095.0}
+    assert info.scaling == {"mri-sr": TASKS["mri-sr"].paper_scaling}
     for key, value in tiny_network.state_dict().items():
         assert torch.equal(network.state_dict()[key], value)
 
@@ -105,7 +140,7 @@ def test_a_killed_restoration_leaves_no_half_file(
     code = (
         "import os, signal, sys, restore_rwkv\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "restore_rwkv.restore(sys.argv[1], sys.argv[2], weights=sys.argv[3])\n"
+        "restore_rwkv.restore(sys.argv[1], sys.argv[2], task='mri-sr', weights=sys.argv[3])\n"
     )
     output = tmp_path / "out.nii.gz"
     killed = subprocess.run([sys.executable, "-c", code, scan, output, tiny_weights], timeout=120)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +12,15 @@ import restore_rwkv
 from restore_rwkv import Restorer, Settings, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.restoration import Plane, record_of
+from restore_rwkv.preparation import Plane
+from restore_rwkv.restoration import record_of
+from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import TASKS
+
+ROBUST = ScalingRule("robust")
+HU = TASKS["ct-denoise"].scaling
+PAPER = TASKS["mri-sr"].paper_scaling
+restore = partial(restore_rwkv.restore, task="mri-sr")
 
 
 def test_a_restored_nifti_keeps_grid_header_and_source(
@@ -19,7 +28,7 @@ def test_a_restored_nifti_keeps_grid_header_and_source(
 ) -> None:
     before = scan.read_bytes()
     output = tmp_path / "restored.nii.gz"
-    restore_rwkv.restore(scan, output, weights=tiny_weights)
+    restore(scan, output, weights=tiny_weights)
     source, result = nib.load(scan), nib.load(output)
     assert scan.read_bytes() == before
     assert result.shape == source.shape
@@ -33,7 +42,7 @@ def test_a_restored_nifti_keeps_grid_header_and_source(
 def test_the_record_says_what_made_the_image(
     scan: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
+    restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
     record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert "Not a medical device" in record["notice"]
     assert record["source"] == "scan.nii.gz"
@@ -61,7 +70,7 @@ def test_slices_are_restored_in_the_plane_asked_for(
     tiny_network: RestoreRWKV, tmp_path: Path, plane: str
 ) -> None:
     weights = tmp_path / "w.safetensors"
-    save_weights(weights, tiny_network, task="mri-sr", scaling={"kind": "fixed"}, training={})
+    save_weights(weights, tiny_network, scaling={"mri-sr": PAPER}, training={})
     data = np.random.default_rng(0).uniform(0, 4095, (16, 17, 18))
     axis = {"axial": 1, "coronal": 2, "sagittal": 0}[plane]
     affine = np.eye(4)[[0, 2, 1, 3]]  # the second axis runs to the head, the third to the front
@@ -88,9 +97,9 @@ def test_existing_outputs_are_kept_unless_asked(
         taken = tmp_path / name
         taken.write_text("mine")
         with pytest.raises(InputError, match=f"{name}: exists already"):
-            restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
+            restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
         assert taken.read_text() == "mine"
-        restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights, overwrite=True)
+        restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights, overwrite=True)
         for path in (tmp_path / "out.nii.gz", tmp_path / "out.restoration.json"):
             path.unlink()
 
@@ -99,7 +108,7 @@ def test_wrong_uses_are_refused_before_anything_is_written(
     scan: Path, tiny_network: RestoreRWKV, tiny_weights: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.safetensors"
-    save_weights(other, tiny_network, task="ct-denoise", scaling={"kind": "fixed"}, training={})
+    save_weights(other, tiny_network, scaling={"ct-denoise": HU}, training={})
     small = Volume(np.ones((40, 33, 5)), np.diag([1.0, 1, 2, 1]))
     restorer = Restorer(weights=tiny_weights)
     for error, match, call in (
@@ -118,7 +127,7 @@ def test_wrong_uses_are_refused_before_anything_is_written(
     ):
 
         def run(source: str | Path = scan, output: str = "out.nii.gz", **words: object) -> None:
-            restore_rwkv.restore(source, tmp_path / output, **{"weights": tiny_weights, **words})  # type: ignore[arg-type]
+            restore(source, tmp_path / output, **{"weights": tiny_weights, **words})
 
         with pytest.raises(error, match=match):
             call()
@@ -144,15 +153,13 @@ def test_a_network_that_adds_nothing_gives_the_image_back(
     for parameter in tiny_network.parameters():
         parameter.data.zero_()
     weights = tmp_path / "zero.safetensors"
-    save_weights(weights, tiny_network, task="mri-sr", scaling={"kind": "robust"}, training={})
+    save_weights(weights, tiny_network, scaling={"mri-sr": ROBUST}, training={})
     data = np.random.default_rng(0).integers(-500, 3000, (209, 21, 203)).astype(np.int16)
     affine = np.array([[0, 0, 2.5, -10], [-0.7, 0.1, 0, 3], [0.1, 0.7, 0, 78], [0, 0, 0, 1.0]])
     nib.save(nib.Nifti1Image(data, affine), tmp_path / "in.nii")
     settings = Settings(plane=plane, memory=memory)
     output = tmp_path / "out.nii"
-    restore_rwkv.restore(
-        tmp_path / "in.nii", output, weights=weights, settings=settings, dtype="source"
-    )
+    restore(tmp_path / "in.nii", output, weights=weights, settings=settings, dtype="source")
     assert np.array_equal(np.asarray(nib.load(output).dataobj), data)
 
 

@@ -1,43 +1,60 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
-from restore_rwkv.errors import ConfigError, TrainingError
+from restore_rwkv.data import SetWriter
+from restore_rwkv.errors import ConfigError, InputError, TrainingError
 from restore_rwkv.model import load_weights
 from restore_rwkv.recipe import Recipe, TrainingRecipe
-from restore_rwkv.training import Trainer, learning_rate, train
+from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.training import Machine, Trainer, learning_rate, train
+
+NETWORK = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "hidden_rate": 2}
+
+
+def ball(slices: int, seed: int = 0) -> np.ndarray:
+    """Slices (N, 40, 40) of a textured ball in air."""
+    x = np.linspace(-1, 1, 40)
+    inside = x[:, None] ** 2 + x**2 < 0.7
+    texture = np.random.default_rng(seed).uniform(300, 900, (slices, 40, 40))
+    return np.rint(inside * texture).astype(np.float32)
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
+    """A prepared set for each task, in one folder."""
     folder = tmp_path / "data"
-    folder.mkdir()
-    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, 40),) * 3, indexing="ij"))
-    volume = 500 * ((grid**2).sum(0) < 0.8) * (1.2 + np.sin(9 * grid).prod(0))
-    nib.save(nib.Nifti1Image(volume.astype(np.int16), np.eye(4)), folder / "head.nii.gz")
+    for task in ("mri-sr", "ct-denoise", "pet-synth"):
+        with SetWriter(folder / task, "balls", task) as writer:
+            for split, patient in (("train", "a"), ("validation", "b")):
+                high = ball(6, len(split)) / {"mri-sr": 1, "ct-denoise": 10, "pet-synth": 100}[task]
+                low = None if task == "mri-sr" else high + 3 * np.sin(high).astype(np.float32)
+                writer.add(patient, patient, split, high, low)  # type: ignore[arg-type]
     return folder
 
 
-def recipe(iterations: int = 6, **settings: object) -> Recipe:
-    network = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "hidden_rate": 2}
+def recipe(iterations: int = 6, task: str = "mri-sr", **settings: Any) -> Recipe:
     return Recipe.from_dict(
         {
-            "task": "mri-sr",
-            "network": network,
+            "task": task,
+            "network": NETWORK,
             "seed": 3,
-            "data": {
-                "subjects": ["head.nii.gz"],
-                "held_out": {"head": {"axis": 2, "start": 18, "stop": 22, "guard": 1}},
-                "crop": 32,
-                "validation_slices": 2,
-            },
+            "scaling": "own",
+            "data": {"crop": 32, "validation_slices": 2, "augment": True, "balance": "tasks"},
             "training": {
                 "iterations": iterations,
                 "batch_size": 2,
@@ -50,25 +67,32 @@ def recipe(iterations: int = 6, **settings: object) -> Recipe:
     )
 
 
+def trainer_of(plan: Recipe) -> Trainer:
+    return Trainer(plan, Machine().fabric(plan.training.precision))
+
+
 def log_without_times(path: Path) -> list[dict[str, str]]:
+    times = ("seconds", "waiting")
     with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in times} for row in csv.DictReader(file)]
 
 
 class _KilledError(Exception):
     pass
 
 
-def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path, precision: str) -> None:
     def kill(entry: dict[str, float]) -> None:
         if entry["iteration"] == 5:
             raise _KilledError
 
+    plan = recipe(clip=1.0, precision=precision)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    train(recipe(), data, whole)
+    train(plan, [data], whole)
     with pytest.raises(_KilledError):
-        train(recipe(), data, halves, report=kill)
-    train(recipe(), data, halves)
+        train(plan, [data], halves, report=kill)
+    train(plan, [data], halves)
     for name in ("last.safetensors", "best.safetensors"):
         assert (whole / name).read_bytes() == (halves / name).read_bytes(), name
     rows = [log_without_times(run / "log.csv") for run in (whole, halves)]
@@ -77,7 +101,7 @@ def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path) -> None:
 
 
 def test_steps_on_one_batch_lower_its_loss() -> None:
-    trainer = Trainer(recipe(60, learning_rate=1e-2))
+    trainer = trainer_of(recipe(60, learning_rate=1e-2))
     high = 10 * torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     losses = [trainer.step(0.7 * high + 1, high) for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
@@ -85,18 +109,113 @@ def test_steps_on_one_batch_lower_its_loss() -> None:
 
 def test_a_network_can_start_at_the_identity() -> None:
     image = torch.rand(1, 1, 32, 32)
-    assert torch.equal(Trainer(recipe(start_at_identity=True)).network(image), image)
-    assert not torch.equal(Trainer(recipe()).network(image), image)
+    assert torch.equal(trainer_of(recipe(start_at_identity=True)).network(image), image)
+    assert not torch.equal(trainer_of(recipe()).network(image), image)
 
 
-def test_training_leaves_usable_weights(data: Path, tmp_path: Path) -> None:
-    best = train(recipe(4, validate_every=4), data, tmp_path / "run")
+def test_clipping_bounds_the_first_step_of_the_average_gradient() -> None:
+    low, high = torch.ones(2, 1, 32, 32), torch.full((2, 1, 32, 32), 500.0)
+    trainer = trainer_of(recipe(clip=1e-3))
+    trainer.step(low, high)
+    norms = [parameter.grad.norm() for parameter in trainer.network.parameters()]
+    assert torch.stack(norms).norm() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_one_network_for_all_tasks(data: Path, tmp_path: Path) -> None:
+    """Each task keeps its scaling, and is validated in its own units."""
+    entries: list[dict[str, Any]] = []
+    best = train(recipe(2, "all-in-one"), [data], tmp_path / "run", report=entries.append)
     network, info = load_weights(best)
     assert network.is_merged
-    assert info.task == "mri-sr"
-    assert info.training["iteration"] == 4
+    assert info.scaling == {
+        "mri-sr": ScalingRule("robust"),
+        "ct-denoise": ScalingRule("fixed", 0.0, 40.0),
+        "pet-synth": ScalingRule("fixed", 0.0, 0.5),
+    }
+    assert info.training["iteration"] == 2
     assert info.training["recipe"]["seed"] == 3
-    assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
+    assert [entry["task"] for entry in info.training["data"]] == [
+        "ct-denoise",
+        "mri-sr",
+        "pet-synth",
+    ]
+    last = entries[-1]
+    psnr = [last[f"{task}.psnr"] for task in info.scaling]
+    assert last["psnr"] == pytest.approx(sum(psnr) / 3)
+    assert last["pet-synth.rmse"] < 5 < last["mri-sr.rmse"]  # SUV, and units of some hundred
+
+
+def test_a_run_leaves_logs_and_pictures(data: Path, tmp_path: Path) -> None:
+    train(recipe(4), [data], tmp_path / "run")
+    folder = tmp_path / "run"
+    with Image.open(folder / "curve.png") as curve, Image.open(folder / "validation.png") as grid:
+        assert curve.width > 500
+        assert grid.width > 500
+    rows = log_without_times(folder / "log.csv")
+    assert float(rows[-1]["mri-sr.gain"]) < 100
+    (events,) = (folder / "tensorboard").iterdir()
+    scalars = tags_of(events)
+    assert {"loss", "psnr", "mri-sr.ssim", "waiting"} <= scalars
+
+
+def tags_of(path: Path) -> set[str]:
+    """Names of the scalars in a file of TensorBoard's events."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    content, tags, place = path.read_bytes(), set(), 0
+    while place < len(content):  # records: length (8 bytes), checksum (4), data, checksum (4)
+        length = int.from_bytes(content[place : place + 8], "little")
+        event = Event.FromString(content[place + 12 : place + 12 + length])
+        tags |= {value.tag for value in event.summary.value}
+        place += 16 + length
+    return tags
+
+
+def test_data_is_not_waited_for(data: Path, tmp_path: Path) -> None:
+    entries: list[dict[str, Any]] = []
+    train(recipe(6), [data], tmp_path / "run", report=entries.append)
+    assert all(0 < entry["waiting"] < 1 for entry in entries)
+
+
+def test_workers_give_the_same_batches(data: Path, tmp_path: Path) -> None:
+    train(recipe(2), [data], tmp_path / "alone")
+    train(recipe(2), [data], tmp_path / "worker", machine=Machine(workers=1))
+    first, second = (
+        (tmp_path / run / "last.safetensors").read_bytes() for run in ("alone", "worker")
+    )
+    assert first == second
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batch(data: Path, tmp_path: Path) -> None:
+    """Over gloo on the CPU, as torchrun starts them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import json, sys\n"
+        "from restore_rwkv.recipe import Recipe\n"
+        "from restore_rwkv.training import train\n"
+        "plan = Recipe.from_dict(json.loads(open(sys.argv[1]).read()))\n"
+        "train(plan, [sys.argv[2]], sys.argv[3])\n"
+    )
+    plan = recipe(4, "all-in-one", batch_size=4, clip=1.0)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
+    train(plan, [data], tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = [script, tmp_path / "plan.json", data, tmp_path / "two"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [*command, *map(str, words)], capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    first, second = (load_file(tmp_path / run / "last.safetensors") for run in ("one", "two"))
+    for name, tensor in first.items():
+        if name.startswith("network"):
+            # The sum of two means differs in its last bits, and Adam divides by small numbers.
+            torch.testing.assert_close(second[name], tensor, rtol=0, atol=2e-4)
+    rows = [log_without_times(tmp_path / run / "log.csv") for run in ("one", "two")]
+    for a, b in zip(*rows, strict=True):
+        for column in a:
+            assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-3), column
 
 
 def test_the_rate_warms_up_then_anneals_to_the_final_rate() -> None:
@@ -108,32 +227,49 @@ def test_the_rate_warms_up_then_anneals_to_the_final_rate() -> None:
     assert all(a > b for a, b in pairwise(rates[9:]))
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(data: Path, tmp_path: Path) -> None:
-    train(recipe(2), data, tmp_path / "run")
-    other = Recipe.from_dict({**recipe(4).to_dict(), "seed": 4})
+def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    train(recipe(2), [data], tmp_path / "run")
+    other = dataclasses.replace(recipe(4), seed=4)
     with pytest.raises(ConfigError, match="trained with another seed"):
-        train(other, data, tmp_path / "run")
+        train(other, [data], tmp_path / "run")
+    with SetWriter(tmp_path / "more" / "mri-sr", "other", "mri-sr") as writer:
+        writer.add("a", "a", "train", ball(3, 1))
+        writer.add("b", "b", "validation", ball(3, 2))
+    with pytest.raises(ConfigError, match="trained with another set of data"):
+        train(recipe(4), [tmp_path / "more"], tmp_path / "run")
 
 
 def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match=r"last\.safetensors: no checkpoint"):
-        train(recipe(2), data, tmp_path / "run")
+        train(recipe(2), [data], tmp_path / "run")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_changes_nothing() -> None:
-    trainer = Trainer(recipe())
+def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing() -> None:
+    trainer = trainer_of(recipe())
     before = [parameter.clone() for parameter in trainer.network.parameters()]
     batch = torch.rand(1, 1, 32, 32)
-    with pytest.raises(TrainingError, match="iteration 0: the loss is nan"):
-        trainer.step(batch * torch.nan, batch)
+    with pytest.raises(TrainingError, match="iteration 0: the loss is nan, on the batch a slice 3"):
+        trainer.step(batch * torch.nan, batch, lambda: "a slice 3")
     for old, new in zip(before, trainer.network.parameters(), strict=True):
         assert torch.equal(old, new)
 
 
+def test_a_run_that_diverges_names_stack_slice_and_crop(data: Path, tmp_path: Path) -> None:
+    def ruin(entry: dict[str, float]) -> None:
+        if entry["iteration"] == 1:
+            np.save(path, np.full((6, 40, 40), np.inf, np.float32))
+
+    path = data / "ct-denoise" / "train" / "a.high.npy"
+    with pytest.raises(TrainingError, match=r"ct-denoise a slice \d at row \d+, column \d+"):
+        train(recipe(9, "ct-denoise", validate_every=9), [data], tmp_path / "run", report=ruin)
+
+
 def test_the_average_follows_the_weights_faster_at_first() -> None:
-    trainer = Trainer(recipe(ema=0.15))
+    trainer = trainer_of(recipe(ema=0.15))
     low = torch.rand(1, 1, 32, 32)
     average = trainer.network.output.weight.detach().clone()
     for decay in (1 / 10, 0.15, 0.15):
@@ -142,10 +278,22 @@ def test_the_average_follows_the_weights_faster_at_first() -> None:
         torch.testing.assert_close(trainer.average.output.weight, average)
 
 
-def test_a_run_that_nothing_validates_stops(data: Path, tmp_path: Path) -> None:
-    image = nib.load(data / "head.nii.gz")
-    volume = np.asarray(image.dataobj).copy()
-    volume[:, :, 17:23] = 0
-    nib.save(nib.Nifti1Image(volume, image.affine), data / "head.nii.gz")
-    with pytest.raises(TrainingError, match="hold out slices with signal"):
-        train(recipe(), data, tmp_path / "run")
+def test_a_run_that_nothing_validates_stops(tmp_path: Path) -> None:
+    with SetWriter(tmp_path / "data", "constant", "ct-denoise") as writer:
+        writer.add("a", "a", "train", ball(3), ball(3))
+        flat = np.full((3, 40, 40), 7.0)
+        writer.add("b", "b", "validation", flat, flat)
+    with pytest.raises(TrainingError, match="no slice has a score"):
+        train(recipe(task="ct-denoise"), [tmp_path / "data"], tmp_path / "run")
+
+
+def test_what_is_missing_is_said_before_a_folder_is_made(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no set for pet-synth; there are: .*mri-sr"):
+        train(recipe(task="pet-synth"), [data / "mri-sr"], tmp_path / "run")
+    with SetWriter(tmp_path / "only", "balls", "mri-sr") as writer:
+        writer.add("a", "a", "train", ball(3))
+    with pytest.raises(ConfigError, match="no validation slices"):
+        train(recipe(), [tmp_path / "only"], tmp_path / "run")
+    with pytest.raises(ConfigError, match="device 'tpux'"):
+        train(recipe(), [data], tmp_path / "run", machine=Machine("tpux"))
+    assert not (tmp_path / "run").exists()

@@ -47,14 +47,25 @@ def restore(
         Path,
         typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
     ],
-    task: Annotated[str, typer.Option("--task", "-t", help="See `restore-rwkv info`.")] = "mri-sr",
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
+    ] = "auto",
     weights: Weights = None,
     device: Device = "auto",
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F", help="MRI on its coarse native grid: to a grid finer by this factor."
+        ),
+    ] = None,
     plane: Annotated[
         str, typer.Option(help="Slices to restore: auto, axial, coronal or sagittal.")
     ] = "auto",
     scaling: Annotated[
         str, typer.Option(help="auto, robust, or fixed (for data prepared as the paper's).")
+    ] = "auto",
+    unit: Annotated[
+        str, typer.Option(help="auto, or SUV for PET whose file does not say that it is.")
     ] = "auto",
     memory: Annotated[str, typer.Option(help="For the network's activations.")] = "2GiB",
     dtype: Annotated[
@@ -67,13 +78,14 @@ def restore(
     overwrite: Overwrite = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Restore a scan; grid, affine, units and header stay as they are."""
+    """Restore a scan; grid (without --scale), affine, units and header stay as they are."""
     import restore_rwkv
     from restore_rwkv.restoration import Settings, record_of
+    from restore_rwkv.tasks import task_of
 
-    settings = Settings(plane, scaling, parse_memory(memory))  # type: ignore[arg-type]
+    settings = Settings(plane, scaling, parse_memory(memory), scale, unit)  # type: ignore[arg-type]
     with _progress("restoring", "slices", quiet) as progress:
-        restore_rwkv.restore(
+        restored = restore_rwkv.restore(
             source,
             output,
             task=task,
@@ -86,6 +98,9 @@ def restore(
             progress=progress,
         )
     if not quiet:
+        if task == "auto" and restored.modality is not None:
+            used = task_of(restored.modality).name
+            typer.echo(f"{restored.name}: {restored.modality}, restored with {used}")
         typer.echo(f"{output}: restored; how it was made: {record_of(output)}")
 
 
@@ -103,10 +118,11 @@ def info() -> None:
     tasks = _table("task", "what it does", "modality", "weights")
     for task in TASKS.values():
         tasks.add_row(task.name, task.title, task.modality, task.weights)
-    weights = _table("weights", "task", "parameters", "SHA-256")
+    weights = _table("weights", "tasks", "parameters", "SHA-256")
     for name, path in shipped_weights().items():
         record = read_info(path)
-        weights.add_row(name, record.task, f"{record.parameters:,}", record.sha256[:16])
+        served = ", ".join(record.scaling)
+        weights.add_row(name, served, f"{record.parameters:,}", record.sha256[:16])
     machine = _table("backend or device", "here")
     for name, here in available_backends().items():
         machine.add_row(f"backend {name}", "yes" if here else "no")
@@ -180,18 +196,19 @@ def convert(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="OUT", help="Weight file: *.safetensors.")
     ],
-    task: Annotated[str, typer.Option("--task", "-t", help="What it was trained for.")] = "mri-sr",
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="What it was trained for; also all-in-one.")
+    ] = "mri-sr",
     overwrite: Overwrite = False,
 ) -> None:
     """Convert a published checkpoint (.pth) to a weight file; executes nothing in it."""
     from restore_rwkv.model import convert_published
-    from restore_rwkv.tasks import get_task
+    from restore_rwkv.tasks import get_tasks
 
     if output.exists() and not overwrite:
         raise ConfigError(f"{output}: exists already; name another file, or use --overwrite")
-    low, high = get_task(task).value_range
-    scaling = {"kind": "fixed", "low": low, "high": high}
-    record = convert_published(checkpoint, output, task=task, scaling=scaling)
+    scaling = {trained.name: trained.paper_scaling for trained in get_tasks(task)}
+    record = convert_published(checkpoint, output, scaling=scaling)
     typer.echo(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
 
 

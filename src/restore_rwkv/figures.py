@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from restore_rwkv.io import atomic_file
 
 
-def training_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def training_curve(
+    rows: Sequence[Mapping[str, Any]], inputs: Mapping[str, float | None], path: Path
+) -> None:
     """Draw loss and validation PSNR over iterations as a PNG.
 
     Args:
-        rows: records with "iteration", "loss" and "psnr" (dB), in order.
+        rows: records with "iteration", "loss", and "TASK.psnr" (dB) for each task, in order.
+        inputs: PSNR of the low-quality validation slices by task, drawn as dashed lines.
         path: PNG to write, replaced if there.
     """
     from matplotlib.figure import Figure
@@ -26,12 +29,57 @@ def training_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot(iterations, [float(row["loss"]) for row in rows], ".-")
     left.set(xlabel="iteration", ylabel="L1 loss (network values)", yscale="log")
-    right.plot(iterations, [float(row["psnr"]) for row in rows], ".-")
+    for task, psnr in inputs.items():
+        (line,) = right.plot(iterations, [float(row[f"{task}.psnr"]) for row in rows], ".-")
+        line.set_label(task)
+        if psnr is not None:
+            right.axhline(psnr, color=line.get_color(), linestyle="--", label="its input")
     right.set(xlabel="iteration", ylabel="validation PSNR (dB, paper protocol)")
+    right.legend(fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def picture_grid(
+    rows: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]],
+    limits: Sequence[tuple[float, float]],
+    path: Path,
+) -> None:
+    """Draw slices in rows, each as low quality, restored, full quality and error, as a PNG.
+
+    Args:
+        rows: title, and the images low, restored and high (H, W) in one unit, as image matrices.
+        limits: black and white of each row, in the same unit.
+        path: PNG to write, replaced if there.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 2.7 * len(rows) + 0.2), layout="constrained")
+    grid = figure.subplots(len(rows), 4, squeeze=False)
+    columns = ("low quality", "restored", "full quality", "restored - full quality")
+    for place, ((title, low, restored, high), (black, white)) in enumerate(
+        zip(rows, limits, strict=True)
+    ):
+        span = (white - black) / 4
+        for axes, image, name in zip(
+            grid[place], (low, restored, high, restored - high), columns, strict=True
+        ):
+            error = name == columns[-1]
+            axes.imshow(
+                image,
+                cmap="RdBu_r" if error else "gray",
+                vmin=-span if error else black,
+                vmax=span if error else white,
+            )
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if place == 0:
+                axes.set_title(name, fontsize=10)
+        grid[place][0].set_ylabel(title, fontsize=7)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=80)
 
 
 def comparison(images: Mapping[str, NDArray[Any]], reference: NDArray[Any], path: Path) -> None:

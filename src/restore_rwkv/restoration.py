@@ -8,65 +8,34 @@ import json
 import logging
 import platform
 import time
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from restore_rwkv import inference
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.inference import Progress
 from restore_rwkv.io import (
     Volume,
-    acquisition_axis,
     atomic_file,
     check_output,
     check_output_path,
-    plane_axis,
     read_volume,
     write_volume,
 )
 from restore_rwkv.io.files import OutputType
 from restore_rwkv.model import NOTICE, load_weights
+from restore_rwkv.preparation import AUTO, Prepared, pick_task, prepare
+from restore_rwkv.preparation import Settings as Settings
+from restore_rwkv.preparation import slice_axis as slice_axis
 from restore_rwkv.shipped import find_weights
-from restore_rwkv.tasks import get_task
+from restore_rwkv.tasks import Task, get_task
 
 _logger = logging.getLogger(__name__)
-
-Plane = Literal["auto", "axial", "coronal", "sagittal"]
-ScalingRule = Literal["auto", "robust", "fixed"]
-
-_MIN_SIDE = 8
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a volume is run through the network.
-
-    Attributes:
-        plane: slices to restore: "auto" is the plane of finest spacing, or across the last axis
-            where an image has no geometry.
-        scaling: "robust" (one factor per volume), "fixed" (the paper's range for the task, for
-            data prepared as the paper's), or "auto", as the weights were trained.
-        memory: bytes allowed for the network's activations.
-    """
-
-    plane: Plane = "auto"
-    scaling: ScalingRule = "auto"
-    memory: int = 2 << 30
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("plane", ("auto", "axial", "coronal", "sagittal")),
-            ("scaling", ("auto", "robust", "fixed")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)!r} is unknown; use {', '.join(choices)}"
-                )
 
 
 class Restorer:
@@ -92,10 +61,11 @@ class Restorer:
         self.task = get_task(task)
         self.path = find_weights(self.task.weights if weights is None else weights)
         network, self.info = load_weights(self.path)
-        if self.info.task != self.task.name:
+        if self.task.name not in self.info.scaling:
+            known = " or ".join(self.info.scaling)
             raise WeightsError(
-                f"{self.path.name}: trained for {self.info.task}, not {task}; "
-                f"give other weights or the task {self.info.task}"
+                f"{self.path.name}: trained for {known}, not {task}; "
+                f"give other weights or the task {known}"
             )
         self.device = find_device(device)
         self.network = (network if network.is_merged else network.merged()).to(self.device)
@@ -110,17 +80,19 @@ class Restorer:
 
         Args:
             volume: the low-quality scan, in physical units.
-            settings: plane, scaling and memory.
+            settings: plane, scaling, memory, and a finer grid.
             progress: called with the number of slices done and the number of all.
 
         Returns:
-            The restored volume: same grid, unit and source. An image without negative values has
-            none afterwards.
+            The restored volume: same unit and source, and same grid unless `settings.scale` asks
+            for a finer one. An image without negative values has none afterwards; CT has no values
+            below -1024 HU where it had none.
 
         Raises:
-            InputError: the volume is of another modality, too small in the plane, or so large in
-                value that it overflows.
-            ConfigError: the plane needs a geometry, or the memory holds no tile.
+            InputError: the volume is of another modality or unit, too small in the plane, or so
+                large in value that it overflows.
+            ConfigError: the plane needs a geometry, a setting is not for the task, or the memory
+                holds no tile.
         """
         return self.restore(volume, settings, progress)[0]
 
@@ -131,50 +103,38 @@ class Restorer:
         progress: Progress | None = None,
     ) -> tuple[Volume, dict[str, Any]]:
         """As calling the restorer, with a record of what was done: plain values for JSON."""
-        settings = settings or Settings()
         start = time.perf_counter()
-        self._check(volume)
-        axis = slice_axis(volume, settings.plane)
-        slices = np.moveaxis(volume.data, axis, 0)
-        _, height, width = slices.shape
-        if min(height, width) < _MIN_SIDE:
-            raise InputError(
-                f"{_name(volume)}: slices are {height} x {width} pixels in this plane; "
-                f"choose a plane with at least {_MIN_SIDE} x {_MIN_SIDE}"
-            )
-        rule = self.info.scaling.get("kind") if settings.scaling == "auto" else settings.scaling
-        scaling = self.task.scaling_for(volume.data, rule)
-        plan = inference.plan(self.network, (height, width), settings.memory)
-        if plan.tile != (height, width):
-            _logger.warning(
-                "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "
-                "%d x %d, which changes the result slightly; allow more memory to avoid it",
-                *(_name(volume), height, width, *plan.tile),
-            )
-        values = scaling.apply(torch.from_numpy(np.ascontiguousarray(slices))[:, None])
-        output = scaling.invert(inference.run(self.network, values, plan, progress))[:, 0].numpy()
+        settings = settings or Settings()
+        prepared = prepare(volume, self.task, self.info.scaling[self.task.name], settings)
+        slices = np.ascontiguousarray(np.moveaxis(prepared.volume.data, prepared.axis, 0))
+        plan = self._plan(prepared, settings.memory)
+        values = prepared.scaling.apply(torch.from_numpy(slices)[:, None])
+        values = inference.run(self.network, values, plan, progress)
+        output = prepared.scaling.invert(values)[:, 0].numpy()
         if not np.isfinite(output).all():
             raise InputError(
-                f"{_name(volume)}: its values, up to {volume.data.max():g}, overflow in the "
+                f"{volume.name}: its values, up to {volume.data.max():g}, overflow in the "
                 "network; scale it down"
             )
-        if volume.data.min() >= 0:
-            np.maximum(output, 0, out=output)
-        record = {
-            "scaling": scaling.to_dict(),
-            "slice_axis": axis,
+        _keep_bounds(output, slices, self.task)
+        record = prepared.record | {
             "tile": list(plan.tile),
             "batch": plan.batch,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        return volume.with_data(np.moveaxis(output, 0, axis)), self._provenance() | record
+        restored = prepared.volume.with_data(np.moveaxis(output, 0, prepared.axis))
+        return restored, self._provenance() | record
 
-    def _check(self, volume: Volume) -> None:
-        if volume.modality not in (None, self.task.modality):
-            raise InputError(
-                f"{_name(volume)}: is {volume.modality}, and {self.task.name} restores "
-                f"{self.task.modality}; choose a task for {volume.modality}"
+    def _plan(self, prepared: Prepared, memory: int) -> inference.Plan:
+        shape = np.moveaxis(prepared.volume.data, prepared.axis, 0).shape[1:]
+        plan = inference.plan(self.network, (shape[0], shape[1]), memory)
+        if plan.tile != shape:
+            _logger.warning(
+                "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "
+                "%d x %d, which changes the result slightly; allow more memory to avoid it",
+                *(prepared.volume.name, *shape, *plan.tile),
             )
+        return plan
 
     def _provenance(self) -> dict[str, Any]:
         return {
@@ -194,7 +154,7 @@ def restore(
     source: Path | str,
     output: Path | str,
     *,
-    task: str = "mri-sr",
+    task: str = AUTO,
     weights: str | Path | None = None,
     device: str = "auto",
     settings: Settings | None = None,
@@ -211,10 +171,10 @@ def restore(
     Args:
         source: NIfTI, PNG, TIFF or NPY file, or a folder with a DICOM series. Never changed.
         output: file to write; its suffix chooses the format (DICOM becomes NIfTI).
-        task: name of the task.
+        task: name of the task; "auto" picks it by the modality that the source tells.
         weights: name of shipped weights or a weight file; the task's own where not given.
         device: "auto", "cpu", "cuda" or "mps".
-        settings: plane, scaling and memory.
+        settings: plane, scaling, memory, and a finer grid.
         dtype: "float32", "source" (the source's type, rounded and clipped) or "auto" (float32
             wherever the format holds it).
         overwrite: replace existing outputs.
@@ -225,13 +185,14 @@ def restore(
         The restored volume, as written.
 
     Raises:
-        InputError: the source cannot be read or the output cannot be written.
+        InputError: the source cannot be read, nothing tells its modality, or the output cannot be
+            written.
         ConfigError: an argument is unknown or out of range.
         WeightsError: the weights are missing, damaged, or of another task.
 
     Example:
         >>> import restore_rwkv
-        >>> restore_rwkv.restore("t1.nii.gz", "t1-restored.nii.gz")  # doctest: +SKIP
+        >>> restore_rwkv.restore("t1.nii.gz", "restored.nii.gz", task="mri-sr")  # doctest: +SKIP
     """
     source, output = Path(source), Path(output)
     check_output_path(output, source=source, overwrite=overwrite)
@@ -240,9 +201,14 @@ def restore(
         raise InputError(
             f"{record_path}: exists already; name another output, or allow overwriting"
         )
-    restorer = Restorer(task, weights, device)
+    if task != AUTO:
+        get_task(task)
+    if weights is not None:
+        find_weights(weights)
+    find_device(device)
     volume = read_volume(source, series=series)
     check_output(volume, output, dtype=dtype, overwrite=overwrite)
+    restorer = Restorer(pick_task(volume, task).name, weights, device)
     restored, record = restorer.restore(volume, settings, progress)
     record |= {
         "source": source.name,
@@ -288,26 +254,12 @@ def find_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} is no device of torch; use auto or cpu") from error
 
 
-def slice_axis(volume: Volume, plane: Plane = "auto") -> int:
-    """Array axis across the slices of a plane: "auto" as in `Settings`.
-
-    Raises:
-        ConfigError: an anatomical plane is asked of an image without geometry.
-    """
-    if plane != "auto":
-        if volume.affine is None:
-            raise ConfigError(
-                f"plane {plane}: {_name(volume)} has no geometry; leave plane at auto, which takes "
-                "slices across the last axis"
-            )
-        return plane_axis(volume.affine, plane)
-    if volume.spacing is None or volume.data.shape[2] == 1:
-        return 2
-    return acquisition_axis(volume.spacing)
-
-
-def _name(volume: Volume) -> str:
-    return volume.source.path.name if volume.source else "array"
+def _keep_bounds(output: NDArray[np.float32], slices: NDArray[np.float32], task: Task) -> None:
+    """Clip, in place, what the input's values show to be impossible."""
+    if task.modality == "CT":
+        np.maximum(output, np.minimum(slices, task.value_range[0]), out=output)
+    if slices.min() >= 0:
+        np.maximum(output, 0, out=output)
 
 
 def _sha256(path: Path) -> str:

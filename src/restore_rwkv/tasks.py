@@ -31,6 +31,7 @@ class Task:
         metric_range: (low, high) in the unit that both images are truncated to before metrics.
         plane: "acquisition", the plane with the finest spacing, or an anatomical plane.
         factor: how much less was measured: k-space extent per axis for MR, dose for CT and PET.
+        air: network value of `scaling` up to which a pixel is air, or as good as.
         weights: name of the shipped weights.
         not_for: what the results must not be used for.
     """
@@ -44,6 +45,7 @@ class Task:
     metric_range: tuple[float, float]
     plane: Literal["acquisition", "axial", "coronal", "sagittal"]
     factor: float
+    air: float
     weights: str
     not_for: str
 
@@ -66,6 +68,7 @@ TASKS: dict[str, Task] = {
             metric_range=(0.0, 4095.0),
             plane="acquisition",
             factor=4.0,
+            air=2.5,  # a quarter of the foreground mean
             weights="light-mri-sr",
             not_for=_RESEARCH
             + "Detail beyond the measured centre of k-space is inferred, not measured.",
@@ -81,6 +84,7 @@ TASKS: dict[str, Task] = {
             metric_range=(-160.0, 240.0),
             plane="axial",
             factor=4.0,
+            air=-12.5,  # -500 HU
             weights="light-ct-denoise",
             not_for=_RESEARCH
             + "Low-contrast detail below the noise of the input may be lost or made up.",
@@ -95,6 +99,7 @@ TASKS: dict[str, Task] = {
             metric_range=(0.0, 20.0),
             plane="coronal",
             factor=12.0,
+            air=0.5,  # SUV 0.25
             weights="light-pet-synth",
             not_for=_RESEARCH
             + "The shipped weights have seen simulated brain PET only; uptake is inferred from "

@@ -1,37 +1,83 @@
-"""Training of one network: one visible loop, addressable by its iteration, so that it resumes."""
+"""Training of one network: one visible loop, addressable by its iteration, so that it resumes.
+
+Lightning Fabric brings devices, precision and many processes; nothing of them shows in the loop.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from restore_rwkv import figures
-from restore_rwkv.datasets import PairSampler, ValidationPair, validation_pairs
+from restore_rwkv.data.manifest import PreparedSet, find_sets
+from restore_rwkv.data.pairs import Draw, PairSampler, slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
-from restore_rwkv.io import atomic_file
-from restore_rwkv.metrics import MeanScore, mean_score, paper_score
+from restore_rwkv.logs import RunLog
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.recipe import Recipe, TrainingRecipe
-from restore_rwkv.subjects import load_subjects
-from restore_rwkv.tasks import get_task
+from restore_rwkv.training_state import load_checkpoint, save_checkpoint
+from restore_rwkv.validation import Validation, Validator
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _logger = logging.getLogger(__name__)
-_PROGRESS = "progress"
-_COLUMNS = ("iteration", "learning_rate", "loss", "psnr", "ssim", "rmse", "seconds")
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to train. Under `torchrun` its own variables say how many processes there are.
+
+    Attributes:
+        device: "cpu", "cuda", "cuda:1" or "mps".
+        workers: processes that read data for each training process; None for as many as the device
+            needs (none on a CPU, whose cores are better used for the network; 4 on a GPU).
+    """
+
+    device: str = "cpu"
+    workers: int | None = None
+
+    def fabric(self, precision: str) -> Fabric:
+        """Start Lightning Fabric.
+
+        Raises:
+            ConfigError: Fabric is not installed, or does not know the device or precision here.
+        """
+        try:
+            from lightning_fabric import Fabric
+        except ImportError as error:
+            raise ConfigError(
+                "training needs Lightning Fabric; pip install 'restore-rwkv[train]'"
+            ) from error
+        kind, _, number = self.device.partition(":")
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        try:
+            fabric = Fabric(
+                accelerator=kind,
+                devices=[int(number)] if number else here,
+                num_nodes=world // here,
+                strategy="ddp" if world > 1 else "auto",
+                precision=precision,  # type: ignore[arg-type]
+            )
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"device {self.device!r} with precision {precision}: {error}; choose others"
+            ) from error
+        fabric.launch()
+        return fabric
 
 
 class Trainer:
@@ -39,103 +85,64 @@ class Trainer:
 
     Args:
         recipe: what to train and how.
-        device: where to train.
+        fabric: where.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device | str = "cpu") -> None:
+    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.device = torch.device(device)
-        self.network = RestoreRWKV(recipe.network).to(self.device)
+        self.fabric = fabric
+        self.network = RestoreRWKV(recipe.network)
         if recipe.training.start_at_identity:
             for parameter in self.network.output.parameters():
                 torch.nn.init.zeros_(parameter)
-        self.average = RestoreRWKV(recipe.network).to(self.device).requires_grad_(False)
+        adam = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.999), eps=1e-8)
+        self.model, self.optimizer = fabric.setup(self.network, adam)
+        self.average = RestoreRWKV(recipe.network).to(fabric.device).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
-        self.optimizer = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.999), eps=1e-8)
         self.iteration = 0
         self.best_psnr = -math.inf
 
-    def step(self, low: Tensor, high: Tensor) -> float:
-        """One iteration on a batch (B, 1, H, W); returns its L1 loss.
+    def step(self, low: Tensor, high: Tensor, names: Callable[[], str] = str) -> float:
+        """One iteration on this process's share of a batch, (B, 1, H, W) network values.
+
+        Args:
+            low: low quality, on the device.
+            high: full quality, on the device.
+            names: what the batch shows, for the message of an error.
+
+        Returns:
+            The L1 loss, the mean over all processes.
 
         Raises:
-            TrainingError: the loss is not finite; the network has not been changed.
+            TrainingError: loss or gradient is not finite; the network has not been changed.
         """
+        settings = self.recipe.training
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe.training, self.iteration)
+            group["lr"] = learning_rate(settings, self.iteration)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = F.l1_loss(self.network(low.to(self.device)), high.to(self.device))
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"iteration {self.iteration}: the loss is {float(loss.detach())}; lower "
-                "training.learning_rate and resume from the last checkpoint"
+        loss = F.l1_loss(self.model(low), high)
+        mean = float(self.fabric.all_reduce(loss.detach()))
+        self._require_finite("loss", mean, names)
+        self.fabric.backward(loss)
+        if settings.clip:
+            norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+            if settings.precision != "16-mixed":  # whose scaler expects overflows, and skips them
+                self._require_finite("norm of the gradient", float(norm), names)
         self.optimizer.step()
         self.iteration += 1
         self._follow()
-        return float(loss.detach())
+        return mean
 
-    def validate(self, pairs: Iterable[ValidationPair]) -> MeanScore:
-        """Scores of the averaged network by the paper's protocol, means over slices."""
-        network = self.average.merged()
-        metric_range = get_task(self.recipe.task).metric_range
-        scores = []
-        with torch.inference_mode():
-            for pair in pairs:
-                restored = network(pair.scaling.apply(pair.low).to(self.device)).cpu()
-                image = pair.scaling.invert(restored)[0, 0].numpy()
-                scores.append(paper_score(image, pair.high[0, 0].numpy(), metric_range))
-        return mean_score(scores)
-
-    def save(self, path: Path) -> None:
-        """Write a checkpoint from which `load` goes on as if there had been no stop."""
-        state = self.optimizer.state_dict()["state"]
-        tensors = {
-            **{f"network.{key}": value for key, value in self.network.state_dict().items()},
-            **{f"average.{key}": value for key, value in self.average.state_dict().items()},
-            **{f"{name}.{i}": x for i, entry in state.items() for name, x in entry.items()},
-        }
-        progress = {
-            "iteration": self.iteration,
-            "best_psnr": self.best_psnr,
-            "recipe": self.recipe.to_dict(),
-        }
-        metadata = {_PROGRESS: json.dumps(progress)}  # one entry: the order of several is random
-        with atomic_file(path) as temporary:
-            save_file({k: x.contiguous() for k, x in tensors.items()}, temporary, metadata)
-
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint of the same task, network and seed.
-
-        Raises:
-            ConfigError: the file is no checkpoint, or one of another recipe.
-        """
-        try:
-            with safe_open(path, framework="pt") as file:
-                progress = json.loads(file.metadata()[_PROGRESS])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            before = progress["recipe"]
-            self.iteration, self.best_psnr = progress["iteration"], progress["best_psnr"]
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{path}: no checkpoint ({error}); delete it to start anew"
-            ) from error
-        now = json.loads(json.dumps(self.recipe.to_dict()))
-        changed = [key for key in ("task", "network", "data", "seed") if before[key] != now[key]]
-        if changed:
-            raise ConfigError(
-                f"{path}: was trained with another {', '.join(changed)}; use another output folder"
+    def _require_finite(self, what: str, value: float, names: Callable[[], str]) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"iteration {self.iteration}: the {what} is {value}, on the batch {names()}; "
+                "look at these slices, or lower training.learning_rate, and run the same command "
+                "again: it goes on from the last checkpoint"
             )
-        self.network.load_state_dict(_below(tensors, "network"))
-        self.average.load_state_dict(_below(tensors, "average"))
-        moments = {name: _below(tensors, name) for name in ("step", "exp_avg", "exp_avg_sq")}
-        state = self.optimizer.state_dict()
-        state["state"] = {
-            int(i): {name: entries[i] for name, entries in moments.items()} for i in moments["step"]
-        }
-        self.optimizer.load_state_dict(state)
 
     def _follow(self) -> None:
         """Move the average towards the network; faster at first, so that it forgets the start."""
@@ -156,129 +163,174 @@ def learning_rate(recipe: TrainingRecipe, iteration: int) -> float:
 
 def train(
     recipe: Recipe,
-    data: Path | str,
+    data: Sequence[Path | str],
     output: Path | str,
     *,
-    device: torch.device | str = "cpu",
-    report: Callable[[dict[str, Any]], None] | None = None,
+    machine: Machine | None = None,
+    report: Report | None = None,
 ) -> Path:
     """Train a network; go on where a stopped run in the same output folder was.
 
     Writes into `output`: `last.safetensors` (checkpoint), `best.safetensors` (weights with the best
-    validation PSNR, ready for `restore`), `log.csv` and `curve.png`.
+    validation PSNR, ready for `restore`), `log.csv`, `curve.png`, `validation.png` and, under
+    `tensorboard`, the same for TensorBoard.
 
     Args:
         recipe: what to train and how.
-        data: folder with the subjects of the recipe.
+        data: folders with prepared sets, or with folders of such sets.
         output: folder to write, made if missing.
-        device: where to train.
-        report: called after each iteration with "iteration", "loss" and "seconds" (of this
-            iteration), and after a validation also with "psnr", "ssim" and "rmse".
+        machine: where to train; the CPU where not given.
+        report: called after each iteration with "iteration", "loss", "seconds" (of this iteration)
+            and "waiting" (the share of them in which the network waited for data), and after a
+            validation also with its scores; see `Validation.figures`.
 
     Returns:
         The best weights.
 
     Raises:
-        ConfigError: the recipe does not fit the data or the checkpoint.
-        InputError: a subject cannot be read.
-        TrainingError: the loss is not finite, or no held-out slice has a score.
+        ConfigError: the recipe does not fit the data, the checkpoint or the processes.
+        InputError: a prepared set cannot be read.
+        TrainingError: the loss is not finite, or no validation slice has a score.
+
+    Example:
+        >>> recipe = Recipe.read("recipes/base-mri-sr.toml")  # doctest: +SKIP
+        >>> train(recipe, ["data/ixi"], "runs/base-mri-sr")  # doctest: +SKIP
     """
-    subjects = load_subjects(
-        [Path(data) / name for name in recipe.data.subjects], recipe.data.held_out
-    )
-    physics = partial(kspace_crop, factor=get_task(recipe.task).factor)
-    samplers = {
-        crop: PairSampler(
-            subjects,
-            physics,
-            crop=crop,
-            batch_size=recipe.training.batch_size,
-            planes=recipe.data.planes,
-            seed=recipe.seed,
+    machine = machine or Machine()
+    sets = find_sets([Path(folder) for folder in data], tuple(t.name for t in recipe.tasks))
+    sampler = PairSampler(sets, recipe)
+    slices = slices_of(sets, "validation", recipe.data.validation_slices)
+    if not slices:
+        raise ConfigError("data: the sets have no validation slices; prepare some")
+    fabric = machine.fabric(recipe.training.precision)
+    if recipe.training.batch_size % fabric.world_size:
+        raise ConfigError(
+            f"recipe: training.batch_size is {recipe.training.batch_size}, which "
+            f"{fabric.world_size} processes cannot share equally; choose a multiple"
         )
-        for crop in {recipe.data.crop_at(0), recipe.data.crop}
-    }
-    pairs = validation_pairs(subjects, physics, recipe.data.validation_slices)
-    trainer = Trainer(recipe, device)
+    trainer = Trainer(recipe, fabric)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / "last.safetensors"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-        _logger.info("going on from iteration %d of %s", trainer.iteration, checkpoint)
-
-    def batch(iteration: int) -> tuple[Tensor, Tensor]:
-        return samplers[recipe.data.crop_at(iteration)].batch(iteration)
-
-    _run(trainer, batch, pairs, output, report or (lambda _: None))
+    run = _Run(trainer, sampler, Validator(slices, recipe, fabric), output, _record_of(sets))
+    if run.checkpoint.exists():
+        load_checkpoint(trainer, run.checkpoint, run.data)
+        _logger.info("going on from iteration %d of %s", trainer.iteration, run.checkpoint)
+    run.loop(machine.workers, report or (lambda _: None))
     return output / "best.safetensors"
 
 
-def _run(
-    trainer: Trainer,
-    batch: Callable[[int], tuple[Tensor, Tensor]],
-    pairs: Sequence[ValidationPair],
-    output: Path,
-    report: Callable[[dict[str, Any]], None],
-) -> None:
-    settings = trainer.recipe.training
-    losses: list[float] = []
-    while trainer.iteration < settings.iterations:
-        start = time.perf_counter()
-        losses.append(trainer.step(*batch(trainer.iteration)))
-        entry: dict[str, Any] = {"iteration": trainer.iteration, "loss": losses[-1]}
-        done = trainer.iteration == settings.iterations
-        if done or trainer.iteration % settings.validate_every == 0:
-            score = trainer.validate(pairs)
-            if score.psnr is None:
-                raise TrainingError(
-                    "validation: no held-out slice has a score, as if all were constant; "
-                    "hold out slices with signal"
-                )
-            entry |= {"psnr": score.psnr, "ssim": score.ssim, "rmse": score.rmse}
-        entry["seconds"] = time.perf_counter() - start
-        report(entry)
-        if "psnr" in entry:
-            rate = learning_rate(settings, trainer.iteration)
-            _record(output, {**entry, "learning_rate": rate, "loss": sum(losses) / len(losses)})
-            losses.clear()
-            _keep(trainer, score, output)
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A trainer with its data and its output folder."""
 
+    trainer: Trainer
+    sampler: PairSampler
+    validator: Validator
+    output: Path
+    data: list[dict[str, Any]]
 
-def _keep(trainer: Trainer, score: MeanScore, output: Path) -> None:
-    """Write the weights if they are the best so far, then the checkpoint."""
-    if score.psnr is not None and score.psnr > trainer.best_psnr:
-        trainer.best_psnr = score.psnr
-        provenance = {
-            "recipe": trainer.recipe.to_dict(),
-            "iteration": trainer.iteration,
-            "validation": {"psnr": score.psnr, "ssim": score.ssim, "rmse": score.rmse},
-        }
-        save_weights(
-            output / "best.safetensors",
-            trainer.average.merged(),
-            task=trainer.recipe.task,
-            scaling={"kind": get_task(trainer.recipe.task).scaling},
-            training=provenance,
+    @property
+    def checkpoint(self) -> Path:
+        return self.output / "last.safetensors"
+
+    def loop(self, workers: int | None, report: Report) -> None:
+        """Train to the last iteration."""
+        trainer, settings = self.trainer, self.trainer.recipe.training
+        log = RunLog(self.output) if trainer.fabric.is_global_zero else None
+        losses: list[float] = []
+        waits: list[float] = []
+        batches = self._batches(workers)
+        while trainer.iteration < settings.iterations:
+            start = time.perf_counter()
+            low, high = next(batches)
+            ready = time.perf_counter()
+            losses.append(trainer.step(low, high, self._names))
+            done = trainer.iteration == settings.iterations
+            validation = None
+            if done or trainer.iteration % settings.validate_every == 0:
+                validation = self._validate()
+            seconds = time.perf_counter() - start
+            waits.append((ready - start) / seconds)
+            entry = {
+                "iteration": trainer.iteration,
+                "loss": losses[-1],
+                "seconds": seconds,
+                "waiting": waits[-1],
+            }
+            report(entry | (validation.figures if validation else {}))
+            if validation:
+                entry |= {"loss": sum(losses) / len(losses), "waiting": sum(waits) / len(waits)}
+                entry |= {"learning_rate": learning_rate(settings, trainer.iteration)}
+                self._keep(validation, log, entry)
+                losses.clear()
+                waits.clear()
+
+    def _batches(self, workers: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of the batches from the present iteration on, on its device."""
+        fabric = self.trainer.fabric
+        on_gpu = fabric.device.type == "cuda"
+        iterations = range(self.trainer.iteration, self.trainer.recipe.training.iterations)
+        loader = DataLoader(
+            _Batches(self.sampler, fabric.global_rank, fabric.world_size),
+            batch_size=None,
+            sampler=iterations,
+            num_workers=4 * on_gpu if workers is None else workers,
+            pin_memory=on_gpu,
         )
-    trainer.save(output / "last.safetensors")
+        for low, high in loader:
+            yield fabric.to_device(low), fabric.to_device(high)
+
+    def _validate(self) -> Validation:
+        result = self.validator(self.trainer.average.merged())
+        if result.psnr is None:
+            raise TrainingError(
+                "validation: no slice has a score, as if all were constant; prepare others"
+            )
+        return result
+
+    def _keep(self, validation: Validation, log: RunLog | None, entry: dict[str, Any]) -> None:
+        """Write the logs, the weights if they are the best so far, then the checkpoint."""
+        trainer = self.trainer
+        better = validation.psnr is not None and validation.psnr > trainer.best_psnr
+        if better:
+            trainer.best_psnr = validation.psnr or -math.inf
+        if log is None:
+            return
+        log.add(entry, validation)
+        if better:
+            provenance = {
+                "recipe": trainer.recipe.to_dict(),
+                "data": self.data,
+                "iteration": trainer.iteration,
+                "validation": validation.figures,
+            }
+            save_weights(
+                self.output / "best.safetensors",
+                trainer.average.merged(),
+                scaling={task.name: trainer.recipe.rule(task) for task in trainer.recipe.tasks},
+                training=provenance,
+            )
+        save_checkpoint(trainer, self.checkpoint, self.data)
+
+    def _names(self) -> str:
+        draws = self.sampler.draws(self.trainer.iteration)
+        return "; ".join(draw.name for draw in draws)
 
 
-def _record(output: Path, row: dict[str, Any]) -> None:
-    """Add a row to the log and draw the curve anew; rows of a part done twice are replaced."""
-    path = output / "log.csv"
-    rows: list[dict[str, Any]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [r for r in csv.DictReader(file) if int(r["iteration"]) < row["iteration"]]
-    rows.append(row)
-    with atomic_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    figures.training_curve(rows, output / "curve.png")
+@dataclass(frozen=True, eq=False)
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """One process's share of batch number i."""
+
+    sampler: PairSampler
+    rank: int
+    world_size: int
+
+    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        draws: list[Draw] = self.sampler.draws(iteration)[self.rank :: self.world_size]
+        return self.sampler.batch(draws, self.sampler.recipe.data.crop_at(iteration))
 
 
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {key.removeprefix(start): x for key, x in tensors.items() if key.startswith(start)}
+def _record_of(sets: Sequence[PreparedSet]) -> list[dict[str, Any]]:
+    return [
+        {"dataset": one.dataset, "task": one.task, "manifest_sha256": one.sha256} for one in sets
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from nibabel.nifti1 import Nifti1Extension, Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume, write_volume
+from restore_rwkv.io import Volume, read_volume, same_field_of_view, write_volume
 
 # What describes the stored numbers, and so may differ in a float32 copy.
 OF_THE_NUMBERS = {"datatype", "bitpix", "scl_slope", "scl_inter", "cal_min", "cal_max"}
@@ -330,3 +331,105 @@ def test_uncompressed_file_with_gzip_name_is_refused(tmp_path: Path) -> None:
     simple_file(tmp_path / "in.nii").rename(tmp_path / "in.nii.gz")
     with pytest.raises(InputError, match="not a sound gzip file"):
         read_volume(tmp_path / "in.nii.gz")
+
+
+@settings(max_examples=60, deadline=None)
+@given(header=headers(), matrix=st.tuples(st.integers(1, 9), st.integers(1, 9)))
+def test_a_finer_grid_keeps_all_else_of_the_header(
+    folder: Path, header: Nifti1Header, matrix: tuple[int, int]
+) -> None:
+    path, copy = folder / "coarse.nii", folder / "fine.nii"
+    write_file(path, header, np.zeros(header.get_data_shape()))
+    volume = read_volume(path)
+    assert volume.affine is not None
+    shape = (*matrix, volume.data.shape[2])
+    affine = same_field_of_view(volume.affine, volume.data.shape, shape)
+    result = volume.resampled(np.ones(shape), affine)
+    for dtype in ("float32", "source"):
+        write_volume(result, copy, dtype=dtype, overwrite=True)
+        size = len(header.binaryblock)
+        before, after = (type(header)(content(file)[:size], check=False) for file in (path, copy))
+        different = {key for key in before if before[key].tobytes() != after[key].tobytes()}
+        origins = {"qoffset_x", "qoffset_y", "qoffset_z"} if header["qform_code"] > 0 else set()
+        rows = {"srow_x", "srow_y", "srow_z"} if header["sform_code"] > 0 else set()
+        assert different <= {"dim", "pixdim"} | origins | rows | OF_THE_NUMBERS
+        assert (
+            content(path)[size : int(header["vox_offset"])]
+            == content(copy)[size : int(header["vox_offset"])]
+        )
+        assert before["pixdim"][0] == after["pixdim"][0]
+        again = read_volume(copy)
+        assert again.data.shape == shape
+        np.testing.assert_allclose(
+            again.affine, affine, rtol=1e-5, atol=1e-5 * np.abs(affine).max()
+        )
+        # Both affines tell of the same edges as before, each in its own place.
+        before["pixdim"][0] = after["pixdim"][0] = before["pixdim"][0] or 1
+        for form in ("get_qform", "get_sform"):
+            one, code = getattr(before, form)(coded=True)
+            two, same = getattr(after, form)(coded=True)
+            assert code == same
+            if code:
+                expected = same_field_of_view(one, volume.data.shape, shape)
+                np.testing.assert_allclose(two, expected, rtol=1e-5, atol=1e-4)
+
+
+def test_another_orientation_gets_a_header_of_its_own(tmp_path: Path) -> None:
+    volume = read_volume(simple_file(tmp_path / "in.nii"))
+    turned = volume.resampled(np.ones((3, 2, 4)), np.diag([2.0, 2.0, 2.0, 1.0]))
+    write_volume(turned, tmp_path / "out.nii")
+    out = nibabel.load(tmp_path / "out.nii")
+    assert out.shape == (3, 2, 4)
+    np.testing.assert_array_equal(out.affine, turned.affine)
+
+
+def test_an_unreadable_qform_beside_an_sform_is_given_up_on_another_grid(tmp_path: Path) -> None:
+    volume = read_volume(simple_file(tmp_path / "in.nii", quatern_b=2.0))
+    assert volume.affine is not None
+    affine = same_field_of_view(volume.affine, (2, 3, 4), (4, 6, 4))
+    write_volume(volume.resampled(np.ones((4, 6, 4)), affine), tmp_path / "out.nii")
+    out = nibabel.load(tmp_path / "out.nii")
+    assert (int(out.header["qform_code"]), int(out.header["sform_code"])) == (0, 2)
+    np.testing.assert_allclose(out.affine, affine, rtol=1e-6)
+
+
+SIDECARS = [
+    ({"Modality": "MR"}, ("MR", None)),
+    ({"Modality": "CT", "Units": "HU"}, ("CT", None)),
+    ({"Modality": "PT", "Units": "BQML"}, ("PT", "Bq/ml")),
+    ({"Modality": "PT", "Units": "Bq/mL"}, ("PT", "Bq/ml")),
+    ({"Modality": "PT", "Units": "GML"}, ("PT", "SUV")),
+    ({"Modality": "PT", "Units": ["?"]}, ("PT", None)),
+    ({"Modality": "US"}, (None, None)),
+    ({"Modality": ["MR"]}, (None, None)),
+    ({}, (None, None)),
+]
+
+
+@pytest.mark.parametrize(("record", "expected"), SIDECARS)
+@pytest.mark.parametrize("name", ["a.b.nii", "a.b.nii.gz", "a.b.NII.GZ"])
+def test_sidecar(
+    tmp_path: Path, name: str, record: dict[str, Any], expected: tuple[str | None, str | None]
+) -> None:
+    path = simple_file(tmp_path / name.lower()).rename(tmp_path / name)
+    (tmp_path / "a.b.json").write_text(json.dumps(record), encoding="utf-8")
+    volume = read_volume(path)
+    assert (volume.modality, volume.unit) == expected
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"{", b"\xff\xfe{}", b"[" * 100_000, b" " * (1 << 20) + b"{}"]
+)
+def test_an_unreadable_sidecar_is_left_out(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = simple_file(tmp_path / "in.nii")
+    (tmp_path / "in.json").write_bytes(content)
+    assert read_volume(path).modality is None
+    assert "in.json: no JSON object that can be read, and left out" in caplog.text
+
+
+def test_a_folder_is_no_sidecar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "in.json").mkdir()
+    assert read_volume(simple_file(tmp_path / "in.nii")).modality is None
+    assert caplog.text == ""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Source, Stored, Volume, plane_axis
+from restore_rwkv.io import Source, Stored, Volume, plane_axis, same_field_of_view
 from restore_rwkv.io.volume import encode
 
 
@@ -145,3 +145,39 @@ def test_import_loads_no_file_library() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 300)] * 3),
+    matrix=st.tuples(*[st.integers(1, 300)] * 3),
+    seed=st.integers(0, 99),
+)
+def test_another_matrix_keeps_the_outer_edges(
+    shape: tuple[int, int, int], matrix: tuple[int, int, int], seed: int
+) -> None:
+    affine = np.eye(4)
+    affine[:3] = np.random.default_rng(seed).normal(size=(3, 4))
+    other = same_field_of_view(affine, shape, matrix)
+    for corner in itertools.product((0, 1), repeat=3):  # half a voxel outside the centres
+        before = affine @ [*(np.array(corner) * shape - 0.5), 1]
+        after = other @ [*(np.array(corner) * matrix - 0.5), 1]
+        np.testing.assert_allclose(after, before, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "array", "expected"),
+    [
+        ((2, 3, 4), (8, 12, 4), (8, 12, 4)),
+        ((2, 3, 4, 1), (8, 12, 4), (8, 12, 4, 1)),
+        ((2, 3), (8, 12, 1), (8, 12)),
+    ],
+)
+def test_a_resampled_volume_keeps_its_source(
+    shape: tuple[int, ...], array: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    source = Source(Path("scan.nii"), shape, Stored(np.dtype(np.int16)))
+    volume = Volume(np.zeros((*shape, 1)[:3]), np.eye(4), "a.u.", "MR", source)
+    other = volume.resampled(np.ones(array), np.diag([0.25, 0.25, 1, 1]))
+    assert other.source is not None
+    assert (other.source.path, other.source.shape) == (source.path, expected)
+    assert (other.unit, other.modality, other.spacing) == ("a.u.", "MR", (0.25, 0.25, 1.0))

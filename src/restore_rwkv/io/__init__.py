@@ -12,3 +12,4 @@ from restore_rwkv.io.volume import Stored as Stored
 from restore_rwkv.io.volume import Volume as Volume
 from restore_rwkv.io.volume import acquisition_axis as acquisition_axis
 from restore_rwkv.io.volume import plane_axis as plane_axis
+from restore_rwkv.io.volume import same_field_of_view as same_field_of_view

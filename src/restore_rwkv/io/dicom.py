@@ -26,14 +26,13 @@ from restore_rwkv.io.series import (
     Grid,
     series_grid,
 )
-from restore_rwkv.io.volume import Float32Array, Source, Stored, Volume
+from restore_rwkv.io.suv import pet_unit
+from restore_rwkv.io.volume import Float32Array, Float64Array, Source, Stored, Volume
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _log = logging.getLogger(__name__)
-_MODALITIES = {"CT", "MR", "PT"}
-_PET_UNITS = {"BQML": "Bq/ml", "GML": "SUV"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +41,11 @@ class DicomSource(Source):
 
     Attributes:
         files: Its files in the order of the volume's slices; one file if it is multi-frame.
+        no_suv: Why a PET's files give no SUV, in a few words; None where they do.
     """
 
     files: tuple[Path, ...]
+    no_suv: str | None = None
 
 
 def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
@@ -106,11 +107,8 @@ def _read_slices(images: Sequence[DicomImage], path: Path) -> Volume:
     for k, image in enumerate(images):
         data[..., k] = _read_pixels(image.path, grid).T
     headers = [image.header for image in images]
-    source = DicomSource(
-        path, data.shape, _common_stored(headers), tuple(image.path for image in images)
-    )
-    modality = _modality(headers[0])
-    return Volume(data, grid.affine, _unit(headers[0], modality), modality, source)
+    files = tuple(image.path for image in images)
+    return _volume(data, grid.affine, headers, path, _common_stored(headers), files)
 
 
 def _read_pixels(path: Path, grid: Grid) -> Float32Array:
@@ -147,9 +145,29 @@ def _read_multi_frame(image: DicomImage, path: Path) -> Volume:
         )
     affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom orders slice, row, column
     data = np.asarray(volume.array, np.float32).transpose(2, 1, 0)
-    modality = _modality(image.header)
-    source = DicomSource(path, data.shape, None, (image.path,))
-    return Volume(data, affine, _unit(image.header, modality), modality, source)
+    return _volume(data, affine, [image.header], path, None, (image.path,))
+
+
+def _volume(
+    data: Float32Array,
+    affine: Float64Array,
+    headers: list[Dataset],
+    path: Path,
+    stored: Stored | None,
+    files: tuple[Path, ...],
+) -> Volume:
+    """Give the values their modality and unit."""
+    modality = headers[0].get("Modality")
+    if modality == "PT":
+        pet = pet_unit(headers)
+        source = DicomSource(path, data.shape, stored, files, pet.no_suv)
+        return Volume(data, affine, pet.unit, modality, source, pet.suv_per_unit)
+    source = DicomSource(path, data.shape, stored, files)
+    if modality == "CT":
+        return Volume(data, affine, _ct_unit(headers[0]), modality, source)
+    if modality == "MR":
+        return Volume(data, affine, "a.u.", modality, source)
+    return Volume(data, affine, source=source)
 
 
 def _common_stored(headers: list[Dataset]) -> Stored | None:
@@ -170,16 +188,7 @@ def _common_stored(headers: list[Dataset]) -> Stored | None:
     return Stored(np.dtype(f"{'i' if signed else 'u'}{bits // 8}"), slope, inter)
 
 
-def _modality(header: Dataset) -> str | None:
-    modality = header.get("Modality")
-    return modality if modality in _MODALITIES else None
-
-
-def _unit(header: Dataset, modality: str | None) -> str | None:
-    if modality == "CT":
-        # Enhanced files keep the rescale type with each frame; for CT it is HU.
-        rescaled = "RescaleIntercept" in header or "SharedFunctionalGroupsSequence" in header
-        return "HU" if rescaled and header.get("RescaleType") in (None, "", "HU") else "a.u."
-    if modality == "PT":
-        return _PET_UNITS.get(header.get("Units"), "a.u.")
-    return "a.u." if modality == "MR" else None
+def _ct_unit(header: Dataset) -> str:
+    # Enhanced files keep the rescale type with each frame; for CT it is HU.
+    rescaled = "RescaleIntercept" in header or "SharedFunctionalGroupsSequence" in header
+    return "HU" if rescaled and header.get("RescaleType") in (None, "", "HU") else "a.u."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.suv import SUV_FIELDS
 from restore_rwkv.io.volume import one_line
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ _OTHERS = (
     "SeriesDescription",
     "SeriesNumber",
     "SharedFunctionalGroupsSequence",
-    "Units",
 )
 # What pydicom, highdicom and the decoders raise on damaged or unsupported files.
 _DECODING_ERRORS = (
@@ -126,10 +126,12 @@ def _read_header(path: Path) -> Dataset:
 
     with refusing(path.name, "the DICOM header is damaged"):
         header = dcmread(
-            path, stop_before_pixels=True, specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS]
+            path,
+            stop_before_pixels=True,
+            specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS, *SUV_FIELDS],
         )
-        for _ in header:  # pydicom decodes an element when it is first looked at
-            pass
+        for keyword in (*_NUMBERS, *IDENTIFIERS, *_OTHERS):
+            header.get(keyword)  # pydicom decodes an element when it is first looked at
         for keyword in _NUMBERS:
             float(header.get(keyword) or 0)  # refuses lists
     return header

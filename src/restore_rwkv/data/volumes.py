@@ -1,0 +1,112 @@
+"""Volumes in a folder of one's own, and whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from restore_rwkv.data.manifest import file_sha256
+from restore_rwkv.data.sources import Faults, is_dicom, walk
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.dicom_files import refusing
+
+_NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+_BIDS = re.compile(r"(?:^|/)sub-([A-Za-z0-9]+)")
+
+
+def find_volumes(
+    folder: Path, faults: Faults, others: Counter[str], title: str = ""
+) -> dict[str, Path]:
+    """NIfTI files and folders that directly hold DICOM files, at any depth.
+
+    Args:
+        folder: where to look.
+        faults: gets names that are there twice.
+        others: gets the number of files of other kinds.
+        title: what to put before names in faults.
+
+    Returns:
+        Path by name, in the order of names: the path inside the folder, of NIfTI without suffix.
+    """
+    found: dict[str, Path] = {}
+    for here, files in walk(folder):
+        series = []
+        for path in files:
+            if path.name.startswith("."):
+                others["hidden files"] += 1
+            elif _NIFTI.search(path.name):
+                key = _NIFTI.sub("", path.relative_to(folder).as_posix())
+                if key in found:
+                    faults.add(title + path.relative_to(folder).as_posix(), "is there twice")
+                found[key] = path
+            elif is_dicom(path):
+                series.append(path)
+            else:
+                others["other files"] += 1
+        if series:
+            found[here.relative_to(folder).as_posix()] = here
+    return dict(sorted(found.items()))
+
+
+def patients_of(
+    volumes: Mapping[str, Path], pattern: re.Pattern[str] | None, faults: Faults
+) -> dict[str, str]:
+    """Whose each volume is, by its name; for splitting alone, never to be written anywhere.
+
+    With a pattern it is what the pattern's first group (or all of it) finds in the name of the
+    volume. Otherwise it is the subject of BIDS (`sub-01`), else DICOM's PatientID, else the name of
+    the file up to the first "_". Volumes in several subfolders without any of these are faults: the
+    folders may be patients, or not, and a wrong guess would put one patient into two splits.
+    """
+    nested = len({name.rpartition("/")[0] for name in volumes}) > 1
+    patients: dict[str, str] = {}
+    for name, path in volumes.items():
+        try:
+            patient = _matched(pattern, name) if pattern is not None else _told(name, path)
+        except InputError as error:
+            faults.add(name, error)
+            continue
+        if patient is None and nested:
+            faults.grave.append(
+                f"{name}: nothing tells whose it is; give --patient PATTERN, such as '^[^/]+' for "
+                "the first folder or '[^/_]+(?=[^/]*$)' for the name up to the first _"
+            )
+        else:
+            patients[name] = patient or name.rpartition("/")[2].partition("_")[0]
+    return patients
+
+
+def _matched(pattern: re.Pattern[str], name: str) -> str:
+    match = pattern.search(name)
+    if match is None:
+        raise InputError(f"{pattern.pattern!r} finds no patient in its name; mend either")
+    return match[1] if pattern.groups and match[1] else match[0]
+
+
+def _told(name: str, path: Path) -> str | None:
+    """Patient that BIDS or DICOM tell."""
+    bids = _BIDS.search(name)
+    return bids[1] if bids else _patient_id(path) or None
+
+
+def source_digest(path: Path) -> str:
+    """Digest of a file, or of the digests of a folder's files in the order of their names."""
+    if path.is_file():
+        return file_sha256(path)
+    digests = [file_sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _patient_id(path: Path) -> str:
+    """PatientID of the first file of a DICOM series; empty for other files and without one."""
+    from pydicom import dcmread
+
+    if path.is_file():
+        return ""
+    first = next(file for file in sorted(path.iterdir()) if file.is_file() and is_dicom(file))
+    with refusing(first.name, "the DICOM header is damaged"):
+        header = dcmread(first, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(header.get("PatientID") or "").strip()

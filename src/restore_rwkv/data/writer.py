@@ -1,0 +1,214 @@
+"""Writing a prepared set: it appears whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from restore_rwkv.data.manifest import (
+    FORMAT,
+    MANIFEST,
+    Quality,
+    Split,
+    Stack,
+    file_sha256,
+    require_no_leak,
+)
+from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.physics.mri import kspace_crop
+from restore_rwkv.scaling import robust_scaling
+from restore_rwkv.tasks import get_task
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_INT16 = 2**15
+
+
+class SetWriter:
+    """Writes a prepared set into a folder that must not exist yet.
+
+    Stacks are collected in a hidden folder beside it, which gets the name when the block ends
+    without an error and is removed otherwise. A killed process can leave the hidden folder behind
+    (its name ends in `.partial`), never a half set under the final name.
+
+    Args:
+        folder: to be made; its parent is made if missing.
+        dataset: what the set is made from, such as "ixi".
+        task: name of the task.
+        factor: what the low quality was degraded by; the task's own where not given.
+
+    Attributes:
+        record: how the set is prepared and what is left out, plain JSON values for the manifest.
+
+    Raises:
+        InputError: the folder exists.
+        ConfigError: the task is unknown.
+
+    Example:
+        >>> with SetWriter(Path("data/mine"), "mine", "ct-denoise") as writer:  # doctest: +SKIP
+        ...     writer.add("a", "a", "train", high, low, spacing=(3.0, 0.7, 0.7))
+    """
+
+    def __init__(
+        self, folder: Path | str, dataset: str, task: str, factor: float | None = None
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self.dataset = dataset
+        self.task = get_task(task)
+        self.factor = self.task.factor if factor is None else factor
+        if self.folder.exists():
+            raise InputError(f"{folder}: exists already; name another folder, or remove it first")
+        self.stacks: list[Stack] = []
+        self.record: dict[str, Any] = {}
+        self._partial = self.folder.with_name(f".{self.folder.name}-{secrets.token_hex(4)}.partial")
+
+    def __enter__(self) -> SetWriter:
+        self._partial.mkdir(parents=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    def add(
+        self,
+        name: str,
+        patient: str,
+        split: Split,
+        high: NDArray[Any],
+        low: NDArray[Any] | None = None,
+        *,
+        spacing: tuple[float, float, float] | None = None,
+        origin: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write one stack.
+
+        Args:
+            name: unique in the set; letters, digits and . _ + -.
+            patient: whose volume it is.
+            split: "train", "validation" or "test".
+            high: (N, H, W), real, physical units of the task.
+            low: the same slices at low quality; None lets MRI physics make it when read.
+            spacing: mm between slices, rows and columns.
+            origin: where it comes from and how it was degraded, as plain JSON values.
+
+        Raises:
+            InputError: name taken or unfit, shapes differ, values not finite, or `low` is missing
+                for a task with random physics.
+        """
+        self._check(name, split, high, low)
+        given = {"high": high} if low is None else {"high": high, "low": low}
+        (self._partial / split).mkdir(exist_ok=True)
+        files = {quality: f"{split}/{name}.{quality}.npy" for quality in given}
+        for quality, images in given.items():
+            _save(self._partial / files[quality], images)
+        degraded = np.load(self._partial / files["low"], "r") if low is not None else None
+        if degraded is None:
+            degraded = self._degraded(high)
+        self.stacks.append(
+            Stack(
+                name=name,
+                patient=patient,
+                split=split,
+                shape=(high.shape[0], high.shape[1], high.shape[2]),
+                spacing=spacing,
+                robust_scale=robust_scaling(degraded).scale,
+                files=files,
+                sha256={q: file_sha256(self._partial / path) for q, path in files.items()},
+                origin=dict(origin or {}),
+            )
+        )
+
+    def _check(self, name: str, split: Split, high: NDArray[Any], low: NDArray[Any] | None) -> None:
+        require_name(name)
+        # Folders of some systems do not tell upper from lower case.
+        if any(stack.name.casefold() == name.casefold() for stack in self.stacks):
+            raise InputError(f"{name}: a stack of that name is there already; rename one")
+        if split not in get_args(Split):
+            raise InputError(f"{name}: split is {split!r}; give {', '.join(get_args(Split))}")
+        if high.ndim != 3 or high.size == 0 or (low is not None and low.shape != high.shape):
+            given = None if low is None else low.shape
+            raise InputError(f"{name}: high is {high.shape} and low {given}; give equal (N, H, W)")
+        if low is None and self.task.modality != "MR":
+            raise InputError(f"{name}: low quality is missing; {self.task.name} needs pairs")
+        qualities: dict[Quality, NDArray[Any] | None] = {"high": high, "low": low}
+        for quality, images in qualities.items():
+            if images is None:
+                continue
+            if images.dtype.kind not in "iuf":
+                raise InputError(f"{name}: {quality} is {images.dtype}; give real numbers")
+            if not all(np.isfinite(image).all() for image in images):
+                raise InputError(f"{name}: {quality} has voxels that are not finite; mend them")
+
+    def _degraded(self, high: NDArray[Any]) -> NDArray[np.float32]:
+        degraded = np.empty(high.shape, np.float32)
+        for image, result in zip(high, degraded, strict=True):
+            values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+            result[...] = kspace_crop(values, self.factor).numpy()
+        return degraded
+
+    def _finish(self) -> None:
+        if not any(stack.split in ("train", "test") for stack in self.stacks):
+            raise ConfigError(f"{self.folder.name}: no volume for training or test; give some")
+        require_no_leak((stack.patient, stack.split) for stack in self.stacks)
+        (self._partial / MANIFEST).write_text(self._manifest(), encoding="utf-8")
+        os.replace(self._partial, self.folder)
+
+    def _manifest(self) -> str:
+        content = {
+            "format": FORMAT,
+            "dataset": self.dataset,
+            "task": self.task.name,
+            "unit": self.task.unit,
+            "factor": self.factor,
+            "record": self.record,
+            "stacks": [dataclasses.asdict(stack) for stack in self.stacks],
+        }
+        return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def require_name(name: str) -> None:
+    """Refuse names that make no portable file name.
+
+    Raises:
+        InputError: the name has other characters than letters, digits and . _ + -.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r}: no name for a stack; use letters, digits and . _ + -")
+
+
+def _save(path: Path, images: NDArray[Any]) -> None:
+    """Write (N, H, W) as int16 where that loses nothing, else as float32; one slice in memory."""
+    dtype = np.int16 if all(_is_int16(image) for image in images) else np.float32
+    header = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header | {"shape": images.shape})
+        for image in images:
+            stream.write(image.astype(np.dtype(dtype).newbyteorder("<")).tobytes())
+
+
+def _is_int16(image: NDArray[Any]) -> bool:
+    if image.dtype == np.int16:
+        return True
+    if image.min() < -_INT16 or image.max() >= _INT16:
+        return False
+    return image.dtype.kind != "f" or bool(np.array_equal(np.rint(image), image))

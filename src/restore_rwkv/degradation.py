@@ -1,0 +1,185 @@
+"""From a good scan to a low-quality one, as the scanner of a task would have made it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.io import Volume, acquisition_axis, plane_axis
+from restore_rwkv.physics.activity import activity_map, attenuation_map, sample_uptake, segment_head
+from restore_rwkv.physics.ct import CTScanner, calibrated, reduce_dose
+from restore_rwkv.physics.mri import kspace_block_shape, kspace_crop, kspace_noise
+from restore_rwkv.physics.pet import PETScanner, low_dose, simulate_pair
+from restore_rwkv.tasks import Task
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be chosen about the scanner; the defaults are the paper's degradations.
+
+    Attributes:
+        factor: how much less is measured, as `Task.factor`: k-space extent per axis for MRI, dose
+            for CT and PET (4 is a quarter of the dose); above 1. None for the task's own.
+        sigma: MRI: sd of the complex noise per channel, in image units of a full acquisition.
+        photons: CT: photons per ray at the scan's own dose; None measures the scan's own noise.
+        axes: PET from a T1 scan: directions of its array axes, such as "PIR", where the affine
+            does not tell them rightly.
+    """
+
+    factor: float | None = None
+    sigma: float = 0.0
+    photons: float | None = None
+    axes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.factor is not None and not 1 < self.factor < 1e6:
+            raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+
+
+@dataclass(frozen=True, eq=False)
+class Degraded:
+    """A pair of scans on one grid.
+
+    Attributes:
+        low: the low-quality scan.
+        high: the scan of full quality that it is to be held against.
+        record: how it was made, as plain JSON values.
+    """
+
+    low: Volume
+    high: Volume
+    record: dict[str, Any]
+
+
+def degrade(
+    volume: Volume, task: Task, settings: Settings | None = None, *, seed: int = 0
+) -> Degraded:
+    """Make a low-quality scan from a good one by the physics of a task.
+
+    MRI: the centre of k-space, zero-filled, in the plane of finest spacing. CT: noise inserted into
+    axial slices. PET: a PET scan is taken for the activity; from a T1-weighted head scan an
+    FDG-like activity map is made first, so that high and low are simulated PET on a grid of 2 mm.
+
+    Args:
+        volume: the good scan, in the unit of the task.
+        task: what to simulate.
+        settings: choices about the scanner.
+        seed: of everything random; 0 or more.
+
+    Raises:
+        InputError: the scan's modality does not suit the task, or it lacks the geometry needed.
+        ConfigError: a setting is out of range.
+        OperatorError: the physics refuses the scan.
+
+    Example:
+        >>> quarter = degrade(read_volume("ct.nii.gz"), get_task("ct-denoise"))  # doctest: +SKIP
+        >>> write_volume(quarter.low, "ct-quarter-dose.nii.gz")  # doctest: +SKIP
+    """
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; give a whole number from 0")
+    settings = settings or Settings()
+    suited = {"MR": ("MR",), "CT": ("CT",), "PT": ("PT", "MR")}[task.modality]
+    if volume.modality is not None and volume.modality not in suited:
+        raise InputError(
+            f"{volume.name}: is {volume.modality}; {task.name} degrades {' or '.join(suited)}, "
+            "choose another task"
+        )
+    factor = settings.factor or task.factor
+    generator = torch.Generator().manual_seed(seed)
+    physics: Callable[..., Degraded] = {"MR": _mri, "CT": _ct, "PT": _pet}[task.modality]
+    made = physics(volume, factor, settings, generator)
+    return dataclasses.replace(
+        made, record={"task": task.name, "factor": factor, "seed": seed, **made.record}
+    )
+
+
+def _mri(
+    volume: Volume, factor: float, settings: Settings, generator: torch.Generator
+) -> Degraded:
+    axis = 2 if volume.spacing is None else acquisition_axis(volume.spacing)
+    height, width = np.moveaxis(volume.data, axis, 0).shape[1:]
+
+    def physics(images: Tensor) -> Tensor:
+        noise = kspace_noise(tuple(images.shape), settings.sigma, generator, factor)
+        return kspace_crop(images, factor, noise if settings.sigma else None)
+
+    low = _by_slice(volume, axis, physics)
+    kept = list(kspace_block_shape(height, width, factor))
+    return Degraded(low, volume, {"slice_axis": axis, "kept": kept, "sigma": settings.sigma})
+
+
+def _ct(volume: Volume, factor: float, settings: Settings, generator: torch.Generator) -> Degraded:
+    if volume.affine is None or volume.spacing is None:
+        raise InputError(
+            f"{volume.name}: has no geometry, and the noise of CT depends on the pixels' size; "
+            "give NIfTI or DICOM"
+        )
+    axis = plane_axis(volume.affine, "axial")
+    rows, columns = (volume.spacing[other] for other in range(3) if other != axis)
+    slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume.data, axis, 0)))
+    scanner = (
+        calibrated(CTScanner(), slices, (rows, columns))
+        if settings.photons is None
+        else CTScanner(photons=settings.photons)
+    )
+    low = _by_slice(
+        volume,
+        axis,
+        lambda images: reduce_dose(images, (rows, columns), 1 / factor, scanner, generator),
+    )
+    return Degraded(low, volume, {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)})
+
+
+def _pet(volume: Volume, factor: float, settings: Settings, generator: torch.Generator) -> Degraded:
+    if volume.affine is None or volume.spacing is None:
+        raise InputError(f"{volume.name}: has no geometry, which PET needs; give NIfTI or DICOM")
+    if volume.modality != "PT":
+        return _pet_from_anatomy(volume, factor, settings, generator)
+    axis = plane_axis(volume.affine, "axial")
+    across = [other for other in range(3) if other != axis]
+    spacing = min(volume.spacing[other] for other in across)
+    scanner = PETScanner(size=max(volume.data.shape[other] for other in across), pixel=spacing)
+    low = _by_slice(
+        volume,
+        axis,
+        lambda images: low_dose(
+            images.clamp(min=0), dose=1 / factor, scanner=scanner, generator=generator
+        ),
+    )
+    return Degraded(low, volume, {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)})
+
+
+def _pet_from_anatomy(
+    volume: Volume, factor: float, settings: Settings, generator: torch.Generator
+) -> Degraded:
+    head = segment_head(volume, axes=settings.axes)
+    uptake = sample_uptake(head, generator)
+    activity = activity_map(head, uptake)
+    attenuation = attenuation_map(head)
+    stacks = (
+        torch.from_numpy(np.ascontiguousarray(np.moveaxis(one.data, 2, 0)))
+        for one in (activity, attenuation)
+    )
+    pair = simulate_pair(*stacks, dose=1 / factor, generator=generator)
+    high, low = (activity.with_data(np.moveaxis(images.numpy(), 0, 2)) for images in pair)
+    record = {
+        "simulated": "PET, from the anatomy of an MRI scan",
+        "uptake": dataclasses.asdict(uptake),
+        "scanner": dataclasses.asdict(PETScanner()),
+    }
+    return Degraded(low, high, record)
+
+
+def _by_slice(volume: Volume, axis: int, physics: Callable[[Tensor], Tensor]) -> Volume:
+    """The volume with all slices (N, H, W) across an axis degraded."""
+    stack = np.ascontiguousarray(np.moveaxis(volume.data, axis, 0))
+    images: NDArray[Any] = physics(torch.from_numpy(stack)).numpy()
+    return volume.with_data(np.moveaxis(images, 0, axis))

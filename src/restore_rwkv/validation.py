@@ -1,0 +1,127 @@
+"""Validation of a network in training, by the paper's protocol on whole slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from restore_rwkv.data.pairs import Slice, network_values
+from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
+from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.recipe import Recipe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_PICTURES_PER_TASK = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One validation slice: images (H, W) in physical units."""
+
+    slice: Slice
+    low: NDArray[np.float32]
+    restored: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Scores of one validation.
+
+    Attributes:
+        scores: of the network, by task; means over slices.
+        inputs: the same of the low-quality slices.
+        pictures: some slices of each task.
+    """
+
+    scores: dict[str, MeanScore]
+    inputs: dict[str, MeanScore]
+    pictures: list[Picture]
+
+    @property
+    def psnr(self) -> float | None:
+        """Mean PSNR over the tasks, in dB; None unless each has one."""
+        values = [score.psnr for score in self.scores.values() if score.psnr is not None]
+        return sum(values) / len(values) if len(values) == len(self.scores) else None
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Plain numbers to log: "psnr", and "TASK.psnr", ".ssim", ".rmse" and ".gain" (dB)."""
+        figures: dict[str, Any] = {"psnr": self.psnr}
+        for task, score in self.scores.items():
+            before = self.inputs[task].psnr
+            gain = None if score.psnr is None or before is None else score.psnr - before
+            figures |= {f"{task}.psnr": score.psnr, f"{task}.ssim": score.ssim}
+            figures |= {f"{task}.rmse": score.rmse, f"{task}.gain": gain}
+        return figures
+
+
+class Validator:
+    """Scores networks on the same slices, which the processes share among them.
+
+    Args:
+        slices: whole slices to restore.
+        recipe: says how they are scaled.
+        fabric: the processes.
+    """
+
+    def __init__(self, slices: Sequence[Slice], recipe: Recipe, fabric: Fabric) -> None:
+        self.recipe = recipe
+        self.fabric = fabric
+        self.tasks = tuple(dict.fromkeys(one.prepared.task for one in slices))
+        self.share = slices[fabric.global_rank :: fabric.world_size]
+        self._inputs: dict[str, MeanScore] | None = None
+
+    def __call__(self, network: RestoreRWKV) -> Validation:
+        """Score a network in its inference form, on the device of the processes."""
+        scores: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
+        inputs: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
+        pictures: list[Picture] = []
+        for one in self.share:
+            task = one.prepared.kind
+            low, high = one.low(), one.high()
+            restored = self._restored(network, one, low)
+            scores[task.name].append(paper_score(restored, high, task.metric_range))
+            if self._inputs is None:
+                inputs[task.name].append(paper_score(low, high, task.metric_range))
+            drawn = sum(picture.slice.prepared.task == task.name for picture in pictures)
+            # The middle of a volume shows more than its end.
+            if drawn < _PICTURES_PER_TASK and one.index >= one.stack.shape[0] // 2:
+                pictures.append(Picture(one, low, restored, high))
+        if self._inputs is None:
+            self._inputs = self._means(inputs)
+        return Validation(self._means(scores), self._inputs, pictures)
+
+    def _restored(
+        self, network: RestoreRWKV, one: Slice, low: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        scaling = one.stack.scaling(self.recipe.rule(one.prepared.kind))
+        with torch.inference_mode():
+            output = network(network_values(low, scaling).to(self.fabric.device))
+        restored: NDArray[np.float32] = scaling.invert(output.float().cpu())[0, 0].numpy()
+        return restored
+
+    def _means(self, scores: dict[str, list[SliceScore]]) -> dict[str, MeanScore]:
+        means = {task: mean_score(found) for task, found in scores.items()}
+        if self.fabric.world_size > 1:
+            means = {task: self._over_processes(mean) for task, mean in means.items()}
+        return means
+
+    def _over_processes(self, mean: MeanScore) -> MeanScore:
+        """The mean over all slices, from the means of each process's share."""
+        values = [mean.psnr or 0.0, mean.ssim or 0.0, mean.rmse or 0.0]
+        sums = [value * mean.slices for value in values]
+        local = torch.tensor([*sums, mean.slices, mean.slices_without_score], dtype=torch.float64)
+        total = self.fabric.all_reduce(self.fabric.to_device(local), reduce_op="sum").tolist()
+        slices, left_out = round(total[3]), round(total[4])
+        if slices == 0:
+            return MeanScore(None, None, None, 0, left_out)
+        psnr, ssim, rmse = (value / slices for value in total[:3])
+        return MeanScore(psnr, ssim, rmse, slices, left_out)

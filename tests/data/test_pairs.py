@@ -1,0 +1,191 @@
+"""Training pairs: the same for the same seed, degraded whole, cut alike, balanced as asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from restore_rwkv.data import PreparedSet, SetWriter
+from restore_rwkv.data.pairs import Draw, PairSampler, Slice, contrast, is_air, slices_of
+from restore_rwkv.errors import ConfigError
+from restore_rwkv.physics import kspace_crop
+from restore_rwkv.recipe import Recipe
+
+CROP = 24
+SHAPE = (8, 40, 48)
+
+
+def textured(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
+    """Slices (N, H, W) of a textured ellipse in air, in units of some hundred."""
+    y, x = (np.linspace(-1, 1, length) for length in shape[1:])
+    inside = y[:, None] ** 2 + x**2 < 0.6
+    return np.rint(inside * np.random.default_rng(seed).uniform(200, 600, shape))
+
+
+def recipe(task: str = "mri-sr", *, seed: int = 5, batch_size: int = 3, **data: Any) -> Recipe:
+    return Recipe.from_dict(
+        {
+            "task": task,
+            "network": "light",
+            "scaling": "own",
+            "seed": seed,
+            "data": {"crop": CROP, **data},
+            "training": {"batch_size": batch_size},
+        }
+    )
+
+
+@pytest.fixture
+def mri(tmp_path: Path) -> PreparedSet:
+    with SetWriter(tmp_path / "mri", "balls", "mri-sr", factor=2) as writer:
+        writer.add("long", "long", "train", textured(0))
+        writer.add("short", "short", "train", textured(1, (2, 40, 48)))
+        writer.add("held", "held", "validation", textured(2, (5, 40, 48)))
+    return PreparedSet.read(tmp_path / "mri")
+
+
+@pytest.fixture
+def ct(tmp_path: Path) -> PreparedSet:
+    with SetWriter(tmp_path / "ct", "balls", "ct-denoise") as writer:
+        high = textured(3) - 1000
+        writer.add("a", "a", "train", high, high + 7)
+    return PreparedSet.read(tmp_path / "ct")
+
+
+def test_shapes_and_types(mri: PreparedSet) -> None:
+    sampler = PairSampler([mri], recipe())
+    for images in sampler.batch(sampler.draws(0)):
+        assert images.shape == (3, 1, CROP, CROP)
+        assert images.dtype == torch.float32
+        assert 2 < images.mean() < 17.5  # the foreground has mean 10
+
+
+def test_draws_depend_on_seed_and_iteration_alone(mri: PreparedSet) -> None:
+    first, second = (PairSampler([mri], recipe(augment=True)) for _ in range(2))
+    second.draws(3)
+    assert first.draws(7) == second.draws(7)
+    assert first.draws(7) != first.draws(8)
+    assert first.draws(7) != PairSampler([mri], recipe(augment=True, seed=6)).draws(7)
+    for a, b in zip(first.batch(first.draws(7)), second.batch(first.draws(7)), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+def test_mri_is_turned_then_degraded_whole_then_cropped(
+    mri: PreparedSet, turns: int, mirrored: bool
+) -> None:
+    stack = mri.stacks[0]
+    draw = Draw(Slice(mri, stack, 4), turns, mirrored, row=5, column=9, gain=0.7)
+    low, high = PairSampler([mri], recipe()).batch([draw])
+    whole = torch.from_numpy(textured(0)[4].astype(np.float32)).rot90(turns)
+    whole = whole.flip(1) if mirrored else whole
+    factor = 0.7 / stack.robust_scale
+    window = (slice(5, 5 + CROP), slice(9, 9 + CROP))
+    torch.testing.assert_close(high[0, 0], whole[window] * factor)
+    torch.testing.assert_close(low[0, 0], kspace_crop(whole, 2)[window] * factor)
+
+
+def test_contrast_keeps_air_and_foreground_and_is_degraded_afterwards(mri: PreparedSet) -> None:
+    stack = mri.stacks[0]
+    level = np.float32(10 * stack.robust_scale)
+    np.testing.assert_allclose(contrast(np.float32([0, 1, 4]), np.float32(4), 0.5), [0, 2, 4])
+    draw = Draw(Slice(mri, stack, 4), gamma=1.5)
+    low, high = PairSampler([mri], recipe()).batch([draw])
+    whole = torch.from_numpy(contrast(textured(0)[4].astype(np.float32), level, 1.5))
+    expected = kspace_crop(whole, 2)[:CROP, :CROP] / stack.robust_scale
+    torch.testing.assert_close(low[0, 0], expected)
+    torch.testing.assert_close(high[0, 0], whole[:CROP, :CROP] / stack.robust_scale)
+
+
+def test_stored_pairs_are_cut_alike_and_scaled_by_the_task(ct: PreparedSet) -> None:
+    sampler = PairSampler([ct], recipe("ct-denoise", augment=True, gamma=[0.5, 2.0]))
+    draws = sampler.draws(0)
+    assert all(draw.gamma == 1 for draw in draws)
+    low, high = sampler.batch(draws)
+    torch.testing.assert_close(low - high, torch.full_like(low, 7 / 40), rtol=1e-4, atol=1e-5)
+    plain = PairSampler([ct], Recipe.from_dict({"task": "ct-denoise", "network": "light"}))
+    _, high = plain.batch([Draw(Slice(ct, ct.stacks[0], 0))], CROP)
+    expected = (textured(3)[0, :CROP, :CROP] - 1000 + 1024) / 4096
+    np.testing.assert_allclose(high[0, 0].numpy(), expected, rtol=1e-5)
+
+
+def test_all_turns_and_gains_are_drawn(mri: PreparedSet) -> None:
+    sampler = PairSampler([mri], recipe(batch_size=16, augment=True, gain=[0.5, 1.2]))
+    draws = [draw for iteration in range(20) for draw in sampler.draws(iteration)]
+    assert {(draw.turns, draw.mirrored) for draw in draws} == {
+        (turns, mirrored) for turns in range(4) for mirrored in (False, True)
+    }
+    gains = [draw.gain for draw in draws]
+    assert 0.5 <= min(gains) < 0.55
+    assert 1.15 < max(gains) <= 1.2
+    assert np.mean(np.log(gains)) == pytest.approx(np.log(0.5 * 1.2) / 2, abs=0.05)
+    plain = PairSampler([mri], recipe()).draws(0)
+    assert all((d.turns, d.mirrored, d.gain, d.gamma) == (0, False, 1, 1) for d in plain)
+
+
+def test_slices_are_drawn_alike_or_short_volumes_more_often(mri: PreparedSet) -> None:
+    def shares(balance: str) -> Counter[str]:
+        sampler = PairSampler([mri], recipe(batch_size=500, balance=balance))
+        return Counter(draw.slice.stack.name for draw in sampler.draws(0))
+
+    assert shares("slices")["short"] == pytest.approx(100, abs=40)  # 2 of 10 slices
+    assert shares("tasks")["short"] == pytest.approx(500 / 3, abs=45)  # sqrt(2) : sqrt(8)
+
+
+def test_tasks_share_the_batches_equally(mri: PreparedSet, ct: PreparedSet, tmp_path: Path) -> None:
+    with SetWriter(tmp_path / "pet", "balls", "pet-synth") as writer:
+        writer.add("a", "a", "train", textured(4) / 100, textured(5) / 100)
+    sets = [mri, ct, PreparedSet.read(tmp_path / "pet")]
+    sampler = PairSampler(sets, recipe("all-in-one", batch_size=4, balance="tasks"))
+    drawn = Counter(d.slice.prepared.task for i in range(3) for d in sampler.draws(i))
+    assert drawn == {"mri-sr": 4, "ct-denoise": 4, "pet-synth": 4}
+    with pytest.raises(ConfigError, match="pet-synth: its sets have no volume for training"):
+        PairSampler([mri, ct], recipe("all-in-one"))
+
+
+def test_crops_of_air_are_drawn_again(tmp_path: Path) -> None:
+    high = np.zeros((4, 200, 200))
+    high[:, :60, :60] = 300
+    with SetWriter(tmp_path / "corner", "corner", "mri-sr") as writer:
+        writer.add("a", "a", "train", high)
+    sets = [PreparedSet.read(tmp_path / "corner")]
+
+    def share_of_tissue(avoid_air: bool) -> float:
+        sampler = PairSampler(sets, recipe(batch_size=100, avoid_air=avoid_air))
+        _, images = sampler.batch(sampler.draws(0))
+        return float((images.amax(dim=(1, 2, 3)) > 5).float().mean())
+
+    assert share_of_tissue(True) > 2 * share_of_tissue(False)
+    corner = Slice(sets[0], sets[0].stacks[0], 0)
+    assert is_air(corner.high()[100:], corner)
+    assert not is_air(corner.high()[:60, :60], corner)
+
+
+def test_small_slices_are_padded_by_reflection(tmp_path: Path) -> None:
+    with SetWriter(tmp_path / "small", "small", "ct-denoise") as writer:
+        high = np.arange(3 * 10 * 12.0).reshape(3, 10, 12)
+        writer.add("a", "a", "train", high, high)
+    one = PreparedSet.read(tmp_path / "small")
+    sampler = PairSampler([one], recipe("ct-denoise"))
+    _, image = sampler.batch([Draw(Slice(one, one.stacks[0], 1))])
+    expected = np.pad(high[1], ((0, CROP - 10), (0, CROP - 12)), mode="symmetric") / 40
+    np.testing.assert_allclose(image[0, 0].numpy(), expected, rtol=1e-6)
+
+
+def test_whole_slices_are_evenly_spread(mri: PreparedSet, ct: PreparedSet) -> None:
+    assert [s.index for s in slices_of([mri], "validation")] == [0, 1, 2, 3, 4]
+    assert [s.index for s in slices_of([mri], "validation", 2)] == [1, 3]
+    assert [s.index for s in slices_of([mri], "validation", 99)] == [0, 1, 2, 3, 4]
+    assert slices_of([ct], "validation") == []
+    assert [s.prepared.task for s in slices_of([mri, ct], "train", 1)] == ["mri-sr", "ct-denoise"]
+    one = slices_of([mri], "validation")[0]
+    np.testing.assert_array_equal(one.high(), textured(2, (5, 40, 48))[0])
+    torch.testing.assert_close(
+        torch.from_numpy(one.low()), kspace_crop(torch.from_numpy(one.high()), 2)
+    )
