@@ -201,7 +201,7 @@ def scans(paths: list[Path]) -> None:
 
 
 def draw(path: Path, scan: Path | None) -> None:
-    """Full and quarter dose, their difference, and its noise power."""
+    """Full and quarter dose, their difference, and its power spectrum."""
     from matplotlib.figure import Figure
 
     if scan is None:
@@ -210,26 +210,38 @@ def draw(path: Path, scan: Path | None) -> None:
         slices, spacing = axial(scan)
         scanner = calibrated(CTScanner(), slices, spacing)
     full = slices[len(slices) // 2]
-    noise = dose_noise(full.repeat(12, 1, 1), spacing, 0.25, scanner, seeded())
+    noise = dose_noise(full.repeat(24, 1, 1), spacing, 0.25, scanner, seeded())
     quarter = (full + noise[0]).clamp(min=-1024)
-    middle = [slice(n // 2 - 64, n // 2 + 64) for n in full.shape]
-    spectrum, _, columns = power(noise[:, middle[0], middle[1]], spacing[0])
-    figure = Figure(figsize=(12, 3.5), layout="constrained")
-    axes = figure.subplots(1, 4)
-    for axis, image, title in zip(
-        axes, (full, quarter), ("full dose", "a quarter of the dose"), strict=False
+    height, width = full.shape
+    near = slice(height // 4, 3 * height // 4), slice(width // 4, 3 * width // 4)
+    middle = slice(height // 2 - 48, height // 2 + 48), slice(width // 2 - 48, width // 2 + 48)
+    spectrum, rows, columns = power(noise[:, middle[0], middle[1]], spacing[0])
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    axes = figure.subplot_mosaic(
+        [["full", "quarter", "difference", "ring"], ["full", "quarter", "difference", "curve"]],
+        width_ratios=(1, 1, 1.15, 0.62),
+    )
+    for name, image, title in (
+        ("full", full[near], "full dose"),
+        ("quarter", quarter[near], "a quarter of the dose"),
     ):
-        axis.imshow(image, cmap="gray", vmin=-160, vmax=240)
-        axis.set_title(title)
-    shown = axes[2].imshow(quarter - full, cmap="gray", vmin=-60, vmax=60)
-    axes[2].set_title("difference")
-    figure.colorbar(shown, ax=axes[2], label="HU", shrink=0.8)
+        axes[name].imshow(image, cmap="gray", vmin=-110, vmax=190)
+        axes[name].set_title(title)
+        axes[name].set_axis_off()
+    shown = axes["difference"].imshow(quarter - full, cmap="gray", vmin=-60, vmax=60)
+    axes["difference"].set_title("difference (HU), whole slice")
+    axes["difference"].set_axis_off()
+    figure.colorbar(shown, ax=axes["difference"], shrink=0.7)
+    smooth = torch.nn.functional.avg_pool2d(spectrum[None], 3, 1, 1, count_include_pad=False)[0]
     edge = float(columns.max())
-    axes[3].imshow(spectrum, cmap="magma", extent=(-edge, edge, -edge, edge), vmin=0)
-    axes[3].set(title="noise power, centre", xlabel="1 / mm", xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
-    for axis in axes[:3]:
-        axis.set_axis_off()
-    figure.savefig(path, dpi=100)
+    axes["ring"].imshow(smooth, cmap="magma", extent=(-edge, edge, -edge, edge), vmin=0)
+    axes["ring"].set(title="noise power", xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
+    axes["ring"].set(xticks=(-0.4, 0, 0.4), yticks=(-0.4, 0, 0.4))
+    frequency, curve = profile(spectrum, rows, columns)
+    axes["curve"].plot(frequency, curve)
+    axes["curve"].set(xlabel="1 / mm", ylabel="HU² mm²", xlim=(0, 0.7), ylim=(0, None))
+    axes["curve"].grid(alpha=0.3)
+    figure.savefig(path, dpi=90)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from restore_rwkv.cli import main, parse_memory
+from restore_rwkv.cli import main
+from restore_rwkv.cli.options import parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import RestoreRWKV, load_weights
 from restore_rwkv.tasks import TASKS
@@ -188,7 +189,8 @@ def test_evaluate_names_scan_and_protocol(tiny_weights: Path, tmp_path: Path) ->
     image = np.random.default_rng(0).uniform(0, 900, (20, 24, 3)).astype(np.float32)
     image[..., 1] = 0
     np.save(tmp_path / "scan[1].npy", image)
-    result = run("evaluate", tmp_path / "scan[1].npy", "--weights", tiny_weights)
+    scan = tmp_path / "scan[1].npy"
+    result = run("evaluate", scan, "--task", "mri-sr", "--weights", tiny_weights)
     assert result.returncode == 0, result.stderr
     for words in ("scan[1].npy", "paper protocol", "2 of 3"):
         assert words in result.stdout
@@ -198,7 +200,7 @@ def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path) -> None:
     recipe = Path(__file__).parents[1] / "recipes" / "light-mri-sr.toml"
     result = run("train", recipe, "--data", tmp_path, "-o", tmp_path / "run")
     assert result.returncode == 2
-    assert "no such file or folder" in result.stderr
+    assert "no prepared set" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,7 +21,8 @@ from restore_rwkv.errors import ConfigError, InputError, TrainingError
 from restore_rwkv.model import load_weights
 from restore_rwkv.recipe import Recipe, TrainingRecipe
 from restore_rwkv.scaling import ScalingRule
-from restore_rwkv.training import Machine, Trainer, learning_rate, train
+from restore_rwkv.trainer import Trainer, learning_rate
+from restore_rwkv.training import Machine, train
 
 NETWORK = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "hidden_rate": 2}
 
@@ -288,7 +289,7 @@ def test_a_run_that_nothing_validates_stops(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said_before_a_folder_is_made(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no set for pet-synth; there are: .*mri-sr"):
+    with pytest.raises(InputError, match=r"no set for pet-synth; there are: .*mri-sr"):
         train(recipe(task="pet-synth"), [data / "mri-sr"], tmp_path / "run")
     with SetWriter(tmp_path / "only", "balls", "mri-sr") as writer:
         writer.add("a", "a", "train", ball(3))

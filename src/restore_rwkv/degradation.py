@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.io import Volume, acquisition_axis, plane_axis
+from restore_rwkv.io import (
+    Volume,
+    check_output,
+    check_output_path,
+    check_record,
+    plane_axis,
+    read_volume,
+    record_of,
+    write_record,
+    write_volume,
+)
+from restore_rwkv.model import NOTICE
 from restore_rwkv.physics.activity import activity_map, attenuation_map, sample_uptake, segment_head
 from restore_rwkv.physics.ct import CTScanner, calibrated, reduce_dose
 from restore_rwkv.physics.mri import kspace_block_shape, kspace_crop, kspace_noise
 from restore_rwkv.physics.pet import PETScanner, low_dose, simulate_pair
-from restore_rwkv.tasks import Task
+from restore_rwkv.preparation import AUTO, pick_task, slice_axis
+from restore_rwkv.tasks import Task, task_of
 
 
 @dataclass(frozen=True)
@@ -101,10 +114,57 @@ def degrade(
     )
 
 
-def _mri(
-    volume: Volume, factor: float, settings: Settings, generator: torch.Generator
-) -> Degraded:
-    axis = 2 if volume.spacing is None else acquisition_axis(volume.spacing)
+def degrade_file(
+    source: Path | str,
+    output: Path | str,
+    *,
+    task: str = AUTO,
+    settings: Settings | None = None,
+    seed: int = 0,
+    truth: Path | str | None = None,
+    series: int | str | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Degrade a scan on disk, and write it with a record of how it was made.
+
+    Args:
+        source: NIfTI file or folder with a DICOM series. Never changed.
+        output: file to write.
+        task: name of the task; "auto" picks it by the modality that the source tells.
+        settings: choices about the scanner.
+        seed: of everything random.
+        truth: where to write the scan of full quality on the grid of the output, if anywhere.
+        series: which series of a DICOM folder with several.
+        overwrite: replace existing outputs.
+
+    Returns:
+        Path of the record, beside the output with the suffix .degradation.json.
+
+    Raises:
+        InputError: the source cannot be read, or an output not be written.
+        ConfigError: as `degrade`.
+        OperatorError: as `degrade`.
+    """
+    source, outputs = Path(source), [Path(path) for path in (output, truth) if path is not None]
+    record_path = record_of(outputs[0], "degradation")
+    for path in outputs:
+        check_output_path(path, source=source, overwrite=overwrite)
+    if len({path.absolute() for path in outputs}) < len(outputs):
+        raise InputError(f"{output}: is named twice; give the truth a file of its own")
+    check_record(record_path, overwrite=overwrite)
+    volume = read_volume(source, series=series)
+    made = degrade(volume, pick_task(volume, task), settings, seed=seed)
+    pairs = list(zip(outputs, (made.low, made.high), strict=False))
+    for path, image in pairs:
+        check_output(image, path, overwrite=overwrite)
+    for path, image in pairs:
+        write_volume(image, path, overwrite=overwrite)
+    write_record(record_path, {"notice": NOTICE} | made.record, source)
+    return record_path
+
+
+def _mri(volume: Volume, factor: float, settings: Settings, generator: torch.Generator) -> Degraded:
+    axis = slice_axis(volume, task_of("MR"))
     height, width = np.moveaxis(volume.data, axis, 0).shape[1:]
 
     def physics(images: Tensor) -> Tensor:
@@ -164,11 +224,11 @@ def _pet_from_anatomy(
     uptake = sample_uptake(head, generator)
     activity = activity_map(head, uptake)
     attenuation = attenuation_map(head)
-    stacks = (
+    slices, mu = (
         torch.from_numpy(np.ascontiguousarray(np.moveaxis(one.data, 2, 0)))
         for one in (activity, attenuation)
     )
-    pair = simulate_pair(*stacks, dose=1 / factor, generator=generator)
+    pair = simulate_pair(slices, mu, dose=1 / factor, generator=generator)
     high, low = (activity.with_data(np.moveaxis(images.numpy(), 0, 2)) for images in pair)
     record = {
         "simulated": "PET, from the anatomy of an MRI scan",

@@ -44,7 +44,7 @@ def run_demo(output: Path, device: str = "auto") -> Demo:
         "restored scan": output / "restored.nii.gz",
         "picture": output / "comparison.png",
     }
-    write_volume(result.volumes["zero-filled"], files["low-resolution input"], overwrite=True)
+    write_volume(result.volumes["input"], files["low-resolution input"], overwrite=True)
     write_volume(result.volumes["restored"], files["restored scan"], overwrite=True)
     middle = truth.data.shape[result.slice_axis] // 2
     figures.comparison(

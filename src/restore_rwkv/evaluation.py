@@ -1,9 +1,10 @@
-"""What a restorer gains on scans whose truth is known, by the paper's protocol."""
+"""What a restorer gains where the truth is known, by the paper's protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,12 +12,23 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from torch import Tensor
 
-from restore_rwkv.io import Volume
-from restore_rwkv.metrics import MeanScore, mean_score, paper_score
-from restore_rwkv.physics.mri import kspace_crop, low_resolution
+from restore_rwkv import degradation
+from restore_rwkv.data import PreparedSet, Split, Stack
+from restore_rwkv.data.manifest import MANIFEST, read_sets
+from restore_rwkv.data.pairs import Slice
+from restore_rwkv.degradation import degrade
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import Volume, read_volume
+from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
+from restore_rwkv.physics.mri import low_resolution
+from restore_rwkv.preparation import AUTO, pick_task
 from restore_rwkv.restoration import Restorer, Settings, slice_axis
 
 Images = NDArray[np.float32]
+
+INPUT = "input"
+CUBIC = "cubic"
+RESTORED = "restored"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,55 +36,181 @@ class Evaluation:
     """Images (X, Y, Z) of one scan, and their scores against its truth by name.
 
     Attributes:
-        volumes: "zero-filled" (what the network is given), "cubic" (spline interpolation of the
-            coarse image), "restored"; in the unit of the scan.
-        scores: the same names; means over the slices of the acquisition plane.
-        slice_axis: array axis across those slices.
+        truth: what they are held against, on the same grid.
+        volumes: "input" (the low-quality scan that the network is given), "restored", and for MRI
+            "cubic" (spline interpolation of the coarse image); in the unit of the truth.
+        slice_axis: array axis across the slices that are scored, those of the task's plane.
+        slice_scores: by name, of each slice.
     """
 
+    truth: Volume
     volumes: dict[str, Volume]
-    scores: dict[str, MeanScore]
     slice_axis: int
+    slice_scores: dict[str, list[SliceScore]]
+
+    @property
+    def scores(self) -> dict[str, MeanScore]:
+        """Means over slices by name."""
+        return {name: mean_score(scores) for name, scores in self.slice_scores.items()}
 
 
-def evaluate(truth: Volume, restorer: Restorer, settings: Settings | None = None) -> Evaluation:
-    """Degrade a sharp scan as the task says, restore it, and score each image against the scan.
-
-    Slices lie in the plane of finest spacing. Each is scored by the paper's protocol.
+def evaluate(
+    scan: Volume,
+    restorer: Restorer,
+    settings: Settings | None = None,
+    *,
+    physics: degradation.Settings | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Degrade a good scan as the task says, restore it, and score each image.
 
     Args:
-        truth: a scan of full quality, in physical units.
-        restorer: for "mri-sr".
-        settings: how to restore; the plane is chosen here.
+        scan: a scan of full quality, in physical units; for PET also a T1-weighted head, see
+            `degrade`.
+        restorer: for one task.
+        settings: how to restore; the plane is the task's.
+        physics: how to degrade.
+        seed: of the degradation.
 
     Raises:
         InputError: the scan does not suit the task.
+
+    Example:
+        >>> evaluation = evaluate(read_volume("t1.nii.gz"), Restorer("mri-sr"))  # doctest: +SKIP
+        >>> evaluation.scores["restored"].psnr - evaluation.scores["input"].psnr  # doctest: +SKIP
     """
-    axis = slice_axis(truth)
-    factor = restorer.task.factor
+    pair = degrade(scan, restorer.task, physics, seed=seed)
+    evaluation = _evaluate_pair(pair.low, pair.high, restorer, settings)
+    if restorer.task.modality != "MR":
+        return evaluation
+    factor, axis = pair.record["factor"], evaluation.slice_axis
+    slices = np.moveaxis(scan.data, axis, 0)
+    interpolated = [
+        cubic(low_resolution(torch.from_numpy(image.copy()), factor), image.shape)
+        for image in slices
+    ]
+    volume = scan.with_data(np.moveaxis(np.stack(interpolated), 0, axis))
+    scores = slice_scores(volume, pair.high, axis, restorer.task.metric_range)
+    between = {INPUT: evaluation.volumes[INPUT], CUBIC: volume}
+    between_scores = {INPUT: evaluation.slice_scores[INPUT], CUBIC: scores}
+    return replace(
+        evaluation,
+        volumes=between | evaluation.volumes,
+        slice_scores=between_scores | evaluation.slice_scores,
+    )
 
-    def by_slice(degrade: Callable[[Tensor], Tensor | Images]) -> Volume:
-        stack = np.moveaxis(truth.data, axis, 0)
-        images = [np.asarray(degrade(torch.from_numpy(image.copy()))) for image in stack]
-        return truth.with_data(np.moveaxis(np.stack(images), 0, axis))
 
-    given = by_slice(lambda image: kspace_crop(image, factor))
-    volumes = {
-        "zero-filled": given,
-        "cubic": by_slice(lambda image: cubic(low_resolution(image, factor), image.shape)),
-        "restored": restorer(given, replace(settings or Settings(), plane="auto")),
+def evaluate_set(
+    prepared: PreparedSet, restorer: Restorer, split: Split = "test"
+) -> dict[str, dict[str, MeanScore]]:
+    """Score a split of a prepared set, whose slices are restored as they lie in it.
+
+    Args:
+        prepared: a set of the restorer's task.
+        restorer: for that task.
+        split: "train", "validation" or "test".
+
+    Returns:
+        Means over slices of "input" and "restored", by patient.
+
+    Raises:
+        InputError: the set is for another task, or has no such split.
+    """
+    if prepared.task != restorer.task.name:
+        raise InputError(
+            f"{prepared.folder}: is for {prepared.task}; restore it with that task, "
+            f"not {restorer.task.name}"
+        )
+    if not prepared.split(split):
+        raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
+    scores: dict[str, dict[str, list[SliceScore]]] = {}
+    for stack in prepared.split(split):
+        evaluation = _evaluate_pair(*_volumes(prepared, stack), restorer, None)
+        of_patient = scores.setdefault(stack.patient, {})
+        for name, found in evaluation.slice_scores.items():
+            of_patient.setdefault(name, []).extend(found)
+    return {
+        patient: {name: mean_score(found) for name, found in by_name.items()}
+        for patient, by_name in scores.items()
     }
-    scores = {
-        name: score(volume, truth, axis, restorer.task.metric_range)
-        for name, volume in volumes.items()
-    }
-    return Evaluation(volumes, scores, axis)
 
 
-def score(volume: Volume, truth: Volume, axis: int, metric_range: tuple[float, float]) -> MeanScore:
-    """Mean over slices across `axis` of the paper's scores of a volume against the truth."""
+def evaluate_paths(
+    paths: Sequence[Path],
+    *,
+    task: str = AUTO,
+    weights: str | Path | None = None,
+    split: Split = "test",
+    axes: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Iterator[tuple[str, dict[str, MeanScore]]]:
+    """Score scans on disk and prepared sets, one after the other.
+
+    Args:
+        paths: good scans, prepared sets, or folders of such sets.
+        task: of the scans; "auto" picks it by the modality that they tell.
+        weights: as for `Restorer`.
+        split: of prepared sets.
+        axes: as in `degradation.Settings`.
+        seed: of the degradation of scans.
+        device: as for `Restorer`.
+
+    Yields:
+        Name of the scan or patient, and means over slices by image; for a set with several
+        patients at last "mean over patients".
+    """
+    restorers: dict[str, Restorer] = {}
+
+    def restorer(name: str) -> Restorer:
+        if name not in restorers:
+            restorers[name] = Restorer(name, weights, device)
+        return restorers[name]
+
+    for path in paths:
+        if path.is_dir() and any(path.glob(f"**/{MANIFEST}")):
+            for one in read_sets(path):
+                yield from _of_set(one, restorer(one.task), split)
+        else:
+            scan = read_volume(path)
+            chosen = pick_task(scan, task).name
+            physics = degradation.Settings(axes=axes)
+            yield path.name, evaluate(scan, restorer(chosen), physics=physics, seed=seed).scores
+
+
+def _of_set(
+    prepared: PreparedSet, restorer: Restorer, split: Split
+) -> Iterator[tuple[str, dict[str, MeanScore]]]:
+    scores = evaluate_set(prepared, restorer, split)
+    yield from scores.items()
+    if len(scores) > 1:
+        yield "mean over patients", mean_over_patients(scores)
+
+
+def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[str, MeanScore]:
+    """Mean of the patients' means by name of the image: each patient counts alike.
+
+    Args:
+        scores: as `evaluate_set` returns them.
+    """
+    means = {}
+    names = next(iter(scores.values()))
+    for name in names:
+        of_patients = [
+            SliceScore(score.psnr, score.ssim, score.rmse)
+            for score in (by_name[name] for by_name in scores.values())
+            if score.rmse is not None
+        ]
+        means[name] = mean_score(of_patients)
+    return means
+
+
+def slice_scores(
+    volume: Volume, truth: Volume, axis: int, metric_range: tuple[float, float]
+) -> list[SliceScore]:
+    """The paper's scores of each slice across `axis` of a volume against the truth."""
     pairs = zip(np.moveaxis(volume.data, axis, 0), np.moveaxis(truth.data, axis, 0), strict=True)
-    return mean_score([paper_score(image, reference, metric_range) for image, reference in pairs])
+    return [paper_score(image, reference, metric_range) for image, reference in pairs]
 
 
 def cubic(coarse: Tensor, shape: tuple[int, ...]) -> Images:
@@ -85,3 +223,27 @@ def cubic(coarse: Tensor, shape: tuple[int, ...]) -> Images:
         coarse.numpy(), step, output_shape=tuple(shape), order=3, mode="nearest"
     )
     return interpolated
+
+
+def _evaluate_pair(
+    low: Volume, high: Volume, restorer: Restorer, settings: Settings | None
+) -> Evaluation:
+    axis = slice_axis(high, restorer.task)
+    restored = restorer(low, replace(settings or Settings(), plane="auto"))
+    volumes = {INPUT: low, RESTORED: restored}
+    metric_range = restorer.task.metric_range
+    scores = {
+        name: slice_scores(volume, high, axis, metric_range) for name, volume in volumes.items()
+    }
+    return Evaluation(high, volumes, axis, scores)
+
+
+def _volumes(prepared: PreparedSet, stack: Stack) -> tuple[Volume, Volume]:
+    """A stack as two volumes (H, W, N) without geometry, low and high."""
+    slices = [Slice(prepared, stack, index) for index in range(stack.shape[0])]
+    task = prepared.kind
+    low, high = (
+        Volume(np.stack(images, axis=2), unit=task.unit, modality=task.modality)
+        for images in ([one.low() for one in slices], [one.high() for one in slices])
+    )
+    return low, high

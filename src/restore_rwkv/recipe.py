@@ -233,7 +233,7 @@ def _require_one_of(name: str, value: object, choices: tuple[object, ...]) -> No
 
 def _read_table(path: Path, depth: int) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import json
 import logging
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +16,12 @@ from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.inference import Progress
 from restore_rwkv.io import (
     Volume,
-    atomic_file,
     check_output,
     check_output_path,
+    check_record,
     read_volume,
+    record_of,
+    write_record,
     write_volume,
 )
 from restore_rwkv.io.files import OutputType
@@ -108,7 +105,7 @@ class Restorer:
         prepared = prepare(volume, self.task, self.info.scaling[self.task.name], settings)
         slices = np.ascontiguousarray(np.moveaxis(prepared.volume.data, prepared.axis, 0))
         plan = self._plan(prepared, settings.memory)
-        values = prepared.scaling.apply(torch.from_numpy(slices)[:, None])
+        values = torch.from_numpy(prepared.scaling.apply(slices))[:, None]
         values = inference.run(self.network, values, plan, progress)
         output = prepared.scaling.invert(values)[:, 0].numpy()
         if not np.isfinite(output).all():
@@ -140,9 +137,7 @@ class Restorer:
         return {
             "notice": NOTICE,
             "not_for": self.task.not_for,
-            "software": f"restore-rwkv {version('restore-rwkv')}",
             "torch": torch.__version__,
-            "python": platform.python_version(),
             "task": self.task.name,
             "weights": self.path.name,
             "weights_sha256": self.info.sha256,
@@ -197,10 +192,7 @@ def restore(
     source, output = Path(source), Path(output)
     check_output_path(output, source=source, overwrite=overwrite)
     record_path = record_of(output)
-    if record_path.exists() and not overwrite:
-        raise InputError(
-            f"{record_path}: exists already; name another output, or allow overwriting"
-        )
+    check_record(record_path, overwrite=overwrite)
     if task != AUTO:
         get_task(task)
     if weights is not None:
@@ -210,24 +202,9 @@ def restore(
     check_output(volume, output, dtype=dtype, overwrite=overwrite)
     restorer = Restorer(pick_task(volume, task).name, weights, device)
     restored, record = restorer.restore(volume, settings, progress)
-    record |= {
-        "source": source.name,
-        "source_sha256": None if source.is_dir() else _sha256(source),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
     write_volume(restored, output, dtype=dtype, overwrite=overwrite)
-    with atomic_file(record_path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(record_path, record, source)
     return restored
-
-
-def record_of(output: Path) -> Path:
-    """Path of the record beside an output: scan.nii.gz has scan.restoration.json.
-
-    Not scan.json, which BIDS gives a meaning of its own.
-    """
-    inner = output.with_suffix("") if output.suffix.lower() == ".gz" else output
-    return inner.with_suffix(".restoration.json")
 
 
 def find_device(name: str) -> torch.device:
@@ -260,11 +237,3 @@ def _keep_bounds(output: NDArray[np.float32], slices: NDArray[np.float32], task:
         np.maximum(output, np.minimum(slices, task.value_range[0]), out=output)
     if slices.min() >= 0:
         np.maximum(output, 0, out=output)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()

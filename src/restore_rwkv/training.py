@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,9 +21,9 @@ from restore_rwkv.data.manifest import PreparedSet, find_sets
 from restore_rwkv.data.pairs import Draw, PairSampler, slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.logs import RunLog
-from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.recipe import Recipe, TrainingRecipe
-from restore_rwkv.training_state import load_checkpoint, save_checkpoint
+from restore_rwkv.model import save_weights
+from restore_rwkv.recipe import Recipe
+from restore_rwkv.trainer import Trainer, learning_rate
 from restore_rwkv.validation import Validation, Validator
 
 if TYPE_CHECKING:
@@ -80,87 +78,6 @@ class Machine:
         return fabric
 
 
-class Trainer:
-    """State of a training run: network, moving average, optimiser and the iteration reached.
-
-    Args:
-        recipe: what to train and how.
-        fabric: where.
-    """
-
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
-        torch.manual_seed(recipe.seed)
-        self.recipe = recipe
-        self.fabric = fabric
-        self.network = RestoreRWKV(recipe.network)
-        if recipe.training.start_at_identity:
-            for parameter in self.network.output.parameters():
-                torch.nn.init.zeros_(parameter)
-        adam = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.999), eps=1e-8)
-        self.model, self.optimizer = fabric.setup(self.network, adam)
-        self.average = RestoreRWKV(recipe.network).to(fabric.device).requires_grad_(False)
-        self.average.load_state_dict(self.network.state_dict())
-        self.iteration = 0
-        self.best_psnr = -math.inf
-
-    def step(self, low: Tensor, high: Tensor, names: Callable[[], str] = str) -> float:
-        """One iteration on this process's share of a batch, (B, 1, H, W) network values.
-
-        Args:
-            low: low quality, on the device.
-            high: full quality, on the device.
-            names: what the batch shows, for the message of an error.
-
-        Returns:
-            The L1 loss, the mean over all processes.
-
-        Raises:
-            TrainingError: loss or gradient is not finite; the network has not been changed.
-        """
-        settings = self.recipe.training
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, self.iteration)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.l1_loss(self.model(low), high)
-        mean = float(self.fabric.all_reduce(loss.detach()))
-        self._require_finite("loss", mean, names)
-        self.fabric.backward(loss)
-        if settings.clip:
-            norm = self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
-            )
-            if settings.precision != "16-mixed":  # whose scaler expects overflows, and skips them
-                self._require_finite("norm of the gradient", float(norm), names)
-        self.optimizer.step()
-        self.iteration += 1
-        self._follow()
-        return mean
-
-    def _require_finite(self, what: str, value: float, names: Callable[[], str]) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"iteration {self.iteration}: the {what} is {value}, on the batch {names()}; "
-                "look at these slices, or lower training.learning_rate, and run the same command "
-                "again: it goes on from the last checkpoint"
-            )
-
-    def _follow(self) -> None:
-        """Move the average towards the network; faster at first, so that it forgets the start."""
-        decay = min(self.recipe.training.ema, self.iteration / (self.iteration + 9))
-        with torch.no_grad():
-            for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(new, 1 - decay)
-
-
-def learning_rate(recipe: TrainingRecipe, iteration: int) -> float:
-    """Linear warm-up, then cosine annealing per iteration to the final rate."""
-    warm = min(1.0, (iteration + 1) / (recipe.warm_up + 1))
-    progress = min(1.0, iteration / recipe.iterations)
-    span = recipe.learning_rate - recipe.final_learning_rate
-    cosine = recipe.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
-    return warm * cosine
-
-
 def train(
     recipe: Recipe,
     data: Sequence[Path | str],
@@ -213,7 +130,7 @@ def train(
     output.mkdir(parents=True, exist_ok=True)
     run = _Run(trainer, sampler, Validator(slices, recipe, fabric), output, _record_of(sets))
     if run.checkpoint.exists():
-        load_checkpoint(trainer, run.checkpoint, run.data)
+        trainer.load(run.checkpoint, run.data)
         _logger.info("going on from iteration %d of %s", trainer.iteration, run.checkpoint)
     run.loop(machine.workers, report or (lambda _: None))
     return output / "best.safetensors"
@@ -310,7 +227,7 @@ class _Run:
                 scaling={task.name: trainer.recipe.rule(task) for task in trainer.recipe.tasks},
                 training=provenance,
             )
-        save_checkpoint(trainer, self.checkpoint, self.data)
+        trainer.save(self.checkpoint, self.data)
 
     def _names(self) -> str:
         draws = self.sampler.draws(self.trainer.iteration)

@@ -119,7 +119,8 @@ class Validator:
         values = [mean.psnr or 0.0, mean.ssim or 0.0, mean.rmse or 0.0]
         sums = [value * mean.slices for value in values]
         local = torch.tensor([*sums, mean.slices, mean.slices_without_score], dtype=torch.float64)
-        total = self.fabric.all_reduce(self.fabric.to_device(local), reduce_op="sum").tolist()
+        reduced = self.fabric.all_reduce(self.fabric.to_device(local), reduce_op="sum")
+        total = torch.as_tensor(reduced).tolist()
         slices, left_out = round(total[3]), round(total[4])
         if slices == 0:
             return MeanScore(None, None, None, 0, left_out)

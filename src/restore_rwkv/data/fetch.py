@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from restore_rwkv.data.manifest import file_sha256
 from restore_rwkv.data.open_scans import Package
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.record import file_sha256
 
 _logger = logging.getLogger(__name__)
 

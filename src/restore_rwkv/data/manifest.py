@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.record import file_sha256
 from restore_rwkv.scaling import Scaling, ScalingRule
 from restore_rwkv.tasks import TASKS, Task
 
@@ -40,7 +41,6 @@ MANIFEST = "manifest.json"
 SPLITS: tuple[Split, ...] = get_args(Split)
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 FORMAT = "restore-rwkv data 1"
-_CHUNK = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,15 +271,6 @@ def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
         raise InputError(
             f"patients in more than one split: {'; '.join(leaks)}; give each patient one split"
         )
-
-
-def file_sha256(path: Path) -> str:
-    """Digest of a file, hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _stack(entry: Mapping[str, Any]) -> Stack:

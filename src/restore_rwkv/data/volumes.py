@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore_rwkv.data.manifest import file_sha256
 from restore_rwkv.data.sources import Faults, is_dicom, walk
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom_files import refusing
+from restore_rwkv.io.record import file_sha256
 
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _BIDS = re.compile(r"(?:^|/)sub-([A-Za-z0-9]+)")

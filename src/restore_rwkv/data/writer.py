@@ -23,10 +23,10 @@ from restore_rwkv.data.manifest import (
     Quality,
     Split,
     Stack,
-    file_sha256,
     require_no_leak,
 )
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.io.record import file_sha256
 from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.scaling import robust_scaling
 from restore_rwkv.tasks import get_task

@@ -7,6 +7,9 @@ from restore_rwkv.io.files import check_output_path as check_output_path
 from restore_rwkv.io.files import read_volume as read_volume
 from restore_rwkv.io.files import write_volume as write_volume
 from restore_rwkv.io.nifti import NiftiSource as NiftiSource
+from restore_rwkv.io.record import check_record as check_record
+from restore_rwkv.io.record import record_of as record_of
+from restore_rwkv.io.record import write_record as write_record
 from restore_rwkv.io.volume import Source as Source
 from restore_rwkv.io.volume import Stored as Stored
 from restore_rwkv.io.volume import Volume as Volume

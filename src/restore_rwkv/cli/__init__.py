@@ -1,0 +1,3 @@
+"""The command line. `main` is the command `restore-rwkv`."""
+
+from restore_rwkv.cli.app import main as main

@@ -1,0 +1,106 @@
+"""What commands print: progress, tables of scores, and the line of a training run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from restore_rwkv.inference import Progress
+    from restore_rwkv.metrics import MeanScore
+
+
+@contextmanager
+def progress_bar(what: str, unit: str, quiet: bool) -> Iterator[Progress | None]:
+    """A bar with the time left, on a terminal alone."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        job = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(job, completed=done, total=total)
+
+
+def training_report(iterations: int) -> Callable[[dict[str, Any]], None]:
+    """A line that is rewritten on a terminal, and a line for each validation anywhere."""
+    rate: list[float] = []
+    waiting: list[float] = []
+    terminal = sys.stdout.isatty()
+
+    def report(entry: dict[str, Any]) -> None:
+        rate.append(entry["seconds"])
+        waiting.append(entry["waiting"])
+        left = (iterations - entry["iteration"]) * sum(rate[-50:]) / len(rate[-50:]) / 60
+        share = sum(waiting[-50:]) / len(waiting[-50:])
+        line = (
+            f"{entry['iteration']}/{iterations} loss {entry['loss']:.5f} "
+            f"{left:.0f} min left, {share:.1%} waiting for data"
+        )
+        if "psnr" in entry:
+            line += f"  validation {entry['psnr']:.3f} dB"
+            tasks = [key.removesuffix(".gain") for key in entry if key.endswith(".gain")]
+            gains = [
+                f"{task} {entry[f'{task}.gain']:+.2f}" for task in tasks if _known(entry, task)
+            ]
+            line += f" (over the input: {', '.join(gains)})"
+            typer.echo(f"\r{line}" if terminal else line)
+        elif terminal:
+            typer.echo(f"\r{line}   ", nl=False)
+
+    return report
+
+
+def _known(entry: dict[str, Any], task: str) -> bool:
+    return entry[f"{task}.gain"] is not None
+
+
+def score_table(*columns: str) -> Table:
+    """An empty table of scores, named after their protocol; `columns` come first."""
+    from restore_rwkv.metrics import PAPER_PROTOCOL
+
+    table = plain_table(*columns, "image", "PSNR dB", "SSIM", "RMSE", "slices")
+    table.title = f"means over slices, {PAPER_PROTOCOL} protocol"
+    return table
+
+
+def score_row(name: str, score: MeanScore) -> tuple[str, ...]:
+    """The cells of an image's mean score."""
+    slices = f"{score.slices}"
+    if score.slices_without_score:
+        slices += f" of {score.slices + score.slices_without_score}"
+    if score.psnr is None:
+        return (name, "none", "none", "none", slices)
+    return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.rmse:.2f}", slices)
+
+
+def plain_table(*columns: str) -> Table:
+    """An empty table with these columns."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, box=box.SIMPLE_HEAD)
+
+
+def show(*tables: Table) -> None:
+    """Print tables."""
+    from rich.console import Console
+
+    console = Console(markup=False, emoji=False)  # a file may be named scan[1].nii.gz
+    for table in tables:
+        console.print(table)
+
+
+def yes(here: bool) -> str:
+    """The word for it."""
+    return "yes" if here else "no"

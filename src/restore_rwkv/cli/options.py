@@ -1,0 +1,41 @@
+"""Options that several commands share, and how their words are read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from restore_rwkv.errors import ConfigError
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Weights = Annotated[
+    str | None, typer.Option(help="Shipped weights by name, or a weight file.", show_default=False)
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace existing outputs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Series = Annotated[
+    str | None,
+    typer.Option(help="Number or UID, for a DICOM folder with several.", show_default=False),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+
+
+def series_of(text: str | None) -> int | str | None:
+    """A series by its number, where the text is one, or by its UID."""
+    return int(text) if text and text.isdecimal() else text
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as "2GiB", "800 MB" or "500000000".
+
+    Raises:
+        ConfigError: the text is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None or len(match[1]) > 18:
+        raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
+    number, prefix, binary = match.groups()
+    power = " kmgt".index(prefix.lower() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)

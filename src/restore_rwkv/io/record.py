@@ -1,0 +1,65 @@
+"""The record beside an output: how it was made, as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.atomic import atomic_file
+
+_CHUNK = 1 << 22
+
+
+def record_of(output: Path, kind: Literal["restoration", "degradation"] = "restoration") -> Path:
+    """Path of the record beside an output: scan.nii.gz has scan.restoration.json.
+
+    Not scan.json, which BIDS gives a meaning of its own.
+    """
+    inner = output.with_suffix("") if output.suffix.lower() == ".gz" else output
+    return inner.with_suffix(f".{kind}.json")
+
+
+def check_record(path: Path, *, overwrite: bool) -> None:
+    """Refuse a record that must not be replaced.
+
+    Raises:
+        InputError: it exists, and `overwrite` is false.
+    """
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; name another output, or allow overwriting")
+
+
+def write_record(path: Path, values: Mapping[str, Any], source: Path) -> None:
+    """Write what was done, with the software, the time and the source.
+
+    Args:
+        path: from `record_of`.
+        values: plain JSON values.
+        source: file or folder that was read; a file is hashed.
+    """
+    record = {
+        "software": f"restore-rwkv {version('restore-rwkv')}",
+        "python": platform.python_version(),
+        **values,
+        "source": source.name,
+        "source_sha256": None if source.is_dir() else file_sha256(source),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""One network in training: its step, its moving average, and checkpoints that go on bit-exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from restore_rwkv.errors import ConfigError, TrainingError
+from restore_rwkv.io import atomic_file
+from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.recipe import Recipe, TrainingRecipe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+_PROGRESS = "progress"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Trainer:
+    """State of a training run: network, moving average, optimiser and the iteration reached.
+
+    Args:
+        recipe: what to train and how.
+        fabric: where.
+    """
+
+    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.fabric = fabric
+        self.network = RestoreRWKV(recipe.network)
+        if recipe.training.start_at_identity:
+            for parameter in self.network.output.parameters():
+                torch.nn.init.zeros_(parameter)
+        adam = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.999), eps=1e-8)
+        self.model, self.optimizer = fabric.setup(self.network, adam)
+        self.average = RestoreRWKV(recipe.network).to(fabric.device).requires_grad_(False)
+        self.average.load_state_dict(self.network.state_dict())
+        self.iteration = 0
+        self.best_psnr = -math.inf
+
+    def step(self, low: Tensor, high: Tensor, names: Callable[[], str] = str) -> float:
+        """One iteration on this process's share of a batch, (B, 1, H, W) network values.
+
+        Args:
+            low: low quality, on the device.
+            high: full quality, on the device.
+            names: what the batch shows, for the message of an error.
+
+        Returns:
+            The L1 loss, the mean over all processes.
+
+        Raises:
+            TrainingError: loss or gradient is not finite; the network has not been changed.
+        """
+        settings = self.recipe.training
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(settings, self.iteration)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = F.l1_loss(self.model(low), high)
+        mean = float(torch.as_tensor(self.fabric.all_reduce(loss.detach())))
+        self._require_finite("loss", mean, names)
+        self.fabric.backward(loss)
+        if settings.clip:
+            norm = self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
+            )
+            # The scaler of 16-mixed expects overflows, and skips them.
+            if norm is not None and settings.precision != "16-mixed":
+                self._require_finite("norm of the gradient", float(norm), names)
+        self.optimizer.step()
+        self.iteration += 1
+        self._follow()
+        return mean
+
+    def save(self, path: Path, data: list[dict[str, Any]]) -> None:
+        """Write a checkpoint from which `load` goes on as if there had been no stop.
+
+        Args:
+            path: file to write; an existing one is replaced.
+            data: record of the data that it is trained on.
+        """
+        state = self.optimizer.state_dict()["state"]
+        tensors = {
+            **{f"network.{key}": value for key, value in self.network.state_dict().items()},
+            **{f"average.{key}": value for key, value in self.average.state_dict().items()},
+            **{f"{name}.{i}": x for i, entry in state.items() for name, x in entry.items()},
+        }
+        progress = {
+            "iteration": self.iteration,
+            "best_psnr": self.best_psnr,
+            "recipe": self.recipe.to_dict(),
+            "data": data,
+        }
+        metadata = {_PROGRESS: json.dumps(progress)}  # one entry: the order of several is random
+        with atomic_file(path) as temporary:
+            save_file({k: x.cpu().contiguous() for k, x in tensors.items()}, temporary, metadata)
+
+    def load(self, path: Path, data: list[dict[str, Any]]) -> None:
+        """Go on from a checkpoint of the same task, network, seed and data.
+
+        Raises:
+            ConfigError: the file is no checkpoint, or one of another recipe or other data.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                progress = json.loads(file.metadata()[_PROGRESS])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            before, data_before = progress["recipe"], progress["data"]
+            iteration, best_psnr = int(progress["iteration"]), float(progress["best_psnr"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: no checkpoint ({error}); delete it to start anew"
+            ) from error
+        now = json.loads(json.dumps(self.recipe.to_dict()))
+        kept = ("task", "network", "data", "scaling", "seed")
+        changed = [key for key in kept if before.get(key) != now[key]]
+        if data_before != data:
+            changed.append("set of data")
+        if changed:
+            raise ConfigError(
+                f"{path}: was trained with another {', '.join(changed)}; use another output folder"
+            )
+        self.iteration, self.best_psnr = iteration, best_psnr
+        self.network.load_state_dict(_below(tensors, "network"))
+        self.average.load_state_dict(_below(tensors, "average"))
+        moments = {name: _below(tensors, name) for name in _MOMENTS}
+        state = self.optimizer.state_dict()
+        state["state"] = {
+            int(i): {name: entries[i] for name, entries in moments.items()} for i in moments["step"]
+        }
+        self.optimizer.load_state_dict(state)
+
+    def _require_finite(self, what: str, value: float, names: Callable[[], str]) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"iteration {self.iteration}: the {what} is {value}, on the batch {names()}; "
+                "look at these slices, or lower training.learning_rate, and run the same command "
+                "again: it goes on from the last checkpoint"
+            )
+
+    def _follow(self) -> None:
+        """Move the average towards the network; faster at first, so that it forgets the start."""
+        decay = min(self.recipe.training.ema, self.iteration / (self.iteration + 9))
+        with torch.no_grad():
+            for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(new, 1 - decay)
+
+
+def learning_rate(recipe: TrainingRecipe, iteration: int) -> float:
+    """Linear warm-up, then cosine annealing per iteration to the final rate."""
+    warm = min(1.0, (iteration + 1) / (recipe.warm_up + 1))
+    progress = min(1.0, iteration / recipe.iterations)
+    span = recipe.learning_rate - recipe.final_learning_rate
+    cosine = recipe.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
+    return warm * cosine
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {key.removeprefix(start): x for key, x in tensors.items() if key.startswith(start)}

@@ -1,0 +1,138 @@
+"""Volumes degraded by each task's physics: what stays, what is recorded, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from restore_rwkv import Volume, read_volume
+from restore_rwkv.degradation import Settings, degrade, degrade_file
+from restore_rwkv.errors import ConfigError, InputError, OperatorError
+from restore_rwkv.physics import kspace_crop
+from restore_rwkv.tasks import TASKS
+
+MRI, CT, PET = (TASKS[name] for name in ("mri-sr", "ct-denoise", "pet-synth"))
+THICK = np.diag([1.0, 1.0, 4.0, 1.0])
+
+
+def disc(value: float, outside: float, shape: tuple[int, int, int] = (40, 40, 3)) -> np.ndarray:
+    x = np.linspace(-1, 1, shape[0])
+    inside = x[:, None] ** 2 + x**2 < 0.5
+    return np.where(inside[..., None], value, outside) * np.ones(shape)
+
+
+def body() -> Volume:
+    """CT of a disc of water with some noise, in air."""
+    noise = np.random.default_rng(0).normal(0, 10, (40, 40, 3))
+    return Volume(disc(0, -1000) + noise, THICK, "HU", "CT")
+
+
+def test_mri_loses_the_outer_k_space_in_the_plane_of_finest_spacing() -> None:
+    data = np.random.default_rng(0).uniform(0, 900, (32, 24, 5)).astype(np.float32)
+    volume = Volume(data, THICK, "a.u.", "MR")
+    made = degrade(volume, MRI)
+    assert made.high is volume
+    expected = kspace_crop(torch.from_numpy(data[..., 2].copy()), 4)
+    np.testing.assert_allclose(made.low.data[..., 2], expected, atol=1e-3)
+    assert made.record["kept"] == [8, 6]
+    assert (made.record["factor"], made.record["slice_axis"]) == (4, 2)
+    noisy = degrade(volume, MRI, Settings(factor=2, sigma=50), seed=3)
+    assert noisy.record["sigma"] == 50
+    assert not np.allclose(noisy.low.data, degrade(volume, MRI, Settings(factor=2)).low.data)
+
+
+def test_ct_gets_the_noise_that_is_missing_at_the_dose() -> None:
+    volume = body()
+    quarter, twentieth = (
+        degrade(volume, CT, Settings(factor=factor, photons=2e5), seed=1) for factor in (4, 20)
+    )
+    inside = disc(1, 0) > 0
+    spread = [float((one.low.data - volume.data)[inside].std()) for one in (quarter, twentieth)]
+    assert spread[1] / spread[0] == pytest.approx((19 / 3) ** 0.5, rel=0.15)
+    assert quarter.record["scanner"]["photons"] == 2e5
+    assert json.dumps(quarter.record)
+    assert quarter.low.data.min() >= -1024
+    np.testing.assert_array_equal(
+        degrade(volume, CT, Settings(photons=2e5), seed=1).low.data, quarter.low.data
+    )
+    assert np.array_equal(np.asarray(quarter.low.affine), THICK)
+
+
+def test_ct_slices_are_axial_however_the_volume_lies() -> None:
+    volume = body()
+    turned = Volume(
+        np.moveaxis(volume.data, 2, 0), np.asarray(volume.affine)[:, [2, 0, 1, 3]], "HU", "CT"
+    )
+    made = degrade(turned, CT, Settings(photons=2e5), seed=1)
+    assert made.record["slice_axis"] == 0
+    expected = degrade(volume, CT, Settings(photons=2e5), seed=1).low.data
+    np.testing.assert_allclose(np.moveaxis(made.low.data, 0, 2), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("unit", ["SUV", "Bq/ml"])
+def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
+    scale = 1 if unit == "SUV" else 4000
+    volume = Volume(disc(5 * scale, 0), np.diag([3.0, 3, 3, 1]), unit, "PT")
+    made = degrade(volume, PET, seed=2)
+    assert made.low.unit == unit
+    assert made.low.data.sum() == pytest.approx(volume.data.sum(), rel=0.05)
+    assert made.low.data.min() >= 0
+    inside = disc(1, 0, (40, 40, 3)) > 0
+    assert made.low.data[inside].std() > 0.1 * scale
+
+
+@pytest.mark.parametrize(
+    ("volume", "task", "settings", "error", "match"),
+    [
+        (body(), MRI, None, InputError, "is CT; mri-sr degrades MR"),
+        (Volume(disc(0, 0)), CT, None, InputError, "has no geometry"),
+        (Volume(disc(0, 0)), PET, None, InputError, "has no geometry"),
+        (Volume(disc(0, -1000), THICK, "HU", "CT"), CT, None, OperatorError, "noise"),
+    ],
+)
+def test_what_does_not_suit_is_refused(
+    volume: Volume,
+    task: object,
+    settings: Settings | None,
+    error: type[Exception],
+    match: str,
+) -> None:
+    with pytest.raises(error, match=match):
+        degrade(volume, task, settings)  # type: ignore[arg-type]
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ConfigError, match="factor is 1; give a number above 1"):
+        Settings(factor=1)
+    with pytest.raises(ConfigError, match="seed is -1"):
+        degrade(body(), CT, seed=-1)
+
+
+def test_a_file_is_degraded_with_its_record(scan: Path, tmp_path: Path) -> None:
+    output, truth = tmp_path / "low.nii.gz", tmp_path / "high.nii.gz"
+    before = scan.read_bytes()
+    record_path = degrade_file(scan, output, task="mri-sr", seed=5, truth=truth)
+    record = json.loads(record_path.read_text())
+    assert record_path.name == "low.degradation.json"
+    assert (record["task"], record["seed"], record["source"]) == ("mri-sr", 5, scan.name)
+    assert "ot a medical device" in record["notice"]
+    assert scan.read_bytes() == before
+    np.testing.assert_array_equal(read_volume(truth).data, read_volume(scan).data)
+    assert np.array_equal(nib.load(output).affine, nib.load(scan).affine)
+    with pytest.raises(InputError, match="exists already"):
+        degrade_file(scan, output, task="mri-sr")
+    with pytest.raises(InputError, match="nothing tells whether it is MR, CT or PT"):
+        degrade_file(scan, tmp_path / "other.nii.gz")
+    with pytest.raises(InputError, match="is named twice"):
+        degrade_file(scan, tmp_path / "o.nii", task="mri-sr", truth=tmp_path / "o.nii")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "high.nii.gz",
+        "low.degradation.json",
+        "low.nii.gz",
+        scan.name,
+    ]
