@@ -17,6 +17,8 @@ from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import RestoreRWKV, load_weights
 from restore_rwkv.tasks import TASKS
 
+RECIPE = str(Path(__file__).parents[1] / "recipes" / "light-mri-sr.toml")
+
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "restore_rwkv", *map(str, words)]
@@ -86,6 +88,29 @@ def test_restore_says_which_task_it_picked(
         (("restor", "{scan}"), "restor"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--plain", "axial"), "--plain"),
         (("train", "none.toml", "--data", ".", "-o", "run"), "none.toml"),
+        (("train", RECIPE, "--data", ".", "-o", "run"), "no prepared set"),
+        (("train", RECIPE, "--data", ".", "-o", "run", "--workers", "-1"), "--workers"),
+        (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", "2"), "--dose is 2"),
+        (("degrade", "{scan}", "-o", "out.nii.gz"), "nothing tells whether it is MR, CT or PT"),
+        (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", ".5", "--factor", "2"), "one of them"),
+        (("degrade", "{scan}", "-o", "{scan}", "--task", "mri-sr"), "same file"),
+        (("degrade", "{scan}", "-o", "out.nii.gz", "--task", "mri-sr", "--factor", "1"), "above 1"),
+        (("degrade", "{scan}", "-o", "out.nii.gz", "--seed", "-1"), "--seed"),
+        (("evaluate", "{scan}", "--split", "tests"), "split 'tests' is unknown"),
+        (("evaluate", "none.nii.gz"), "none.nii.gz: no such file"),
+        (("data",), "Missing command"),
+        (("data", "prepare"), "Missing command"),
+        (("data", "check", "."), "no prepared set"),
+        (("data", "prepare", "ixi", "none", "-o", "set"), "none"),
+        (("data", "prepare", "aapm", ".", "-o", "set"), "no CT series"),
+        (("data", "prepare", "release", ".", "-o", "set"), "MRI"),
+        (("data", "prepare", "folder", ".", "-o", "set", "--task", "ct"), "task 'ct' is unknown"),
+        (
+            ("data", "prepare", "folder", ".", "-o", "set", "--task", "mri-sr", "--test", "2"),
+            "test",
+        ),
+        (("data", "prepare", "open", "-o", "set", "--scans", "none"), "none"),
+        (("data", "prepare", "ixii", ".", "-o", "set"), "ixii"),
         (("convert", "none.pth", "-o", "out.safetensors"), "none.pth"),
     ],
 )

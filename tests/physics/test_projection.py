@@ -245,6 +245,7 @@ def test_settings_that_cannot_be(make: Any, message: str) -> None:
         (lambda p: p.A(torch.zeros(8, 8, dtype=torch.int16)), "image has type int16"),
         (lambda p: p.A(torch.zeros(8, 8), torch.tensor([0, 4])), "indices 0 to 3"),
         (lambda p: p.A(torch.zeros(8, 8), torch.tensor([True])), "indices 0 to 3"),
+        (lambda p: p.A(torch.zeros(8, 8), slice(4, None)), "none of the 4 views"),
         (lambda p: p.A_adjoint(torch.zeros(4, 12), slice(0, 2)), r"needs \(..., 2, 12\)"),
         (lambda p: p.fbp(torch.zeros(3, 12)), r"sinogram has shape \(3, 12\)"),
         (lambda p: p.fbp(torch.zeros(4, 12).half()), "type float16"),

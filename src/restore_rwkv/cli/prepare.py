@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(
     help="Prepare data sets for training and evaluation, and check them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
-prepare_app = typer.Typer(
-    help="Make prepared sets from a source.", no_args_is_help=True, rich_markup_mode=None
-)
+prepare_app = typer.Typer(help="Make prepared sets from a source.", rich_markup_mode=None)
 data_app.add_typer(prepare_app, name="prepare")
 
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of the source.")]

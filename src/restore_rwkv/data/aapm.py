@@ -112,7 +112,10 @@ def prepare_aapm(
     found = list(_find(source, thickness, faults, others))
     if not found and not faults.entries:
         there = f" ({', '.join(sorted(others))} there)" if others else ""
-        raise InputError(f"{source}: no CT series with slices of {thickness:g} mm{there}")
+        raise InputError(
+            f"{source}: no CT series with slices of {thickness:g} mm{there}; give the folder that "
+            "holds the patients, or another --thickness"
+        )
     pairs = _pairs(found, faults)
     splits = _splits({one.patient for one in found}, validation, test, faults)
     factor = _factor(list(pairs), faults)

@@ -1,19 +1,29 @@
-"""How low-quality images come about: forward models of the scanners, in PyTorch."""
+"""How low-quality images come about: forward models of the scanners, in PyTorch.
 
-from __future__ import annotations
+The anatomy that PET is simulated from is in `physics.activity`, which needs SciPy.
+"""
 
-from restore_rwkv.physics.mri import (
-    kspace_block,
-    kspace_block_shape,
-    kspace_crop,
-    low_resolution,
-    zero_fill,
-)
-
-__all__ = [
-    "kspace_block",
-    "kspace_block_shape",
-    "kspace_crop",
-    "low_resolution",
-    "zero_fill",
-]
+from restore_rwkv.physics.ct import CTScanner as CTScanner
+from restore_rwkv.physics.ct import calibrated as calibrated
+from restore_rwkv.physics.ct import dose_noise as dose_noise
+from restore_rwkv.physics.ct import noise_level as noise_level
+from restore_rwkv.physics.ct import reduce_dose as reduce_dose
+from restore_rwkv.physics.mri import fourier_interpolate as fourier_interpolate
+from restore_rwkv.physics.mri import kspace_block as kspace_block
+from restore_rwkv.physics.mri import kspace_block_shape as kspace_block_shape
+from restore_rwkv.physics.mri import kspace_crop as kspace_crop
+from restore_rwkv.physics.mri import kspace_noise as kspace_noise
+from restore_rwkv.physics.mri import low_resolution as low_resolution
+from restore_rwkv.physics.mri import thick_slices as thick_slices
+from restore_rwkv.physics.mri import zero_fill as zero_fill
+from restore_rwkv.physics.pet import PETScanner as PETScanner
+from restore_rwkv.physics.pet import PETSystem as PETSystem
+from restore_rwkv.physics.pet import acquire as acquire
+from restore_rwkv.physics.pet import low_dose as low_dose
+from restore_rwkv.physics.pet import osem as osem
+from restore_rwkv.physics.pet import reconstruct as reconstruct
+from restore_rwkv.physics.pet import simulate_pair as simulate_pair
+from restore_rwkv.physics.projection import FanBeam as FanBeam
+from restore_rwkv.physics.projection import Kernel as Kernel
+from restore_rwkv.physics.projection import ParallelBeam as ParallelBeam
+from restore_rwkv.physics.projection import Projector as Projector

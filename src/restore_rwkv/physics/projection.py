@@ -254,7 +254,7 @@ class Projector:
             (..., V, D) in units of the image times mm; differentiable.
 
         Raises:
-            OperatorError: wrong shape or type, or a view that does not exist.
+            OperatorError: wrong shape or type, no view, or a view that does not exist.
         """
         size = self.geometry.size
         _check("image", image, (size, size))
@@ -272,7 +272,7 @@ class Projector:
             (..., size, size) in units of the sinogram times mm; differentiable.
 
         Raises:
-            OperatorError: wrong shape or type, or a view that does not exist.
+            OperatorError: wrong shape or type, no view, or a view that does not exist.
         """
         angles = self._angles(views)
         _check("sinogram", sinogram, (len(angles), self.geometry.shape[1]))
@@ -319,6 +319,8 @@ class Projector:
                     "1-D integer tensor, or a slice"
                 )
             chosen = chosen[views.cpu()]
+        if len(chosen) == 0:
+            raise OperatorError(f"views name none of the {count} views; give at least one")
         return chosen.double() * (self.geometry.arc / count)
 
     def _crossings(self, angles: Tensor, like: Tensor) -> Iterator[tuple[bool, Tensor, _Taps]]:
