@@ -5,6 +5,9 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
+# One process a core, of one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
 .PHONY: demo test test-fast check clean
 .DEFAULT_GOAL := demo
 
@@ -12,10 +15,10 @@ demo: .venv/installed
 	$(BIN)/restore-rwkv demo
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: .venv/test-installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: .venv/test-installed
 	$(BIN)/ruff check .

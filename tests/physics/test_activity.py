@@ -17,15 +17,14 @@ from restore_rwkv.io import Volume
 from restore_rwkv.physics.activity import (
     MU_BONE,
     MU_SOFT,
-    Head,
     Lesion,
     Mode,
     Uptake,
     activity_map,
     attenuation_map,
     sample_uptake,
-    segment_head,
 )
+from restore_rwkv.physics.head import Head, segment_head
 
 GRID = {"size": 76, "voxel": 3.0}
 INTENSITY = {"air": 0, "soft": 1100, "bone": 60, "csf": 250, "grey": 700, "white": 1000}

@@ -1,4 +1,4 @@
-"""Noise of reduced dose: its variance, texture, bias and streaks, and the calibration to a scan."""
+"""Noise of reduced dose: its variance, texture, bias and streaks."""
 
 from __future__ import annotations
 
@@ -9,39 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from ct_phantoms import QUICK, ellipses, seeded
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics import ct
-from restore_rwkv.physics.ct import (
-    CTScanner,
-    calibrated,
-    dose_noise,
-    noise_level,
-    reduce_dose,
-    scan_noise,
-)
-from restore_rwkv.physics.projection import Kernel
-
-QUICK = CTScanner(views=120)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def ellipses(
-    shape: tuple[int, int], spacing: tuple[float, float], *parts: tuple[float, ...]
-) -> Tensor:
-    """Air, and ellipses of (x, y, half width, half height in mm, HU), later ones over earlier."""
-    rows, columns = (
-        (torch.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)
-    )
-    hu = torch.full(shape, -1000.0)
-    for x, y, width, height, value in parts:
-        inside = ((columns[None] - x) / width) ** 2 + ((-rows[:, None] - y) / height) ** 2 <= 1
-        hu[inside] = value
-    return hu
+from restore_rwkv.physics.ct import CTScanner, dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.kernel import Kernel
 
 
 def pelvis() -> Tensor:
@@ -283,53 +257,6 @@ def test_gradient_passes_through_the_image() -> None:
     assert torch.equal(hu.grad, torch.ones(32, 32))
 
 
-def organs() -> Tensor:
-    """A slice with edges everywhere: fat, muscle, organs, vessels, bone and gas."""
-    parts = [
-        (0, 0, 110, 80, -90),
-        (0, 0, 100, 70, 50),
-        (-40, 10, 40, 35, 60),
-        (0, -45, 15, 13, 300),
-    ]
-    place = torch.rand(40, 5, generator=seeded(7)).tolist()
-    parts += [
-        (150 * (a - 0.5), 90 * (b - 0.5), 2 + 5 * c, 2 + 5 * d, 220 * e - 120)
-        for a, b, c, d, e in place
-    ]
-    return ellipses((192, 192), (1.25, 1.25), *parts, (50, 20, 15, 10, -1000))
-
-
-@pytest.mark.parametrize("photons", [1e5, 1e6])
-def test_calibration_finds_the_photons_of_a_scan(photons: float) -> None:
-    true = CTScanner(photons=photons, views=180)
-    slices = organs().repeat(4, 1, 1)
-    scan = slices + scan_noise(slices, (1.25, 1.25), true, seeded(9))
-    found = calibrated(CTScanner(views=180), scan, (1.25, 1.25))
-    assert found.photons / photons == pytest.approx(1, abs=0.15)
-    assert found == dataclasses.replace(true, photons=found.photons)
-
-
-def test_calibration_of_a_reduced_scan() -> None:
-    """Half the dose, half the photons: whatever the scan is, the law holds on itself."""
-    scanner = CTScanner(views=180)
-    slices = organs().repeat(4, 1, 1)
-    scan = slices + scan_noise(slices, (1.25, 1.25), scanner, seeded(9))
-    half = reduce_dose(scan, (1.25, 1.25), 0.5, scanner, seeded(10))
-    ratio = calibrated(scanner, half, (1.25, 1.25)).photons
-    ratio /= calibrated(scanner, scan, (1.25, 1.25)).photons
-    assert ratio == pytest.approx(0.5, rel=0.1)
-
-
-def test_noise_level_is_that_of_the_tissue() -> None:
-    """White noise of known size; edges, bone and air with their own noise do not count."""
-    slices = organs().repeat(3, 1, 1)
-    noise = torch.randn(slices.shape, generator=seeded(1))
-    tissue = (slices > -100) & (slices < 100)
-    scan = slices + torch.where(tissue, 12.0, 80.0) * noise
-    assert noise_level(scan) == pytest.approx(12 * math.sqrt(48 / 49), rel=0.06)
-    assert noise_level(slices) < 0.5  # no noise, many edges
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -366,10 +293,3 @@ def test_arguments_that_do_not_fit(change: dict[str, Any], message: str) -> None
 def test_scanners_that_cannot_be(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(OperatorError, match=message):
         CTScanner(**setting)
-
-
-def test_scans_that_cannot_be_calibrated() -> None:
-    with pytest.raises(OperatorError, match="too few to measure"):
-        noise_level(torch.full((64, 64), -1000.0))
-    with pytest.raises(OperatorError, match="no noise"):
-        calibrated(QUICK, torch.zeros(64, 64), (1.4, 1.4))

@@ -1,4 +1,4 @@
-"""k-space cropping against the definition written out with NumPy, and its invariants."""
+"""Low-resolution MRI against the definition written out with NumPy, and its invariants."""
 
 from __future__ import annotations
 
@@ -9,30 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kspace_images import SHAPES, bins_kept, generator, image_of
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.mri import (
-    fourier_interpolate,
-    kspace_block,
-    kspace_block_shape,
-    kspace_crop,
-    kspace_noise,
-    low_resolution,
-    thick_slices,
-    zero_fill,
-)
-
-SHAPES = [(32, 32), (31, 45), (24, 37), (8, 5)]
-
-
-def image_of(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
-
-
-def bins_kept(size: int, factor: float) -> np.ndarray:
-    kept = int(size / factor)
-    return np.arange(kept) - kept // 2
+from restore_rwkv.physics.kspace import kspace_block, kspace_noise, zero_fill
+from restore_rwkv.physics.mri import fourier_interpolate, kspace_crop, low_resolution, thick_slices
 
 
 def low_frequency_image(height: int, width: int) -> Tensor:
@@ -45,18 +27,6 @@ def low_frequency_image(height: int, width: int) -> Tensor:
     return 5 + waves
 
 
-def test_papers_block_is_bins_minus_32_to_31() -> None:
-    place = torch.arange(256, dtype=torch.float64) / 256
-    for bin_, kept in [(-33, False), (-32, True), (31, True), (32, False)]:
-        wave = torch.polar(torch.ones_like(place), 2 * torch.pi * bin_ * place)
-        image = wave[:, None].expand(256, 256).contiguous()
-        block = kspace_block(image, 4)
-        assert block.shape == (64, 64)
-        assert block.abs().sum().item() == pytest.approx(1.0 if kept else 0.0, abs=1e-10)
-        if kept:
-            assert block[bin_ + 32, 32].abs().item() == pytest.approx(1.0)
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_definition(shape: tuple[int, int]) -> None:
     image = image_of(*shape)
@@ -65,16 +35,6 @@ def test_definition(shape: tuple[int, int]) -> None:
     mask[np.ix_(bins_kept(shape[0], 4), bins_kept(shape[1], 4))] = 1
     expected = np.abs(np.fft.ifft2(spectrum * mask))
     np.testing.assert_allclose(kspace_crop(image, 4).numpy(), expected, atol=1e-14)
-
-
-@pytest.mark.parametrize("factor", [1, 2.5, 4, (1.0, 4.0)])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_block_of_the_zero_filled_image_is_the_block(
-    shape: tuple[int, int], factor: float | tuple[float, float]
-) -> None:
-    block = kspace_block(image_of(*shape), factor)
-    again = kspace_block(zero_fill(block, shape), factor)
-    torch.testing.assert_close(again, block, rtol=0, atol=1e-15)
 
 
 def test_factor_one_changes_nothing() -> None:
@@ -168,13 +128,6 @@ def test_differentiable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "factor", "kept"), [(256, 4, 64), (217, 4, 54), (181, 4, 45), (49, 49 / 11, 11)]
-)
-def test_samples_kept(size: int, factor: float, kept: int) -> None:
-    assert kspace_block_shape(size, 256, (factor, 1)) == (kept, 256)
-
-
-@pytest.mark.parametrize(
     ("image", "factor", "message"),
     [
         (torch.zeros(8, 8), 0.5, "factor is 0.5"),
@@ -189,15 +142,6 @@ def test_samples_kept(size: int, factor: float, kept: int) -> None:
 def test_errors(image: Tensor, factor: Any, message: str) -> None:
     with pytest.raises(OperatorError, match=message):
         kspace_crop(image, factor)
-
-
-def test_block_larger_than_the_matrix() -> None:
-    with pytest.raises(OperatorError, match="does not fit a matrix of 4 x 8"):
-        zero_fill(torch.zeros(8, 8, dtype=torch.complex64), (4, 8))
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("factor", [1, 2, (4.0, 1.5)])
@@ -216,26 +160,6 @@ def test_noise_in_air_is_rayleigh_with_what_the_kept_fraction_leaves(factor: Any
     assert power == pytest.approx(2 * sigma**2 * kept, rel=4 / math.sqrt(count))
 
 
-def test_noise_is_white_in_the_block_and_nowhere_else() -> None:
-    shape, sigma, count = (32, 40), 3.0, 2000
-    noise = kspace_noise((count, *shape), sigma, generator(), 2, torch.float64)
-    assert noise.shape == (count, 16, 20)
-    variance = 2 * sigma**2 / (32 * 40)
-    power = noise.abs().square().mean(dim=0) / variance
-    assert (power - 1).abs().max() < 5 / math.sqrt(count)  # each bin, five standard errors
-    for channel in (noise.real, noise.imag):
-        assert channel.var().item() == pytest.approx(variance / 2, rel=0.01)
-        assert abs(channel.mean().item()) < 5 * math.sqrt(variance / 2 / noise.numel())
-    neighbours = (noise[:, 1:] * noise[:, :-1].conj()).mean().abs() / variance
-    assert neighbours < 5 / math.sqrt(count * 15 * 20)
-    assert abs((noise.real * noise.imag).mean().item()) < 5 * variance / math.sqrt(noise.numel())
-    spectrum = torch.fft.fft2(zero_fill(noise[:1], shape), norm="forward").abs()
-    outside = torch.ones(shape, dtype=torch.bool)
-    rows, columns = (torch.from_numpy(bins_kept(n, 2)) for n in shape)
-    outside[rows[:, None], columns] = False
-    assert spectrum[0, outside].max() < 1e-15
-
-
 def test_noise_on_signal_is_rician() -> None:
     """Far above the noise, the magnitude has its mean raised by sigma^2 / (2 A)."""
     shape, sigma, signal = (200, 32, 32), 2.0, 40.0
@@ -252,20 +176,6 @@ def test_noise_is_added_to_the_measured_samples_exactly() -> None:
     expected = zero_fill(kspace_block(image, 3) + noise, (24, 21)).abs()
     assert torch.equal(kspace_crop(image, 3, noise), expected)
     assert torch.equal(kspace_crop(image, 3, 0 * noise), kspace_crop(image, 3))
-
-
-def test_noise_follows_its_seed_alone() -> None:
-    shape = (2, 20, 24)
-    assert torch.equal(kspace_noise(shape, 1, generator(5)), kspace_noise(shape, 1, generator(5)))
-    assert not torch.equal(
-        kspace_noise(shape, 1, generator(5)), kspace_noise(shape, 1, generator(6))
-    )
-    one, two = kspace_noise(shape, 1, generator(5)), kspace_noise(shape, 3, generator(5))
-    torch.testing.assert_close(two, 3 * one)
-    assert one.dtype == torch.complex64
-    state = torch.get_rng_state()
-    kspace_noise(shape, 1, generator(5))
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("factor", [(1.0, 1.0, 1.0), (2.0, 4.0, 4.0), (3.0, 1.5, 2.0)])

@@ -15,7 +15,6 @@ photons are counted (Poisson), the scan's dose being split into what is kept and
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,10 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.projection import FanBeam, Kernel, ParallelBeam, Projector
+from restore_rwkv.physics.checks import check_floating, check_positive
+from restore_rwkv.physics.geometry import FanBeam, Geometry, ParallelBeam
+from restore_rwkv.physics.kernel import Kernel
+from restore_rwkv.physics.projection import Projector
+from restore_rwkv.physics.slices import batches, cropped, padded
 
 AIR = -1024.0  # lowest HU of a result
-SOFT_TISSUE = (-100.0, 100.0)
 COUNTING_BELOW = 0.1  # dose fraction
 REFERENCE_VIEWS = 1152  # views that share the photons of a scan in `CTScanner.photons`
 SLICES_TOGETHER = 8
@@ -69,21 +71,21 @@ class CTScanner:
             raise OperatorError(f"beam is {self.beam!r}; give 'parallel' or 'fan'")
         for name in ("photons", "mu_water", "bowtie_radius"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise OperatorError(f"{name} is {value:g}; give a finite number above 0")
+            if value is not None:
+                check_positive(name, value)
         if not (math.isfinite(self.electronic) and self.electronic >= 0):
             raise OperatorError(f"electronic is {self.electronic:g}; give a finite number, 0 or up")
         if self.views is not None and self.views < 1:
             raise OperatorError(f"views is {self.views}; give at least 1, or None for the default")
 
-    def geometry(self, size: int, pixel: float) -> ParallelBeam | FanBeam:
+    def geometry(self, size: int, pixel: float) -> Geometry:
         """Rays over a square image of `size` pixels of `pixel` mm."""
         if self.beam == "fan":
             return FanBeam(size, pixel, self.views or FanBeam.views)
         pitch = FanBeam.pitch * FanBeam.source_to_centre / FanBeam.source_to_detector
         return ParallelBeam(size, pixel, self.views or ParallelBeam.views, pitch=pitch)
 
-    def photons_sent(self, geometry: ParallelBeam | FanBeam) -> Tensor:
+    def photons_sent(self, geometry: Geometry) -> Tensor:
         """Photons sent along each ray of a view behind the bowtie, (D,), float64."""
         sent = self.photons * REFERENCE_VIEWS / geometry.views
         distance = geometry.ray_distances()
@@ -168,54 +170,17 @@ def scan_noise(
     return _reconstructed(hu, spacing, scanner, draw)
 
 
-def noise_level(hu: Tensor) -> float:
-    """Standard deviation of the noise in soft tissue, in HU.
-
-    What a mean over 7 x 7 pixels leaves, in soft tissue (-100 to 100 HU) that has neither air nor
-    bone within 4 pixels, and of it in the three tenths where the smoothed image is flattest, so
-    that edges do not count; 1.4826 times the median of its absolute value.
-
-    Args:
-        hu: (..., H, W), float32 or float64, HU; all slices together give one number.
-
-    Raises:
-        OperatorError: wrong type or shape, or less than 200 pixels of homogeneous soft tissue.
-    """
-    _check(hu, (1.0, 1.0))
-    slices = hu.reshape(-1, *hu.shape[-2:])
-    return _spread(slices, _homogeneous(slices))
-
-
-@torch.no_grad()
-def calibrated(scanner: CTScanner, hu: Tensor, spacing: tuple[float, float]) -> CTScanner:
-    """The scanner with as many photons as explain the noise that a scan has.
-
-    Four slices of the middle half of the scan are simulated at full dose, with a fixed seed, and
-    their noise is measured where `noise_level` measures that of the scan: the number of photons
-    goes with the inverse square of the noise. The thickness of slices, the current of the tube and
-    noise reduction by the scanner are thus part of the number.
-
-    Args:
-        scanner: all but its photons is kept.
-        hu: (..., H, W), float32 or float64, HU, at the dose that is to be called full.
-        spacing: distance of rows and of columns in mm.
-
-    Raises:
-        OperatorError: as `noise_level`, or a scan without noise.
-    """
-    _check(hu, spacing)
-    slices = hu.reshape(-1, *hu.shape[-2:])
-    last = len(slices) - 1
-    slices = slices[sorted({round(last * (2 + part) / 7) for part in range(4)})]
-    flat = _homogeneous(slices)
-    level = _spread(slices, flat)
-    if level == 0:
-        raise OperatorError("hu has no noise in soft tissue; give the scanner's photons yourself")
-    for _ in range(2):  # again, since electronic noise does not go with the number of photons
-        noise = scan_noise(slices, spacing, scanner, torch.Generator().manual_seed(0))
-        photons = scanner.photons * (_spread(noise, flat) / level) ** 2
-        scanner = dataclasses.replace(scanner, photons=photons)
-    return scanner
+def check_scan(hu: Tensor, spacing: tuple[float, float]) -> None:
+    """Refuse what is no finite (..., H, W), or spacing that is no two distances."""
+    check_floating("hu", hu)
+    if hu.ndim < 2 or 0 in hu.shape:
+        raise OperatorError(f"hu has shape {tuple(hu.shape)}; give (..., H, W), not empty")
+    if len(spacing) != 2 or not all(math.isfinite(s) and s > 0 for s in spacing):
+        raise OperatorError(
+            f"spacing is {tuple(spacing)} mm; give (row, column) distances, finite and above 0"
+        )
+    if not bool(hu.isfinite().all()):
+        raise OperatorError("hu has values that are not finite; set them to -1024 (air)")
 
 
 def _reconstructed(
@@ -225,11 +190,10 @@ def _reconstructed(
     draw: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Image, in HU, of what `draw` makes of the counts (V, D) expected at full dose, by slice."""
-    _check(hu, spacing)
+    check_scan(hu, spacing)
     slices = hu.reshape(-1, *hu.shape[-2:])
     images = torch.empty_like(slices)
-    for first in range(0, len(slices), SLICES_TOGETHER):
-        part = slice(first, first + SLICES_TOGETHER)
+    for part in batches(len(slices), SLICES_TOGETHER):
         mu = _to_square(scanner.mu_water * (1 + slices[part] / 1000).clamp(min=0), spacing)
         geometry = scanner.geometry(mu.shape[-1], _pixel(spacing))
         projector = Projector(geometry)
@@ -295,60 +259,16 @@ def _to_square(image: Tensor, spacing: tuple[float, float]) -> Tensor:
     height, width = _matrix(image.shape[-2:], spacing)
     if not _is_square(spacing):
         image = _resampled(image, (height, width), "bilinear")
-    rows, columns = max(width - height, 0), max(height - width, 0)
-    return F.pad(image, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+    return padded(image, max(height, width))
 
 
 def _from_square(image: Tensor, spacing: tuple[float, float], shape: torch.Size) -> Tensor:
     """Undoes `_to_square`: (N, H, W) on the grid of the scan."""
     height, width = _matrix(shape, spacing)
-    row, column = max(width - height, 0) // 2, max(height - width, 0) // 2
-    image = image[:, row : row + height, column : column + width]
+    image = cropped(image, height, width)
     return image if _is_square(spacing) else _resampled(image, tuple(shape), "bicubic")
 
 
 def _resampled(image: Tensor, shape: tuple[int, ...], mode: str) -> Tensor:
     """The same field of view on another matrix."""
     return F.interpolate(image[:, None], shape, mode=mode, align_corners=False)[:, 0]
-
-
-def _mean(images: Tensor, side: int) -> Tensor:
-    """Mean over a window of side x side pixels, of (N, H, W)."""
-    mean = F.avg_pool2d(images[:, None], side, 1, side // 2, count_include_pad=False)
-    return mean[:, 0]
-
-
-def _homogeneous(hu: Tensor) -> Tensor:
-    """Pixels of soft tissue away from air and bone, where the smoothed image is flattest."""
-    smooth = _mean(hu, 5)
-    soft = (smooth > SOFT_TISSUE[0]) & (smooth < SOFT_TISSUE[1])
-    soft = _mean(soft.to(hu), 9) > 0.999
-    down, right = torch.gradient(_mean(smooth, 5), dim=(1, 2))
-    slope = _mean(torch.hypot(down, right), 5)
-    inside = slope[soft]
-    if inside.numel() < 200:
-        raise OperatorError(
-            f"hu has {inside.numel()} pixels inside soft tissue ({SOFT_TISSUE[0]:g} to "
-            f"{SOFT_TISSUE[1]:g} HU), too few to measure its noise; give the photons yourself"
-        )
-    flattest = inside.kthvalue(math.ceil(0.3 * inside.numel())).values
-    return soft & (slope <= flattest)
-
-
-def _spread(images: Tensor, where: Tensor) -> float:
-    """Robust standard deviation of what a 7 x 7 mean leaves."""
-    return 1.4826 * float((images - _mean(images, 7))[where].abs().median())
-
-
-def _check(hu: Tensor, spacing: tuple[float, float]) -> None:
-    if hu.dtype not in (torch.float32, torch.float64):
-        name = str(hu.dtype).removeprefix("torch.")
-        raise OperatorError(f"hu has type {name}; convert it to float32 or float64")
-    if hu.ndim < 2 or 0 in hu.shape:
-        raise OperatorError(f"hu has shape {tuple(hu.shape)}; give (..., H, W), not empty")
-    if len(spacing) != 2 or not all(math.isfinite(s) and s > 0 for s in spacing):
-        raise OperatorError(
-            f"spacing is {tuple(spacing)} mm; give (row, column) distances, finite and above 0"
-        )
-    if not bool(hu.isfinite().all()):
-        raise OperatorError("hu has values that are not finite; set them to -1024 (air)")

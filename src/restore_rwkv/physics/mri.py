@@ -3,9 +3,7 @@
 With F the Fourier transform over the encoded axes and M the choice of a central block of k-space,
 the image that the paper calls low quality (section IV-A) is `|F^-1 M F image|` on the unchanged
 matrix: no window, no noise, gain 1. Noise on the measured samples, a third encoded axis and thick
-slices of 2-D acquisitions can be added. Transforms are scaled with `norm="forward"`, where a
-k-space sample is an amplitude in image units whatever the matrix size, so that intensities hold
-when the matrix changes.
+slices of 2-D acquisitions can be added. `kspace` has the samples and their conventions.
 """
 
 from __future__ import annotations
@@ -16,127 +14,16 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
+from restore_rwkv.physics.kspace import (
+    REAL_TYPES,
+    Factor,
+    check_image,
+    kspace_block,
+    matrix_text,
+    zero_fill,
+)
 
-Factor = float | tuple[float, ...]
-
-_REAL_TYPES = (torch.float32, torch.float64)
-_COMPLEX_TYPES = (torch.complex64, torch.complex128)
 _FWHM = 2 * math.sqrt(2 * math.log(2))  # of a Gaussian with standard deviation 1
-
-
-def kspace_block_shape(height: int, width: int, factor: Factor = 4) -> tuple[int, int]:
-    """Number of k-space samples kept per axis: `(floor(height / f_h), floor(width / f_w))`.
-
-    Args:
-        height: rows of the image, at least 1.
-        width: columns of the image, at least 1.
-        factor: ratio of the full to the measured extent of k-space, at least 1; one number, or one
-            for (height, width).
-
-    Raises:
-        OperatorError: a factor is below 1, not finite, or larger than the axis it divides.
-    """
-    kept = _samples_kept((height, width), factor)
-    return kept[0], kept[1]
-
-
-def kspace_block(image: Tensor, factor: Factor = 4) -> Tensor:
-    """Samples of the central block of k-space, `M F image`.
-
-    Of an axis with n samples, m = floor(n / factor) are kept: the bins -(m // 2) ... m - m // 2 - 1
-    about the zero frequency. An even m is thus not symmetric (64 of 256 keeps -32 ... 31, as the
-    paper's data do), an odd m is.
-
-    Args:
-        image: (..., H, W), real or complex, float32 or float64 precision; (..., D, H, W) for a 3-D
-            acquisition.
-        factor: ratio of the full to the measured extent of k-space, at least 1: one number for the
-            last two axes, two for (H, W), or three for the (D, H, W) of a 3-D acquisition.
-
-    Returns:
-        (..., h, w) or (..., d, h, w), complex, zero frequency at index m // 2 of each axis, in
-        units of the image.
-
-    Raises:
-        OperatorError: the image is not a floating-point tensor with two axes, or `factor` is wrong.
-    """
-    _check_image(image, _REAL_TYPES + _COMPLEX_TYPES)
-    kept = _samples_kept(image.shape, factor)
-    samples = image
-    # One axis after the other, from the last: each transform runs on what the others keep.
-    for axis in range(-1, -1 - len(kept), -1):
-        bins = _bins(kept[axis], image.shape[axis], image.device)
-        samples = torch.fft.fft(samples, dim=axis, norm="forward").index_select(axis, bins)
-    return samples
-
-
-def kspace_noise(
-    shape: tuple[int, ...],
-    sigma: float,
-    generator: torch.Generator,
-    factor: Factor = 4,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Draw the noise of the measured samples: complex, white, Gaussian.
-
-    The receiver's noise does not depend on how much is measured: each sample of k-space has the
-    standard deviation `sigma / sqrt(H W)` in its real and in its imaginary part. In the magnitude
-    image it is Rician, in air a Rayleigh distribution (Gudbjartsson and Patz, MRM 34:910, 1995)
-    with the mean `sigma sqrt(h w / (H W)) sqrt(pi / 2)`: what is not measured brings no noise.
-
-    Args:
-        shape: of the image, (..., H, W) or (..., D, H, W).
-        sigma: standard deviation per channel (real, imaginary) that an image of the full
-            acquisition would have, in units of the image, at least 0.
-        generator: the only source of randomness; its device is that of the result.
-        factor: as for `kspace_block`.
-        dtype: torch.float32 or torch.float64, the precision of both channels.
-
-    Returns:
-        What `kspace_crop` and `low_resolution` take as `noise`; complex, the shape of the block.
-
-    Raises:
-        OperatorError: sigma is below 0 or not finite, or as `kspace_block`.
-    """
-    if not (math.isfinite(sigma) and sigma >= 0):
-        raise OperatorError(f"sigma is {sigma:g}; give a finite standard deviation of at least 0")
-    kept = _samples_kept(shape, factor)
-    size = (*shape[: -len(kept)], *kept, 2)
-    channels = torch.randn(size, generator=generator, dtype=dtype, device=generator.device)
-    return torch.view_as_complex(channels) * (sigma / math.sqrt(math.prod(shape[-len(kept) :])))
-
-
-def zero_fill(block: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Complex image of a central k-space block on a matrix of the given shape, `F^-1 M^T block`.
-
-    The first sample of the image stays where the first sample of any other matrix size lies: sample
-    j of an axis with m samples is at the place of sample j * n / m of an axis with n.
-
-    Args:
-        block: (..., h, w) or (..., d, h, w), complex, as `kspace_block` returns it.
-        shape: (H, W) or (D, H, W) of the image, at least as large as the block.
-
-    Returns:
-        (..., H, W) or (..., D, H, W), complex, same type and units as the block.
-
-    Raises:
-        OperatorError: the block is not complex, or larger than `shape`.
-    """
-    _check_image(block, _COMPLEX_TYPES)
-    kept = block.shape[-len(shape) :]
-    if len(kept) < len(shape) or any(n < m for n, m in zip(shape, kept, strict=True)):
-        raise OperatorError(
-            f"a k-space block of {_product(kept)} does not fit a matrix of {_product(shape)}; "
-            "give a matrix at least as large"
-        )
-    image = block
-    for axis in range(-len(shape), 0):
-        full = list(image.shape)
-        full[axis] = shape[axis]
-        bins = _bins(kept[axis], shape[axis], block.device)
-        image = image.new_zeros(full).index_copy(axis, bins, image)
-        image = torch.fft.ifft(image, dim=axis, norm="forward")
-    return image
 
 
 def kspace_crop(image: Tensor, factor: Factor = 4, noise: Tensor | None = None) -> Tensor:
@@ -218,11 +105,11 @@ def fourier_interpolate(image: Tensor, shape: tuple[int, int]) -> Tensor:
         >>> fourier_interpolate(torch.full((3, 4), 7.0), (6, 6)).mean()
         tensor(7.)
     """
-    _check_image(image, _REAL_TYPES)
+    check_image(image, REAL_TYPES)
     if any(new < old for new, old in zip(shape, image.shape[-2:], strict=True)):
         raise OperatorError(
-            f"an image of {_product(image.shape[-2:])} is larger than the matrix of "
-            f"{_product(shape)}; give a matrix at least as large"
+            f"an image of {matrix_text(image.shape[-2:])} is larger than the matrix of "
+            f"{matrix_text(shape)}; give a matrix at least as large"
         )
     for axis, new in ((-2, shape[0]), (-1, shape[1])):
         old = image.shape[axis]
@@ -262,7 +149,7 @@ def thick_slices(volume: Tensor, thickness: float, step: float, axis: int = -3) 
         OperatorError: wrong type or number of axes, thickness or step below 1 or not finite, or no
             slice is left.
     """
-    _check_image(volume, _REAL_TYPES)
+    check_image(volume, REAL_TYPES)
     if not -volume.ndim <= axis < volume.ndim:
         raise OperatorError(f"axis {axis} of {volume.ndim}; give one that the volume has")
     for name, value in (("thickness", thickness), ("step", step)):
@@ -282,7 +169,7 @@ def thick_slices(volume: Tensor, thickness: float, step: float, axis: int = -3) 
 
 def _measured(image: Tensor, factor: Factor, noise: Tensor | None) -> Tensor:
     """Measured samples of a real image, with their noise."""
-    _check_image(image, _REAL_TYPES)
+    check_image(image, REAL_TYPES)
     block = kspace_block(image, factor)
     if noise is None:
         return block
@@ -296,43 +183,3 @@ def _measured(image: Tensor, factor: Factor, noise: Tensor | None) -> Tensor:
 
 def _encoded_axes(factor: Factor) -> int:
     return len(factor) if isinstance(factor, tuple) else 2
-
-
-def _samples_kept(shape: tuple[int, ...], factor: Factor) -> tuple[int, ...]:
-    """Samples kept along the last axes, one for each entry of the factor."""
-    factors = factor if isinstance(factor, tuple) else (factor, factor)
-    if not 2 <= len(factors) <= min(3, len(shape)):
-        raise OperatorError(
-            f"factor has {len(factors)} entries; give one number, two for (H, W), or three for the "
-            "(D, H, W) of a volume"
-        )
-    kept = []
-    for size, ratio in zip(shape[-len(factors) :], factors, strict=True):
-        if not (math.isfinite(ratio) and ratio >= 1):
-            raise OperatorError(f"k-space factor is {ratio:g}; give a finite factor of at least 1")
-        # The margin keeps a factor written as size / samples from losing a sample to rounding.
-        kept.append(math.floor(size / ratio + 1e-9))
-        if kept[-1] < 1:
-            raise OperatorError(
-                f"k-space factor {ratio:g} leaves no sample of {size}; give a factor of at most "
-                f"{size}"
-            )
-    return tuple(kept)
-
-
-def _bins(kept: int, size: int, device: torch.device) -> Tensor:
-    """Places, in FFT order of an axis of `size`, of `kept` bins in rising order of frequency."""
-    return torch.arange(-(kept // 2), kept - kept // 2, device=device) % size
-
-
-def _product(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(size) for size in shape)
-
-
-def _check_image(image: Tensor, types: tuple[torch.dtype, ...]) -> None:
-    if image.dtype not in types:
-        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in types)
-        name = str(image.dtype).removeprefix("torch.")
-        raise OperatorError(f"image has type {name}; convert it to one of {allowed}")
-    if image.ndim < 2 or 0 in image.shape[-2:]:
-        raise OperatorError(f"image has shape {tuple(image.shape)}; give (..., H, W), not empty")

@@ -1,0 +1,234 @@
+"""A PET scanner: its system model, the counts that it takes, and lower doses of them.
+
+Each slice is projected by itself (2-D PET). With P the parallel projector, B the point spread of
+the detectors as a Gaussian blur and a = exp(-P mu) the attenuation factors, the scanner expects
+
+    trues = scale * A x,   A x = a P B x,   prompts ~ Poisson(trues + background),
+
+where the background stands for scatter and randoms. A lower dose is a list mode of which each event
+is kept with that probability, so `low ~ Binomial(prompts, dose)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from restore_rwkv.errors import OperatorError
+from restore_rwkv.physics.geometry import ParallelBeam
+from restore_rwkv.physics.projection import Projector
+from restore_rwkv.physics.slices import batches, blurred, blurred_across, gaussian_matrix
+
+SLICES_TOGETHER = 32  # projected at once: what keeps a CPU core quick, and memory small
+_ALL = slice(None)
+
+
+@dataclass(frozen=True)
+class PETScanner:
+    """Geometry, counts and reconstruction of a scan.
+
+    Attributes:
+        size: rows and columns of a slice.
+        pixel: side of a pixel in mm.
+        slice_spacing: distance of neighbouring slices in mm; 0 for slices that are no stack, which
+            are neither blurred nor filtered across.
+        views: angles over 180 degrees.
+        point_spread: FWHM of the detectors' blur in mm; 0 for none.
+        counts: expected prompts at full dose of a mean slice, over the slices with activity.
+        background: expected scatter and randoms over trues.
+        background_width: FWHM in mm along the detector of the blur that makes trues a background.
+        iterations: passes of OSEM over all views.
+        subsets: subsets of views in OSEM, at most `views`.
+        model_point_spread: whether the reconstruction knows the blur in the slice.
+        post_filter: FWHM in mm of the Gaussian after OSEM; 0 for none.
+
+    Raises:
+        OperatorError: a value is out of range.
+    """
+
+    size: int = 128
+    pixel: float = 2.0
+    slice_spacing: float = 2.0
+    views: int = 192
+    point_spread: float = 5.0
+    counts: float = 6e5
+    background: float = 0.3
+    background_width: float = 100.0
+    iterations: int = 3
+    subsets: int = 16
+    model_point_spread: bool = False
+    post_filter: float = 3.0
+
+    def __post_init__(self) -> None:
+        above_zero = ("size", "pixel", "views", "counts", "iterations", "subsets")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kind = "whole" if field.type == "int" else "finite"
+            least = "above" if field.name in above_zero else "at least"
+            wrong = kind == "whole" and not isinstance(value, int)
+            if wrong or not 0 <= value < math.inf or (value == 0 and least == "above"):
+                raise OperatorError(
+                    f"PET scanner: {field.name} is {value}; give a {kind} number {least} 0"
+                )
+        if self.subsets > self.views:
+            raise OperatorError(
+                f"PET scanner: {self.subsets} subsets of {self.views} views; give at most one "
+                "subset a view"
+            )
+
+
+class PETSystem:
+    """System model A of a scanner for a stack of slices, `A x = exp(-P mu) * P B x`.
+
+    Here B acts in the slice; `acquire` blurs across slices before.
+
+    Attributes:
+        scanner: geometry and reconstruction.
+        attenuation: (N, V, D) factors in (0, 1], or None for no attenuation.
+    """
+
+    def __init__(self, scanner: PETScanner, mu: Tensor | None = None):
+        """Builds the model.
+
+        Args:
+            scanner: geometry.
+            mu: (N, size, size) linear attenuation at 511 keV in 1/mm, at least 0, or None.
+
+        Raises:
+            OperatorError: `mu` has another shape or type, or a negative or infinite value.
+        """
+        self.scanner = scanner
+        self.projector = Projector(ParallelBeam(scanner.size, scanner.pixel, scanner.views))
+        if mu is not None:
+            check_stack("mu", mu)
+        self.attenuation = None if mu is None else torch.exp(-self.projector.A(mu))
+
+    def A(self, image: Tensor, views: slice = _ALL) -> Tensor:  # noqa: N802
+        """Attenuated line integrals: (N, size, size) -> (N, V, D), unit of the image x mm."""
+        rays = self.projector.A(self._blur(image), views)
+        return rays if self.attenuation is None else rays * self.attenuation[:, views]
+
+    def A_adjoint(self, sinogram: Tensor, views: slice = _ALL) -> Tensor:  # noqa: N802
+        """Exact adjoint of `A`: (N, V, D) -> (N, size, size), unit of the sinogram x mm."""
+        if self.attenuation is not None:
+            sinogram = sinogram * self.attenuation[:, views]
+        return self._blur(self.projector.A_adjoint(sinogram, views))
+
+    def part(self, slices: slice) -> PETSystem:
+        """Model of some slices of the stack."""
+        return self._with(self.scanner, slices)
+
+    def for_reconstruction(self) -> PETSystem:
+        """The model that OSEM inverts: without the blur unless the scanner models it."""
+        known = self.scanner.point_spread if self.scanner.model_point_spread else 0.0
+        return self._with(replace(self.scanner, point_spread=known), _ALL)
+
+    def _blur(self, image: Tensor) -> Tensor:
+        return blurred(image, self.scanner.point_spread, self.scanner.pixel)
+
+    def _with(self, scanner: PETScanner, slices: slice) -> PETSystem:
+        system = PETSystem(scanner)
+        system.attenuation = None if self.attenuation is None else self.attenuation[slices]
+        return system
+
+
+@dataclass(frozen=True, eq=False)
+class Acquisition:
+    """Counts of a scan and what reconstruction has to know of them.
+
+    Attributes:
+        prompts: (N, V, D) counted events.
+        background: (N, V, D) expected events that are scatter or randoms.
+        scale: expected events per unit of `A x`.
+    """
+
+    prompts: Tensor
+    background: Tensor
+    scale: float
+
+    def part(self, slices: slice) -> Acquisition:
+        """Scan of some slices of the stack."""
+        return Acquisition(self.prompts[slices], self.background[slices], self.scale)
+
+    def thinned(self, dose: float, seeds: Sequence[int]) -> Acquisition:
+        """Scan at a fraction of the dose: each event is kept with probability `dose`.
+
+        Args:
+            dose: in (0, 1]; 1 keeps every event.
+            seeds: one a slice.
+
+        Raises:
+            OperatorError: the dose is out of range.
+        """
+        check_dose(dose)
+        chance = torch.full_like(self.prompts[0], dose)
+        kept = [
+            torch.binomial(prompts, chance, generator=_generator(seed, prompts.device))
+            for prompts, seed in zip(self.prompts, seeds, strict=True)
+        ]
+        return Acquisition(torch.stack(kept), self.background * dose, self.scale * dose)
+
+
+def acquire(
+    activity: Tensor, system: PETSystem, seeds: Sequence[int], dose: float = 1.0
+) -> Acquisition:
+    """Counts of a scan, `Poisson(dose * (trues + background))`.
+
+    Args:
+        activity: (N, size, size) in any unit, at least 0.
+        system: model of the scanner with the attenuation of these slices.
+        seeds: one a slice; a slice's counts depend on its own seed alone.
+        dose: multiplies the scanner's counts; above 0.
+
+    Returns:
+        Prompts, their expected background, and events per unit of activity.
+
+    Raises:
+        OperatorError: wrong shape or type, or negative or infinite activity, or none at all.
+    """
+    check_stack("activity", activity)
+    scanner = system.scanner
+    seen = blurred_across(activity, scanner.point_spread, scanner.slice_spacing)
+    trues = torch.cat([system.part(s).A(seen[s]) for s in batches(len(seen), SLICES_TOGETHER)])
+    filled = int((trues.amax(dim=(1, 2)) > 0).sum())
+    if filled == 0:
+        raise OperatorError("activity is 0 everywhere; give a stack with some activity")
+    scale = dose * scanner.counts * filled / float(trues.sum(dtype=torch.float64))
+    scale /= 1 + scanner.background
+    trues = trues * scale
+    width = scanner.background_width / scanner.pixel
+    background = scanner.background * trues @ gaussian_matrix(trues.shape[2], width, trues)
+    rates = trues + background
+    prompts = [
+        torch.poisson(rate, generator=_generator(seed, rate.device))
+        for rate, seed in zip(rates, seeds, strict=True)
+    ]
+    return Acquisition(torch.stack(prompts), background, scale)
+
+
+def check_dose(dose: float) -> None:
+    """Refuse what is no fraction of the full dose."""
+    if not 0 < dose <= 1:
+        raise OperatorError(f"dose is {dose:g} of the full one; give a fraction above 0, at most 1")
+
+
+def check_stack(name: str, stack: Tensor) -> None:
+    """Refuse what is no stack of slices with values of at least 0."""
+    if stack.ndim != 3 or 0 in stack.shape or stack.dtype not in (torch.float32, torch.float64):
+        raise OperatorError(
+            f"{name} has shape {tuple(stack.shape)} and type {stack.dtype}; give (N, H, W), "
+            "float32 or float64"
+        )
+    low, high = float(stack.min()), float(stack.max())
+    if not (low >= 0 and math.isfinite(high)):
+        raise OperatorError(
+            f"{name} ranges from {low:g} to {high:g}; give finite values of at least 0"
+        )
+
+
+def _generator(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device).manual_seed(seed)
