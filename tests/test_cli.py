@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from restore_rwkv.cli import main
+from restore_rwkv.cli.console import score_row
 from restore_rwkv.cli.options import parse_memory
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.metrics import MeanScore
 from restore_rwkv.model import RestoreRWKV, load_weights
 from restore_rwkv.tasks import TASKS
 
@@ -90,7 +92,7 @@ def test_restore_says_which_task_it_picked(
         (("train", "none.toml", "--data", ".", "-o", "run"), "none.toml"),
         (("train", RECIPE, "--data", ".", "-o", "run"), "no prepared set"),
         (("train", RECIPE, "--data", ".", "-o", "run", "--workers", "-1"), "--workers"),
-        (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", "2"), "--dose is 2"),
+        (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", "2"), "dose is 2"),
         (("degrade", "{scan}", "-o", "out.nii.gz"), "nothing tells whether it is MR, CT or PT"),
         (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", ".5", "--factor", "2"), "one of them"),
         (("degrade", "{scan}", "-o", "{scan}", "--task", "mri-sr"), "same file"),
@@ -235,3 +237,9 @@ def test_an_error_of_the_system_names_file_and_mend(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {tmp_path / 'taken'}: ")
     assert "check the path" in result.stderr
+
+
+def test_small_errors_keep_their_digits() -> None:
+    """RMSE of PET is some hundredths of an SUV, of MRI some tens."""
+    rows = [score_row("x", MeanScore(37.0, 0.9, rmse, 4, 0)) for rmse in (0.08634, 67.109)]
+    assert [row[3] for row in rows] == ["0.0863", "67.11"]

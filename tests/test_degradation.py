@@ -74,6 +74,28 @@ def test_ct_slices_are_axial_however_the_volume_lies() -> None:
     np.testing.assert_allclose(np.moveaxis(made.low.data, 0, 2), expected, atol=1e-3)
 
 
+def test_padding_of_ct_is_air_in_both_scans() -> None:
+    data = body().data
+    data[0] = -3024
+    made = degrade(Volume(data, THICK, "HU", "CT"), CT, Settings(photons=2e5))
+    assert made.low.data.min() == made.high.data.min() == -1024
+    np.testing.assert_array_equal(made.high.data[1:], data[1:].clip(-1024))
+
+
+def test_values_that_are_no_hounsfield_units_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    stored = Volume(body().data + 1024, THICK)
+    degrade(stored, CT, Settings(photons=2e5))
+    assert "array: hardly a value is below -50, so these are no Hounsfield units" in caplog.text
+
+
+def test_the_post_filter_of_pet_knows_the_distance_of_slices() -> None:
+    """One slice of activity among empty ones: thick slices are far apart."""
+    data = disc(5, 0, (40, 40, 5)) * (np.arange(5) == 2)
+    made = degrade(Volume(data, np.diag([3.0, 3, 12, 1]), "SUV", "PT"), PET)
+    assert made.record["scanner"]["slice_spacing"] == 12
+    assert made.low.data[..., 1].sum() < 1e-6 * made.low.data[..., 2].sum()
+
+
 @pytest.mark.parametrize("unit", ["SUV", "Bq/ml"])
 def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
     scale = 1 if unit == "SUV" else 4000
@@ -90,8 +112,16 @@ def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
     ("volume", "task", "settings", "error", "match"),
     [
         (body(), MRI, None, InputError, "is CT; mri-sr degrades MR"),
+        (body(), CT, Settings(sigma=5), ConfigError, "sigma: is for mri-sr, not ct-denoise"),
+        (body(), CT, Settings(axes="PIR"), ConfigError, "axes: is for pet-synth"),
+        (Volume(disc(0, 0)), MRI, Settings(photons=1e5), ConfigError, "photons: is for ct-denoise"),
+        (Volume(disc(0, 0)), MRI, Settings(dose=0.25), ConfigError, "for ct-denoise and pet-synth"),
         (Volume(disc(0, 0)), CT, None, InputError, "has no geometry"),
         (Volume(disc(0, 0)), PET, None, InputError, "has no geometry"),
+        (
+            Volume(disc(5, 0), np.diag([2.0, 3, 4, 1]), "SUV", "PT"),
+            *(PET, None, InputError, "array: pixels of 2 x 3 mm, and simulated PET has square"),
+        ),
         (Volume(disc(0, -1000), THICK, "HU", "CT"), CT, None, OperatorError, "noise"),
     ],
 )
@@ -109,6 +139,11 @@ def test_what_does_not_suit_is_refused(
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="factor is 1; give a number above 1"):
         Settings(factor=1)
+    with pytest.raises(ConfigError, match="dose is 2; give the fraction to keep"):
+        Settings(dose=2)
+    with pytest.raises(ConfigError, match="dose and factor are both given"):
+        Settings(factor=4, dose=0.25)
+    assert [Settings(dose=0.25).factor_for(task) for task in (CT, PET)] == [4, 4]
     with pytest.raises(ConfigError, match="seed is -1"):
         degrade(body(), CT, seed=-1)
 

@@ -10,7 +10,13 @@ from restore_rwkv import Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.degradation import Settings
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation import cubic, evaluate, evaluate_set, mean_over_patients
+from restore_rwkv.evaluation import (
+    cubic,
+    evaluate,
+    evaluate_paths,
+    evaluate_set,
+    mean_over_patients,
+)
 from restore_rwkv.metrics import MeanScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri import low_resolution
@@ -72,6 +78,26 @@ def test_a_set_is_scored_by_patient_and_over_patients(
     assert evaluate_set(one, ct_restorer)["a"]["restored"] == mean_score([restored])
     with pytest.raises(InputError, match="has no validation slices"):
         evaluate_set(prepared, ct_restorer, "validation")
+
+
+def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: Path) -> None:
+    """Their own folders number them all from patient-0001."""
+    high = np.random.default_rng(0).uniform(0, 900, (2, 16, 16))
+    for folder in ("first", "second"):
+        with SetWriter(tmp_path / "sets" / folder, "noise", "mri-sr") as writer:
+            for patient in "ab":
+                writer.add(patient, patient, "test", high)
+    found = dict(evaluate_paths([tmp_path / "sets"], weights=tiny_weights))
+    words = ("a", "b", "mean over patients")
+    assert list(found) == [f"{folder}: {word}" for folder in ("first", "second") for word in words]
+
+
+def test_a_manifest_deep_below_does_not_make_a_scan_a_set(tmp_path: Path) -> None:
+    """Exports of DICOM can have a manifest.json of their own."""
+    (tmp_path / "scan" / "export" / "more").mkdir(parents=True)
+    (tmp_path / "scan" / "export" / "more" / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="no DICOM images here"):
+        list(evaluate_paths([tmp_path / "scan"], task="mri-sr"))
 
 
 def test_a_set_of_another_task_is_refused(tiny_weights: Path, tmp_path: Path) -> None:

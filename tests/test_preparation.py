@@ -34,6 +34,11 @@ def test_no_modality_is_told_with_the_mend() -> None:
     mend = r"array: nothing tells.*give --task mri-sr\|ct-denoise\|pet-synth$"
     with pytest.raises(InputError, match=mend):
         pick_task(Volume(np.ones((2, 2))))
+    other = Volume(np.ones((9, 9)), modality="NM")
+    with pytest.raises(InputError, match="array: is NM, which no task restores; give MR, CT or PT"):
+        pick_task(other)
+    with pytest.raises(InputError, match="array: is NM, and pet-synth restores PT; choose another"):
+        prepare(other, PET, PET.scaling, Settings())
     with pytest.raises(ConfigError, match="did you mean 'ct-denoise'"):
         pick_task(Volume(np.ones((2, 2))), "ct-denois")
 

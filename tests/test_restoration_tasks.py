@@ -100,10 +100,23 @@ def test_ct_is_clipped_at_air_where_it_was_not_below(all_in_one: Path) -> None:
     data = np.full((16, 16, 1), -1020.0)
     data[4:, 4:] = 40
     data[:, 0] = -3024  # padding, as scanners write outside the field of view
-    output = Restorer("ct-denoise", all_in_one)(Volume(data, unit="HU", modality="CT")).data
-    assert output.min() < -1024
-    assert (output >= np.minimum(data, -1024)).all()
+    restorer = Restorer("ct-denoise", all_in_one)
+    output = restorer(Volume(data, unit="HU", modality="CT")).data
+    assert (output[:, 0] == -3024).all()
+    assert (output[:, 1:] >= -1024).all()
     assert (output[:, 1:] == -1024).any()  # this network would go below
+
+
+def test_padding_of_ct_is_air_to_the_network(all_in_one: Path) -> None:
+    data = np.random.default_rng(0).normal(40, 15, (24, 24, 2))
+    data[:, 20:], data[:4] = -1000, -1024
+    padded = np.where(data == -1024, -3024, data)
+    data[12, 12] = padded[12, 12] = -1030  # no padding, and below the values of CT
+    restorer = Restorer("ct-denoise", all_in_one)
+    one, two = (restorer(Volume(x, unit="HU", modality="CT")).data for x in (data, padded))
+    np.testing.assert_array_equal(one[4:, :12], two[4:, :12])
+    assert (two[:4] == -3024).all()
+    assert two[4:].min() >= -1030
 
 
 def write_pet(folder: Path, **fields: Any) -> NDArray[np.float64]:

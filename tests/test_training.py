@@ -172,7 +172,7 @@ def tags_of(path: Path) -> set[str]:
     return tags
 
 
-def test_data_is_not_waited_for(data: Path, tmp_path: Path) -> None:
+def test_each_iteration_tells_its_share_of_waiting(data: Path, tmp_path: Path) -> None:
     entries: list[dict[str, Any]] = []
     train(recipe(6), [data], tmp_path / "run", report=entries.append)
     assert all(0 < entry["waiting"] < 1 for entry in entries)
@@ -187,26 +187,30 @@ def test_workers_give_the_same_batches(data: Path, tmp_path: Path) -> None:
     assert first == second
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_with_the_same_batch(data: Path, tmp_path: Path) -> None:
-    """Over gloo on the CPU, as torchrun starts them."""
-    script = tmp_path / "script.py"
+def on_two_processes(plan: Recipe, data: Path, output: str, folder: Path) -> Any:
+    """Train on the CPU over gloo, as torchrun starts two processes; RANK in `output` is each's."""
+    script = folder / "script.py"
     script.write_text(
-        "import json, sys\n"
+        "import json, os, sys\n"
         "from restore_rwkv.recipe import Recipe\n"
         "from restore_rwkv.training import train\n"
         "plan = Recipe.from_dict(json.loads(open(sys.argv[1]).read()))\n"
-        "train(plan, [sys.argv[2]], sys.argv[3])\n"
+        "train(plan, [sys.argv[2]], sys.argv[3].replace('RANK', os.environ['RANK']))\n"
     )
-    plan = recipe(4, "all-in-one", batch_size=4, clip=1.0)
-    (tmp_path / "plan.json").write_text(json.dumps(plan.to_dict()))
-    train(plan, [data], tmp_path / "one")
+    (folder / "plan.json").write_text(json.dumps(plan.to_dict()))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [script, tmp_path / "plan.json", data, tmp_path / "two"]
+    words = [script, folder / "plan.json", data, folder / output]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
+    return subprocess.run(
         [*command, *map(str, words)], capture_output=True, text=True, timeout=240, env=environment
     )
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batch(data: Path, tmp_path: Path) -> None:
+    plan = recipe(4, "all-in-one", batch_size=4, clip=1.0)
+    train(plan, [data], tmp_path / "one")
+    result = on_two_processes(plan, data, "two", tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     first, second = (load_file(tmp_path / run / "last.safetensors") for run in ("one", "two"))
     for name, tensor in first.items():
@@ -217,6 +221,16 @@ def test_two_processes_train_as_one_with_the_same_batch(data: Path, tmp_path: Pa
     for a, b in zip(*rows, strict=True):
         for column in a:
             assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-3), column
+
+
+@pytest.mark.slow
+def test_processes_that_find_different_checkpoints_are_refused(data: Path, tmp_path: Path) -> None:
+    """As on two machines without a common file system."""
+    train(recipe(2), [data], tmp_path / "run0")
+    result = on_two_processes(recipe(4), data, "runRANK", tmp_path)
+    assert result.returncode != 0
+    assert "use an output folder that all machines share" in result.stderr
+    assert not (tmp_path / "run1" / "last.safetensors").exists()
 
 
 def test_the_rate_warms_up_then_anneals_to_the_final_rate() -> None:
@@ -259,6 +273,29 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing() -> None
         assert torch.equal(old, new)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(clip: float) -> None:
+    trainer = trainer_of(recipe(clip=clip))
+    trainer.network.output.weight.register_hook(lambda gradient: gradient * torch.inf)
+    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    batch = torch.rand(1, 1, 32, 32)
+    with pytest.raises(TrainingError, match="iteration 0: the norm of the gradient is"):
+        trainer.step(batch, 2 * batch)
+    for old, new in zip(before, trainer.network.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_without_clipping_the_gradient_stays_as_it_is() -> None:
+    low, high = torch.rand(2, 2, 1, 32, 32)
+    trainer = trainer_of(recipe())
+    trainer.step(low, high)
+    stepped = [parameter.grad for parameter in trainer.network.parameters()]
+    plain = trainer_of(recipe()).network
+    torch.nn.functional.l1_loss(plain(low), high).backward()
+    for one, parameter in zip(stepped, plain.parameters(), strict=True):
+        assert torch.equal(one, parameter.grad)
+
+
 def test_a_run_that_diverges_names_stack_slice_and_crop(data: Path, tmp_path: Path) -> None:
     def ruin(entry: dict[str, float]) -> None:
         if entry["iteration"] == 1:
@@ -295,6 +332,9 @@ def test_what_is_missing_is_said_before_a_folder_is_made(data: Path, tmp_path: P
         writer.add("a", "a", "train", ball(3))
     with pytest.raises(ConfigError, match="no validation slices"):
         train(recipe(), [tmp_path / "only"], tmp_path / "run")
+    sets = [tmp_path / "only", data / "ct-denoise", data / "pet-synth"]
+    with pytest.raises(ConfigError, match="mri-sr: its sets have no validation slices"):
+        train(recipe(task="all-in-one"), sets, tmp_path / "run")
     with pytest.raises(ConfigError, match="device 'tpux'"):
         train(recipe(), [data], tmp_path / "run", machine=Machine("tpux"))
     assert not (tmp_path / "run").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from restore_rwkv.io import (
 )
 from restore_rwkv.model import NOTICE
 from restore_rwkv.physics.activity import activity_map, attenuation_map, sample_uptake
-from restore_rwkv.physics.ct import CTScanner, reduce_dose
+from restore_rwkv.physics.ct import AIR, CTScanner, reduce_dose
 from restore_rwkv.physics.ct_calibration import calibrated
 from restore_rwkv.physics.head import segment_head
 from restore_rwkv.physics.kspace import kspace_block_shape, kspace_noise
@@ -35,7 +36,8 @@ from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.physics.pet import low_dose, simulate_pair
 from restore_rwkv.physics.pet_scanner import PETScanner
 from restore_rwkv.preparation import AUTO, pick_task, slice_axis
-from restore_rwkv.tasks import Task, task_of
+from restore_rwkv.tasks import Modality, Task, task_of
+from restore_rwkv.units import warn_of_strange_values
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,48 @@ class Settings:
         photons: CT: photons per ray at the scan's own dose; None measures the scan's own noise.
         axes: PET from a T1 scan: directions of its array axes, such as "PIR", where the affine
             does not tell them rightly.
+        dose: CT, PET: the fraction to keep, in place of its inverse, `factor`.
+
+    Raises:
+        ConfigError: a value is out of range, or `factor` and `dose` are both given.
     """
 
     factor: float | None = None
     sigma: float = 0.0
     photons: float | None = None
     axes: str | None = None
+    dose: float | None = None
 
     def __post_init__(self) -> None:
         if self.factor is not None and not 1 < self.factor < 1e6:
             raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+        if self.dose is not None and self.factor is not None:
+            raise ConfigError("dose and factor are both given; give one of them")
+        if self.dose is not None and not 0 < self.dose < 1:
+            raise ConfigError(
+                f"dose is {self.dose:g}; give the fraction to keep, above 0 and below 1"
+            )
+
+    def factor_for(self, task: Task) -> float:
+        """How much less is measured of a scan of this task."""
+        return self.factor or (task.factor if self.dose is None else 1 / self.dose)
+
+    def check(self, task: Task) -> None:
+        """Refuse what the physics of a task would leave unused.
+
+        Raises:
+            ConfigError: the message names the setting.
+        """
+        users: dict[str, tuple[Modality, ...]] = {
+            "sigma": ("MR",),
+            "photons": ("CT",),
+            "axes": ("PT",),
+            "dose": ("CT", "PT"),
+        }
+        for name, modalities in users.items():
+            if getattr(self, name) not in (None, 0) and task.modality not in modalities:
+                tasks = " and ".join(task_of(modality).name for modality in modalities)
+                raise ConfigError(f"{name}: is for {tasks}, not {task.name}; leave it out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +116,9 @@ def degrade(
     """Make a low-quality scan from a good one by the physics of a task.
 
     MRI: the centre of k-space, zero-filled, in the plane of finest spacing. CT: noise inserted into
-    axial slices. PET: a PET scan is taken for the activity; from a T1-weighted head scan an
-    FDG-like activity map is made first, so that high and low are simulated PET on a grid of 2 mm.
+    axial slices, padding below -1024 HU being air in both scans. PET: a PET scan is taken for the
+    activity; from a T1-weighted head scan an FDG-like activity map is made first, so that high and
+    low are simulated PET on a grid of 2 mm.
 
     Args:
         volume: the good scan, in the unit of the task.
@@ -103,13 +138,15 @@ def degrade(
     if seed < 0:
         raise ConfigError(f"seed is {seed}; give a whole number from 0")
     settings = settings or Settings()
+    settings.check(task)
     suited = {"MR": ("MR",), "CT": ("CT",), "PT": ("PT", "MR")}[task.modality]
     if volume.modality is not None and volume.modality not in suited:
         raise InputError(
             f"{volume.name}: is {volume.modality}; {task.name} degrades {' or '.join(suited)}, "
             "choose another task"
         )
-    factor = settings.factor or task.factor
+    warn_of_strange_values(volume, task)
+    factor = settings.factor_for(task)
     generator = torch.Generator().manual_seed(seed)
     physics: Callable[..., Degraded] = {"MR": _mri, "CT": _ct, "PT": _pet}[task.modality]
     made = physics(volume, factor, settings, generator)
@@ -172,8 +209,10 @@ def _mri(volume: Volume, factor: float, settings: Settings, generator: torch.Gen
     height, width = np.moveaxis(volume.data, axis, 0).shape[1:]
 
     def physics(images: Tensor) -> Tensor:
-        noise = kspace_noise(tuple(images.shape), settings.sigma, generator, factor)
-        return kspace_crop(images, factor, noise if settings.sigma else None)
+        noise = None
+        if settings.sigma:
+            noise = kspace_noise(tuple(images.shape), settings.sigma, generator, factor)
+        return kspace_crop(images, factor, noise)
 
     low = _by_slice(volume, axis, physics)
     kept = list(kspace_block_shape(height, width, factor))
@@ -188,6 +227,8 @@ def _ct(volume: Volume, factor: float, settings: Settings, generator: torch.Gene
         )
     axis = plane_axis(volume.affine, "axial")
     rows, columns = (volume.spacing[other] for other in range(3) if other != axis)
+    if volume.data.min() < AIR:  # a network would learn to make the padding that low has not
+        volume = volume.with_data(volume.data.clip(min=AIR))
     slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(volume.data, axis, 0)))
     scanner = (
         calibrated(CTScanner(), slices, (rows, columns))
@@ -209,8 +250,17 @@ def _pet(volume: Volume, factor: float, settings: Settings, generator: torch.Gen
         return _pet_from_anatomy(volume, factor, settings, generator)
     axis = plane_axis(volume.affine, "axial")
     across = [other for other in range(3) if other != axis]
-    spacing = min(volume.spacing[other] for other in across)
-    scanner = PETScanner(size=max(volume.data.shape[other] for other in across), pixel=spacing)
+    pixel, other_side = (volume.spacing[other] for other in across)
+    if not math.isclose(pixel, other_side, rel_tol=0.01):
+        raise InputError(
+            f"{volume.name}: pixels of {pixel:.3g} x {other_side:.3g} mm, and simulated PET has "
+            "square ones; resample it first"
+        )
+    scanner = PETScanner(
+        size=max(volume.data.shape[other] for other in across),
+        pixel=pixel,
+        slice_spacing=volume.spacing[axis],
+    )
     low = _by_slice(
         volume,
         axis,

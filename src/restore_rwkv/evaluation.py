@@ -14,7 +14,7 @@ from torch import Tensor
 
 from restore_rwkv import degradation
 from restore_rwkv.data import PreparedSet, Split, Stack
-from restore_rwkv.data.manifest import MANIFEST, read_sets
+from restore_rwkv.data.manifest import holds_sets, read_sets
 from restore_rwkv.data.pairs import Slice
 from restore_rwkv.degradation import degrade
 from restore_rwkv.errors import InputError
@@ -157,8 +157,8 @@ def evaluate_paths(
         device: as for `Restorer`.
 
     Yields:
-        Name of the scan or patient, and means over slices by image; for a set with several
-        patients at last "mean over patients".
+        Name of the scan, or of the set's folder and the patient, and means over slices by image;
+        for a set with several patients at last "FOLDER: mean over patients".
     """
     restorers: dict[str, Restorer] = {}
 
@@ -168,7 +168,7 @@ def evaluate_paths(
         return restorers[name]
 
     for path in paths:
-        if path.is_dir() and any(path.glob(f"**/{MANIFEST}")):
+        if path.is_dir() and holds_sets(path):
             for one in read_sets(path):
                 yield from _of_set(one, restorer(one.task), split)
         else:
@@ -182,9 +182,10 @@ def _of_set(
     prepared: PreparedSet, restorer: Restorer, split: Split
 ) -> Iterator[tuple[str, dict[str, MeanScore]]]:
     scores = evaluate_set(prepared, restorer, split)
-    yield from scores.items()
+    for patient, found in scores.items():
+        yield f"{prepared.folder.name}: {patient}", found
     if len(scores) > 1:
-        yield "mean over patients", mean_over_patients(scores)
+        yield f"{prepared.folder.name}: mean over patients", mean_over_patients(scores)
 
 
 def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[str, MeanScore]:

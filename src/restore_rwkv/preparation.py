@@ -89,7 +89,7 @@ def pick_task(volume: Volume, name: str = AUTO) -> Task:
     """The task of that name, or for "auto" the task of the volume's modality.
 
     Raises:
-        InputError: nothing tells the modality.
+        InputError: nothing tells the modality, or no task restores it.
         ConfigError: the task is unknown.
     """
     if name != AUTO:
@@ -98,6 +98,10 @@ def pick_task(volume: Volume, name: str = AUTO) -> Task:
         tasks = "|".join(TASKS)
         raise InputError(
             f"{volume.name}: nothing tells whether it is MR, CT or PT; give --task {tasks}"
+        )
+    if volume.modality not in {task.modality for task in TASKS.values()}:
+        raise InputError(
+            f"{volume.name}: is {volume.modality}, which no task restores; give MR, CT or PT"
         )
     task = task_of(volume.modality)
     _logger.info("%s: %s, to be restored with %s", volume.name, volume.modality, task.name)
@@ -120,7 +124,7 @@ def prepare(volume: Volume, task: Task, rule: ScalingRule, settings: Settings) -
     if volume.modality not in (None, task.modality):
         raise InputError(
             f"{volume.name}: is {volume.modality}, and {task.name} restores {task.modality}; "
-            f"choose a task for {volume.modality}"
+            "choose another task, or another scan"
         )
     check_unit(volume, task, settings.unit)
     warn_of_strange_values(volume, task)

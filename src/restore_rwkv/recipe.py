@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,8 +67,11 @@ class DataRecipe:
             _require_one_of(f"data.{name}", getattr(self, name), (False, True))
         for name in ("gain", "gamma"):
             value = getattr(self, name)
-            bounds = tuple(map(float, value)) if isinstance(value, (list, tuple)) else ()
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+            numbers = isinstance(value, (list, tuple)) and all(
+                isinstance(bound, (int, float)) for bound in value
+            )
+            bounds = tuple(map(float, value)) if numbers else ()
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < math.inf:
                 raise ConfigError(
                     f"recipe: data.{name} is {value!r}; give two numbers, 0 < lowest <= highest"
                 )
@@ -110,7 +114,7 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         _require_positive("training", self, "iterations", "batch_size", "validate_every")
-        if not 0 < self.final_learning_rate <= self.learning_rate:
+        if not 0 < self.final_learning_rate <= self.learning_rate < math.inf:
             raise ConfigError(
                 f"recipe: training.learning_rate is {self.learning_rate} and final_learning_rate "
                 f"{self.final_learning_rate}; give 0 < final <= first"
@@ -176,8 +180,10 @@ class Recipe:
                     f"{', '.join(PRESETS)}"
                 )
             values["network"] = PRESETS[network]
-        else:
+        elif isinstance(network, Mapping):
             values["network"] = RestoreRWKVConfig.from_dict(network)
+        else:
+            raise ConfigError(f"recipe: network is {network!r}; give a table or a name")
         for key, kind in (("data", DataRecipe), ("training", TrainingRecipe)):
             values[key] = _build(kind, values.get(key, {}), key)
         recipe: Recipe = _build(cls, values, "top level")

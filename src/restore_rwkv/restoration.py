@@ -105,7 +105,9 @@ class Restorer:
         prepared = prepare(volume, self.task, self.info.scaling[self.task.name], settings)
         slices = np.ascontiguousarray(np.moveaxis(prepared.volume.data, prepared.axis, 0))
         plan = self._plan(prepared, settings.memory)
-        values = torch.from_numpy(prepared.scaling.apply(slices))[:, None]
+        with np.errstate(over="ignore"):  # what overflows is refused below
+            image = prepared.scaling.apply(_without_padding(slices, self.task))
+        values = torch.from_numpy(image)[:, None]
         values = inference.run(self.network, values, plan, progress)
         output = prepared.scaling.invert(values)[:, 0].numpy()
         if not np.isfinite(output).all():
@@ -231,9 +233,19 @@ def find_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} is no device of torch; use auto or cpu") from error
 
 
+def _without_padding(slices: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+    """Slices for the network: what is below the values of CT would bleed into its surroundings."""
+    if task.modality != "CT" or slices.min() >= task.value_range[0]:
+        return slices
+    return slices.clip(min=task.value_range[0])
+
+
 def _keep_bounds(output: NDArray[np.float32], slices: NDArray[np.float32], task: Task) -> None:
-    """Clip, in place, what the input's values show to be impossible."""
+    """Put back padding, and clip, in place, what the input's values show to be impossible."""
     if task.modality == "CT":
-        np.maximum(output, np.minimum(slices, task.value_range[0]), out=output)
+        lowest, air = slices.min(), task.value_range[0]
+        np.maximum(output, np.minimum(slices, air), out=output)
+        if lowest < air:
+            output[slices == lowest] = lowest
     if slices.min() >= 0:
         np.maximum(output, 0, out=output)

@@ -71,12 +71,16 @@ class Trainer:
         mean = float(torch.as_tensor(self.fabric.all_reduce(loss.detach())))
         self._require_finite("loss", mean, names)
         self.fabric.backward(loss)
-        if settings.clip:
+        # The scaler of 16-mixed expects overflows, and skips them.
+        overflows = settings.precision == "16-mixed"
+        if settings.clip or not overflows:
             norm = self.fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=settings.clip, error_if_nonfinite=False
+                self.model,
+                self.optimizer,
+                max_norm=settings.clip or math.inf,  # which leaves the gradient as it is
+                error_if_nonfinite=False,
             )
-            # The scaler of 16-mixed expects overflows, and skips them.
-            if norm is not None and settings.precision != "16-mixed":
+            if norm is not None and not overflows:
                 self._require_finite("norm of the gradient", float(norm), names)
         self.optimizer.step()
         self.iteration += 1

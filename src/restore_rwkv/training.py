@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -117,8 +118,10 @@ def train(
     sets = find_sets([Path(folder) for folder in data], tuple(t.name for t in recipe.tasks))
     sampler = PairSampler(sets, recipe)
     slices = slices_of(sets, "validation", recipe.data.validation_slices)
-    if not slices:
-        raise ConfigError("data: the sets have no validation slices; prepare some")
+    there = {one.prepared.task for one in slices}
+    for task in recipe.tasks:
+        if task.name not in there:
+            raise ConfigError(f"{task.name}: its sets have no validation slices; prepare some")
     fabric = machine.fabric(recipe.training.precision)
     if recipe.training.batch_size % fabric.world_size:
         raise ConfigError(
@@ -132,6 +135,7 @@ def train(
     if run.checkpoint.exists():
         trainer.load(run.checkpoint, run.data)
         _logger.info("going on from iteration %d of %s", trainer.iteration, run.checkpoint)
+    _require_same_start(trainer)
     run.loop(machine.workers, report or (lambda _: None))
     return output / "best.safetensors"
 
@@ -245,6 +249,16 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         draws: list[Draw] = self.sampler.draws(iteration)[self.rank :: self.world_size]
         return self.sampler.batch(draws, self.sampler.recipe.data.crop_at(iteration))
+
+
+def _require_same_start(trainer: Trainer) -> None:
+    """Refuse processes of which some have found a checkpoint and others have not."""
+    here = trainer.fabric.to_device(torch.tensor(trainer.iteration))
+    if bool((torch.as_tensor(trainer.fabric.all_gather(here)) != here).any()):
+        raise ConfigError(
+            f"process {trainer.fabric.global_rank}: starts at iteration {trainer.iteration}, and "
+            "others elsewhere; use an output folder that all machines share"
+        )
 
 
 def _record_of(sets: Sequence[PreparedSet]) -> list[dict[str, Any]]:

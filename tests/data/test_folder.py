@@ -98,6 +98,24 @@ def test_mri_keeps_full_quality_alone_in_the_plane_of_finest_spacing(tmp_path, c
     assert calls == []
 
 
+@pytest.mark.parametrize(("factor", "small"), [(4, 7), (20, 19)])
+def test_slices_too_small_to_degrade_or_restore_are_faults_of_their_volume(tmp_path, factor, small):
+    save_nifti(tmp_path / "in/a.nii", blob(small, 40, 3), AFFINE)
+    save_nifti(tmp_path / "in/b.nii", blob(40, 40, 3), AFFINE)
+    options = FolderOptions("mri-sr", factor=factor, **NO_SPLIT)
+    with pytest.raises(InputError, match=f"a: slices of {small} x 40 pixels are too small"):
+        prepare_folder(tmp_path / "in", tmp_path / "out", options)
+    report = prepare_folder(tmp_path / "in", tmp_path / "out", options, skip=True)
+    assert [stack.shape[1:] for stack in report.sets[0].stacks] == [(40, 40)]
+    assert list(report.left_out) == ["a"]
+
+
+def test_values_that_are_no_hounsfield_units_are_told(tmp_path, calls, caplog):
+    save_nifti(tmp_path / "in/a.nii", ct() + 1024, AFFINE)
+    prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise", **NO_SPLIT))
+    assert "a.nii: hardly a value is below -50, so these are no Hounsfield units" in caplog.text
+
+
 def test_mri_in_all_planes(tmp_path):
     data = blob(40, 34, 36)
     save_nifti(tmp_path / "in/sub-01_T1w.nii", data, ISOTROPIC)

@@ -145,6 +145,7 @@ def test_reading_finds_missing_and_cut_files(tmp_path):
         ({"task": "x-ray"}, "task 'x-ray' is unknown"),
         ({"stacks": [{"name": "a"}]}, "damaged"),
         ({"stacks": 3}, "damaged"),
+        ({"factor": 0}, "factor is 0"),
     ],
 )
 def test_damaged_manifests_are_refused(tmp_path, change, message):
@@ -164,6 +165,10 @@ def test_damaged_manifests_are_refused(tmp_path, change, message):
         ("shape", [3, 8], "damaged"),
         ("robust_scale", 0.0, "damaged"),
         ("files", {"high": "../outside.npy"}, "damaged"),
+        ("files", {"high": 5, "low": "train/scan0.low.npy"}, "damaged"),
+        ("files", ["high", "low"], "damaged"),
+        ("files", {"high": "a\0b", "low": "train/scan0.low.npy"}, "damaged"),
+        ("patient", ["p0"], "damaged"),
         ("files", {"high": "../outside.npy", "low": "train/scan0.low.npy"}, "lies outside"),
     ],
 )
@@ -174,6 +179,23 @@ def test_damaged_stacks_are_refused(tmp_path, key, value, message):
     record["stacks"][0][key] = value
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match=message):
+        PreparedSet.read(tmp_path / "set")
+
+
+def test_an_archive_in_place_of_an_array_is_refused(tmp_path):
+    write_set(tmp_path / "set")
+    with (tmp_path / "set/train/scan0.high.npy").open("wb") as file:
+        np.savez(file, images=np.zeros(3))
+    with pytest.raises(InputError, match=r"scan0\.high\.npy: cannot be read"):
+        PreparedSet.read(tmp_path / "set")
+
+
+def test_only_mri_can_do_without_low_quality(tmp_path):
+    """Else training would take CT for MRI, and crop its k-space."""
+    write_set(tmp_path / "set", "mri-sr")
+    path = tmp_path / "set" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "ct-denoise"}))
+    with pytest.raises(InputError, match="scan0 has no low quality, which ct-denoise needs"):
         PreparedSet.read(tmp_path / "set")
 
 
@@ -264,6 +286,12 @@ def test_sets_are_found_by_task(tmp_path):
     assert [one.folder.name for one in find_sets([tmp_path / "a"], ("mri-sr",))] == ["mri"]
     with pytest.raises(InputError, match="no set for pet-synth"):
         find_sets([tmp_path / "a"], ("pet-synth",))
+
+
+def test_a_set_counts_once(tmp_path):
+    write_set(tmp_path / "a/ct")
+    with pytest.raises(InputError, match="given twice"):
+        find_sets([tmp_path / "a", tmp_path / "a/ct"], ("ct-denoise",))
 
 
 def test_sets_together_keep_each_patient_in_one_split(tmp_path):

@@ -127,9 +127,12 @@ def test_units(write_series: SeriesWriter, modality: str, units: str | None, uni
     assert (volume.modality, volume.unit) == (modality, unit)
 
 
-def test_other_modality_has_no_unit(write_series: SeriesWriter) -> None:
-    volume = read_volume(write_series(lambda k, dataset: setattr(dataset, "Modality", "NM")))
-    assert volume.modality is volume.unit is None
+@pytest.mark.parametrize(("told", "modality"), [("NM", "NM"), ("OT", None), ("", None)])
+def test_other_modality_has_no_unit(
+    write_series: SeriesWriter, told: str, modality: str | None
+) -> None:
+    volume = read_volume(write_series(lambda k, dataset: setattr(dataset, "Modality", told)))
+    assert (volume.modality, volume.unit) == (modality, None)
 
 
 def test_empty_identifiers_are_reported_and_read(

@@ -162,6 +162,11 @@ def test_it_is_timed_by_the_frame_reference_where_there_is_one() -> None:
             {"RadiopharmaceuticalStartTime": "000000"},
             "blank",
         ),
+        (
+            {"AcquisitionTime": "000000", "FrameReferenceTime": "1", "ActualFrameDuration": 9},
+            {"RadiopharmaceuticalStartTime": "140000"},
+            "AcquisitionTime is blank, 00:00:00",
+        ),
         ({}, {"RadiopharmaceuticalStartTime": "000000.00"}, "scan is blank, 00:00:00"),
         ({}, {"RadiopharmaceuticalStartDateTime": "20200302000000"}, "scan is blank, 00:00:00"),
         ({"DecayCorrection": "NONE"}, {}, "DecayCorrection is NONE"),

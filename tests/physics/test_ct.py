@@ -201,6 +201,16 @@ def test_matrix_and_pixels_need_not_be_square(
     assert halves == pytest.approx(1, abs=0.06)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_image_that_is_not_square_has_air_on_either_side(axis: int) -> None:
+    whole = disc((120, 120))
+    part = whole.narrow(axis, 16, 88)
+    noise = dose_noise(whole, (1.4, 1.4), 0.25, QUICK, seeded())
+    torch.testing.assert_close(
+        dose_noise(part, (1.4, 1.4), 0.25, QUICK, seeded()), noise.narrow(axis, 16, 88)
+    )
+
+
 def test_rounding_of_the_spacing_is_no_other_grid() -> None:
     exact, rounded = (
         dose_noise(disc(), spacing, 0.25, QUICK, seeded())

@@ -150,15 +150,11 @@ def degrade(
     """Make a low-quality scan from a good one, as a scanner would have; records the parameters."""
     from restore_rwkv.degradation import Settings, degrade_file
 
-    if dose is not None and factor is not None:
-        raise ConfigError("--dose and --factor are both given; give one of them")
-    if dose is not None and not 0 < dose < 1:
-        raise ConfigError(f"--dose is {dose:g}; give the fraction to keep, above 0 and below 1")
     record = degrade_file(
         source,
         output,
         task=task,
-        settings=Settings(factor if dose is None else 1 / dose, sigma, photons, axes),
+        settings=Settings(factor, sigma, photons, axes, dose),
         seed=seed,
         truth=truth,
         series=series_of(series),

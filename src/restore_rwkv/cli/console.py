@@ -81,7 +81,8 @@ def score_row(name: str, score: MeanScore) -> tuple[str, ...]:
         slices += f" of {score.slices + score.slices_without_score}"
     if score.psnr is None:
         return (name, "none", "none", "none", slices)
-    return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", f"{score.rmse:.2f}", slices)
+    rmse = "none" if score.rmse is None else f"{score.rmse:.{2 if score.rmse >= 1 else 4}f}"
+    return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", rmse, slices)
 
 
 def plain_table(*columns: str) -> Table:

@@ -33,8 +33,10 @@ from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, plane_axis, read_volume
 from restore_rwkv.preparation import slice_axis
 from restore_rwkv.tasks import Task, get_task
+from restore_rwkv.units import warn_of_strange_values
 
 _SAME_AFFINE = 1e-3  # mm
+_MIN_SIDE = 8  # pixels, what `restore` takes
 _PLANES: tuple[Literal["axial", "coronal", "sagittal"], ...] = ("axial", "coronal", "sagittal")
 
 
@@ -118,8 +120,8 @@ def prepare_folder(
 
     Raises:
         InputError: volumes cannot be read, lack their partner, are of another modality or unit,
-            differ in grid from their partner, or hold air alone; nothing tells whose they are; or
-            there are too few patients for the split. The message names each.
+            differ in grid from their partner, are too small, or hold air alone; nothing tells whose
+            they are; or there are too few patients for the split. The message names each.
 
     Example:
         >>> options = FolderOptions("ct-denoise", factor=10)  # doctest: +SKIP
@@ -221,7 +223,11 @@ def _read(
     stacks = [one for axis in axes if (one := _stack(high, low, task, axis, origin)) is not None]
     if not stacks:
         raise InputError(f"{path.name}: no slice with more than air; is it {task.modality}?")
+    cropped = (options.factor or task.factor) if low is None else 0  # k-space, when it is read
     for stack in stacks:
+        sides = stack.high.shape[1:]
+        if min(sides) < max(_MIN_SIDE, cropped):
+            raise InputError(f"{path.name}: slices of {sides[0]} x {sides[1]} pixels are too small")
         plane = f"-{stack.origin['plane']}" if options.planes == "all" else ""
         yield dataclasses.replace(stack, name=name + plane)
 
@@ -261,6 +267,7 @@ def _in_task_unit(volume: Volume, task: Task) -> Volume:
         )
     if volume.unit not in (None, task.unit):
         raise InputError(f"{volume.name}: is in {volume.unit}; convert it to {task.unit}")
+    warn_of_strange_values(volume, task)
     return dataclasses.replace(volume, modality=task.modality, unit=task.unit)
 
 

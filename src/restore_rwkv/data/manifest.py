@@ -146,9 +146,9 @@ class PreparedSet:
                 hashlib.sha256(content).hexdigest(),
                 dict(record.get("record", {})),
             )
+            prepared._check()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{path}: damaged ({error}); prepare the set again") from error
-        prepared._check()
         return prepared
 
     @property
@@ -174,7 +174,7 @@ class PreparedSet:
             raise InputError(f"{stack.name}: has no {quality} quality; degrade the high one")
         path = self.folder / stack.files[quality]
         try:
-            images = np.load(path, mmap_mode="r", allow_pickle=False)
+            images = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: cannot be read ({error}); prepare the set again") from error
         if images.shape != stack.shape or images.dtype.kind not in "iuf":
@@ -206,18 +206,22 @@ class PreparedSet:
             raise InputError(f"{self.folder}: {names}: not what was prepared; prepare it again")
 
     def _check(self) -> None:
+        where = self.folder / MANIFEST
         if self.task not in TASKS:
-            raise InputError(
-                f"{self.folder / MANIFEST}: task {self.task!r} is unknown; "
-                f"tasks are: {', '.join(TASKS)}"
-            )
+            known = ", ".join(TASKS)
+            raise InputError(f"{where}: task {self.task!r} is unknown; tasks are: {known}")
+        if not 1 < self.factor < math.inf:
+            raise InputError(f"{where}: factor is {self.factor:g}; prepare the set again")
         require_no_leak((stack.patient, stack.split) for stack in self.stacks)
         if len({stack.name for stack in self.stacks}) < len(self.stacks):
-            raise InputError(f"{self.folder / MANIFEST}: a name is there twice; prepare it again")
+            raise InputError(f"{where}: a name is there twice; prepare it again")
         for stack in self.stacks:
+            if "low" not in stack.files and self.kind.modality != "MR":
+                lacks = f"{stack.name} has no low quality, which {self.task} needs"
+                raise InputError(f"{where}: {lacks}; prepare the set again")
             for name in stack.files.values():
                 if not (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
-                    raise InputError(f"{self.folder / MANIFEST}: {name} lies outside; mend it")
+                    raise InputError(f"{where}: {name} lies outside; mend it")
                 if not (self.folder / name).is_file():
                     raise InputError(f"{self.folder / name}: missing; prepare the set again")
             for quality in QUALITIES:
@@ -229,11 +233,13 @@ def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[Prepared
     """Prepared sets of the given tasks in folders, or one level below them.
 
     Raises:
-        InputError: a folder holds no prepared set, a task has none, or sets of one task have a
-            patient in different splits (patients of "folder" sets are mere numbers and not looked
-            at).
+        InputError: a folder holds no prepared set, a task has none, a set is there twice, or sets
+            of one task have a patient in different splits (patients of "folder" sets are mere
+            numbers and not looked at).
     """
     found = [one for folder in folders for one in read_sets(folder)]
+    if len({one.sha256 for one in found}) < len(found):
+        raise InputError("data: a set is given twice; give each once")
     for name in task_names:
         if not any(one.task == name for one in found):
             there = ", ".join(f"{one.folder} ({one.task})" for one in found)
@@ -241,6 +247,11 @@ def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[Prepared
         named = [one for one in found if one.task == name and one.dataset != "folder"]
         require_no_leak((stack.patient, stack.split) for one in named for stack in one.stacks)
     return [one for one in found if one.task in task_names]
+
+
+def holds_sets(folder: Path) -> bool:
+    """Whether a folder is a prepared set, or has some one level below it."""
+    return (folder / MANIFEST).is_file() or any(folder.glob(f"*/{MANIFEST}"))
 
 
 def read_sets(folder: Path) -> list[PreparedSet]:

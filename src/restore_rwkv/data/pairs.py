@@ -135,12 +135,16 @@ class PairSampler:
         gain, gamma = (_log_uniform(generator, *bounds) for bounds in (data.gain, data.gamma))
         if "low" in source.stack.files:
             gamma = 1.0
-        high = _padded(_turned(source.high(), turns, bool(mirrored)), crop)
+        shape = source.stack.shape[1:][:: -1 if turns % 2 else 1]
+        rows, columns = (max(length, crop) for length in shape)
+        seen = None  # reading the slice is for those who look at it
+        if data.avoid_air:
+            seen = _padded(_turned(source.high(), turns, bool(mirrored)), crop)
         row = column = 0
-        for _ in range(_CROP_DRAWS if data.avoid_air else 1):
-            row = int(generator.integers(high.shape[0] - crop + 1))
-            column = int(generator.integers(high.shape[1] - crop + 1))
-            if not is_air(high[row : row + crop, column : column + crop], source):
+        for _ in range(_CROP_DRAWS):
+            row = int(generator.integers(rows - crop + 1))
+            column = int(generator.integers(columns - crop + 1))
+            if seen is None or not is_air(seen[row : row + crop, column : column + crop], source):
                 break
         return Draw(source, turns, bool(mirrored), row, column, gain, gamma)
 

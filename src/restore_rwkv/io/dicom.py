@@ -167,7 +167,8 @@ def _volume(
         return Volume(data, affine, _ct_unit(headers[0]), modality, source)
     if modality == "MR":
         return Volume(data, affine, "a.u.", modality, source)
-    return Volume(data, affine, source=source)
+    unknown = modality in (None, "", "OT")  # "other" says nothing
+    return Volume(data, affine, modality=None if unknown else str(modality), source=source)
 
 
 def _common_stored(headers: list[Dataset]) -> Stored | None:

@@ -137,6 +137,8 @@ def _scan_start(headers: Sequence[Dataset], half_life: float) -> _Moment:
         if (hours := (first - series).total_seconds()) > _LONGEST_SERIES:
             raise _NoSuvError(f"SeriesTime is {hours / 3600:.1f} h before AcquisitionTime")
         return series
+    if first.time() == _MIDNIGHT:
+        raise _NoSuvError("AcquisitionTime is blank, 00:00:00")
     reference = float(header.get("FrameReferenceTime") or 0) / 1000
     duration = float(header.get("ActualFrameDuration") or 0) / 1000
     if reference > 0 and duration > 0:

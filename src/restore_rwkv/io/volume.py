@@ -60,7 +60,7 @@ class Volume:
         affine: (4, 4) float64; maps voxel indices (i, j, k, 1) to millimetres in RAS+ (x to the
             right, y to the front, z to the head). None for images without geometry.
         unit: "HU", "SUV", "Bq/ml", "a.u.", or None when unknown.
-        modality: "CT", "MR", "PT", or None when unknown.
+        modality: "CT", "MR", "PT", another of DICOM's codes, or None when unknown.
         source: The file it was read from, or None for an array of your own.
         suv_per_unit: SUV (by body weight) of a value of 1, where the files of a PET in Bq/ml tell
             it; else None.

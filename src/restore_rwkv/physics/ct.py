@@ -42,8 +42,9 @@ FINE_PIXEL = 0.8  # mm, on which cubic interpolation keeps the noise
 class CTScanner:
     """What decides how much noise a scan has, and its texture.
 
-    The default gives a quarter-dose pelvis the noise of the AAPM Low Dose CT Grand Challenge
-    (patient L506: 13.8 HU between quarter and full dose on [-160, 240] HU).
+    The default was chosen by patient L506 of the AAPM Low Dose CT Grand Challenge (13.8 HU between
+    quarter and full dose on [-160, 240] HU). It gives a water and fat pelvis of 310 x 220 mm, with
+    hips, 17.7 HU (docs/physics-ct.md); `calibrated` fits it to a scan.
 
     Attributes:
         photons: photons per ray sent to the middle of the detector at the scan's own dose, when

@@ -37,7 +37,7 @@ def noise_level(hu: Tensor) -> float:
 def calibrated(scanner: CTScanner, hu: Tensor, spacing: tuple[float, float]) -> CTScanner:
     """The scanner with as many photons as explain the noise that a scan has.
 
-    Four slices of the middle three sevenths of the scan are simulated at full dose, with a fixed seed, and
+    Four slices of the middle three sevenths are simulated at full dose, with a fixed seed, and
     their noise is measured where `noise_level` measures that of the scan: the number of photons
     goes with the inverse square of the noise. The thickness of slices, the current of the tube and
     noise reduction by the scanner are thus part of the number.
