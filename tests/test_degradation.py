@@ -117,7 +117,8 @@ def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
         (Volume(disc(0, 0)), MRI, Settings(photons=1e5), ConfigError, "photons: is for ct-denoise"),
         (Volume(disc(0, 0)), MRI, Settings(dose=0.25), ConfigError, "for ct-denoise and pet-synth"),
         (Volume(disc(0, 0)), CT, None, InputError, "has no geometry"),
-        (Volume(disc(0, 0)), PET, None, InputError, "has no geometry"),
+        (Volume(disc(0, 0), modality="PT"), PET, None, InputError, "has no geometry"),
+        (Volume(disc(0, 0)), PET, None, InputError, "nothing tells whether it is PET, or MRI"),
         (
             Volume(disc(5, 0), np.diag([2.0, 3, 4, 1]), "SUV", "PT"),
             *(PET, None, InputError, "array: pixels of 2 x 3 mm, and simulated PET has square"),

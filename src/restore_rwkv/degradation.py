@@ -139,12 +139,7 @@ def degrade(
         raise ConfigError(f"seed is {seed}; give a whole number from 0")
     settings = settings or Settings()
     settings.check(task)
-    suited = {"MR": ("MR",), "CT": ("CT",), "PT": ("PT", "MR")}[task.modality]
-    if volume.modality is not None and volume.modality not in suited:
-        raise InputError(
-            f"{volume.name}: is {volume.modality}; {task.name} degrades {' or '.join(suited)}, "
-            "choose another task"
-        )
+    require_suited(volume, task)
     warn_of_strange_values(volume, task)
     factor = settings.factor_for(task)
     generator = torch.Generator().manual_seed(seed)
@@ -153,6 +148,25 @@ def degrade(
     return dataclasses.replace(
         made, record={"task": task.name, "factor": factor, "seed": seed, **made.record}
     )
+
+
+def require_suited(volume: Volume, task: Task) -> None:
+    """Refuse a scan that the physics of a task is not for, or cannot tell how to take.
+
+    Raises:
+        InputError: it is of another modality, or for PET nothing tells its modality.
+    """
+    suited = {"MR": ("MR",), "CT": ("CT",), "PT": ("PT", "MR")}[task.modality]
+    if volume.modality is not None and volume.modality not in suited:
+        raise InputError(
+            f"{volume.name}: is {volume.modality}; {task.name} degrades {' or '.join(suited)}, "
+            "choose another task"
+        )
+    if volume.modality is None and task.modality == "PT":
+        raise InputError(
+            f"{volume.name}: nothing tells whether it is PET, or MRI to simulate PET from; say so "
+            'in a .json of its name beside it, {"Modality": "PT"} or {"Modality": "MR"}'
+        )
 
 
 def degrade_file(

@@ -34,6 +34,8 @@ _logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 
+_CHECKPOINT_SECONDS = 600.0  # between validations too, so that a stop costs minutes
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -161,6 +163,7 @@ class _Run:
         losses: list[float] = []
         waits: list[float] = []
         batches = self._batches(workers)
+        saved = time.monotonic()
         while trainer.iteration < settings.iterations:
             start = time.perf_counter()
             low, high = next(batches)
@@ -183,8 +186,12 @@ class _Run:
                 entry |= {"loss": sum(losses) / len(losses), "waiting": sum(waits) / len(waits)}
                 entry |= {"learning_rate": learning_rate(settings, trainer.iteration)}
                 self._keep(validation, log, entry)
+                saved = time.monotonic()
                 losses.clear()
                 waits.clear()
+            elif log is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+                trainer.save(self.checkpoint, self.data)
+                saved = time.monotonic()
 
     def _batches(self, workers: int | None) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's share of the batches from the present iteration on, on its device."""

@@ -138,12 +138,15 @@ def test_pet_is_coronal_and_in_suv(tmp_path, calls):
     data = blob(10, 12, 8, tissue=100)
     save_nifti(tmp_path / "in/a.nii", data, np.diag([4.0, 4, 4, 1]))
     options = FolderOptions("pet-synth", **NO_SPLIT)
+    with pytest.raises(InputError, match="a: nothing tells whether it is PET, or MRI to simulate"):
+        prepare_folder(tmp_path / "in", tmp_path / "out", options)
+    sidecar = tmp_path / "in/a.json"
+    sidecar.write_text('{"Modality": "PT", "Units": "GML"}')
     (prepared,) = prepare_folder(tmp_path / "in", tmp_path / "out", options).sets
     np.testing.assert_array_equal(
         prepared.images(prepared.stacks[0], "high"), np.moveaxis(data, 1, 0)[2:10]
     )
     assert (calls[0][0].modality, calls[0][0].unit) == ("PT", "SUV")
-    sidecar = tmp_path / "in/a.json"
     sidecar.write_text('{"Modality": "PT", "Units": "BQML"}')
     with pytest.raises(InputError, match=r"a: .*is in Bq/ml; convert it to SUV"):
         prepare_folder(tmp_path / "in", tmp_path / "again", options)

@@ -91,6 +91,15 @@ def test_counting_is_a_scan_at_low_dose(dose: float) -> None:
     assert bias > error or dose == 0.25
 
 
+def test_counting_adds_the_electronic_noise_that_the_scan_lacks() -> None:
+    """Where it is half of the photons' own at the reduced dose."""
+    noisy, dose = dataclasses.replace(QUICK, electronic=400.0), 0.25
+    counts = torch.full((400_000,), 3000.0, dtype=torch.float64)
+    inserted = ct._counted(counts, dose, noisy, seeded(1))
+    missing = (ct._variance(dose * counts, noisy) - ct._variance(counts, noisy))[0]
+    assert float(inserted.var()) == pytest.approx(float(missing), rel=0.02)
+
+
 def test_few_photons_raise_the_mean_of_dense_regions() -> None:
     """The Gaussian misses this bias; the switch at a tenth of the dose brings it."""
     bone = torch.where(disc() < 0, -1000.0, 800.0).repeat(12, 1, 1)

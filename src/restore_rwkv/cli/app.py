@@ -192,12 +192,15 @@ def evaluate(
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
     table = score_table("scan or patient")
-    for name, scores in evaluate_paths(
-        sources, task=task, weights=weights, split=split, axes=axes, seed=seed, device=device
-    ):
-        for image, score in scores.items():
-            table.add_row(name, *score_row(image, score))
-    show(table)
+    try:
+        for name, scores in evaluate_paths(
+            sources, task=task, weights=weights, split=split, axes=axes, seed=seed, device=device
+        ):
+            for image, score in scores.items():
+                table.add_row(name, *score_row(image, score))
+    finally:
+        if table.rows:  # what was scored before a scan that fails is not lost
+            show(table)
 
 
 @app.command()

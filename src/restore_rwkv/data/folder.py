@@ -206,7 +206,10 @@ def _read(
     path: Path, partner: Path | None, options: FolderOptions, name: str, faults: Faults
 ) -> Iterator[Slices]:
     task = get_task(options.task)
-    high = _in_task_unit(read_volume(path), task)
+    volume = read_volume(path)
+    high = _in_task_unit(volume, task)
+    if partner is None:
+        degradation.require_suited(volume, task)
     origin: dict[str, Any] = {"sha256": source_digest(path)}
     low: Volume | None = None
     if partner is not None:
