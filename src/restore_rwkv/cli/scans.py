@@ -1,0 +1,157 @@
+"""Commands on scans: restore, degrade and demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from restore_rwkv.cli.console import progress_bar, score_row, score_table, show
+from restore_rwkv.cli.options import (
+    Device,
+    Overwrite,
+    Quiet,
+    Seed,
+    Series,
+    Weights,
+    parse_memory,
+    series_of,
+)
+
+
+def restore(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help="NIfTI, PNG, TIFF, NPY, or a folder of DICOM."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
+    ],
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
+    ] = "auto",
+    weights: Weights = None,
+    device: Device = "auto",
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F", help="MRI on its coarse native grid: to a grid finer by this factor."
+        ),
+    ] = None,
+    plane: Annotated[
+        str, typer.Option(help="Slices to restore: auto, axial, coronal or sagittal.")
+    ] = "auto",
+    scaling: Annotated[
+        str, typer.Option(help="auto, robust, or fixed (for data prepared as the paper's).")
+    ] = "auto",
+    unit: Annotated[
+        str, typer.Option(help="auto, or SUV for PET whose file does not say that it is.")
+    ] = "auto",
+    memory: Annotated[str, typer.Option(help="For the network's activations.")] = "2GiB",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, or source (the source's type, clipped).")
+    ] = "auto",
+    series: Series = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Restore a scan; grid (without --scale), affine, units and header stay as they are."""
+    import restore_rwkv
+    from restore_rwkv.io import record_of
+    from restore_rwkv.restoration import Settings
+    from restore_rwkv.tasks import task_of
+
+    settings = Settings(plane, scaling, parse_memory(memory), scale, unit)  # type: ignore[arg-type]
+    with progress_bar("restoring", "slices", quiet) as progress:
+        restored = restore_rwkv.restore(
+            source,
+            output,
+            task=task,
+            weights=weights,
+            device=device,
+            settings=settings,
+            dtype=dtype,  # type: ignore[arg-type]
+            overwrite=overwrite,
+            series=series_of(series),
+            progress=progress,
+        )
+    if not quiet:
+        if task == "auto" and restored.modality is not None:
+            used = task_of(restored.modality).name
+            typer.echo(f"{restored.name}: {restored.modality}, restored with {used}")
+        typer.echo(f"{output}: restored; how it was made: {record_of(output)}")
+
+
+def degrade(
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A good scan: NIfTI, or a folder of DICOM.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
+    ],
+    task: Annotated[
+        str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
+    ] = "auto",
+    dose: Annotated[
+        float | None,
+        typer.Option(help="CT, PET: fraction of the dose; the paper's 0.25, 1/12 by default."),
+    ] = None,
+    factor: Annotated[
+        float | None, typer.Option(help="MRI: full over measured extent of k-space; 4 by default.")
+    ] = None,
+    sigma: Annotated[
+        float, typer.Option(help="MRI: sd of the noise, in image units of a full acquisition.")
+    ] = 0.0,
+    photons: Annotated[
+        float | None,
+        typer.Option(help="CT: per ray at the scan's dose; measured from its noise by default."),
+    ] = None,
+    axes: Annotated[
+        str | None,
+        typer.Option(help="PET from a T1 scan of wrong affine: directions of its axes, as PIR."),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the scan of full quality on the same grid too."),
+    ] = None,
+    seed: Seed = 0,
+    series: Series = None,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a low-quality scan from a good one, as a scanner would have; records the parameters."""
+    from restore_rwkv.degradation import Settings, degrade_file
+
+    record = degrade_file(
+        source,
+        output,
+        task=task,
+        settings=Settings(factor, sigma, photons, axes, dose),
+        seed=seed,
+        truth=truth,
+        series=series_of(series),
+        overwrite=overwrite,
+    )
+    if not quiet:
+        typer.echo(f"{output}: degraded; how it was made: {record}")
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path(
+        "demo-output"
+    ),
+    device: Device = "auto",
+) -> None:
+    """Restore a shipped scan of known truth, print what it gains, and draw it."""
+    from restore_rwkv.demo import run_demo
+
+    result = run_demo(output, device)
+    table = score_table()
+    for name, score in result.evaluation.scores.items():
+        table.add_row(*score_row(name, score))
+    show(table)
+    for what, path in result.files.items():
+        typer.echo(f"{what}: {path}")
