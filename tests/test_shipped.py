@@ -25,6 +25,14 @@ def test_every_card_tells_what_the_file_is_and_is_not(path: Path) -> None:
     for words in (info.sha256, f"{info.parameters:,}", "ot a medical device", "input"):
         assert words in card
     assert f"{info.training['iteration']:,} iterations" in card
+    for task in info.scaling:
+        assert f"`{task}`" in card
+    if "pet-synth" in info.scaling:
+        assert "imulated PET" in card
+
+
+def test_one_network_serves_every_task() -> None:
+    assert set(read_info(find_weights("light-all-in-one")).scaling) == set(TASKS)
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

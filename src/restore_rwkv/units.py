@@ -69,6 +69,7 @@ def warn_of_strange_values(volume: Volume, task: Task) -> None:
     """Log a warning where values cannot be of the task, and the file does not say that they are."""
     values = volume.data.ravel(order="K")
     values = values[:: max(1, values.size // _SAMPLES)]
+    values = values[values > values.min()] if np.ptp(values) else values  # without padding
     if task.modality == "CT":
         if volume.unit != "HU" and np.quantile(values, _MANY) > _FAT:
             _logger.warning(

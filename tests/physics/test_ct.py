@@ -150,7 +150,7 @@ def test_streaks_between_the_hips() -> None:
     assert 6 < vertical / horizontal < 13  # 9
 
 
-def test_quarter_dose_pelvis_is_as_noisy_as_the_public_patients() -> None:
+def test_quarter_dose_pelvis_is_of_the_order_of_the_public_patients() -> None:
     hips = pelvis()
     noise = dose_noise(hips.repeat(2, 1, 1), (1.4, 1.4), 0.25, CTScanner(views=240), seeded())
     window = (hips > -160) & (hips < 240)

@@ -46,6 +46,8 @@ def _told(error: Exception) -> str | None:
     """The line to print of an error; None for a defect of the program."""
     if isinstance(error, RestoreError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return "this machine has run out of memory; free some, or give a smaller scan or --scale"
     if isinstance(error, OSError):
         where = f"{os.fspath(error.filename)}: " if error.filename else ""
         return f"{where}{error.strerror or error}; check the path, its permissions and free space"
