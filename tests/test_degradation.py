@@ -158,6 +158,7 @@ def test_a_file_is_degraded_with_its_record(scan: Path, tmp_path: Path) -> None:
     assert (record["task"], record["seed"], record["source"]) == ("mri-sr", 5, scan.name)
     assert "ot a medical device" in record["notice"]
     assert scan.read_bytes() == before
+    assert read_volume(output).modality == "MR"  # which the record beside it tells
     np.testing.assert_array_equal(read_volume(truth).data, read_volume(scan).data)
     assert np.array_equal(nib.load(output).affine, nib.load(scan).affine)
     with pytest.raises(InputError, match="exists already"):

@@ -208,13 +208,15 @@ def degrade_file(
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
     check_record(record_path, overwrite=overwrite)
     volume = read_volume(source, series=series)
-    made = degrade(volume, pick_task(volume, task), settings, seed=seed)
+    chosen = pick_task(volume, task)
+    made = degrade(volume, chosen, settings, seed=seed)
     pairs = list(zip(outputs, (made.low, made.high), strict=False))
     for path, image in pairs:
         check_output(image, path, overwrite=overwrite)
     for path, image in pairs:
         write_volume(image, path, overwrite=overwrite)
-    write_record(record_path, {"notice": NOTICE} | made.record, source)
+    told = {"modality": made.low.modality or chosen.modality, "unit": made.low.unit}
+    write_record(record_path, {"notice": NOTICE} | told | made.record, source)
     return record_path
 
 
