@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from restore_rwkv.cli.console import plain_table, score_row, score_table, show, training_report, yes
-from restore_rwkv.cli.options import Device, Overwrite, Quiet, Seed, Weights
+from restore_rwkv.cli.options import Device, Overwrite, Quiet, Seed, TaskName, Weights
 from restore_rwkv.errors import ConfigError
 
 
@@ -53,9 +53,7 @@ def evaluate(
         list[Path],
         typer.Argument(metavar="SCAN|SET...", help="Good scans, or folders of prepared sets."),
     ],
-    task: Annotated[
-        str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
-    ] = "auto",
+    task: TaskName = "auto",
     weights: Weights = None,
     split: Annotated[str, typer.Option(help="Of sets: train, validation or test.")] = "test",
     axes: Annotated[

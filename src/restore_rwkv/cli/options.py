@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from restore_rwkv.errors import ConfigError
 
+OutputFile = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
+]
+TaskName = Annotated[
+    str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Weights = Annotated[
     str | None, typer.Option(help="Shipped weights by name, or a weight file.", show_default=False)

@@ -10,10 +10,12 @@ import typer
 from restore_rwkv.cli.console import progress_bar, score_row, score_table, show
 from restore_rwkv.cli.options import (
     Device,
+    OutputFile,
     Overwrite,
     Quiet,
     Seed,
     Series,
+    TaskName,
     Weights,
     parse_memory,
     series_of,
@@ -25,13 +27,8 @@ def restore(
         Path,
         typer.Argument(metavar="IN", help="NIfTI, PNG, TIFF, NPY, or a folder of DICOM."),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
-    ],
-    task: Annotated[
-        str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
-    ] = "auto",
+    output: OutputFile,
+    task: TaskName = "auto",
     weights: Weights = None,
     device: Device = "auto",
     scale: Annotated[
@@ -88,13 +85,8 @@ def degrade(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="A good scan: NIfTI, or a folder of DICOM.")
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
-    ],
-    task: Annotated[
-        str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
-    ] = "auto",
+    output: OutputFile,
+    task: TaskName = "auto",
     dose: Annotated[
         float | None,
         typer.Option(help="CT, PET: fraction of the dose; the paper's 0.25, 1/12 by default."),
