@@ -16,7 +16,7 @@ import numpy as np
 
 from restore_rwkv import degradation
 from restore_rwkv.data.manifest import PreparedSet, Progress, Split
-from restore_rwkv.data.slices import has_signal, ranges, slices_across, square_planes
+from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
 from restore_rwkv.data.sources import (
     Faults,
     Job,
@@ -240,8 +240,7 @@ def _stack(
 ) -> Slices | None:
     """Slices with signal across an axis, without a name; None where there are none."""
     images, spacing = slices_across(high, axis)
-    scaling = task.scaling.scaling_of(high.data)
-    kept = [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
+    kept = with_signal(images, high, task)
     if not kept:
         return None
     of_air = len(images) - len(kept)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from restore_rwkv.data.convert import check_scans, fetch_scans, read_scan
 from restore_rwkv.data.manifest import PreparedSet, Progress, Split
 from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan
-from restore_rwkv.data.slices import has_signal, ranges, slices_across, square_planes
+from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
 from restore_rwkv.data.sources import Report, Slices, writers
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.degradation import degrade
@@ -151,7 +151,7 @@ def _sharp(job: _Job, volume: Volume) -> list[Slices]:
     stacks = []
     for axis in axes:
         images, spacing = slices_across(volume, axis)
-        kept = _with_signal(images, volume, job.task) if train else list(range(len(images)))
+        kept = with_signal(images, volume, job.task) if train else list(range(len(images)))
         name = f"{job.name}-{plane_of[axis]}" if train else job.name
         origin = _origin(job.scan, plane=plane_of[axis], slices=ranges(kept))
         stacks.append(Slices(name, images[kept], None, spacing, origin))
@@ -171,14 +171,9 @@ def _pair(job: _Job, volume: Volume, seed: int) -> Slices:
     low, _ = slices_across(degraded.low, axis)
     kept = list(range(len(images)))
     if job.task.modality == "PT":
-        kept = _with_signal(images, high, job.task)
+        kept = with_signal(images, high, job.task)
     origin = _origin(job.scan, plane=plane, slices=ranges(kept), physics=degraded.record)
     return Slices(job.name, images[kept], low[kept], spacing, origin)
-
-
-def _with_signal(images: Any, volume: Volume, task: Task) -> list[int]:
-    scaling = task.scaling.scaling_of(volume.data)
-    return [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
 
 
 def _seed(text: str) -> int:

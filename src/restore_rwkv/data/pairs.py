@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restore_rwkv.data.manifest import PreparedSet, Split, Stack
+from restore_rwkv.data.slices import degraded, has_signal
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.recipe import Recipe
 from restore_rwkv.scaling import FOREGROUND_LEVEL, Scaling
 
 Image = NDArray[np.float32]
 
 _CROP_DRAWS = 8
-_AIR_FRACTION = 0.95
 
 
 @dataclass(frozen=True)
@@ -228,12 +227,6 @@ def slices_of(sets: Sequence[PreparedSet], split: Split, per_task: int = 0) -> l
     return chosen
 
 
-def degraded(image: Image, factor: float) -> Image:
-    """Low-resolution MRI (H, W) on the unchanged matrix; see `kspace_crop`."""
-    low: Image = kspace_crop(torch.from_numpy(np.ascontiguousarray(image)), factor).numpy()
-    return low
-
-
 def contrast(image: Image, level: np.float32, gamma: float) -> Image:
     """A monotone contrast curve that keeps 0 and `level`: `level * (image / level)^gamma`."""
     if gamma == 1:
@@ -243,10 +236,9 @@ def contrast(image: Image, level: np.float32, gamma: float) -> Image:
 
 
 def is_air(image: Image, source: Slice) -> bool:
-    """Whether more than 95 % of an image are air, as the task knows it."""
+    """Whether an image has no signal, by the scaling of the volume that it is cut from."""
     task = source.prepared.kind
-    scaling = source.stack.scaling(task.scaling)
-    return float(np.mean(scaling.apply(image) <= task.air)) > _AIR_FRACTION
+    return not has_signal(image, task, source.stack.scaling(task.scaling))
 
 
 def network_values(image: Image, scaling: Scaling) -> Tensor:

@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from restore_rwkv.io import Volume
+from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.scaling import Scaling
 from restore_rwkv.tasks import Task
 
@@ -34,6 +36,20 @@ def slices_across(
 def has_signal(image: NDArray[np.float32], task: Task, scaling: Scaling) -> bool:
     """Whether at least 5 % of the pixels of an image are not air, as the task knows it."""
     return float(np.mean(scaling.apply(image) > task.air)) >= _SIGNAL_FRACTION
+
+
+def with_signal(images: NDArray[np.float32], volume: Volume, task: Task) -> list[int]:
+    """Numbers of the slices (N, H, W) that have signal, by the scaling of their whole volume."""
+    scaling = task.scaling.scaling_of(volume.data)
+    return [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
+
+
+def degraded(image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Low-resolution MRI (H, W) on the unchanged matrix; see `kspace_crop`."""
+    low: NDArray[np.float32] = kspace_crop(
+        torch.from_numpy(np.ascontiguousarray(image)), factor
+    ).numpy()
+    return low
 
 
 def square_planes(volume: Volume) -> list[int]:

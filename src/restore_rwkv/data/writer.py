@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from restore_rwkv.data.manifest import (
@@ -25,9 +24,9 @@ from restore_rwkv.data.manifest import (
     Stack,
     require_no_leak,
 )
+from restore_rwkv.data.slices import degraded
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io.record import file_sha256
-from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.scaling import robust_scaling
 from restore_rwkv.tasks import get_task
 
@@ -121,9 +120,10 @@ class SetWriter:
         files = {quality: f"{split}/{name}.{quality}.npy" for quality in given}
         for quality, images in given.items():
             _save(self._partial / files[quality], images)
-        degraded = np.load(self._partial / files["low"], "r") if low is not None else None
-        if degraded is None:
-            degraded = self._degraded(high)
+        if low is not None:
+            poor = np.load(self._partial / files["low"], "r")
+        else:
+            poor = np.stack([degraded(image.astype(np.float32), self.factor) for image in high])
         self.stacks.append(
             Stack(
                 name=name,
@@ -131,7 +131,7 @@ class SetWriter:
                 split=split,
                 shape=(high.shape[0], high.shape[1], high.shape[2]),
                 spacing=spacing,
-                robust_scale=robust_scaling(degraded).scale,
+                robust_scale=robust_scaling(poor).scale,
                 files=files,
                 sha256={q: file_sha256(self._partial / path) for q, path in files.items()},
                 origin=dict(origin or {}),
@@ -158,13 +158,6 @@ class SetWriter:
                 raise InputError(f"{name}: {quality} is {images.dtype}; give real numbers")
             if not all(np.isfinite(image).all() for image in images):
                 raise InputError(f"{name}: {quality} has voxels that are not finite; mend them")
-
-    def _degraded(self, high: NDArray[Any]) -> NDArray[np.float32]:
-        degraded = np.empty(high.shape, np.float32)
-        for image, result in zip(high, degraded, strict=True):
-            values = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-            result[...] = kspace_crop(values, self.factor).numpy()
-        return degraded
 
     def _finish(self) -> None:
         if not any(stack.split in ("train", "test") for stack in self.stacks):
