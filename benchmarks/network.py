@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.timing import machine, milliseconds, ratio, shown
-from restore_rwkv.cli import keep_freed_memory
+from restore_rwkv.cli.app import keep_freed_memory
 from restore_rwkv.model import PRESETS, RestoreRWKV
 from restore_rwkv.model.blocks import OmniShift
 

@@ -4,24 +4,53 @@
  *   1. summarise: per chunk, the sums of e^k and e^k v decayed to either edge;
  *   2. carry: a scan over chunks, in double, gives what enters each chunk from left and right;
  *   3. finish: per chunk, two recurrences from those states give the outputs.
- * Chunks of the steps 1 and 3 are independent, so a single long sequence uses every thread, and
+ * Tasks of the steps 1 and 3 are independent, so a single long sequence uses every thread, and
  * the result does not depend on their number. Every sum has its own logarithmic scale (the
  * largest exponent in it), so nothing overflows, and what underflows is negligible.
  * The decay is rounded once per step only inside a chunk; across chunks it is exact.
+ * All steps of a pass run in one parallel region: a thread that finds no task left in a step
+ * waits until the others have done theirs.
  *
- * Compiled for float, and for double with -DDOUBLE; for float also with wider registers: vectors of
- * LANES are cut to the registers of the target before any target_clones would see them.
+ * Compiled for float, and for double with -DDOUBLE; for float also with wider registers. Vectors are
+ * as wide as a register, since compilers take comparisons of wider ones apart.
  * The library is loaded with ctypes: no Python, no torch, no OpenMP at link time. The caller may
  * hand in an OpenMP launcher (GOMP_parallel of torch's own runtime), so that no second pool of
  * threads competes with the first.
  */
 #include <float.h>
+#include <math.h>
+#if defined(__unix__) || defined(__APPLE__)
+#include <sched.h>
+#endif
 #include <stdint.h>
 #include <string.h>
 
-#define LANES 16
+#ifdef DOUBLE
+typedef double real;
+typedef int64_t whole;
+#define REAL_MAX DBL_MAX
+#define MAX_VALUE 0x1p976
+#else
+typedef float real;
+typedef int32_t whole;
+#define REAL_MAX FLT_MAX
+#define MAX_VALUE 0x1p80f /* sums of larger values may overflow */
+#endif
+
+#if defined(__AVX512F__)
+#define VECTOR 64
+#elif defined(__AVX2__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+#define LANES ((int64_t)(VECTOR / sizeof(real)))
+#define WIDE ((int64_t)(VECTOR / sizeof(double))) /* lanes that are worked on in double at a time */
 #define MAX_CHUNK 64
-#define STATES 7 /* per chunk and block: scale, then (scale, a, b) entering from left, right */
+#define MAX_SPAN 16.0 /* e^16 at most between the weights of one chunk: far from overflow */
+#define GROUP 8       /* blocks per task */
+#define SUMS 5        /* per chunk and block: scale, (a, b) decayed to the right edge, to the left */
+#define STATES 7      /* per chunk and block: scale, (scale, a, b) entering from left, from right */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -32,79 +61,133 @@ typedef struct {
   int64_t stride[4]; /* in elements: batch, row, column, channel */
 } image;
 
+/* Per-channel constants of a block: w/T, u/T, the decay of one step e^(-w/T), the bonus e^(u/T). */
+typedef struct {
+  double w[LANES], u[LANES];
+  real decay[LANES], bonus[LANES];
+} constants;
+
 typedef struct {
   int64_t batch, rows, columns, channels; /* token t = row * columns + column */
-  int64_t chunk;                          /* tokens per chunk, 1 .. MAX_CHUNK */
+  int64_t chunk;                          /* tokens per chunk, from bi_wkv_chunk_length */
   int64_t threads;
-  launcher launch;                        /* NULL: this thread does everything */
-  const double *w, *u;                    /* (channels), already divided by T */
-  image k, v, y;                          /* y: forward only */
-  image gy, gk, gv;                       /* backward only */
-  void *summary;                          /* (batch, chunks, blocks, 5, LANES): workspace */
-  void *state;                            /* (batch, chunks, blocks, STATES, LANES): workspace */
-  void *gradient_state;                   /* as state; backward only: workspace */
-  double *gw, *gu;                        /* (batch, chunks, blocks, LANES): terms of the sums */
-  int64_t next;                           /* next task; set to 0 by run() */
-  int64_t overflow;                       /* out: 1 if y, or in the backward pass gk or gw, is not
-                                             finite: then sums of values overflowed */
+  launcher launch;      /* NULL: this thread does everything */
+  const double *w, *u;  /* (channels), as trained */
+  image k, v, y;        /* y: forward only; may be v */
+  image gy, gk, gv;     /* backward only */
+  constants *constants; /* (blocks): workspace */
+  void *summary;        /* (batch, chunks, blocks, SUMS, LANES): workspace */
+  void *state;          /* (batch, chunks, blocks, STATES, LANES): out of the forward pass, in of
+                           the backward pass */
+  void *gradient_state; /* as state; backward only: workspace */
+  double *gw_terms, *gu_terms; /* (batch, chunks, blocks, LANES): workspace */
+  double *gw, *gu;      /* (channels) */
+  int64_t overflow;     /* out: 1 if sums of v may overflow, before y is written; in the backward
+                           pass if gk, gw or gu is not finite */
 } job;
 
 INLINE int64_t tokens_of(const job *j) { return j->rows * j->columns; }
 INLINE int64_t chunks_of(const job *j) { return (tokens_of(j) + j->chunk - 1) / j->chunk; }
 INLINE int64_t blocks_of(const job *j) { return (j->channels + LANES - 1) / LANES; }
+INLINE int64_t groups_of(const job *j) { return (blocks_of(j) + GROUP - 1) / GROUP; }
 
-static void run(job *j, void (*body)(void *), int64_t tasks) {
-  j->next = 0;
-  int64_t threads = j->threads < tasks ? j->threads : tasks;
-  if (j->launch && threads > 1)
-    j->launch(body, j, (unsigned)threads, 0);
-  else
-    body(j);
+/* A step of a pass: independent tasks. */
+typedef struct {
+  void (*run)(job *, int64_t task);
+  int64_t tasks, next, done;
+} step;
+
+typedef struct {
+  job *job;
+  step steps[6];
+  int64_t count;
+} pass;
+
+INLINE void add_step(pass *p, void (*run)(job *, int64_t), int64_t tasks) {
+  p->steps[p->count++] = (step){run, tasks, 0, 0};
 }
 
-typedef double vdouble __attribute__((vector_size(8 * LANES)));
-typedef int64_t vint64 __attribute__((vector_size(8 * LANES)));
-typedef float vfloat __attribute__((vector_size(4 * LANES)));
-typedef int32_t vint32 __attribute__((vector_size(4 * LANES)));
+/* Waits a moment; in a long wait the processor is left to others. */
+INLINE void relax(int64_t waited) {
+#if defined(__unix__) || defined(__APPLE__)
+  if (waited % 1024 == 1023) sched_yield();
+#endif
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+/* What each thread does. A task taken is a task being worked on, so the wait ends however many
+ * threads there are. */
+static void work(void *data) {
+  pass *p = data;
+  for (int64_t i = 0; i < p->count; i++) {
+    step *s = &p->steps[i];
+    if (__atomic_load_n(&p->job->overflow, __ATOMIC_RELAXED)) return;
+    for (int64_t task; (task = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->tasks;) {
+      s->run(p->job, task);
+      __atomic_fetch_add(&s->done, 1, __ATOMIC_RELEASE);
+    }
+    for (int64_t i = 0; __atomic_load_n(&s->done, __ATOMIC_ACQUIRE) < s->tasks; i++) relax(i);
+  }
+}
+
+static void run(pass *p) {
+  job *j = p->job;
+  if (j->launch && j->threads > 1)
+    j->launch(work, p, (unsigned)j->threads, 0);
+  else
+    work(p);
+}
+
+typedef real vreal __attribute__((vector_size(VECTOR)));
+typedef whole vmask __attribute__((vector_size(VECTOR)));
+
+typedef vreal unaligned __attribute__((aligned(sizeof(real)), may_alias));
+
+INLINE vreal load(const real *p) { return *(const unaligned *)p; }
+INLINE void store(real *p, vreal x) { *(unaligned *)p = x; }
+
+INLINE vreal maximum(vreal a, vreal b) {
+  for (int64_t c = 0; c < LANES; c++) a[c] = a[c] > b[c] ? a[c] : b[c];
+  return a;
+}
+
+INLINE vreal magnitude(vreal x) { return maximum(x, -x); }
+
+typedef double vdouble __attribute__((vector_size(VECTOR)));
+typedef int64_t vlong __attribute__((vector_size(VECTOR)));
+typedef vdouble unaligned_double __attribute__((aligned(sizeof(double)), may_alias));
+typedef real part __attribute__((vector_size(VECTOR * sizeof(real) / sizeof(double))));
+typedef part unaligned_part __attribute__((aligned(sizeof(real)), may_alias));
+
+INLINE vdouble load_wide(const double *p) { return *(const unaligned_double *)p; }
+INLINE void store_wide(double *p, vdouble x) { *(unaligned_double *)p = x; }
+INLINE part narrow(vdouble x) { return __builtin_convertvector(x, part); }
+INLINE vdouble widen(part x) { return __builtin_convertvector(x, vdouble); }
+INLINE part load_part(const real *p) { return *(const unaligned_part *)p; }
+INLINE void store_part(real *p, part x) { *(unaligned_part *)p = x; }
 
 /* Lane by lane, mask ? a : b (C has no ?: for vectors). */
-INLINE vfloat select_f32(vint32 mask, vfloat a, vfloat b) {
-  return (vfloat)((mask & (vint32)a) | (~mask & (vint32)b));
-}
-
-INLINE vdouble select_f64(vint64 mask, vdouble a, vdouble b) {
-  return (vdouble)((mask & (vint64)a) | (~mask & (vint64)b));
+INLINE vdouble choose(vlong mask, vdouble a, vdouble b) {
+  return (vdouble)((mask & (vlong)a) | (~mask & (vlong)b));
 }
 
 INLINE vdouble at_most(vdouble x, double limit) {
-  const vdouble most = (vdouble){} + limit;
-  return select_f64(x > most, most, x);
+  for (int64_t c = 0; c < WIDE; c++) x[c] = x[c] > limit ? limit : x[c];
+  return x;
 }
 
 INLINE vdouble clamp(vdouble x, double limit) { return -at_most(-at_most(x, limit), limit); }
 
-/* e^x = 2^n e^r with |r| <= ln2 / 2, e^r by its Taylor series; 0 below e^-87. More
- * than e^64 is met only where sums cancel it, and not at all in exact arithmetic: cut off there. */
-INLINE vfloat exp_f32(vfloat x) {
-  const vint32 normal = x >= -87.0f;
-  x = select_f32(normal & (x < 64.0f), x, (vfloat)(normal & (vint32)((vfloat){} + 64.0f)));
-  const vfloat n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
-  const vfloat r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  vfloat p = r * (1.0f / 5040) + (1.0f / 720);
-  p = p * r + (1.0f / 120);
-  p = p * r + (1.0f / 24);
-  p = p * r + (1.0f / 6);
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const vint32 bits = (__builtin_convertvector(n, vint32) + 127) << 23;
-  return (vfloat)((vint32)(p * (vfloat)bits) & normal);
-}
-
-INLINE vdouble exp_f64(vdouble x) {
-  const vint64 normal = x >= -708.0;
-  x = select_f64(normal & (x < 64.0), x, (vdouble)(normal & (vint64)((vdouble){} + 64.0)));
-  const vdouble n = (x * 1.4426950408889634 + 6755399441055744.0) - 6755399441055744.0;
+/* e^x = 2^n e^r with |r| <= ln2 / 2, e^r by its Taylor series; 0 below e^-708. Adding
+ * 1.5 * 2^52 + 1023 rounds to whole numbers and leaves the exponent field of 2^n in the low bits.
+ * More than e^64 is met only where sums cancel it, and not at all in exact arithmetic: cut off. */
+INLINE vdouble exp_wide(vdouble x) {
+  const double round = 6755399441055744.0 + 1023;
+  const vlong normal = x >= -708.0;
+  x = at_most(x, 64);
+  const vdouble shifted = x * 1.4426950408889634 + round, n = shifted - round;
   const vdouble r = (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6;
   vdouble p = r * (1.0 / 6227020800.0) + (1.0 / 479001600.0);
   p = p * r + (1.0 / 39916800.0);
@@ -119,382 +202,504 @@ INLINE vdouble exp_f64(vdouble x) {
   p = p * r + 0.5;
   p = p * r + 1.0;
   p = p * r + 1.0;
-  const vint64 bits = (__builtin_convertvector(n, vint64) + 1023) << 52;
-  return (vdouble)((vint64)(p * (vdouble)bits) & normal);
+  return (vdouble)((vlong)(p * (vdouble)((vlong)shifted << 52)) & normal);
 }
 
 #ifdef DOUBLE
-typedef double real;
-typedef vdouble vreal;
-#define REAL_MAX DBL_MAX
-#define exp_real exp_f64
-#define select_real select_f64
+INLINE vreal exp_lanes(vreal x) { return exp_wide(x); }
 #else
-typedef float real;
-typedef vfloat vreal;
-#define REAL_MAX FLT_MAX
-#define exp_real exp_f32
-#define select_real select_f32
+/* e^x for x <= 0, as exp_wide; 0 below e^-87. The polynomial (weighted least squares, relative error
+ * 4e-9) has its first two terms exact. */
+INLINE vreal exp_lanes(vreal x) {
+  const float round = 12582912.0f + 127;
+  const vmask normal = x >= -87.0f;
+  const vreal shifted = x * 1.44269504f + round;
+  const vreal n = shifted - round;
+  const vreal r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  vreal p = r * 1.38145984e-3f + 8.3687169e-3f;
+  p = p * r + 4.16683881e-2f;
+  p = p * r + 1.66665206e-1f;
+  p = p * r + 4.99999934e-1f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  return (vreal)((vmask)(p * (vreal)((vmask)shifted << 23)) & normal);
+}
 #endif
 
 /* One block of channels of one chunk of tokens. */
 typedef vreal tile[MAX_CHUNK];
 
-/* Where a task works: batch b, tokens first .. first + count - 1, channels channel .. + lanes - 1. */
+/* Where work is done: batch b, tokens first .. first + count - 1, channels channel .. + lanes - 1. */
 typedef struct {
-  int64_t b, chunk, block, first, count, channel, lanes, index;
+  int64_t b, block, first, count, channel, lanes, index;
 } place;
 
-INLINE vreal load(const real *p) {
-  vreal x;
-  memcpy(&x, p, sizeof x);
-  return x;
-}
-
-INLINE vreal maximum(vreal a, vreal b) { return select_real(a > b, a, b); }
-
-INLINE place next_place(const job *j, int64_t b, int64_t chunk, int64_t block) {
+INLINE place place_of(const job *j, int64_t b, int64_t chunk, int64_t block) {
   const int64_t first = chunk * j->chunk, rest = tokens_of(j) - first;
   const int64_t channel = block * LANES, left = j->channels - channel;
-  return (place){b, chunk, block, first, rest < j->chunk ? rest : j->chunk, channel,
+  return (place){b, block, first, rest < j->chunk ? rest : j->chunk, channel,
                  left < LANES ? left : LANES, (b * chunks_of(j) + chunk) * blocks_of(j) + block};
+}
+
+/* Calls `act` for every block of a task of the steps 1 and 3: a chunk and a group of blocks. */
+INLINE void each_block(job *j, int64_t task, void (*act)(job *, place)) {
+  const int64_t chunks = chunks_of(j), blocks = blocks_of(j), groups = groups_of(j);
+  const int64_t piece = task / groups, first = task % groups * GROUP;
+  const int64_t end = first + GROUP < blocks ? first + GROUP : blocks;
+  for (int64_t block = first; block < end; block++)
+    act(j, place_of(j, piece / chunks, piece % chunks, block));
+}
+
+/* Where the tokens of a tile lie: `at` walks along them. */
+typedef struct {
+  real *at;
+  int64_t step, next_row, column, columns;
+} walk;
+
+INLINE walk walk_along(const image *image, const job *j, place p) {
+  const int64_t *stride = image->stride, column = p.first % j->columns;
+  real *at = (real *)image->data + p.b * stride[0] + p.channel * stride[3] +
+             p.first / j->columns * stride[1] + column * stride[2];
+  return (walk){at, stride[2], stride[1] - j->columns * stride[2], column, j->columns};
+}
+
+INLINE void next_token(walk *w) {
+  w->at += w->step;
+  if (++w->column == w->columns) w->column = 0, w->at += w->next_row;
+}
+
+INLINE int is_packed(const image *image, place p) {
+  return image->stride[3] == 1 && p.lanes == LANES;
 }
 
 /* Channels beyond the last read as 0: harmless, and never stored. */
 INLINE void load_tile(tile tile, const image *from, const job *j, place p) {
-  const int64_t *stride = from->stride;
-  const real *base = (const real *)from->data + p.b * stride[0] + p.channel * stride[3];
-  int64_t row = p.first / j->columns, column = p.first % j->columns;
-  for (int64_t t = 0; t < p.count; t++) {
-    const real *source = base + row * stride[1] + column * stride[2];
-    if (stride[3] == 1 && p.lanes == LANES) {
-      tile[t] = load(source);
-    } else {
-      real lane[LANES] = {0};
-      for (int64_t c = 0; c < p.lanes; c++) lane[c] = source[c * stride[3]];
-      tile[t] = load(lane);
+  walk w = walk_along(from, j, p);
+  if (is_packed(from, p)) {
+    for (int64_t t = 0; t < p.count; t++, next_token(&w)) tile[t] = load(w.at);
+  } else {
+    for (int64_t t = 0; t < p.count; t++, next_token(&w)) {
+      tile[t] = (vreal){0};
+      for (int64_t c = 0; c < p.lanes; c++) tile[t][c] = w.at[c * from->stride[3]];
     }
-    if (++column == j->columns) column = 0, row++;
   }
 }
 
 INLINE void store_tile(const image *to, const tile tile, const job *j, place p) {
-  const int64_t *stride = to->stride;
-  real *base = (real *)to->data + p.b * stride[0] + p.channel * stride[3];
-  int64_t row = p.first / j->columns, column = p.first % j->columns;
+  walk w = walk_along(to, j, p);
+  if (is_packed(to, p)) {
+    for (int64_t t = 0; t < p.count; t++, next_token(&w)) store(w.at, tile[t]);
+  } else {
+    for (int64_t t = 0; t < p.count; t++, next_token(&w))
+      for (int64_t c = 0; c < p.lanes; c++) w.at[c * to->stride[3]] = tile[t][c];
+  }
+}
+
+/* Fills the constants; the first thing that a pass does. */
+static void prepare(job *j) {
+  const double tokens = (double)tokens_of(j);
+  j->overflow = 0;
+  for (int64_t block = 0; block < blocks_of(j); block++) {
+    constants *k = &j->constants[block];
+    memset(k, 0, sizeof *k);
+    for (int64_t c = 0; c < LANES && block * LANES + c < j->channels; c++) {
+      k->w[c] = j->w[block * LANES + c] / tokens;
+      k->u[c] = j->u[block * LANES + c] / tokens;
+    }
+    for (int64_t c = 0; c < LANES; c += WIDE) {
+      store_part(k->decay + c, narrow(exp_wide(-load_wide(k->w + c))));
+      store_part(k->bonus + c, narrow(exp_wide(load_wide(k->u + c))));
+    }
+  }
+}
+
+INLINE const constants *constants_of(const job *j, place p) { return &j->constants[p.block]; }
+
+/* Notes that a lane of `mask` is set. */
+INLINE void note_overflow(job *j, vmask mask) {
+  uint64_t words[VECTOR / 8], any = 0;
+  memcpy(words, &mask, sizeof words);
+  for (int64_t i = 0; i < VECTOR / 8; i++) any |= words[i];
+  if (any) __atomic_store_n(&j->overflow, 1, __ATOMIC_RELAXED);
+}
+
+INLINE void store_sums(const job *j, place p, vreal scale, vreal right_a, vreal right_b,
+                       vreal left_a, vreal left_b) {
+  real *out = (real *)j->summary + p.index * SUMS * LANES;
+  store(out, scale);
+  store(out + LANES, right_a);
+  store(out + 2 * LANES, right_b);
+  store(out + 3 * LANES, left_a);
+  store(out + 4 * LANES, left_b);
+}
+
+/* Step 1 of the forward pass for one block. Towards the left edge, terms are weighed with powers
+ * of the decay, so that one loop serves both edges. */
+static void summarise_block(job *j, place p) {
+  const vreal decay = load(constants_of(j, p)->decay);
+  tile k, v;
+  load_tile(k, &j->k, j, p);
+  load_tile(v, &j->v, j, p);
+  vreal scale = k[0], largest = magnitude(v[0]), power = (vreal){} + 1;
+  for (int64_t t = 1; t < p.count; t++) {
+    scale = maximum(scale, k[t]);
+    largest = maximum(largest, magnitude(v[t]));
+  }
+  vreal right_a = {}, right_b = {}, left_a = {}, left_b = {};
   for (int64_t t = 0; t < p.count; t++) {
-    real *target = base + row * stride[1] + column * stride[2];
-    if (stride[3] == 1 && p.lanes == LANES) {
-      memcpy(target, &tile[t], sizeof tile[t]);
-    } else {
-      real lane[LANES];
-      memcpy(lane, &tile[t], sizeof lane);
-      for (int64_t c = 0; c < p.lanes; c++) target[c * stride[3]] = lane[c];
-    }
-    if (++column == j->columns) column = 0, row++;
+    const vreal e = exp_lanes(k[t] - scale), ev = e * v[t];
+    right_a = right_a * decay + e;
+    right_b = right_b * decay + ev;
+    left_a += e * power;
+    left_b += ev * power;
+    power *= decay;
   }
+  store_sums(j, p, scale, right_a, right_b, left_a, left_b);
+  note_overflow(j, largest > MAX_VALUE);
 }
 
-/* Per-channel constants of a block: w/T, the decay of one step e^(-w/T), u/T, the bonus e^(u/T). */
-typedef struct {
-  vdouble w, u;
-  vreal decay, bonus;
-} constants;
-
-INLINE constants constants_of(const job *j, place p) {
-  double w[LANES] = {0}, u[LANES] = {0};
-  memcpy(w, j->w + p.channel, p.lanes * sizeof *w);
-  memcpy(u, j->u + p.channel, p.lanes * sizeof *u);
-  constants k;
-  vdouble vw, vu;
-  memcpy(&vw, w, sizeof vw);
-  memcpy(&vu, u, sizeof vu);
-  k.w = vw;
-  k.u = vu;
-  k.decay = __builtin_convertvector(exp_f64(-vw), vreal);
-  k.bonus = __builtin_convertvector(exp_f64(vu), vreal);
-  return k;
-}
-
-/* Sums of a and b over a chunk, decayed to the token after it and to the token before it. */
-INLINE void local_sums(real *summary, vreal scale, const tile a, const tile b,
-                       int64_t count, vreal decay) {
-  vreal out[5] = {scale};
-  for (int64_t t = 0; t < count; t++) {
-    out[1] = out[1] * decay + a[t];
-    out[2] = out[2] * decay + b[t];
-  }
-  for (int64_t t = count - 1; t >= 0; t--) {
-    out[3] = out[3] * decay + a[t];
-    out[4] = out[4] * decay + b[t];
-  }
-  memcpy(summary, out, sizeof out);
-}
-
-/* Step 1 of the forward pass. */
-static void summarise(void *data) {
-  job *j = data;
-  const int64_t chunks = chunks_of(j), blocks = blocks_of(j), tasks = j->batch * chunks;
-  for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;)
-    for (int64_t block = 0; block < blocks; block++) {
-      const place p = next_place(j, task / chunks, task % chunks, block);
-      const constants c = constants_of(j, p);
-      tile e, ev;
-      load_tile(e, &j->k, j, p);
-      load_tile(ev, &j->v, j, p);
-      vreal scale = e[0];
-      for (int64_t t = 1; t < p.count; t++) scale = maximum(scale, e[t]);
-      for (int64_t t = 0; t < p.count; t++) {
-        e[t] = exp_real(e[t] - scale);
-        ev[t] *= e[t];
-      }
-      local_sums((real *)j->summary + p.index * 5 * LANES, scale, e, ev, p.count, c.decay);
-    }
-}
+static void summarise(job *j, int64_t task) { each_block(j, task, summarise_block); }
 
 /* What is lost where an exponent is rounded to a scale of type `real`; beyond 10^8, where that can
  * be more than e^8, it is cut off. */
-INLINE vdouble rounded_away(vdouble exponent, vreal scale) {
-  return exp_f64(clamp(exponent - __builtin_convertvector(scale, vdouble), 8));
+INLINE vdouble rounded_away(vdouble exponent, part scale) {
+  return exp_wide(clamp(exponent - widen(scale), 8));
 }
 
-/* Stores the sums a * e^exponent and b * e^exponent as scale, a, b. */
-INLINE void store_sums(real *out, vdouble exponent, vdouble a, vdouble b) {
-  const vreal scale = __builtin_convertvector(exponent, vreal);
-  const vdouble rest = rounded_away(exponent, scale);
-  const vreal narrow_a = __builtin_convertvector(a * rest, vreal);
-  const vreal narrow_b = __builtin_convertvector(b * rest, vreal);
-  memcpy(out, &scale, sizeof scale);
-  memcpy(out + LANES, &narrow_a, sizeof scale);
-  memcpy(out + 2 * LANES, &narrow_b, sizeof scale);
-}
-
-/* Step 2: what enters each chunk, from the left (direction 1) or from the right (-1). */
-INLINE void carry(const job *j, real *state, int64_t task, int64_t direction) {
-  const int64_t chunks = chunks_of(j), blocks = blocks_of(j);
-  vdouble exponent = (vdouble){} - __builtin_inf(); /* nothing yet */
-  vdouble a = {}, b = {};
+/* Step 2 for some lanes of a block: what enters each chunk, from the left (direction 1) or from the
+ * right (-1). */
+INLINE void carry(const job *j, real *state, int64_t b, int64_t block, int64_t lane,
+                  int64_t direction) {
+  const int64_t chunks = chunks_of(j), sums = direction > 0 ? 1 : 3;
+  const vdouble w = load_wide(j->constants[block].w + lane), one = (vdouble){} + 1;
+  vdouble exponent = (vdouble){} - INFINITY; /* nothing yet */
+  vdouble sum_a = {}, sum_b = {};
   for (int64_t i = 0; i < chunks; i++) {
-    const int64_t chunk = direction > 0 ? i : chunks - 1 - i;
-    const place p = next_place(j, task / blocks, chunk, task % blocks);
-    const real *in = (const real *)j->summary + p.index * 5 * LANES;
-    real *out = state + (p.index * STATES + (direction > 0 ? 1 : 4)) * LANES;
-    if (direction > 0) memcpy(out - LANES, in, LANES * sizeof *in);
-    store_sums(out, exponent, a, b);
+    const place p = place_of(j, b, direction > 0 ? i : chunks - 1 - i, block);
+    const real *in = (const real *)j->summary + p.index * SUMS * LANES + lane;
+    real *out = state + (p.index * STATES + (direction > 0 ? 1 : 4)) * LANES + lane;
+    const part scale = narrow(exponent);
+    const vdouble rest = rounded_away(exponent, scale);
+    if (direction > 0) store_part(out - LANES, load_part(in));
+    store_part(out, scale);
+    store_part(out + LANES, narrow(sum_a * rest));
+    store_part(out + 2 * LANES, narrow(sum_b * rest));
 
-    const int64_t sums = direction > 0 ? 1 : 3;
-    const vdouble local = __builtin_convertvector(load(in), vdouble);
-    const vdouble decay = constants_of(j, p).w * (double)p.count;
-    const vdouble old = at_most(exponent - decay, REAL_MAX);
-    exponent = select_f64(old > local, old, local);
-    const vdouble keep = exp_f64(old - exponent), add = exp_f64(local - exponent);
-    a = a * keep + __builtin_convertvector(load(in + sums * LANES), vdouble) * add;
-    b = b * keep + __builtin_convertvector(load(in + (sums + 1) * LANES), vdouble) * add;
+    const vdouble local = widen(load_part(in));
+    const vdouble old = at_most(exponent - w * (double)p.count, REAL_MAX);
+    const vlong older = old > local;
+    exponent = choose(older, old, local);
+    const vdouble less = exp_wide(choose(older, local, old) - exponent);
+    const vdouble keep = choose(older, one, less), add = choose(older, less, one);
+    sum_a = sum_a * keep + widen(load_part(in + sums * LANES)) * add;
+    sum_b = sum_b * keep + widen(load_part(in + (sums + 1) * LANES)) * add;
   }
 }
 
-static void carry_both(job *j, real *state) {
-  const int64_t tasks = j->batch * blocks_of(j);
-  for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;) {
-    carry(j, state, task, 1);
-    carry(j, state, task, -1);
-  }
+INLINE void carry_into(job *j, real *state, int64_t task) {
+  const int64_t blocks = blocks_of(j), b = task / 2 / blocks, block = task / 2 % blocks;
+  for (int64_t lane = 0; lane < LANES; lane += WIDE)
+    if (task % 2)
+      carry(j, state, b, block, lane, 1);
+    else
+      carry(j, state, b, block, lane, -1);
 }
 
-static void carry_states(void *data) { carry_both(data, ((job *)data)->state); }
-static void carry_gradients(void *data) { carry_both(data, ((job *)data)->gradient_state); }
+static void carry_sums(job *j, int64_t task) { carry_into(j, j->state, task); }
+static void carry_gradients(job *j, int64_t task) { carry_into(j, j->gradient_state, task); }
 
-/* Attention of one chunk: outputs y; for the backward pass also the sums over the tokens before
- * (left) and after (right), each on its own scale, and the totals that y was divided by. */
+/* The largest exponent of what a chunk weighs with its own bonus, and the factor on it. Where a chunk
+ * is one token, the bonus is of any size and joins the exponent. */
 typedef struct {
-  vreal scale, local, left_scale, right_scale; /* of total and own; of e; of the sums */
-  vreal own;                                   /* weight of a token itself: own * e */
-  tile e, v, right_a, right_b, y;
-  tile left_a, left_b, total; /* only where `backward` */
+  vreal scale, factor;
+} own_weight;
+
+INLINE own_weight own_weight_of(const job *j, const constants *k, vreal local) {
+  own_weight own = {local, load(k->bonus)};
+  if (j->chunk > 1) return own;
+  for (int64_t c = 0; c < LANES; c += WIDE) {
+    real *scale = (real *)&own.scale + c;
+    const vdouble exponent = clamp(widen(load_part(scale)) + load_wide(k->u + c), REAL_MAX);
+    store_part(scale, narrow(exponent));
+    store_part((real *)&own.factor + c, narrow(rounded_away(exponent, narrow(exponent))));
+  }
+  return own;
+}
+
+/* Step 3 of the forward pass for one block. Numerator and denominator share one scale, the largest
+ * of what enters and of the chunk's own: what underflows there is negligible in both. */
+static void finish_block(job *j, place p) {
+  const constants *k = constants_of(j, p);
+  const vreal decay = load(k->decay);
+  const real *state = (const real *)j->state + p.index * STATES * LANES;
+  const vreal local = load(state), left = load(state + LANES), right = load(state + 4 * LANES);
+  const own_weight own = own_weight_of(j, k, local);
+  const vreal scale = maximum(own.scale, maximum(left, right));
+  /* A lone token enters no sum here; its weight is 1 on its own scale. */
+  const vreal shift = j->chunk > 1 ? scale : local;
+  const vreal bonus = j->chunk > 1 ? own.factor : own.factor * exp_lanes(own.scale - scale);
+  tile e, v, total, sum;
+  load_tile(e, &j->k, j, p);
+  load_tile(v, &j->v, j, p);
+  vreal enter = exp_lanes(right - scale);
+  vreal a = load(state + 5 * LANES) * enter, b = load(state + 6 * LANES) * enter;
+  for (int64_t t = p.count - 1; t >= 0; t--) {
+    e[t] = exp_lanes(e[t] - shift);
+    const vreal ev = e[t] * v[t];
+    total[t] = bonus * e[t] + a;
+    sum[t] = bonus * ev + b;
+    a = a * decay + e[t];
+    b = b * decay + ev;
+  }
+  enter = exp_lanes(left - scale);
+  a = load(state + 2 * LANES) * enter;
+  b = load(state + 3 * LANES) * enter;
+  for (int64_t t = 0; t < p.count; t++) {
+    const vreal ev = e[t] * v[t];
+    sum[t] = (sum[t] + b) / (total[t] + a);
+    a = a * decay + e[t];
+    b = b * decay + ev;
+  }
+  store_tile(&j->y, sum, j, p);
+}
+
+static void finish(job *j, int64_t task) { each_block(j, task, finish_block); }
+
+/* What both gradient steps need of the attention of a chunk. Here every sum keeps a scale of its own
+ * beside that of the outputs: a key that is negligible in one output can matter in another. */
+typedef struct {
+  vreal local, left_scale, right_scale, scale; /* of e; of the sums; of the outputs */
+  vreal add_left, add_right;                   /* from e to the sums */
+  vreal from_left, from_right, own;            /* to the outputs: from the sums, from e */
+  vreal a, b;                                  /* entering from the left */
+  tile e, v, right_a, right_b, gy;
 } attention;
 
-/* Scales of a chunk. Where it is one token, no sum contains that token, whose own weight is on yet
- * another scale: there the bonus joins the exponent. */
-INLINE void set_scales(attention *x, const job *j, constants c, const real *state) {
+INLINE void set_scales(attention *x, const job *j, const constants *k, const real *state) {
+  const int lone = j->chunk == 1; /* then no sum of the chunk contains its token */
   const vreal left = load(state + LANES), right = load(state + 4 * LANES);
-  const int lone = j->chunk == 1;
   x->local = load(state);
   x->left_scale = lone ? left : maximum(left, x->local);
   x->right_scale = lone ? right : maximum(right, x->local);
-  const vdouble exponent = clamp(__builtin_convertvector(x->local, vdouble) + c.u, REAL_MAX);
-  const vreal own_scale = lone ? __builtin_convertvector(exponent, vreal) : x->local;
-  x->scale = maximum(own_scale, maximum(x->left_scale, x->right_scale));
-  x->own = exp_real(own_scale - x->scale) *
-           (lone ? __builtin_convertvector(rounded_away(exponent, own_scale), vreal) : c.bonus);
+  const own_weight own = own_weight_of(j, k, x->local);
+  x->scale = maximum(own.scale, maximum(x->left_scale, x->right_scale));
+  x->own = own.factor * exp_lanes(own.scale - x->scale);
+  x->add_left = lone ? (vreal){} : exp_lanes(x->local - x->left_scale);
+  x->add_right = lone ? (vreal){} : exp_lanes(x->local - x->right_scale);
+  x->from_left = exp_lanes(x->left_scale - x->scale);
+  x->from_right = exp_lanes(x->right_scale - x->scale);
 }
 
-INLINE void attend(attention *x, const job *j, place p, constants c, int backward) {
+INLINE void attend(attention *x, const job *j, place p, const constants *k) {
+  const vreal decay = load(k->decay);
   const real *state = (const real *)j->state + p.index * STATES * LANES;
   load_tile(x->e, &j->k, j, p);
   load_tile(x->v, &j->v, j, p);
-  set_scales(x, j, c, state);
-  for (int64_t t = 0; t < p.count; t++) x->e[t] = exp_real(x->e[t] - x->local);
-
-  vreal enter = exp_real(load(state + 4 * LANES) - x->right_scale);
-  vreal add = exp_real(x->local - x->right_scale);
+  load_tile(x->gy, &j->gy, j, p);
+  set_scales(x, j, k, state);
+  vreal enter = exp_lanes(load(state + 4 * LANES) - x->right_scale);
   vreal a = load(state + 5 * LANES) * enter, b = load(state + 6 * LANES) * enter;
   for (int64_t t = p.count - 1; t >= 0; t--) {
-    const vreal e = x->e[t] * add;
+    x->e[t] = exp_lanes(x->e[t] - x->local);
     x->right_a[t] = a;
     x->right_b[t] = b;
-    a = a * c.decay + e;
-    b = b * c.decay + e * x->v[t];
+    const vreal e = x->e[t] * x->add_right;
+    a = a * decay + e;
+    b = b * decay + e * x->v[t];
   }
-  enter = exp_real(load(state + LANES) - x->left_scale);
-  add = exp_real(x->local - x->left_scale);
-  a = load(state + 2 * LANES) * enter;
-  b = load(state + 3 * LANES) * enter;
-  const vreal from_left = exp_real(x->left_scale - x->scale);
-  const vreal from_right = exp_real(x->right_scale - x->scale);
+  enter = exp_lanes(load(state + LANES) - x->left_scale);
+  x->a = load(state + 2 * LANES) * enter;
+  x->b = load(state + 3 * LANES) * enter;
+}
+
+/* Gradients of the numerator (a) and the denominator (b) of an output, on -scale. */
+typedef struct {
+  vreal a, b;
+} output_gradient;
+
+INLINE output_gradient gradient_at(const attention *x, int64_t t) {
+  const vreal own = x->e[t] * x->own;
+  const vreal total = x->a * x->from_left + (x->right_a[t] * x->from_right + own);
+  const vreal sum = x->b * x->from_left + (x->right_b[t] * x->from_right + own * x->v[t]);
+  const vreal inverse = 1 / total, a = x->gy[t] * inverse;
+  return (output_gradient){a, -a * (sum * inverse)};
+}
+
+/* Moves what enters from the left past a token. */
+INLINE void pass_token(attention *x, int64_t t, vreal decay) {
+  const vreal e = x->e[t] * x->add_left;
+  x->a = x->a * decay + e;
+  x->b = x->b * decay + e * x->v[t];
+}
+
+/* Step 1 of the backward pass for one block: sums of the output gradients. */
+static void summarise_gradients_block(job *j, place p) {
+  const constants *k = constants_of(j, p);
+  const vreal decay = load(k->decay);
+  attention x;
+  attend(&x, j, p, k);
+  vreal right_a = {}, right_b = {}, left_a = {}, left_b = {}, power = (vreal){} + 1;
   for (int64_t t = 0; t < p.count; t++) {
-    const vreal e = x->e[t] * add, own = x->e[t] * x->own;
-    const vreal total = a * from_left + x->right_a[t] * from_right + own;
-    if (backward) {
-      x->left_a[t] = a;
-      x->left_b[t] = b;
-      x->total[t] = total;
-    }
-    x->y[t] = (b * from_left + x->right_b[t] * from_right + own * x->v[t]) / total;
-    a = a * c.decay + e;
-    b = b * c.decay + e * x->v[t];
+    const output_gradient g = gradient_at(&x, t);
+    pass_token(&x, t, decay);
+    right_a = right_a * decay + g.a;
+    right_b = right_b * decay + g.b;
+    left_a += g.a * power;
+    left_b += g.b * power;
+    power *= decay;
   }
+  store_sums(j, p, -x.scale, right_a, right_b, left_a, left_b);
 }
 
-/* Notes that some lane of `zero`, a sum of results times 0, is not 0: one result is not finite. */
-static void note_overflow(job *j, vreal zero) {
-  for (int64_t c = 0; c < LANES; c++)
-    if (zero[c] != 0) __atomic_store_n(&j->overflow, 1, __ATOMIC_RELAXED);
-}
-
-/* Step 3 of the forward pass. */
-static void finish(void *data) {
-  job *j = data;
-  const int64_t chunks = chunks_of(j), blocks = blocks_of(j), tasks = j->batch * chunks;
-  vreal zero = {};
-  for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;)
-    for (int64_t block = 0; block < blocks; block++) {
-      const place p = next_place(j, task / chunks, task % chunks, block);
-      attention x;
-      attend(&x, j, p, constants_of(j, p), 0);
-      for (int64_t t = 0; t < p.count; t++) zero += x.y[t] * 0;
-      store_tile(&j->y, x.y, j, p);
-    }
-  note_overflow(j, zero);
-}
-
-/* Gradient of the numerator (a) and denominator (b) of every output of a chunk, on -x->scale. */
-INLINE void output_gradients(tile a, tile b, const attention *x, const job *j,
-                             place p) {
-  load_tile(a, &j->gy, j, p);
-  for (int64_t t = 0; t < p.count; t++) {
-    a[t] /= x->total[t];
-    b[t] = -a[t] * x->y[t];
-  }
-}
-
-/* Step 1 of the backward pass: sums of the output gradients. */
-static void summarise_gradients(void *data) {
-  job *j = data;
-  const int64_t chunks = chunks_of(j), blocks = blocks_of(j), tasks = j->batch * chunks;
-  for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;)
-    for (int64_t block = 0; block < blocks; block++) {
-      const place p = next_place(j, task / chunks, task % chunks, block);
-      const constants c = constants_of(j, p);
-      attention x;
-      tile a, b;
-      attend(&x, j, p, c, 1);
-      output_gradients(a, b, &x, j, p);
-      local_sums((real *)j->summary + p.index * 5 * LANES, -x.scale, a, b, p.count, c.decay);
-    }
+static void summarise_gradients(job *j, int64_t task) {
+  each_block(j, task, summarise_gradients_block);
 }
 
 /* e^exponent for an exponent that is the sum of the scales of keys and of output gradients. No
  * output weighs a key by more than 1, so it is not above 3 * 8 in a chunk of one token (see
  * rounded_away; 32 more in others), unless it is above 10^8 and so wrong by more. */
-INLINE vdouble pair_weight(const job *j, vreal a, vreal b, vdouble decay) {
-  const vdouble exponent = __builtin_convertvector(a, vdouble) + __builtin_convertvector(b, vdouble);
-  return exp_f64(at_most(exponent - decay, j->chunk == 1 ? 24 : 64));
+INLINE vdouble pair_weight(const job *j, const vreal *a, const vreal *b, int64_t lane, vdouble decay) {
+  const vdouble exponent =
+      widen(load_part((const real *)a + lane)) + widen(load_part((const real *)b + lane)) - decay;
+  return exp_wide(at_most(exponent, j->chunk == 1 ? 24 : 64));
 }
 
-/* Step 3 of the backward pass. */
-static void finish_gradients(void *data) {
-  job *j = data;
-  const int64_t chunks = chunks_of(j), blocks = blocks_of(j), tasks = j->batch * chunks;
-  vreal zero = {};
-  for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;)
-    for (int64_t block = 0; block < blocks; block++) {
-      const place p = next_place(j, task / chunks, task % chunks, block);
-      const constants c = constants_of(j, p);
-      const real *state = (const real *)j->gradient_state + p.index * STATES * LANES;
-      attention x;
-      tile a, b, later_a, later_b, gk, gv;
-      attend(&x, j, p, c, 1);
-      output_gradients(a, b, &x, j, p);
+INLINE vreal pair_weights(const job *j, vreal a, vreal b) {
+  vreal weights;
+  for (int64_t c = 0; c < LANES; c += WIDE)
+    store_part((real *)&weights + c, narrow(pair_weight(j, &a, &b, c, (vdouble){})));
+  return weights;
+}
 
-      const vreal left = load(state + LANES), right = load(state + 4 * LANES);
-      const vreal left_scale = j->chunk == 1 ? left : maximum(left, -x.scale);
-      const vreal right_scale = j->chunk == 1 ? right : maximum(right, -x.scale);
-      vreal enter = exp_real(right - right_scale), add = exp_real(-x.scale - right_scale);
-      vreal sum_a = load(state + 5 * LANES) * enter, sum_b = load(state + 6 * LANES) * enter;
-      vreal right_gw = {}, left_gw = {}, gu = {};
-      for (int64_t t = p.count - 1; t >= 0; t--) {
-        later_a[t] = sum_a;
-        later_b[t] = sum_b;
-        right_gw += sum_a * x.left_b[t] + sum_b * x.left_a[t];
-        sum_a = sum_a * c.decay + a[t] * add;
-        sum_b = sum_b * c.decay + b[t] * add;
-      }
-      enter = exp_real(left - left_scale), add = exp_real(-x.scale - left_scale);
-      sum_a = load(state + 2 * LANES) * enter;
-      sum_b = load(state + 3 * LANES) * enter;
-      const vdouble none = {};
-      const vreal to_left =
-          __builtin_convertvector(pair_weight(j, x.local, left_scale, none), vreal);
-      const vreal to_right =
-          __builtin_convertvector(pair_weight(j, x.local, right_scale, none), vreal);
-      for (int64_t t = 0; t < p.count; t++) {
-        const vreal own = x.own * x.e[t], e_left = x.e[t] * to_left, e_right = x.e[t] * to_right;
-        left_gw += sum_a * x.right_b[t] + sum_b * x.right_a[t];
-        gu += own * (a[t] * x.v[t] + b[t]);
-        gv[t] = e_left * sum_a + e_right * later_a[t] + own * a[t];
-        gk[t] = x.v[t] * gv[t] + (e_left * sum_b + e_right * later_b[t] + own * b[t]);
-        zero += gk[t] * 0;
-        sum_a = sum_a * c.decay + a[t] * add;
-        sum_b = sum_b * c.decay + b[t] * add;
-      }
-      store_tile(&j->gk, gk, j, p);
-      store_tile(&j->gv, gv, j, p);
-      const vdouble wide_gu = __builtin_convertvector(gu, vdouble);
-      const vdouble gw = __builtin_convertvector(left_gw, vdouble) *
-                             pair_weight(j, x.right_scale, left_scale, c.w) +
-                         __builtin_convertvector(right_gw, vdouble) *
-                             pair_weight(j, x.left_scale, right_scale, c.w);
-      memcpy(j->gw + p.index * LANES, &gw, sizeof gw);
-      memcpy(j->gu + p.index * LANES, &wide_gu, sizeof wide_gu);
-      zero += __builtin_convertvector(gw * 0 + wide_gu * 0, vreal);
+/* What enters a chunk from one side of the output gradients. */
+typedef struct {
+  vreal scale, add, a, b; /* add: from the gradients of the chunk to this scale */
+} gradient_sum;
+
+INLINE gradient_sum enter_gradients(const job *j, const real *state, vreal scale) {
+  const vreal entering = load(state);
+  const vreal own = j->chunk == 1 ? entering : maximum(entering, scale);
+  const vreal enter = exp_lanes(entering - own);
+  const vreal add = j->chunk == 1 ? (vreal){} : exp_lanes(scale - own);
+  return (gradient_sum){own, add, load(state + LANES) * enter, load(state + 2 * LANES) * enter};
+}
+
+INLINE void pass_gradient(gradient_sum *s, output_gradient g, vreal decay) {
+  s->a = s->a * decay + g.a * s->add;
+  s->b = s->b * decay + g.b * s->add;
+}
+
+/* Step 3 of the backward pass for one block. */
+static void finish_gradients_block(job *j, place p) {
+  const constants *k = constants_of(j, p);
+  const vreal decay = load(k->decay);
+  const real *state = (const real *)j->gradient_state + p.index * STATES * LANES;
+  attention x;
+  attend(&x, j, p, k);
+  gradient_sum early = enter_gradients(j, state + LANES, -x.scale);
+  gradient_sum late = enter_gradients(j, state + 4 * LANES, -x.scale);
+  const vreal to_early = pair_weights(j, x.local, early.scale);
+  const vreal to_late = pair_weights(j, x.local, late.scale);
+  vreal early_gw = {}, late_gw = {}, gu = {};
+  tile left_a, left_b, gk, gv;
+  output_gradient g[MAX_CHUNK];
+  for (int64_t t = 0; t < p.count; t++) { /* left to right; gk holds the gradient of sums of e */
+    g[t] = gradient_at(&x, t);
+    left_a[t] = x.a;
+    left_b[t] = x.b;
+    const vreal own = x.e[t] * x.own, e = x.e[t] * to_early;
+    early_gw += early.a * x.right_b[t] + early.b * x.right_a[t];
+    gu += own * (g[t].a * x.v[t] + g[t].b);
+    gv[t] = e * early.a + own * g[t].a;
+    gk[t] = e * early.b + own * g[t].b;
+    pass_token(&x, t, decay);
+    pass_gradient(&early, g[t], decay);
+  }
+  vmask overflow = {};
+  for (int64_t t = p.count - 1; t >= 0; t--) {
+    const vreal e = x.e[t] * to_late;
+    late_gw += late.a * left_b[t] + late.b * left_a[t];
+    gv[t] += e * late.a;
+    gk[t] = x.v[t] * gv[t] + (gk[t] + e * late.b);
+    overflow |= gk[t] * 0 != 0;
+    pass_gradient(&late, g[t], decay);
+  }
+  store_tile(&j->gk, gk, j, p);
+  store_tile(&j->gv, gv, j, p);
+  overflow |= gu * 0 != 0;
+  for (int64_t c = 0; c < LANES; c += WIDE) {
+    const vdouble w = load_wide(k->w + c);
+    const vdouble gw = widen(load_part((const real *)&early_gw + c)) *
+                           pair_weight(j, &x.right_scale, &early.scale, c, w) +
+                       widen(load_part((const real *)&late_gw + c)) *
+                           pair_weight(j, &x.left_scale, &late.scale, c, w);
+    store_wide(j->gw_terms + p.index * LANES + c, gw);
+    store_wide(j->gu_terms + p.index * LANES + c, widen(load_part((const real *)&gu + c)));
+    for (int64_t i = 0; i < WIDE; i++) overflow[c + i] |= (real)gw[i] * 0 != 0;
+  }
+  note_overflow(j, overflow);
+}
+
+static void finish_gradients(job *j, int64_t task) {
+  each_block(j, task, finish_gradients_block);
+}
+
+/* Last step of the backward pass: adds up the terms of one block, always in the same order. */
+static void add_up(job *j, int64_t block) {
+  const int64_t pieces = j->batch * chunks_of(j), blocks = blocks_of(j);
+  double gw[LANES] = {0}, gu[LANES] = {0};
+  for (int64_t piece = 0; piece < pieces; piece++) {
+    const int64_t at = (piece * blocks + block) * LANES;
+    for (int64_t c = 0; c < LANES; c++) {
+      gw[c] += j->gw_terms[at + c];
+      gu[c] += j->gu_terms[at + c];
     }
-  note_overflow(j, zero);
+  }
+  const double tokens = (double)tokens_of(j);
+  for (int64_t c = 0; c < LANES && block * LANES + c < j->channels; c++) {
+    j->gw[block * LANES + c] = gw[c] / -tokens;
+    j->gu[block * LANES + c] = gu[c] / tokens;
+  }
+}
+
+/* Channels per block, which the sizes of all buffers follow. */
+int64_t bi_wkv_lanes(void) { return LANES; }
+
+/* Tokens per chunk so that decay and bonus, divided by T, stay in range inside a chunk. */
+int64_t bi_wkv_chunk_length(const double *w, const double *u, int64_t channels, int64_t tokens) {
+  double steepest = 0, largest = 0;
+  for (int64_t c = 0; c < channels; c++) {
+    steepest = fabs(w[c]) > steepest ? fabs(w[c]) : steepest;
+    largest = fabs(u[c]) > largest ? fabs(u[c]) : largest;
+  }
+  if (largest / (double)tokens > MAX_SPAN) return 1;
+  int64_t chunk = MAX_CHUNK;
+  while (chunk > 1 && (double)chunk * steepest / (double)tokens > MAX_SPAN) chunk /= 2;
+  return chunk;
+}
+
+static void add_sums(pass *p, const job *j) {
+  add_step(p, summarise, j->batch * chunks_of(j) * groups_of(j));
+  add_step(p, carry_sums, j->batch * blocks_of(j) * 2);
 }
 
 /* Both return once the work is done; the caller owns every buffer of the job. */
 void bi_wkv_forward(job *j) {
-  const int64_t pieces = j->batch * chunks_of(j);
-  run(j, summarise, pieces);
-  run(j, carry_states, j->batch * blocks_of(j));
-  run(j, finish, pieces);
+  pass p = {.job = j};
+  prepare(j);
+  add_sums(&p, j);
+  add_step(&p, finish, j->batch * chunks_of(j) * groups_of(j));
+  run(&p);
 }
 
-/* Computes the states of the forward pass again: that costs less than it saves in memory. */
-void bi_wkv_backward(job *j) {
-  const int64_t pieces = j->batch * chunks_of(j);
-  run(j, summarise, pieces);
-  run(j, carry_states, j->batch * blocks_of(j));
-  run(j, summarise_gradients, pieces);
-  run(j, carry_gradients, j->batch * blocks_of(j));
-  run(j, finish_gradients, pieces);
+/* With `recompute` the state of the forward pass is made anew. */
+void bi_wkv_backward(job *j, int64_t recompute) {
+  pass p = {.job = j};
+  prepare(j);
+  if (recompute) add_sums(&p, j);
+  add_step(&p, summarise_gradients, j->batch * chunks_of(j) * groups_of(j));
+  add_step(&p, carry_gradients, j->batch * blocks_of(j) * 2);
+  add_step(&p, finish_gradients, j->batch * chunks_of(j) * groups_of(j));
+  add_step(&p, add_up, blocks_of(j));
+  run(&p);
 }

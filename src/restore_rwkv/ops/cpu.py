@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_LANES = 16  # channels per block, MAX_CHUNK tokens per chunk, as in bi_wkv.c
-_MAX_CHUNK = 64
+_MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in bi_wkv.c
+_SUMS = 5
 _STATES = 7
-_MAX_SPAN = 16.0  # e^16 at most between the scales of one chunk: far from overflow in float32
 _PARALLEL_FROM = 32_768  # elements; below this, waking a second thread costs more than it gives
-_RESCUE = 2.0**-80  # applied to values so large that a float32 sum of them overflows
+_RESCUE = 2.0**-80  # applied to values so large that sums of them may overflow
 
 
 class _Image(ctypes.Structure):
@@ -36,8 +34,8 @@ class _Job(ctypes.Structure):
         ("launch", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("w", "u")),
         *((name, _Image) for name in ("k", "v", "y", "gy", "gk", "gv")),
-        *((name, ctypes.c_void_p) for name in ("summary", "state", "gradient_state", "gw", "gu")),
-        ("next", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("constants", "summary", "state", "gradient_state")),
+        *((name, ctypes.c_void_p) for name in ("gw_terms", "gu_terms", "gw", "gu")),
         ("overflow", ctypes.c_int64),
     )
 
@@ -63,7 +61,22 @@ def available() -> bool:
 @functools.cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL:
     """The kernel compiled for float32 or float64."""
-    return ctypes.CDLL(str(_BUILDS[dtype]))
+    return _bound(_BUILDS[dtype])
+
+
+def _bound(path: Path | None) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    library.bi_wkv_lanes.restype = ctypes.c_int64
+    chunk_length = library.bi_wkv_chunk_length
+    chunk_length.restype = ctypes.c_int64
+    chunk_length.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    return library
+
+
+@functools.cache
+def _lanes(dtype: torch.dtype) -> int:
+    """Channels per block."""
+    return int(_library(dtype).bi_wkv_lanes())
 
 
 @functools.cache
@@ -77,7 +90,7 @@ def _launcher() -> int | None:
 
 
 def _image(tensor: Tensor) -> _Image:
-    return _Image(tensor.data_ptr(), (ctypes.c_int64 * 4)(*tensor.stride()))
+    return _Image(tensor.data_ptr(), tensor.stride())
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -85,105 +98,162 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def _chunk_length(w: Tensor, u: Tensor) -> int:
-    """Tokens per chunk so that decay and bonus (divided by T) stay in range inside a chunk."""
-    if float(u.abs().max()) > _MAX_SPAN:
-        return 1
-    steepest = float(w.abs().max())
-    fits = _MAX_SPAN / steepest if steepest > 0 else math.inf
-    return next(n for n in (_MAX_CHUNK, 32, 16, 8, 4, 2, 1) if n <= fits or n == 1)
-
-
 class _Work:
-    """A job and the buffers it points to."""
+    """A job and the buffers it points to; k and v are float32 or float64."""
 
     def __init__(self, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         batch, rows, columns, channels = k.shape
-        self.tokens, self.dtype = rows * columns, k.dtype
-        self.w = (w.double() / self.tokens).contiguous()
-        self.u = (u.double() / self.tokens).contiguous()
-        chunk = _chunk_length(self.w, self.u)
-        pieces = batch * -(-self.tokens // chunk)
-        self.lanes = (pieces, -(-channels // _LANES), _LANES)
-        self.summary = k.new_empty((*self.lanes[:2], 5, _LANES))
-        self.state = k.new_empty((*self.lanes[:2], _STATES, _LANES))
+        self.library, self.dtype, self.buffers = _library(k.dtype), k.dtype, [k, v]
+        w, u = self.keep(w.double().contiguous()), self.keep(u.double().contiguous())
+        chunk = self.library.bi_wkv_chunk_length(w, u, channels, rows * columns)
+        self.lanes = _lanes(k.dtype)
+        self.blocks = -(-channels // self.lanes)
+        self.pieces = batch * -(-rows * columns // chunk)  # chunks of all images
         parallel = k.numel() >= _PARALLEL_FROM
         self.job = _Job(
             *(batch, rows, columns, channels, chunk),
             torch.get_num_threads() if parallel else 1,
             _launcher() if parallel else None,
-            *(self.w.data_ptr(), self.u.data_ptr()),
-            *(_image(k), _image(v)),
-            summary=self.summary.data_ptr(),
-            state=self.state.data_ptr(),
+            *(w, u, _image(k), _image(v)),
+            constants=self.room(self.blocks * 4, torch.float64),
+            summary=self.room(self.pieces * self.blocks * _SUMS),
         )
 
-    def run(self, name: str) -> bool:
-        """Run a function of the kernel; returns whether sums of values overflowed."""
-        getattr(_library(self.dtype), name)(ctypes.byref(self.job))
+    def keep(self, buffer: Tensor) -> int:
+        """Have a buffer live as long as this object; returns its address."""
+        self.buffers.append(buffer)
+        return buffer.data_ptr()
+
+    def room(self, vectors: int, dtype: torch.dtype | None = None) -> int:
+        """Address of a new buffer."""
+        return self.keep(torch.empty(vectors * self.lanes, dtype=dtype or self.dtype))
+
+    def forward(self) -> bool:
+        """Run the forward pass; returns whether it stopped since sums of v might overflow."""
+        self.library.bi_wkv_forward(ctypes.byref(self.job))
+        return bool(self.job.overflow)
+
+    def backward(self, recompute: bool) -> bool:
+        """Run the backward pass; returns whether its results are of no use as sums overflowed."""
+        self.library.bi_wkv_backward(ctypes.byref(self.job), ctypes.c_int64(recompute))
         return bool(self.job.overflow)
 
 
-@torch.library.custom_op("restore_rwkv::bi_wkv", mutates_args=(), device_types="cpu")
-def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Forward kernel: w, u (C,); k, v (B, H, W, C) of one type, any strides; returns y as k."""
+def _empty_state(k: Tensor) -> Tensor:
+    """Room for the state of chunks of full length, (B, chunks, blocks, STATES, LANES)."""
+    batch, rows, columns, channels = k.shape
+    wide = torch.promote_types(k.dtype, torch.float32)
+    lanes = _lanes(wide)
+    chunks, blocks = -(-rows * columns // _MAX_CHUNK), -(-channels // lanes)
+    return k.new_empty((batch, chunks, blocks, _STATES, lanes), dtype=wide)
+
+
+def forward(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run the forward kernel.
+
+    Args:
+        w, u: (C,).
+        k, v: (B, H, W, C) of one type, any strides.
+        out: where to write y, of the type of k; may be v.
+
+    Returns:
+        y, as k, and the state for `backward`: about an eighth of y; its first value is infinite where
+        the backward pass has to compute it again.
+    """
     k_wide, v_wide = _wide(k), _wide(v)
     work = _Work(w, u, k_wide, v_wide)
-    y = torch.empty_like(k_wide)
+    y = out if out is not None and out.dtype == k_wide.dtype else torch.empty_like(k_wide)
+    state = _empty_state(k)
     work.job.y = _image(y)
-    if work.run("bi_wkv_forward"):
+    full = work.job.chunk == _MAX_CHUNK
+    work.job.state = state.data_ptr() if full else work.room(work.pieces * work.blocks * _STATES)
+    rescued = work.forward()
+    if rescued:
         small = v_wide * _RESCUE
         work.job.v = _image(small)
-        work.run("bi_wkv_forward")
+        work.forward()
         largest = torch.finfo(y.dtype).max  # a mean of such values may be rounded to infinity
         y.div_(_RESCUE).clamp_(-largest, largest)
-    return y.to(k.dtype)
+    if rescued or not full:
+        state.fill_(torch.inf)
+    if out is not None and y is not out:
+        out.copy_(y)
+    return out if out is not None else y.to(k.dtype), state
 
 
-@bi_wkv.register_fake
-def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return torch.empty_like(k)
-
-
-@torch.library.custom_op("restore_rwkv::bi_wkv_backward", mutates_args=(), device_types="cpu")
-def bi_wkv_backward(
-    gy: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor
+def backward(
+    gy: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Backward kernel: gradients of sum(y * gy) with respect to w, u, k and v."""
+    """Run the backward kernel: gradients of sum(y * gy) with respect to w, u, k and v."""
     gy_wide, k_wide, v_wide = _wide(gy), _wide(k), _wide(v)
     work = _Work(w, u, k_wide, v_wide)
-    gk, gv = torch.empty_like(k_wide), torch.empty_like(v_wide)
-    gw, gu = (k.new_empty(work.lanes, dtype=torch.float64) for _ in range(2))
-    gradient_state = torch.empty_like(work.state)
     job = work.job
+    gk, gv = torch.empty_like(k_wide), torch.empty_like(v_wide)
+    gw, gu = (torch.empty(k.shape[3], dtype=torch.float64) for _ in range(2))
+    vectors = work.pieces * work.blocks
     job.gy, job.gk, job.gv = _image(gy_wide), _image(gk), _image(gv)
-    job.gradient_state = gradient_state.data_ptr()
     job.gw, job.gu = gw.data_ptr(), gu.data_ptr()
-    if work.run("bi_wkv_backward"):
+    job.gw_terms, job.gu_terms = (work.room(vectors, torch.float64) for _ in range(2))
+    job.gradient_state = work.room(vectors * _STATES)
+    recompute = bool(state.view(-1)[0].isinf())
+    job.state = work.room(vectors * _STATES) if recompute else state.data_ptr()
+    if work.backward(recompute):
         small = v_wide * _RESCUE
-        job.v = _image(small)
-        work.run("bi_wkv_backward")
+        job.v, job.state = _image(small), work.room(vectors * _STATES)
+        work.backward(recompute=True)
         for gradient in (gw, gu, gk):
             gradient /= _RESCUE
-    channels = k.shape[3]
-    gw_sum = gw.sum(0).flatten()[:channels] / -work.tokens
-    gu_sum = gu.sum(0).flatten()[:channels] / work.tokens
-    return gw_sum.to(w.dtype), gu_sum.to(u.dtype), gk.to(k.dtype), gv.to(v.dtype)
+    return gw.to(w.dtype), gu.to(u.dtype), gk.to(k.dtype), gv.to(v.dtype)
 
 
-@bi_wkv_backward.register_fake
-def _(
-    gy: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor
+def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Differentiable y as k; w, u (C,); k, v (B, H, W, C) of one type, any strides."""
+    plain = type(k) is Tensor and not torch.compiler.is_compiling()
+    if plain and not (torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v))):
+        return forward(w, u, k, v)[0]  # without the cost of torch's dispatcher
+    y: Tensor = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
+    return y
+
+
+def _fake_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(k), _empty_state(k)
+
+
+def _fake_backward(
+    gy: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(w), torch.empty_like(u), torch.empty_like(k), torch.empty_like(v)
 
 
-def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs)
+def _save(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*inputs, output[1])
 
 
-def _backward(ctx, gy):  # type: ignore[no-untyped-def]
-    return bi_wkv_backward(gy, *ctx.saved_tensors)
+def _differentiate(ctx, gy, _):  # type: ignore[no-untyped-def]
+    if gy is None:
+        return None, None, None, None
+    return torch.ops.restore_rwkv.bi_wkv_backward(gy, *ctx.saved_tensors)
 
 
-bi_wkv.register_autograd(_backward, setup_context=_setup_context)
+def _refuse(ctx, *_):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("bi_wkv_backward has no derivative; use backend='torch' for it")
+
+
+# torch.library.custom_op would wrap every call in checks that cost more than small kernels.
+_LIBRARY = torch.library.Library("restore_rwkv", "FRAGMENT")
+_LIBRARY.define("bi_wkv(Tensor w, Tensor u, Tensor k, Tensor v) -> (Tensor, Tensor)")
+_LIBRARY.define(
+    "bi_wkv_backward(Tensor gy, Tensor w, Tensor u, Tensor k, Tensor v, Tensor state)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.impl("bi_wkv", forward, "CPU")
+_LIBRARY.impl("bi_wkv_backward", backward, "CPU")
+torch.library.register_fake("restore_rwkv::bi_wkv", _fake_forward, lib=_LIBRARY)
+torch.library.register_fake("restore_rwkv::bi_wkv_backward", _fake_backward, lib=_LIBRARY)
+torch.library.register_autograd(
+    "restore_rwkv::bi_wkv", _differentiate, setup_context=_save, lib=_LIBRARY
+)
+torch.library.register_autograd("restore_rwkv::bi_wkv_backward", _refuse, lib=_LIBRARY)
