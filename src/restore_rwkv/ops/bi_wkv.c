@@ -48,7 +48,7 @@ typedef int32_t whole;
 #define WIDE ((int64_t)(VECTOR / sizeof(double))) /* lanes that are worked on in double at a time */
 #define MAX_CHUNK 64
 #define MAX_SPAN 16.0 /* e^16 at most between the weights of one chunk: far from overflow */
-#define GROUP 8       /* blocks per task */
+#define GROUP 4       /* tiles per task */
 #define SUMS 5        /* per chunk and block: scale, (a, b) decayed to the right edge, to the left */
 #define STATES 7      /* per chunk and block: scale, (scale, a, b) entering from left, from right */
 
@@ -89,7 +89,6 @@ typedef struct {
 INLINE int64_t tokens_of(const job *j) { return j->rows * j->columns; }
 INLINE int64_t chunks_of(const job *j) { return (tokens_of(j) + j->chunk - 1) / j->chunk; }
 INLINE int64_t blocks_of(const job *j) { return (j->channels + LANES - 1) / LANES; }
-INLINE int64_t groups_of(const job *j) { return (blocks_of(j) + GROUP - 1) / GROUP; }
 
 /* A step of a pass: independent tasks. */
 typedef struct {
@@ -241,13 +240,42 @@ INLINE place place_of(const job *j, int64_t b, int64_t chunk, int64_t block) {
                  left < LANES ? left : LANES, (b * chunks_of(j) + chunk) * blocks_of(j) + block};
 }
 
-/* Calls `act` for every block of a task of the steps 1 and 3: a chunk and a group of blocks. */
-INLINE void each_block(job *j, int64_t task, void (*act)(job *, place)) {
-  const int64_t chunks = chunks_of(j), blocks = blocks_of(j), groups = groups_of(j);
-  const int64_t piece = task / groups, first = task % groups * GROUP;
-  const int64_t end = first + GROUP < blocks ? first + GROUP : blocks;
-  for (int64_t block = first; block < end; block++)
-    act(j, place_of(j, piece / chunks, piece % chunks, block));
+/* The tiles of one task of the steps 1 and 3, side by side in memory: the blocks of a chunk and, where
+ * tokens run down the columns of an image, the same chunk of columns beside it. Read or written
+ * together they use whole stretches of memory, whichever way tokens run. */
+typedef struct {
+  int64_t count;
+  place at[GROUP];
+} group;
+
+/* Columns beside each other per task (rows of `job`, which knows only the order of tokens). */
+INLINE int64_t abreast(const job *j) {
+  const int64_t *stride = j->k.stride, most = GROUP / blocks_of(j);
+  if (stride[1] >= stride[2] || j->columns % j->chunk || most < 2) return 1;
+  return most < j->rows ? most : j->rows;
+}
+
+INLINE int64_t lots_of(const job *j) {
+  return abreast(j) == 1 ? chunks_of(j)
+                         : (j->rows + abreast(j) - 1) / abreast(j) * (j->columns / j->chunk);
+}
+
+INLINE int64_t groups_of(const job *j) { return (blocks_of(j) + GROUP - 1) / GROUP; }
+INLINE int64_t tasks_of(const job *j) { return j->batch * lots_of(j) * groups_of(j); }
+
+INLINE group group_of(const job *j, int64_t task) {
+  const int64_t groups = groups_of(j), wide = abreast(j);
+  const int64_t lot = task / groups % lots_of(j), b = task / groups / lots_of(j);
+  const int64_t first = task % groups * GROUP, rest = blocks_of(j) - first;
+  const int64_t per_row = wide == 1 ? 1 : j->columns / j->chunk;
+  group g = {0};
+  for (int64_t i = 0; i < wide; i++) {
+    const int64_t row = lot / per_row * wide + i, chunk = row * per_row + lot % per_row;
+    if (chunk >= chunks_of(j)) break;
+    for (int64_t block = first; block < first + (rest < GROUP ? rest : GROUP); block++)
+      g.at[g.count++] = place_of(j, b, chunk, block);
+  }
+  return g;
 }
 
 /* Where the tokens of a tile lie: `at` walks along them. */
@@ -268,30 +296,46 @@ INLINE void next_token(walk *w) {
   if (++w->column == w->columns) w->column = 0, w->at += w->next_row;
 }
 
-INLINE int is_packed(const image *image, place p) {
-  return image->stride[3] == 1 && p.lanes == LANES;
+/* Whether every tile of a group is of whole vectors; then their distances from the first. */
+INLINE int is_packed(const image *image, const job *j, const group *g, int64_t *distance) {
+  const real *first = walk_along(image, j, g->at[0]).at;
+  for (int64_t i = 0; i < g->count; i++) {
+    if (image->stride[3] != 1 || g->at[i].lanes < LANES) return 0;
+    distance[i] = walk_along(image, j, g->at[i]).at - first;
+  }
+  return 1;
 }
 
 /* Channels beyond the last read as 0: harmless, and never stored. */
-INLINE void load_tile(tile tile, const image *from, const job *j, place p) {
-  walk w = walk_along(from, j, p);
-  if (is_packed(from, p)) {
-    for (int64_t t = 0; t < p.count; t++, next_token(&w)) tile[t] = load(w.at);
-  } else {
-    for (int64_t t = 0; t < p.count; t++, next_token(&w)) {
-      tile[t] = (vreal){0};
-      for (int64_t c = 0; c < p.lanes; c++) tile[t][c] = w.at[c * from->stride[3]];
+static void load_tiles(tile *tiles, const image *from, const job *j, const group *g) {
+  int64_t distance[GROUP];
+  if (is_packed(from, j, g, distance)) {
+    walk w = walk_along(from, j, g->at[0]);
+    for (int64_t t = 0; t < g->at[0].count; t++, next_token(&w))
+      for (int64_t i = 0; i < g->count; i++) tiles[i][t] = load(w.at + distance[i]);
+    return;
+  }
+  for (int64_t i = 0; i < g->count; i++) {
+    walk w = walk_along(from, j, g->at[i]);
+    for (int64_t t = 0; t < g->at[i].count; t++, next_token(&w)) {
+      tiles[i][t] = (vreal){0};
+      for (int64_t c = 0; c < g->at[i].lanes; c++) tiles[i][t][c] = w.at[c * from->stride[3]];
     }
   }
 }
 
-INLINE void store_tile(const image *to, const tile tile, const job *j, place p) {
-  walk w = walk_along(to, j, p);
-  if (is_packed(to, p)) {
-    for (int64_t t = 0; t < p.count; t++, next_token(&w)) store(w.at, tile[t]);
-  } else {
-    for (int64_t t = 0; t < p.count; t++, next_token(&w))
-      for (int64_t c = 0; c < p.lanes; c++) w.at[c * to->stride[3]] = tile[t][c];
+static void store_tiles(const image *to, tile *tiles, const job *j, const group *g) {
+  int64_t distance[GROUP];
+  if (is_packed(to, j, g, distance)) {
+    walk w = walk_along(to, j, g->at[0]);
+    for (int64_t t = 0; t < g->at[0].count; t++, next_token(&w))
+      for (int64_t i = 0; i < g->count; i++) store(w.at + distance[i], tiles[i][t]);
+    return;
+  }
+  for (int64_t i = 0; i < g->count; i++) {
+    walk w = walk_along(to, j, g->at[i]);
+    for (int64_t t = 0; t < g->at[i].count; t++, next_token(&w))
+      for (int64_t c = 0; c < g->at[i].lanes; c++) w.at[c * to->stride[3]] = tiles[i][t][c];
   }
 }
 
@@ -335,11 +379,8 @@ INLINE void store_sums(const job *j, place p, vreal scale, vreal right_a, vreal 
 
 /* Step 1 of the forward pass for one block. Towards the left edge, terms are weighed with powers
  * of the decay, so that one loop serves both edges. */
-static void summarise_block(job *j, place p) {
+static void summarise_block(job *j, place p, const tile k, const tile v) {
   const vreal decay = load(constants_of(j, p)->decay);
-  tile k, v;
-  load_tile(k, &j->k, j, p);
-  load_tile(v, &j->v, j, p);
   vreal scale = k[0], largest = magnitude(v[0]), power = (vreal){} + 1;
   for (int64_t t = 1; t < p.count; t++) {
     scale = maximum(scale, k[t]);
@@ -358,7 +399,13 @@ static void summarise_block(job *j, place p) {
   note_overflow(j, largest > MAX_VALUE);
 }
 
-static void summarise(job *j, int64_t task) { each_block(j, task, summarise_block); }
+static void summarise(job *j, int64_t task) {
+  const group g = group_of(j, task);
+  tile k[GROUP], v[GROUP];
+  load_tiles(k, &j->k, j, &g);
+  load_tiles(v, &j->v, j, &g);
+  for (int64_t i = 0; i < g.count; i++) summarise_block(j, g.at[i], k[i], v[i]);
+}
 
 /* What is lost where an exponent is rounded to a scale of type `real`; beyond 10^8, where that can
  * be more than e^8, it is cut off. */
@@ -428,7 +475,7 @@ INLINE own_weight own_weight_of(const job *j, const constants *k, vreal local) {
 
 /* Step 3 of the forward pass for one block. Numerator and denominator share one scale, the largest
  * of what enters and of the chunk's own: what underflows there is negligible in both. */
-static void finish_block(job *j, place p) {
+static void finish_block(const job *j, place p, tile k_then_y, const tile v) {
   const constants *k = constants_of(j, p);
   const vreal decay = load(k->decay);
   const real *state = (const real *)j->state + p.index * STATES * LANES;
@@ -438,9 +485,8 @@ static void finish_block(job *j, place p) {
   /* A lone token enters no sum here; its weight is 1 on its own scale. */
   const vreal shift = j->chunk > 1 ? scale : local;
   const vreal bonus = j->chunk > 1 ? own.factor : own.factor * exp_lanes(own.scale - scale);
-  tile e, v, total, sum;
-  load_tile(e, &j->k, j, p);
-  load_tile(v, &j->v, j, p);
+  vreal *e = k_then_y;
+  tile total, sum;
   vreal enter = exp_lanes(right - scale);
   vreal a = load(state + 5 * LANES) * enter, b = load(state + 6 * LANES) * enter;
   for (int64_t t = p.count - 1; t >= 0; t--) {
@@ -456,103 +502,111 @@ static void finish_block(job *j, place p) {
   b = load(state + 3 * LANES) * enter;
   for (int64_t t = 0; t < p.count; t++) {
     const vreal ev = e[t] * v[t];
-    sum[t] = (sum[t] + b) / (total[t] + a);
+    const vreal y = (sum[t] + b) / (total[t] + a);
     a = a * decay + e[t];
     b = b * decay + ev;
+    k_then_y[t] = y;
   }
-  store_tile(&j->y, sum, j, p);
 }
 
-static void finish(job *j, int64_t task) { each_block(j, task, finish_block); }
+static void finish(job *j, int64_t task) {
+  const group g = group_of(j, task);
+  tile k[GROUP], v[GROUP];
+  load_tiles(k, &j->k, j, &g);
+  load_tiles(v, &j->v, j, &g);
+  for (int64_t i = 0; i < g.count; i++) finish_block(j, g.at[i], k[i], v[i]);
+  store_tiles(&j->y, k, j, &g);
+}
 
 /* What both gradient steps need of the attention of a chunk. Here every sum keeps a scale of its own
  * beside that of the outputs: a key that is negligible in one output can matter in another. */
 typedef struct {
   vreal local, left_scale, right_scale, scale; /* of e; of the sums; of the outputs */
   vreal add_left, add_right;                   /* from e to the sums */
-  vreal from_left, from_right, own;            /* to the outputs: from the sums, from e */
-  vreal a, b;                                  /* entering from the left */
-  tile e, v, right_a, right_b, gy;
+  vreal own;                                   /* from e to the outputs: weight of a token itself */
+  vreal a, b;                                  /* sums entering from the left */
+  tile right_a, right_b;                       /* sums of what is right of each token */
 } attention;
 
 INLINE void set_scales(attention *x, const job *j, const constants *k, const real *state) {
   const int lone = j->chunk == 1; /* then no sum of the chunk contains its token */
-  const vreal left = load(state + LANES), right = load(state + 4 * LANES);
+  const vreal left = load(state + LANES), right = load(state + 4 * LANES), none = {};
   x->local = load(state);
   x->left_scale = lone ? left : maximum(left, x->local);
   x->right_scale = lone ? right : maximum(right, x->local);
   const own_weight own = own_weight_of(j, k, x->local);
   x->scale = maximum(own.scale, maximum(x->left_scale, x->right_scale));
   x->own = own.factor * exp_lanes(own.scale - x->scale);
-  x->add_left = lone ? (vreal){} : exp_lanes(x->local - x->left_scale);
-  x->add_right = lone ? (vreal){} : exp_lanes(x->local - x->right_scale);
-  x->from_left = exp_lanes(x->left_scale - x->scale);
-  x->from_right = exp_lanes(x->right_scale - x->scale);
+  x->add_left = lone ? none : exp_lanes(x->local - x->left_scale);
+  x->add_right = lone ? none : exp_lanes(x->local - x->right_scale);
 }
 
-INLINE void attend(attention *x, const job *j, place p, const constants *k) {
+/* Puts e^(k - local) where k was. */
+INLINE void attend(attention *x, const job *j, place p, tile k_then_e, const tile v) {
+  const constants *k = constants_of(j, p);
   const vreal decay = load(k->decay);
   const real *state = (const real *)j->state + p.index * STATES * LANES;
-  load_tile(x->e, &j->k, j, p);
-  load_tile(x->v, &j->v, j, p);
-  load_tile(x->gy, &j->gy, j, p);
   set_scales(x, j, k, state);
   vreal enter = exp_lanes(load(state + 4 * LANES) - x->right_scale);
   vreal a = load(state + 5 * LANES) * enter, b = load(state + 6 * LANES) * enter;
   for (int64_t t = p.count - 1; t >= 0; t--) {
-    x->e[t] = exp_lanes(x->e[t] - x->local);
+    k_then_e[t] = exp_lanes(k_then_e[t] - x->local);
     x->right_a[t] = a;
     x->right_b[t] = b;
-    const vreal e = x->e[t] * x->add_right;
+    const vreal e = k_then_e[t] * x->add_right;
     a = a * decay + e;
-    b = b * decay + e * x->v[t];
+    b = b * decay + e * v[t];
   }
   enter = exp_lanes(load(state + LANES) - x->left_scale);
   x->a = load(state + 2 * LANES) * enter;
   x->b = load(state + 3 * LANES) * enter;
 }
 
-/* Gradients of the numerator (a) and the denominator (b) of an output, on -scale. */
-typedef struct {
-  vreal a, b;
-} output_gradient;
-
-INLINE output_gradient gradient_at(const attention *x, int64_t t) {
-  const vreal own = x->e[t] * x->own;
-  const vreal total = x->a * x->from_left + (x->right_a[t] * x->from_right + own);
-  const vreal sum = x->b * x->from_left + (x->right_b[t] * x->from_right + own * x->v[t]);
-  const vreal inverse = 1 / total, a = x->gy[t] * inverse;
-  return (output_gradient){a, -a * (sum * inverse)};
-}
-
 /* Moves what enters from the left past a token. */
-INLINE void pass_token(attention *x, int64_t t, vreal decay) {
-  const vreal e = x->e[t] * x->add_left;
+INLINE void pass_token(attention *x, vreal e, vreal v, vreal decay) {
+  e *= x->add_left;
   x->a = x->a * decay + e;
-  x->b = x->b * decay + e * x->v[t];
+  x->b = x->b * decay + e * v;
 }
 
-/* Step 1 of the backward pass for one block: sums of the output gradients. */
-static void summarise_gradients_block(job *j, place p) {
-  const constants *k = constants_of(j, p);
-  const vreal decay = load(k->decay);
+/* Step 1 of the backward pass for one block: gradients of the numerators (a) and denominators (b) of
+ * the outputs, on -scale, and their sums. They go where gy and k were. */
+static void summarise_gradients_block(const job *j, place p, tile k_then_b, const tile v,
+                                      tile gy_then_a) {
+  const vreal decay = load(constants_of(j, p)->decay);
   attention x;
-  attend(&x, j, p, k);
+  attend(&x, j, p, k_then_b, v);
+  const vreal from_left = exp_lanes(x.left_scale - x.scale);
+  const vreal from_right = exp_lanes(x.right_scale - x.scale);
   vreal right_a = {}, right_b = {}, left_a = {}, left_b = {}, power = (vreal){} + 1;
   for (int64_t t = 0; t < p.count; t++) {
-    const output_gradient g = gradient_at(&x, t);
-    pass_token(&x, t, decay);
-    right_a = right_a * decay + g.a;
-    right_b = right_b * decay + g.b;
-    left_a += g.a * power;
-    left_b += g.b * power;
+    const vreal e = k_then_b[t], own = e * x.own;
+    const vreal total = x.a * from_left + (x.right_a[t] * from_right + own);
+    const vreal sum = x.b * from_left + (x.right_b[t] * from_right + own * v[t]);
+    const vreal inverse = 1 / total, a = gy_then_a[t] * inverse, b = -a * (sum * inverse);
+    gy_then_a[t] = a;
+    k_then_b[t] = b;
+    pass_token(&x, e, v[t], decay);
+    right_a = right_a * decay + a;
+    right_b = right_b * decay + b;
+    left_a += a * power;
+    left_b += b * power;
     power *= decay;
   }
   store_sums(j, p, -x.scale, right_a, right_b, left_a, left_b);
 }
 
+/* The gradients of numerators and denominators wait in the memory of gv and gk. */
 static void summarise_gradients(job *j, int64_t task) {
-  each_block(j, task, summarise_gradients_block);
+  const group g = group_of(j, task);
+  tile k[GROUP], v[GROUP], gy[GROUP];
+  load_tiles(k, &j->k, j, &g);
+  load_tiles(v, &j->v, j, &g);
+  load_tiles(gy, &j->gy, j, &g);
+  for (int64_t i = 0; i < g.count; i++)
+    summarise_gradients_block(j, g.at[i], k[i], v[i], gy[i]);
+  store_tiles(&j->gv, gy, j, &g);
+  store_tiles(&j->gk, k, j, &g);
 }
 
 /* e^exponent for an exponent that is the sum of the scales of keys and of output gradients. No
@@ -584,64 +638,77 @@ INLINE gradient_sum enter_gradients(const job *j, const real *state, vreal scale
   return (gradient_sum){own, add, load(state + LANES) * enter, load(state + 2 * LANES) * enter};
 }
 
-INLINE void pass_gradient(gradient_sum *s, output_gradient g, vreal decay) {
-  s->a = s->a * decay + g.a * s->add;
-  s->b = s->b * decay + g.b * s->add;
+INLINE void pass_gradient(gradient_sum *s, vreal a, vreal b, vreal decay) {
+  s->a = s->a * decay + a * s->add;
+  s->b = s->b * decay + b * s->add;
 }
 
-/* Step 3 of the backward pass for one block. */
-static void finish_gradients_block(job *j, place p) {
-  const constants *k = constants_of(j, p);
-  const vreal decay = load(k->decay);
+/* Gradients of w/T and u/T from one block; notes whether they are finite. */
+INLINE void store_terms(job *j, place p, const attention *x, const gradient_sum *early,
+                        const gradient_sum *late, vreal early_gw, vreal late_gw, vreal gu) {
+  double *gw_terms = j->gw_terms + p.index * LANES, *gu_terms = j->gu_terms + p.index * LANES;
+  vreal narrow_gw;
+  for (int64_t c = 0; c < LANES; c += WIDE) {
+    const vdouble w = load_wide(constants_of(j, p)->w + c);
+    const vdouble gw = widen(load_part((const real *)&early_gw + c)) *
+                           pair_weight(j, &x->right_scale, &early->scale, c, w) +
+                       widen(load_part((const real *)&late_gw + c)) *
+                           pair_weight(j, &x->left_scale, &late->scale, c, w);
+    store_wide(gw_terms + c, gw);
+    store_wide(gu_terms + c, widen(load_part((const real *)&gu + c)));
+    store_part((real *)&narrow_gw + c, narrow(gw));
+  }
+  note_overflow(j, ((narrow_gw + gu) * 0 != 0));
+}
+
+/* Step 3 of the backward pass for one block; gv and gk go where a and k were. */
+static void finish_gradients_block(job *j, place p, tile k_then_gk, const tile v, tile a_then_gv,
+                                   const tile b) {
+  const vreal decay = load(constants_of(j, p)->decay);
   const real *state = (const real *)j->gradient_state + p.index * STATES * LANES;
   attention x;
-  attend(&x, j, p, k);
+  attend(&x, j, p, k_then_gk, v);
   gradient_sum early = enter_gradients(j, state + LANES, -x.scale);
   gradient_sum late = enter_gradients(j, state + 4 * LANES, -x.scale);
+  tile late_a, late_b;
+  for (int64_t t = p.count - 1; t >= 0; t--) {
+    late_a[t] = late.a;
+    late_b[t] = late.b;
+    pass_gradient(&late, a_then_gv[t], b[t], decay);
+  }
   const vreal to_early = pair_weights(j, x.local, early.scale);
   const vreal to_late = pair_weights(j, x.local, late.scale);
   vreal early_gw = {}, late_gw = {}, gu = {};
-  tile left_a, left_b, gk, gv;
-  output_gradient g[MAX_CHUNK];
-  for (int64_t t = 0; t < p.count; t++) { /* left to right; gk holds the gradient of sums of e */
-    g[t] = gradient_at(&x, t);
-    left_a[t] = x.a;
-    left_b[t] = x.b;
-    const vreal own = x.e[t] * x.own, e = x.e[t] * to_early;
-    early_gw += early.a * x.right_b[t] + early.b * x.right_a[t];
-    gu += own * (g[t].a * x.v[t] + g[t].b);
-    gv[t] = e * early.a + own * g[t].a;
-    gk[t] = e * early.b + own * g[t].b;
-    pass_token(&x, t, decay);
-    pass_gradient(&early, g[t], decay);
-  }
   vmask overflow = {};
-  for (int64_t t = p.count - 1; t >= 0; t--) {
-    const vreal e = x.e[t] * to_late;
-    late_gw += late.a * left_b[t] + late.b * left_a[t];
-    gv[t] += e * late.a;
-    gk[t] = x.v[t] * gv[t] + (gk[t] + e * late.b);
-    overflow |= gk[t] * 0 != 0;
-    pass_gradient(&late, g[t], decay);
-  }
-  store_tile(&j->gk, gk, j, p);
-  store_tile(&j->gv, gv, j, p);
-  overflow |= gu * 0 != 0;
-  for (int64_t c = 0; c < LANES; c += WIDE) {
-    const vdouble w = load_wide(k->w + c);
-    const vdouble gw = widen(load_part((const real *)&early_gw + c)) *
-                           pair_weight(j, &x.right_scale, &early.scale, c, w) +
-                       widen(load_part((const real *)&late_gw + c)) *
-                           pair_weight(j, &x.left_scale, &late.scale, c, w);
-    store_wide(j->gw_terms + p.index * LANES + c, gw);
-    store_wide(j->gu_terms + p.index * LANES + c, widen(load_part((const real *)&gu + c)));
-    for (int64_t i = 0; i < WIDE; i++) overflow[c + i] |= (real)gw[i] * 0 != 0;
+  for (int64_t t = 0; t < p.count; t++) {
+    const vreal e = k_then_gk[t], a = a_then_gv[t], own = e * x.own;
+    early_gw += early.a * x.right_b[t] + early.b * x.right_a[t];
+    late_gw += late_a[t] * x.b + late_b[t] * x.a;
+    gu += own * (a * v[t] + b[t]);
+    const vreal to_left = e * to_early, to_right = e * to_late;
+    const vreal gv = to_left * early.a + (to_right * late_a[t] + own * a);
+    const vreal gk = v[t] * gv + (to_left * early.b + (to_right * late_b[t] + own * b[t]));
+    a_then_gv[t] = gv;
+    k_then_gk[t] = gk;
+    overflow |= gk * 0 != 0;
+    pass_token(&x, e, v[t], decay);
+    pass_gradient(&early, a, b[t], decay);
   }
   note_overflow(j, overflow);
+  store_terms(j, p, &x, &early, &late, early_gw, late_gw, gu);
 }
 
 static void finish_gradients(job *j, int64_t task) {
-  each_block(j, task, finish_gradients_block);
+  const group g = group_of(j, task);
+  tile k[GROUP], v[GROUP], a[GROUP], b[GROUP];
+  load_tiles(k, &j->k, j, &g);
+  load_tiles(v, &j->v, j, &g);
+  load_tiles(a, &j->gv, j, &g);
+  load_tiles(b, &j->gk, j, &g);
+  for (int64_t i = 0; i < g.count; i++)
+    finish_gradients_block(j, g.at[i], k[i], v[i], a[i], b[i]);
+  store_tiles(&j->gk, k, j, &g);
+  store_tiles(&j->gv, a, j, &g);
 }
 
 /* Last step of the backward pass: adds up the terms of one block, always in the same order. */
@@ -679,7 +746,7 @@ int64_t bi_wkv_chunk_length(const double *w, const double *u, int64_t channels, 
 }
 
 static void add_sums(pass *p, const job *j) {
-  add_step(p, summarise, j->batch * chunks_of(j) * groups_of(j));
+  add_step(p, summarise, tasks_of(j));
   add_step(p, carry_sums, j->batch * blocks_of(j) * 2);
 }
 
@@ -688,7 +755,7 @@ void bi_wkv_forward(job *j) {
   pass p = {.job = j};
   prepare(j);
   add_sums(&p, j);
-  add_step(&p, finish, j->batch * chunks_of(j) * groups_of(j));
+  add_step(&p, finish, tasks_of(j));
   run(&p);
 }
 
@@ -697,9 +764,9 @@ void bi_wkv_backward(job *j, int64_t recompute) {
   pass p = {.job = j};
   prepare(j);
   if (recompute) add_sums(&p, j);
-  add_step(&p, summarise_gradients, j->batch * chunks_of(j) * groups_of(j));
+  add_step(&p, summarise_gradients, tasks_of(j));
   add_step(&p, carry_gradients, j->batch * blocks_of(j) * 2);
-  add_step(&p, finish_gradients, j->batch * chunks_of(j) * groups_of(j));
+  add_step(&p, finish_gradients, tasks_of(j));
   add_step(&p, add_up, blocks_of(j));
   run(&p);
 }

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -148,6 +150,11 @@ def _empty_state(k: Tensor) -> Tensor:
     return k.new_empty((batch, chunks, blocks, _STATES, lanes), dtype=wide)
 
 
+def _is_missing(state: Tensor) -> bool:
+    kind = ctypes.c_float if state.dtype == torch.float32 else ctypes.c_double
+    return math.isinf(kind.from_address(state.data_ptr()).value)
+
+
 def forward(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -197,7 +204,7 @@ def backward(
     job.gw, job.gu = gw.data_ptr(), gu.data_ptr()
     job.gw_terms, job.gu_terms = (work.room(vectors, torch.float64) for _ in range(2))
     job.gradient_state = work.room(vectors * _STATES)
-    recompute = bool(state.view(-1)[0].isinf())
+    recompute = _is_missing(state)
     job.state = work.room(vectors * _STATES) if recompute else state.data_ptr()
     if work.backward(recompute):
         small = v_wide * _RESCUE
@@ -210,11 +217,31 @@ def backward(
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Differentiable y as k; w, u (C,); k, v (B, H, W, C) of one type, any strides."""
-    plain = type(k) is Tensor and not torch.compiler.is_compiling()
-    if plain and not (torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v))):
-        return forward(w, u, k, v)[0]  # without the cost of torch's dispatcher
-    y: Tensor = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
+    y: Tensor
+    if type(k) is not Tensor or torch.compiler.is_compiling():
+        y = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
+    elif torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v)):
+        y = _Eager.apply(w, u, k, v)  # type: ignore[no-untyped-call]
+    else:
+        y = forward(w, u, k, v)[0]
     return y
+
+
+class _Eager(torch.autograd.Function):
+    """The registered operator without torch's dispatcher, which costs more than small kernels."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        y, state = forward(w, u, k, v)
+        ctx.save_for_backward(w, u, k, v, state)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, ...]:
+        twice = torch.is_grad_enabled()  # asks for second derivatives, which the other one refuses
+        run = torch.ops.restore_rwkv.bi_wkv_backward if twice else backward
+        gradients: tuple[Tensor, ...] = run(gy, *ctx.saved_tensors)
+        return gradients
 
 
 def _fake_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,7 +269,6 @@ def _refuse(ctx, *_):  # type: ignore[no-untyped-def]
     raise NotImplementedError("bi_wkv_backward has no derivative; use backend='torch' for it")
 
 
-# torch.library.custom_op would wrap every call in checks that cost more than small kernels.
 _LIBRARY = torch.library.Library("restore_rwkv", "FRAGMENT")
 _LIBRARY.define("bi_wkv(Tensor w, Tensor u, Tensor k, Tensor v) -> (Tensor, Tensor)")
 _LIBRARY.define(
