@@ -7,7 +7,7 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -153,7 +153,57 @@ def _from_four_sides(x: Tensor) -> Tensor:
     return torch.cat([left, right, upper, lower], dim=-1)
 
 
-class SpatialMix(nn.Module):
+class TokenMix(nn.Module):
+    """What both mixes share: functions of single tokens, run so that their results stay in cache."""
+
+    def _each_token(
+        self,
+        function: Callable[..., Tensor],
+        *inputs: Tensor,
+        residual: Tensor | None = None,
+        gamma: Tensor | None = None,
+    ) -> Tensor:
+        """Return `function(*inputs)`, or `residual + gamma * function(*inputs)`.
+
+        Without gradients it is done band by band of tokens: a hidden layer of 4 C channels is then
+        never in memory as a whole, and chains of cheap operations run from cache.
+
+        Args:
+            function: token-wise, tensors (..., C_i) -> (..., C).
+            inputs: (B, H, W, C_i).
+            residual: (B, H, W, C).
+            gamma: (C,).
+        """
+        if self._in_one_piece(inputs):
+            y = function(*inputs)
+            return y if residual is None else torch.addcmul(residual, gamma, y)
+        tokens = [x.flatten(0, -2) for x in inputs]
+        out = torch.empty_like(tokens[-1])
+        size = _band(out)
+        for start in range(0, len(out), size):
+            band = slice(start, start + size)
+            y = function(*(x[band] for x in tokens))
+            if residual is None:
+                out[band] = y
+            else:
+                torch.addcmul(residual.flatten(0, -2)[band], gamma, y, out=out[band])
+        return out.view(inputs[-1].shape)
+
+    def _in_one_piece(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether gradients are recorded or a graph is traced."""
+        if torch.compiler.is_compiling():
+            return True
+        tensors = (*inputs, *self.parameters())
+        return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
+def _band(x: Tensor) -> int:
+    """Tokens per band: on a CPU what its cache holds, elsewhere what bounds the memory."""
+    elements = 2**18 if x.device.type == "cpu" else 2**26
+    return max(1, elements // x.shape[-1])
+
+
+class SpatialMix(TokenMix):
     """Spatial mixing by Re-WKV attention (eq. 1-4, 8-10).
 
     Args:
@@ -175,7 +225,7 @@ class SpatialMix(nn.Module):
         super().__init__()
         self.scans = tuple(scans)
         self.summed = summed
-        self.attention = uni_wkv if causal else bi_wkv
+        self.causal = causal
         self.spatial_decay = nn.Parameter(torch.randn(len(self.scans), channels))
         self.spatial_first = nn.Parameter(torch.randn(len(self.scans), channels))
         self.omni_shift = shift
@@ -184,12 +234,17 @@ class SpatialMix(nn.Module):
         self.receptance = nn.Linear(channels, channels, bias=False)
         self.output = nn.Linear(channels, channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens (B, H, W, C) over the image."""
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, gamma: Tensor | None = None
+    ) -> Tensor:
+        """Mix tokens (B, H, W, C) over the image; with `residual`, residual + gamma * mix."""
         x = self.omni_shift(x)
-        r = self.receptance(x).sigmoid_()
-        mixed: Tensor = self.output(r * self._scan(self.key(x), self.value(x)))
-        return mixed
+        y = self._scan(self.key(x), self.value(x))
+        return self._each_token(self._gated, x, y, residual=residual, gamma=gamma)
+
+    def _gated(self, x: Tensor, y: Tensor) -> Tensor:
+        gated: Tensor = self.output(self.receptance(x).sigmoid_() * y)
+        return gated
 
     def _scan(self, k: Tensor, v: Tensor) -> Tensor:
         """Re-WKV: v(j) = BiWKV(k, v(j-1)), or the sum of all BiWKV(k, v)."""
@@ -201,12 +256,17 @@ class SpatialMix(nn.Module):
         return torch.stack(results).sum(0) if self.summed else v
 
     def _attend(self, direction: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if direction == "rows":
-            return self.attention(w, u, k, v)
-        return self.attention(w, u, k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
+        if direction == "columns":
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+        if self.causal:
+            y = uni_wkv(w, u, k, v)
+        else:
+            in_place = not self.summed and not self._in_one_piece((w, k, v))
+            y = bi_wkv(w, u, k, v, out=v if in_place else None)
+        return y.transpose(1, 2) if direction == "columns" else y
 
 
-class ChannelMix(nn.Module):
+class ChannelMix(TokenMix):
     """Channel mixing, a gated feed-forward network with a squared ReLU (eq. 5-7).
 
     Args:
@@ -222,9 +282,14 @@ class ChannelMix(nn.Module):
         self.receptance = nn.Linear(channels, channels, bias=False)
         self.value = nn.Linear(hidden_rate * channels, channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Mix the channels of tokens (B, H, W, C)."""
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, gamma: Tensor | None = None
+    ) -> Tensor:
+        """Mix the channels of tokens (B, H, W, C); with `residual`, residual + gamma * mix."""
         x = self.omni_shift(x)
+        return self._each_token(self._mixed, x, residual=residual, gamma=gamma)
+
+    def _mixed(self, x: Tensor) -> Tensor:
         k = _squared_relu(self.key(x))
         mixed: Tensor = self.receptance(x).sigmoid_() * self.value(k)
         return mixed
@@ -274,5 +339,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens (B, H, W, C)."""
-        x = torch.addcmul(x, self.gamma1, self.att(self.ln1(x)))
-        return torch.addcmul(x, self.gamma2, self.ffn(self.ln2(x)))
+        x = self.att(self.ln1(x), x, self.gamma1)
+        mixed: Tensor = self.ffn(self.ln2(x), x, self.gamma2)
+        return mixed

@@ -215,15 +215,16 @@ def backward(
     return gw.to(w.dtype), gu.to(u.dtype), gk.to(k.dtype), gv.to(v.dtype)
 
 
-def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Differentiable y as k; w, u (C,); k, v (B, H, W, C) of one type, any strides."""
+def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
+    """Differentiable y as k; w, u (C,); k, v (B, H, W, C) of one type, any strides; see `forward`."""
     y: Tensor
     if type(k) is not Tensor or torch.compiler.is_compiling():
         y = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
+        y = y if out is None else out.copy_(y)
     elif torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v)):
         y = _Eager.apply(w, u, k, v)  # type: ignore[no-untyped-call]
     else:
-        y = forward(w, u, k, v)[0]
+        y = forward(w, u, k, v, out)[0]
     return y
 
 
