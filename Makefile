@@ -5,6 +5,8 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
+KERNELS := $(wildcard src/restore_rwkv/ops/*.[ch])
+
 # One process a core, of one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
@@ -31,11 +33,11 @@ check: .venv/test-installed
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-.venv/installed: .venv/bin-made pyproject.toml constraints.txt src/restore_rwkv/ops/bi_wkv.c
+.venv/installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-.venv/test-installed: .venv/bin-made pyproject.toml constraints.txt src/restore_rwkv/ops/bi_wkv.c
+.venv/test-installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch .venv/installed $@
 

@@ -1,21 +1,25 @@
-"""`python -m benchmarks.network`: `light` on a 512 x 512 slice and its training step, on a CPU.
+"""`python -m benchmarks.network`: whole forward passes beside their own products, on a CPU.
 
-The floor is the time of the network's own convolutions and matrix products on the same tensors.
+The floor is the time of the network's own convolutions and matrix products, each called alone in
+PyTorch on tensors of the same shape, right before the whole network in each repeat. The result is
+checked against the training form first.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.timing import machine, milliseconds, ratio, shown
+from benchmarks.timing import machine, milliseconds, shown
 from restore_rwkv.cli.app import keep_freed_memory
 from restore_rwkv.model import PRESETS, RestoreRWKV
 from restore_rwkv.model.blocks import OmniShift
 
+CASES = (("light", 512), ("light", 256), ("base", 128), ("base", 256))
+REPEATS = 9
 _PRODUCTS = (nn.Linear, nn.Conv2d, OmniShift)
 
 
@@ -24,43 +28,45 @@ def products(network: RestoreRWKV, image: Tensor) -> list[Callable[[], object]]:
     calls: list[Callable[[], object]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        forward, given = module.forward, inputs[0].clone()
+        forward, given = module.forward, inputs[0].detach().clone()
         calls.append(lambda: forward(given))
 
     hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, _PRODUCTS)]
-    network(image)
+    network(image.clone().requires_grad_())  # with gradients, each product is a call of its module
     for hook in hooks:
         hook.remove()
     return calls
+
+
+def measure(name: str, side: int) -> str:
+    """One row of the table."""
+    network = RestoreRWKV(PRESETS[name])
+    merged, image = network.merged(), torch.rand(1, 1, side, side)
+    calls = products(merged, image)
+    plain = network(image.clone().requires_grad_()).detach()  # the way of training
+    with torch.inference_mode():
+        error = float((merged(image) - plain).norm() / (plain - image).norm())
+        if not error < 1e-4:
+            raise SystemExit(f"inference and training differ by {error:.1e} of the residual")
+        wholes, floors = [], []
+        for _ in range(REPEATS):
+            floors += milliseconds(lambda: [call() for call in calls], 1)
+            wholes += milliseconds(lambda: merged(image), 1)
+    paired = statistics.median(w / f for w, f in zip(wholes, floors, strict=True))
+    return (
+        f"| {name} | {side} x {side} | {error:.0e} | {shown(wholes)} | {shown(floors)} | "
+        f"{paired:.2f} | {min(wholes) / min(floors):.2f} |"
+    )
 
 
 def main() -> None:
     keep_freed_memory()
     torch.manual_seed(0)
     print(machine())
-    network = RestoreRWKV(PRESETS["light"])
-    merged, image = network.merged(), torch.rand(1, 1, 512, 512)
-    with torch.inference_mode():
-        error = float((merged(image) - network(image)).abs().max())
-        if not error < 1e-4:
-            raise SystemExit(f"merged and branched networks differ by {error:.1e}")
-        calls = products(merged, image)
-        floor = milliseconds(lambda: [call() for call in calls], 5)
-        whole = milliseconds(lambda: merged(image), 5)
-    print(
-        f"light 512 x 512: {shown(whole)} ms; products alone {shown(floor)} ms; "
-        f"ratio {ratio(whole, floor)}"
-    )
-
-    optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-    low, high = torch.rand(4, 1, 128, 128), torch.rand(4, 1, 128, 128)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        F.l1_loss(network(low), high).backward()
-        optimizer.step()
-
-    print(f"light training step, batch 4, 128 x 128: {shown(milliseconds(step, 5))} ms")
+    print("| network | image | error | whole, ms | products alone, ms | ratio | of the minima |")
+    print("|---|---|---|---|---|---|---|")
+    for name, side in CASES:
+        print(measure(name, side), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,53 @@
-"""Timing shared by the benchmarks: repeated calls, median and spread, and the machine."""
+"""Timing shared by the benchmarks: repeated calls, median and spread, peak memory, the machine."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import math
 import platform
+import re
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+
+_STATUS = Path("/proc/self/status")
+_MEMORY = Path("/proc/meminfo")
+_NEW_MARK = Path("/proc/self/clear_refs")
+
+
+class LeftOutError(Exception):
+    """Why a row of a table has no figures."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What calls took.
+
+    Attributes:
+        seconds: one for each timed call.
+        peak: bytes that the first call took above what was held before it; None where the system
+            does not tell.
+    """
+
+    seconds: list[float]
+    peak: int | None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 9) -> list[float]:
@@ -22,21 +61,138 @@ def milliseconds(call: Callable[[], object], repeats: int = 9) -> list[float]:
     return times
 
 
+def seconds(call: Callable[[], object], device: str = "cpu") -> float:
+    """Time of one call, until the device has finished."""
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def measured(
+    call: Callable[[], object], repeats: int = 5, budget: float = 60.0, device: str = "cpu"
+) -> Measured:
+    """Peak memory of a first call, then times of up to `repeats` more within `budget` seconds.
+
+    Where the budget has no room for a second call, the first is the one that is timed; it finds no
+    memory ready to be used again, so it is the slower one.
+    """
+    first: list[float] = []
+    peak = peak_bytes(lambda: first.append(seconds(call, device)), device)
+    room = budget - first[0]
+    return Measured(repeated(call, repeats, room, device) if first[0] <= room else first, peak)
+
+
+def repeated(
+    call: Callable[[], object], repeats: int = 5, budget: float = 60.0, device: str = "cpu"
+) -> list[float]:
+    """Times of one call and of as many more, up to `repeats`, as the budget in seconds has room."""
+    times = [seconds(call, device)]
+    while len(times) < repeats and sum(times) + times[-1] <= budget:
+        times.append(seconds(call, device))
+    return times
+
+
+def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int | None:
+    """Most memory held during a call less that before it: of the GPU, or resident.
+
+    None where the system has no high-water mark that can be set back (all but Linux).
+    """
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    if not _NEW_MARK.exists():
+        call()
+        return None
+    # Freed blocks that the heap still holds would hide as much of what the call takes.
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+    _NEW_MARK.write_text("5")
+    before = _kibibytes(_STATUS, "VmRSS")
+    call()
+    return 1024 * (_kibibytes(_STATUS, "VmHWM") - before)
+
+
+def free_bytes(device: str = "cpu") -> float:
+    """Memory to be had on the device; infinite where the system does not tell."""
+    if device == "cuda":
+        return float(torch.cuda.mem_get_info()[0])
+    return 1024.0 * _kibibytes(_MEMORY, "MemAvailable") if _MEMORY.exists() else float("inf")
+
+
+def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
+    """Result of a module's function in a process of its own, whose memory nothing else has used.
+
+    Raises:
+        LeftOutError: it runs out of memory, or needs a package that is not installed.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise LeftOutError("its process was killed, as for want of memory") from error
+        except ImportError as error:
+            raise LeftOutError(f"not installed: {error}".splitlines()[0]) from error
+        except (MemoryError, RuntimeError) as error:
+            if re.search("(out of|enough|allocate) memory", str(error) or "out of memory"):
+                raise LeftOutError("out of memory") from error
+            raise
+
+
 def shown(times: list[float]) -> str:
     return f"{statistics.median(times):.2f} ({min(times):.2f}-{max(times):.2f})"
+
+
+def figures(times: list[float]) -> str:
+    """Median (min-max) to three figures, or the one time there is."""
+    values = statistics.median(times), min(times), max(times)
+    middle, low, high = (f"{x:.{max(0, 2 - math.floor(math.log10(x)))}f}" for x in values)
+    return f"{middle} ({low}-{high})" if len(times) > 1 else f"{middle} (one call)"
+
+
+def mebibytes(size: int | None) -> str:
+    return "not told here" if size is None else f"{size / 2**20:.0f}"
+
+
+def row(*cells: object) -> None:
+    """Print a row of a Markdown table at once, so that a run which is cut short shows its rows."""
+    print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
+
+
+def header(*cells: str) -> None:
+    row(*cells)
+    print(f"|{'---|' * len(cells)}", flush=True)
 
 
 def ratio(times: list[float], floor: list[float]) -> str:
     return f"{statistics.median(times) / statistics.median(floor):.2f}"
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
+    """Processor, threads, versions; and the GPU where it is the device."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         models = [x for x in info.read_text().splitlines() if x.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
+    gpu = f"{torch.cuda.get_device_name()}; " if device == "cuda" else ""
     return (
-        f"{name}, {torch.get_num_threads()} threads, "
+        f"{gpu}{name}, {torch.get_num_threads()} threads, "
         f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     )
+
+
+def command(module: str, arguments: list[str] | None) -> str:
+    """The command that makes a table, to be printed above it."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return f"`{shlex.join(['python', '-m', module, *words])}`"
+
+
+def _kibibytes(path: Path, key: str) -> int:
+    found = re.search(rf"^{key}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
+    if found is None:
+        raise OSError(f"{path}: has no {key}")
+    return int(found[1])

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restore_rwkv.ops import bi_wkv, uni_wkv
+from restore_rwkv.ops import bi_wkv, narrow, uni_wkv
 
 
 class TokenConv(nn.Conv2d):
@@ -189,6 +189,10 @@ class TokenMix(nn.Module):
                 torch.addcmul(residual.flatten(0, -2)[band], gamma, y, out=out[band])
         return out.view(inputs[-1].shape)
 
+    def _is_narrow(self, x: Tensor, hidden: int = 0) -> bool:
+        """Whether the kernels for few channels serve this call."""
+        return not self._in_one_piece((x,)) and narrow.takes(x, hidden)
+
     def _in_one_piece(self, inputs: Sequence[Tensor]) -> bool:
         """Whether gradients are recorded or a graph is traced."""
         if torch.compiler.is_compiling():
@@ -239,8 +243,11 @@ class SpatialMix(TokenMix):
     ) -> Tensor:
         """Mix tokens (B, H, W, C) over the image; with `residual`, residual + gamma * mix."""
         x = self.omni_shift(x)
-        y = self._scan(self.key(x), self.value(x))
-        return self._each_token(self._gated, x, y, residual=residual, gamma=gamma)
+        if residual is None or gamma is None or not self._is_narrow(x):
+            y = self._scan(self.key(x), self.value(x))
+            return self._each_token(self._gated, x, y, residual=residual, gamma=gamma)
+        y = self._scan(*narrow.project(x, self.key, self.value))
+        return narrow.gate(x, y, self.receptance, self.output, residual, gamma)
 
     def _gated(self, x: Tensor, y: Tensor) -> Tensor:
         gated: Tensor = self.output(self.receptance(x).sigmoid_() * y)
@@ -287,7 +294,9 @@ class ChannelMix(TokenMix):
     ) -> Tensor:
         """Mix the channels of tokens (B, H, W, C); with `residual`, residual + gamma * mix."""
         x = self.omni_shift(x)
-        return self._each_token(self._mixed, x, residual=residual, gamma=gamma)
+        if residual is None or gamma is None or not self._is_narrow(x, self.key.out_features):
+            return self._each_token(self._mixed, x, residual=residual, gamma=gamma)
+        return narrow.mix_channels(x, self.key, self.receptance, self.value, residual, gamma)
 
     def _mixed(self, x: Tensor) -> Tensor:
         k = _squared_relu(self.key(x))

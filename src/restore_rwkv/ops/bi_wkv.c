@@ -25,36 +25,22 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "lanes.h"
+
 #ifdef DOUBLE
-typedef double real;
-typedef int64_t whole;
 #define REAL_MAX DBL_MAX
 #define MAX_VALUE 0x1p976
 #else
-typedef float real;
-typedef int32_t whole;
 #define REAL_MAX FLT_MAX
 #define MAX_VALUE 0x1p80f /* sums of larger values may overflow */
 #endif
 
-#if defined(__AVX512F__)
-#define VECTOR 64
-#elif defined(__AVX2__)
-#define VECTOR 32
-#else
-#define VECTOR 16
-#endif
-#define LANES ((int64_t)(VECTOR / sizeof(real)))
 #define WIDE ((int64_t)(VECTOR / sizeof(double))) /* lanes that are worked on in double at a time */
 #define MAX_CHUNK 64
 #define MAX_SPAN 16.0 /* e^16 at most between the weights of one chunk: far from overflow */
 #define GROUP 4       /* tiles per task */
 #define SUMS 5        /* per chunk and block: scale, (a, b) decayed to the right edge, to the left */
 #define STATES 7      /* per chunk and block: scale, (scale, a, b) entering from left, from right */
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef void (*launcher)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
 
 typedef struct {
   void *data;
@@ -139,14 +125,6 @@ static void run(pass *p) {
     work(p);
 }
 
-typedef real vreal __attribute__((vector_size(VECTOR)));
-typedef whole vmask __attribute__((vector_size(VECTOR)));
-
-typedef vreal unaligned __attribute__((aligned(sizeof(real)), may_alias));
-
-INLINE vreal load(const real *p) { return *(const unaligned *)p; }
-INLINE void store(real *p, vreal x) { *(unaligned *)p = x; }
-
 INLINE vreal maximum(vreal a, vreal b) {
   for (int64_t c = 0; c < LANES; c++) a[c] = a[c] > b[c] ? a[c] : b[c];
   return a;
@@ -204,25 +182,8 @@ INLINE vdouble exp_wide(vdouble x) {
   return (vdouble)((vlong)(p * (vdouble)((vlong)shifted << 52)) & normal);
 }
 
-#ifdef DOUBLE
+#ifdef DOUBLE /* else that of lanes.h */
 INLINE vreal exp_lanes(vreal x) { return exp_wide(x); }
-#else
-/* e^x for x <= 0, as exp_wide; 0 below e^-87. The polynomial (weighted least squares, relative error
- * 4e-9) has its first two terms exact. */
-INLINE vreal exp_lanes(vreal x) {
-  const float round = 12582912.0f + 127;
-  const vmask normal = x >= -87.0f;
-  const vreal shifted = x * 1.44269504f + round;
-  const vreal n = shifted - round;
-  const vreal r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  vreal p = r * 1.38145984e-3f + 8.3687169e-3f;
-  p = p * r + 4.16683881e-2f;
-  p = p * r + 1.66665206e-1f;
-  p = p * r + 4.99999934e-1f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return (vreal)((vmask)(p * (vreal)((vmask)shifted << 23)) & normal);
-}
 #endif
 
 /* One block of channels of one chunk of tokens. */

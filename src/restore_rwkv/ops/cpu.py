@@ -44,7 +44,7 @@ class _Job(ctypes.Structure):
 
 def _built(stems: tuple[str, ...]) -> Path | None:
     """The first of these builds of the kernel that lies beside this file."""
-    names = (f"_bi_wkv{stem}{suffix}" for stem in stems for suffix in EXTENSION_SUFFIXES)
+    names = (f"_kernels{stem}{suffix}" for stem in stems for suffix in EXTENSION_SUFFIXES)
     return next((path for path in map(Path(__file__).with_name, names) if path.exists()), None)
 
 
@@ -61,7 +61,7 @@ def available() -> bool:
 
 
 @functools.cache
-def _library(dtype: torch.dtype) -> ctypes.CDLL:
+def library(dtype: torch.dtype) -> ctypes.CDLL:
     """The kernel compiled for float32 or float64."""
     return _bound(_BUILDS[dtype])
 
@@ -78,7 +78,7 @@ def _bound(path: Path | None) -> ctypes.CDLL:
 @functools.cache
 def _lanes(dtype: torch.dtype) -> int:
     """Channels per block."""
-    return int(_library(dtype).bi_wkv_lanes())
+    return int(library(dtype).bi_wkv_lanes())
 
 
 @functools.cache
@@ -89,6 +89,13 @@ def _launcher() -> int | None:
         return None
     symbol = getattr(ctypes.CDLL(str(library)), "GOMP_parallel", None)
     return None if symbol is None else ctypes.cast(symbol, ctypes.c_void_p).value
+
+
+def threads_for(x: Tensor) -> tuple[int, int | None]:
+    """How many threads work on a tensor, and what launches them."""
+    if x.numel() < _PARALLEL_FROM:
+        return 1, None
+    return torch.get_num_threads(), _launcher()
 
 
 def _image(tensor: Tensor) -> _Image:
@@ -105,18 +112,16 @@ class _Work:
 
     def __init__(self, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         batch, rows, columns, channels = k.shape
-        self.library, self.dtype, self.buffers = _library(k.dtype), k.dtype, [k, v]
+        self.library, self.dtype, self.buffers = library(k.dtype), k.dtype, [k, v]
         w, u = self.keep(w.double().contiguous()), self.keep(u.double().contiguous())
         chunk = self.library.bi_wkv_chunk_length(w, u, channels, rows * columns)
         self.lanes = _lanes(k.dtype)
         self.blocks = -(-channels // self.lanes)
         self.pieces = batch * -(-rows * columns // chunk)  # chunks of all images
-        parallel = k.numel() >= _PARALLEL_FROM
+        threads, launch = threads_for(k)
         self.job = _Job(
             *(batch, rows, columns, channels, chunk),
-            torch.get_num_threads() if parallel else 1,
-            _launcher() if parallel else None,
-            *(w, u, _image(k), _image(v)),
+            *(threads, launch, w, u, _image(k), _image(v)),
             constants=self.room(self.blocks * 4, torch.float64),
             summary=self.room(self.pieces * self.blocks * _SUMS),
         )

@@ -1,0 +1,83 @@
+"""PSNR of the methods on a prepared set of low-dose CT, as `restore-rwkv evaluate` has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.methods import FILTERS, FilterMethod, build
+from restore_rwkv import Volume
+from restore_rwkv.data import PreparedSet
+from restore_rwkv.data.pairs import Slice
+from restore_rwkv.evaluation import INPUT, RESTORED, evaluate_set, mean_over_patients
+from restore_rwkv.metrics import mean_score, paper_score
+from restore_rwkv.tasks import get_task
+
+STRENGTHS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)
+_TASK = "ct-denoise"
+
+
+class FilterRestorer:
+    """What `evaluate_set` asks of a restorer, over a filter."""
+
+    def __init__(self, method: FilterMethod) -> None:
+        self.task = get_task(_TASK)
+        self.method = method
+
+    def __call__(self, volume: Volume, settings: Any = None) -> Volume:
+        stack = np.moveaxis(volume.data, 2, 0).clip(min=self.task.value_range[0])
+        return volume.with_data(np.moveaxis(self.method(np.ascontiguousarray(stack)), 0, 2))
+
+
+class Unchanged(FilterRestorer):
+    """The input itself."""
+
+    def __init__(self) -> None:
+        self.task = get_task(_TASK)
+
+    def __call__(self, volume: Volume, settings: Any = None) -> Volume:
+        return volume
+
+
+def read_set(data: Path) -> PreparedSet:
+    return PreparedSet.read(data / _TASK if (data / _TASK).is_dir() else data)
+
+
+def input_psnr(data: Path) -> float:
+    """Mean over the test patients in dB."""
+    return mean_over_patients(evaluate_set(read_set(data), Unchanged()))[INPUT].psnr
+
+
+def tuned(name: str, prepared: PreparedSet) -> FilterMethod:
+    """The filter with the strength that is best on validation slices."""
+    every = [
+        Slice(prepared, one, i) for one in prepared.split("validation") for i in range(one.shape[0])
+    ]
+    slices = every[len(every) // 4 :: len(every) // 2]  # two of them
+    candidates = [FilterMethod(name, strength) for strength in STRENGTHS]
+    return max(candidates, key=lambda method: validation_psnr(method, slices))
+
+
+def validation_psnr(method: FilterMethod, slices: list[Slice]) -> float:
+    restorer = FilterRestorer(method)
+    scores = []
+    for one in slices:
+        restored = restorer(Volume(one.low()[..., None], unit="HU", modality="CT"))
+        scores.append(paper_score(restored.data[..., 0], one.high(), restorer.task.metric_range))
+    return mean_score(scores).psnr
+
+
+def psnr(name: str, data: Path, device: str) -> str:
+    """Mean over the test patients, for print; networks without weights have none."""
+    prepared = read_set(data)
+    if name in FILTERS:
+        method = tuned(name, prepared)
+        restorer, note = FilterRestorer(method), f" (strength {method.strength:g})"
+    elif name == "light":
+        restorer, note = build(name, device).restorer, ""
+    else:
+        return "untrained"
+    score = mean_over_patients(evaluate_set(prepared, restorer))[RESTORED]
+    return f"{score.psnr:.2f}{note}"

@@ -1,0 +1,146 @@
+/* The products of a block with all that surrounds them, for tokens of few channels (eq. 1-7 of arXiv
+ * 2407.11087). General libraries run matrices this narrow at half the speed of the processor, and
+ * what they leave between two products goes through memory; here TILE tokens at a time pass through
+ * everything in registers and the first cache. Wide products are left to the libraries.
+ */
+#include "lanes.h"
+
+#ifndef DOUBLE
+
+#define TILE (VECTOR == 64 ? 8 : 4) /* tokens: accumulators for two vectors each fit the registers */
+#define MAX_TILE 8
+#define MAX_HIDDEN 384
+#define TOKENS_PER_TASK 512
+
+typedef struct {
+  int64_t tokens, channels, hidden; /* see narrow_takes */
+  int64_t threads;
+  launcher launch;              /* NULL: this thread does everything */
+  const float *x, *z;           /* (tokens, channels) */
+  const float *residual;        /* (tokens, channels) */
+  const float *gamma;           /* (channels) */
+  const float *first, *second, *third; /* weights, (from, to) */
+  float *y, *y2;                /* (tokens, channels); no other array of the job */
+  int64_t next;                 /* 0 */
+} narrow_job;
+
+/* sums[i][n] = row i of a (TILE, depth) times `vectors` vectors of columns of w. */
+INLINE void product(vreal sums[][2], const float *a, int64_t depth, const float *w, int64_t width,
+                    int64_t vectors) {
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < TILE; i++)
+    for (int64_t n = 0; n < vectors; n++) sums[i][n] = (vreal){0};
+  for (int64_t k = 0; k < depth; k++) {
+    const vreal left = load(w + k * width), right = load(w + k * width + (vectors - 1) * LANES);
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < TILE; i++) {
+      const float factor = a[i * depth + k];
+      sums[i][0] += factor * left;
+      if (vectors == 2) sums[i][1] += factor * right;
+    }
+  }
+}
+
+INLINE vreal squared_relu(vreal x) {
+  for (int64_t c = 0; c < LANES; c++) x[c] = x[c] > 0 ? x[c] : 0;
+  return x * x;
+}
+
+INLINE vreal sigmoid(vreal x) {
+  const vmask positive = x > 0;
+  const vreal e = exp_lanes((vreal)((vmask)x | INT32_MIN)); /* of -|x| */
+  const vreal factor = (vreal)((positive & (vmask)((vreal){0} + 1)) | (~positive & (vmask)e));
+  return factor / (1 + e);
+}
+
+/* y = x first, y2 = x second */
+static void project(const narrow_job *j, int64_t token) {
+  const int64_t channels = j->channels;
+  const float *x = j->x + token * channels;
+  vreal sums[MAX_TILE][2];
+  for (int64_t which = 0; which < 2; which++)
+    for (int64_t n = 0; n < channels; n += LANES) {
+      product(sums, x, channels, (which ? j->second : j->first) + n, channels, 1);
+      float *y = (which ? j->y2 : j->y) + token * channels + n;
+      for (int64_t i = 0; i < TILE; i++) store(y + i * channels, sums[i][0]);
+    }
+}
+
+/* y = residual + gamma * ((sigmoid(x first) * z) second) */
+static void gate(const narrow_job *j, int64_t token) {
+  const int64_t channels = j->channels;
+  const float *x = j->x + token * channels, *z = j->z + token * channels;
+  float gated[MAX_TILE * MAX_HIDDEN];
+  vreal sums[MAX_TILE][2];
+  for (int64_t n = 0; n < channels; n += LANES) {
+    product(sums, x, channels, j->first + n, channels, 1);
+    for (int64_t i = 0; i < TILE; i++) {
+      const int64_t at = i * channels + n;
+      store(gated + at, sigmoid(sums[i][0]) * load(z + at));
+    }
+  }
+  for (int64_t n = 0; n < channels; n += LANES) {
+    product(sums, gated, channels, j->second + n, channels, 1);
+    for (int64_t i = 0; i < TILE; i++) {
+      const int64_t at = (token + i) * channels + n;
+      store(j->y + at, load(j->residual + at) + load(j->gamma + n) * sums[i][0]);
+    }
+  }
+}
+
+/* y = residual + gamma * sigmoid(x second) * (relu(x first)^2 third) */
+static void mix_channels(const narrow_job *j, int64_t token) {
+  const int64_t channels = j->channels, hidden = j->hidden;
+  const float *x = j->x + token * channels;
+  float k[MAX_TILE * MAX_HIDDEN];
+  vreal sums[MAX_TILE][2], gates[MAX_TILE][2];
+  for (int64_t n = 0; n < hidden; n += 2 * LANES) {
+    product(sums, x, channels, j->first + n, hidden, 2);
+    for (int64_t i = 0; i < TILE; i++) {
+      store(k + i * hidden + n, squared_relu(sums[i][0]));
+      store(k + i * hidden + n + LANES, squared_relu(sums[i][1]));
+    }
+  }
+  for (int64_t n = 0; n < channels; n += LANES) {
+    product(gates, x, channels, j->second + n, channels, 1);
+    product(sums, k, hidden, j->third + n, channels, 1);
+    for (int64_t i = 0; i < TILE; i++) {
+      const int64_t at = (token + i) * channels + n;
+      const vreal mixed = load(j->gamma + n) * (sigmoid(gates[i][0]) * sums[i][0]);
+      store(j->y + at, load(j->residual + at) + mixed);
+    }
+  }
+}
+
+INLINE void each_tile(narrow_job *j, void (*act)(const narrow_job *, int64_t token)) {
+  const int64_t tasks = (j->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK, last = j->tokens - TILE;
+  for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;) {
+    const int64_t first = task * TOKENS_PER_TASK, end = first + TOKENS_PER_TASK;
+    for (int64_t token = first; token < end && token < j->tokens; token += TILE)
+      act(j, token < last ? token : last); /* the last tile may repeat some tokens */
+  }
+}
+
+static void project_all(void *data) { each_tile(data, project); }
+static void gate_all(void *data) { each_tile(data, gate); }
+static void mix_channels_all(void *data) { each_tile(data, mix_channels); }
+
+static void run(narrow_job *j, void (*body)(void *)) {
+  if (j->launch && j->threads > 1)
+    j->launch(body, j, (unsigned)j->threads, 0);
+  else
+    body(j);
+}
+
+/* Whether the kernels take such tokens. */
+int64_t narrow_takes(int64_t tokens, int64_t channels, int64_t hidden) {
+  return tokens >= MAX_TILE && channels % LANES == 0 && hidden % (2 * LANES) == 0 &&
+         channels <= MAX_HIDDEN && hidden <= MAX_HIDDEN;
+}
+
+/* Each returns once the work is done; the caller owns every buffer of the job. */
+void narrow_project(narrow_job *j) { run(j, project_all); }
+void narrow_gate(narrow_job *j) { run(j, gate_all); }
+void narrow_mix_channels(narrow_job *j) { run(j, mix_channels_all); }
+
+#endif

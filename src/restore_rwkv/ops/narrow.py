@@ -1,0 +1,80 @@
+"""The products of a block for tokens of few channels, fused with what surrounds them, on CPUs.
+
+Binds `narrow.c`. Only without gradients, in float32; `takes` tells whether a call is served, and its
+caller has plain PyTorch for all others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor, nn
+
+from restore_rwkv.ops import cpu
+
+
+class _Job(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("tokens", "channels", "hidden", "threads")),
+        ("launch", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("x", "z", "residual", "gamma")),
+        *((name, ctypes.c_void_p) for name in ("first", "second", "third", "y", "y2")),
+        ("next", ctypes.c_int64),
+    )
+
+
+def takes(x: Tensor, hidden: int) -> bool:
+    """Whether tokens x (B, H, W, C) with a hidden layer of that width are served."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or not cpu.available():
+        return False
+    channels = x.shape[-1]
+    takes = cpu.library(x.dtype).narrow_takes
+    return bool(takes(*(ctypes.c_int64(n) for n in (x.numel() // channels, channels, hidden))))
+
+
+def project(x: Tensor, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return first(x) and second(x), for layers that keep the number of channels."""
+    y, y2 = torch.empty_like(x), torch.empty_like(x)
+    _run("narrow_project", x, first=_weight(first), second=_weight(second), y=y, y2=y2)
+    return y, y2
+
+
+def gate(
+    x: Tensor, z: Tensor, receptance: nn.Linear, output: nn.Linear, residual: Tensor, gamma: Tensor
+) -> Tensor:
+    """Return residual + gamma * output(sigmoid(receptance(x)) * z)."""
+    y = torch.empty_like(x)
+    layers = {"first": _weight(receptance), "second": _weight(output)}
+    _run("narrow_gate", x, z=z, residual=residual, gamma=gamma, y=y, **layers)
+    return y
+
+
+def mix_channels(
+    x: Tensor,
+    key: nn.Linear,
+    receptance: nn.Linear,
+    value: nn.Linear,
+    residual: Tensor,
+    gamma: Tensor,
+) -> Tensor:
+    """Return residual + gamma * sigmoid(receptance(x)) * value(relu(key(x))^2)."""
+    y = torch.empty_like(x)
+    layers = {"first": _weight(key), "second": _weight(receptance), "third": _weight(value)}
+    hidden = key.out_features
+    _run("narrow_mix_channels", x, hidden, residual=residual, gamma=gamma, y=y, **layers)
+    return y
+
+
+def _weight(layer: nn.Linear) -> Tensor:
+    """The weight as (from, to)."""
+    return layer.weight.t().contiguous()
+
+
+def _run(name: str, x: Tensor, hidden: int = 0, **arrays: Tensor) -> None:
+    arrays = {name: array.contiguous() for name, array in {"x": x, **arrays}.items()}
+    channels = x.shape[-1]
+    threads, launch = cpu.threads_for(x)
+    addresses = {name: array.data_ptr() for name, array in arrays.items()}
+    job = _Job(x.numel() // channels, channels, hidden, threads, launch, **addresses)
+    getattr(cpu.library(x.dtype), name)(ctypes.byref(job))

@@ -1,0 +1,196 @@
+"""The benchmarks import, check what they time, and run at small sizes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from restore_rwkv.data import SetWriter
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="a mark that can be set back")
+
+
+@pytest.fixture(autouse=True)
+def on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def load(name: str) -> ModuleType:
+    """A benchmark; skips the test where a package that only benchmarks need is missing."""
+    try:
+        return importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("benchmarks", "restore_rwkv"):
+            raise
+        pytest.skip(f"{error.name} is not installed")
+
+
+@pytest.fixture
+def ct_set(tmp_path: Path) -> Path:
+    """A prepared set: squares of 40 HU with white noise of 20 HU."""
+    generator = np.random.default_rng(0)
+    with SetWriter(tmp_path / "ct-denoise", "squares", "ct-denoise") as writer:
+        for split in ("train", "validation", "test"):
+            high = np.full((4, 48, 40), -40.0)
+            high[:, 10:30, 10:30] = 40
+            low = high + 20 * generator.standard_normal(high.shape)
+            writer.add(split, split, split, high, low)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_benchmark_imports(name: str) -> None:
+    load(name)
+
+
+def test_times_are_within_the_budget() -> None:
+    timing = load("timing")
+    calls: list[float] = []
+    found = timing.measured(lambda: calls.append(time.sleep(0.01) or 0.0), repeats=3)
+    assert (len(found.seconds), len(calls)) == (3, 4)
+    assert timing.figures(found.seconds).count("-") == 1
+    assert timing.figures([0.00123456, 1.5, 1234.5]) == "1.50 (0.00123-1234)"
+    one = timing.measured(lambda: time.sleep(0.01), budget=0.015)
+    assert len(one.seconds) == 1
+    assert timing.figures(one.seconds).endswith("(one call)")
+
+
+@linux
+def test_peak_is_that_of_the_call_alone() -> None:
+    timing = load("timing")
+    held = np.ones(4 << 20)
+    peak = timing.peak_bytes(lambda: np.ones(8 << 20).sum())
+    assert peak == pytest.approx(64 << 20, rel=0.05)
+    assert held.sum() == 4 << 20
+
+
+@linux
+@pytest.mark.slow
+def test_what_cannot_run_is_left_out_with_its_reason() -> None:
+    timing = load("timing")
+    with pytest.raises(timing.LeftOutError, match="no_such_package"):
+        timing.in_fresh_process(importlib.import_module, "no_such_package")
+    with pytest.raises(timing.LeftOutError, match="killed"):
+        timing.in_fresh_process(os._exit, 1)
+    with pytest.raises(TypeError):
+        timing.in_fresh_process(int, None)
+    assert timing.in_fresh_process(int, "3") == 3
+
+
+def test_slope_and_limits_of_scaling(tmp_path: Path) -> None:
+    scaling, timing = load("scaling"), load("timing")
+    done = {n: timing.Measured([2e-6 * n * n], 100 * n * n) for n in (64, 128, 256)}
+    assert scaling.slope(done) == pytest.approx(1)
+    assert scaling.too_much({}, 512, 1.0, "cpu") is None
+    assert scaling.too_much(done, 512, 1.0, "cpu") is None
+    assert "above --longest 0.5" in scaling.too_much(done, 512, 0.5, "cpu")
+    assert "GiB" in scaling.too_much(done, 1 << 20, 1e9, "cpu")
+    scaling.draw({"light": done, "base": done}, "title", tmp_path / "new" / "plot.png")
+    assert (tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["light", "Restormer-light"])
+def test_scaling_checks_forms(name: str) -> None:
+    if name != "light":
+        pytest.importorskip("monai", reason="benchmarks only")
+        pytest.importorskip("einops", reason="benchmarks only")
+    assert load("scaling").check(name, "cpu") < 1e-4
+
+
+def test_folded_batch_norms_are_the_same_function() -> None:
+    torch, networks = pytest.importorskip("torch"), load("peer_networks")
+    torch.manual_seed(0)
+    network, image = networks.DnCNN(depth=5), torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        for _ in range(3):
+            network(image)  # so that running statistics are not those of the start
+        truth = network.eval()(image)
+        folded = networks.inference_form(network)
+        assert not any(isinstance(x, torch.nn.BatchNorm2d) for x in folded.modules())
+        torch.testing.assert_close(folded(image), truth)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_training_step_checks_its_loss(precision: str) -> None:
+    pytest.importorskip("lightning_fabric")
+    training_step = load("training_step")
+    words = {"device": "cpu", "precision": precision}
+    training_step.check("light", words)
+    try:
+        training_step.check("light, checkpointed", words)
+    except load("timing").LeftOutError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("name", ["light", "DnCNN", "non-local means", "total variation"])
+def test_peers_check_their_results(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name not in ("light", "DnCNN"):
+        pytest.importorskip("skimage", reason="benchmarks only")
+    peers = load("peers")
+    peers.check(name, "cpu")
+    monkeypatch.setattr(peers, "build", lambda *_: lambda stack: np.full_like(stack, np.nan))
+    with pytest.raises(SystemExit, match="not finite"):
+        peers.check(name, "cpu")
+
+
+def test_fewer_slices_are_marked() -> None:
+    peers, timing = load("peers"), load("timing")
+    volume = timing.Measured([2.0], None)
+    assert peers.of_volume(volume, 100, 100) == "2.00 (one call)"
+    assert peers.of_volume(volume, 5, 100) == "per slice x 100: 40.0 (one call) (from 5 slices)"
+
+
+def test_psnr_by_the_protocol_of_evaluation(ct_set: Path) -> None:
+    pytest.importorskip("skimage", reason="benchmarks only")
+    quality = load("quality")
+    before = quality.input_psnr(ct_set)
+    assert before == pytest.approx(20 * np.log10(80 / 20), abs=0.5)
+    assert float(quality.psnr("total variation", ct_set, "cpu").split()[0]) > before + 6
+    assert quality.psnr("DnCNN", ct_set, "cpu") == "untrained"
+    assert float(quality.psnr("light", ct_set, "cpu")) > before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("scaling", ["--sizes", "32", "64", "--only", "light"], "| light | 64 x 64 |"),
+        ("training_step", ["--size", "32", "--batch", "2", "--only", "light"], "| light | 0."),
+        ("peers", ["--size", "48", "--slices", "3", "--only", "light", "DnCNN"], "| DnCNN | 0."),
+    ],
+)
+def test_commands_print_their_tables(
+    name: str,
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if name == "scaling":
+        arguments = [*arguments, "--out", str(tmp_path / "plot.png")]
+    load(name).main(arguments)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"`python -m benchmarks.{name} ")
+    assert expected in printed
+    assert "left out" not in printed
+
+
+@pytest.mark.slow
+def test_peers_print_the_psnr_of_a_set(ct_set: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("peers").main(
+        ["--size", "32", "--slices", "2", "--only", "light", "--data", str(ct_set), "--cap", "1"]
+    )
+    printed = capsys.readouterr().out
+    assert "PSNR of the input: 12." in printed
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
