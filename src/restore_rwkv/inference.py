@@ -16,7 +16,10 @@ from restore_rwkv.model import RestoreRWKV
 
 Progress = Callable[[int, int], None]
 
-_BYTES_PER_CHANNEL = 192  # peak per pixel and unit of `dim`, the allocator's share included
+# Peak per pixel and unit of `dim`, the allocator's share included: measured on a CPU
+# (benchmarks.scaling), what whole hidden layers take elsewhere.
+_BYTES_PER_CHANNEL = {"cpu": 96}
+_BYTES_ELSEWHERE = 192
 _STRIDE = 8
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
 _MIN_TILE = 192  # the results of smaller tiles differ too much from those of whole slices
@@ -46,13 +49,15 @@ def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
     Raises:
         ConfigError: not even the smallest tile fits.
     """
-    pixels = memory // (_BYTES_PER_CHANNEL * network.config.dim)
+    device = next(network.parameters()).device.type
+    per_pixel = _BYTES_PER_CHANNEL.get(device, _BYTES_ELSEWHERE) * network.config.dim
+    pixels = memory // per_pixel
     whole = (math.ceil(shape[0] / _STRIDE) * _STRIDE) * (math.ceil(shape[1] / _STRIDE) * _STRIDE)
     if whole <= pixels:
         return Plan(pixels // whole, shape)
     side = int(math.sqrt(pixels)) // _STRIDE * _STRIDE
     if side < _MIN_TILE:
-        least = _MIN_TILE**2 * _BYTES_PER_CHANNEL * network.config.dim
+        least = _MIN_TILE**2 * per_pixel
         raise ConfigError(
             f"memory: {memory / 2**20:.0f} MiB hold no tile of {_MIN_TILE} x {_MIN_TILE} pixels; "
             f"allow at least {math.ceil(least / 2**20)} MiB"

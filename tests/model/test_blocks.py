@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from restore_rwkv.model.blocks import (
     ChannelMix,
@@ -13,7 +14,9 @@ from restore_rwkv.model.blocks import (
     Resample,
     SpatialMix,
     TokenConv,
+    TokenMix,
 )
+from restore_rwkv.ops import cpu
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])
@@ -86,25 +89,68 @@ def test_token_convolution_keeps_the_layout(channels: int, kernel: int) -> None:
     assert y.is_contiguous()
 
 
+def half(mix: TokenMix, x: Tensor) -> Tensor:
+    """The half of a block that a mix makes, without a norm."""
+    return mix(x, torch.nn.Identity(), torch.linspace(0.5, 2, x.shape[-1], dtype=x.dtype))
+
+
 def test_the_second_scan_runs_along_columns() -> None:
     rows = SpatialMix(4, torch.nn.Identity(), ("rows",))
     columns = SpatialMix(4, torch.nn.Identity(), ("columns",))
     columns.load_state_dict(rows.state_dict())
     x = torch.randn(1, 5, 7, 4)
-    transposed = rows(x.transpose(1, 2).contiguous()).transpose(1, 2)
-    torch.testing.assert_close(columns(x), transposed)
-    assert not torch.allclose(columns(x), rows(x), atol=1e-3)
+    transposed = half(rows, x.transpose(1, 2).contiguous()).transpose(1, 2)
+    torch.testing.assert_close(half(columns, x), transposed)
+    assert not torch.allclose(half(columns, x), half(rows, x), atol=1e-3)
 
 
-def test_channel_mix_gradients_are_those_of_the_equation() -> None:
-    mix = ChannelMix(3, torch.nn.Identity(), hidden_rate=2).double()
+def test_channel_mix_is_the_equation() -> None:
+    mix = ChannelMix(3, torch.nn.Identity(), hidden_rate=2)
+    x, gamma = torch.randn(1, 2, 3, 3), torch.tensor([0.5, 1.0, 2.0])
+    gate = torch.sigmoid(x @ mix.receptance.weight.T)
+    expected = x + gamma * gate * (torch.relu(x @ mix.key.weight.T) ** 2 @ mix.value.weight.T)
+    torch.testing.assert_close(mix(x, torch.nn.Identity(), gamma), expected)
+
+
+@pytest.mark.parametrize("kind", [SpatialMix, ChannelMix])
+def test_gradients_are_those_of_the_equation(kind: type[TokenMix]) -> None:
+    mix = kind(3, torch.nn.Identity()).double()
     x = torch.randn(1, 2, 3, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(mix, x)
+    assert torch.autograd.gradcheck(lambda x: half(mix, x), x)
 
 
-def test_channel_mix_gives_the_same_with_and_without_gradients() -> None:
-    mix = ChannelMix(3, torch.nn.Identity())
-    x = torch.randn(1, 2, 3, 3)
+# Channels that the kernels for few channels take with AVX-512 or less, that they do not take, and of
+# several bands; tokens that fill no whole tile, and fewer than one.
+@pytest.mark.parametrize("shape", [(2, 9, 13), (1, 150, 130), (1, 1, 3)])
+@pytest.mark.parametrize("channels", [3, 16, 32, 48, 96, 100])
+@pytest.mark.parametrize("kind", [SpatialMix, ChannelMix])
+def test_a_mix_gives_the_same_with_and_without_gradients(
+    kind: type[TokenMix], channels: int, shape: tuple[int, int, int]
+) -> None:
+    mix = kind(channels, OmniShift(channels))
+    x = torch.randn(*shape, channels)
+    before = x.clone()
     with torch.no_grad():
-        inferred = mix(x)
-    assert torch.equal(mix(x), inferred)
+        inferred = half(mix, x)
+    assert torch.equal(x, before)
+    torch.testing.assert_close(inferred, half(mix, x), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", [SpatialMix, ChannelMix])
+def test_other_precisions_go_the_same_way(kind: type[TokenMix], dtype: torch.dtype) -> None:
+    mix = kind(16, OmniShift(16)).to(dtype)
+    x = torch.randn(1, 9, 8, 16, dtype=dtype)
+    with torch.no_grad():
+        inferred = half(mix, x)
+    assert inferred.dtype == dtype
+    torch.testing.assert_close(inferred, half(mix, x))
+
+
+def test_without_kernels_the_mixes_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = SpatialMix(16, torch.nn.Identity())
+    x = torch.randn(1, 9, 8, 16)
+    with torch.no_grad():
+        fused = half(mix, x)
+        monkeypatch.setattr(cpu, "_BUILDS", {torch.float32: None, torch.float64: None})
+        torch.testing.assert_close(half(mix, x), fused)

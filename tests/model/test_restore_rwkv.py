@@ -129,6 +129,17 @@ def test_merging_leaves_the_network_alone(golden: GoldenNetwork) -> None:
     assert not any(parameter.requires_grad for parameter in merged.parameters())
 
 
+def test_checkpoints_of_activations_change_no_gradient(golden: GoldenNetwork) -> None:
+    network = golden.network(torch.float32)
+    gradients = []
+    for network.checkpoint_activations in (False, True):
+        network.zero_grad()
+        network(golden.image.float()).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert torch.equal(plain, checkpointed)
+
+
 @pytest.mark.parametrize("changes", ABLATIONS, ids=str)
 def test_every_ablation_trains_merges_and_differs(changes: dict[str, Any]) -> None:
     config = dataclasses.replace(SMALL, **changes)

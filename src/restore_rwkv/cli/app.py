@@ -62,5 +62,6 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-        mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)  # M_MMAP_THRESHOLD; limited in older glibc
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give the end of the heap back
+        # M_MMAP_THRESHOLD, limited in older glibc. Blocks above it cost time and leave no holes.
+        mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)

@@ -157,37 +157,31 @@ class TokenMix(nn.Module):
     """What both mixes share: functions of single tokens, run so that their results stay in cache."""
 
     def _each_token(
-        self,
-        function: Callable[..., Tensor],
-        *inputs: Tensor,
-        residual: Tensor | None = None,
-        gamma: Tensor | None = None,
+        self, function: Callable[..., Tensor], *inputs: Tensor, residual: Tensor, gamma: Tensor
     ) -> Tensor:
-        """Return `function(*inputs)`, or `residual + gamma * function(*inputs)`.
+        """Return `residual + gamma * function(*inputs)` for a function of single tokens.
 
         Without gradients it is done band by band of tokens: a hidden layer of 4 C channels is then
         never in memory as a whole, and chains of cheap operations run from cache.
 
         Args:
-            function: token-wise, tensors (..., C_i) -> (..., C).
-            inputs: (B, H, W, C_i).
+            function: tensors (..., C) -> (..., C).
+            inputs: (B, H, W, C).
             residual: (B, H, W, C).
             gamma: (C,).
         """
         if self._in_one_piece(inputs):
-            y = function(*inputs)
-            return y if residual is None else torch.addcmul(residual, gamma, y)
-        tokens = [x.flatten(0, -2) for x in inputs]
-        out = torch.empty_like(tokens[-1])
-        size = _band(out)
-        for start in range(0, len(out), size):
+            return torch.addcmul(residual, gamma, function(*inputs))
+        out = torch.empty_like(residual)
+        channels = residual.shape[-1]
+        target = out.view(-1, channels)
+        *inputs, residual = (x.reshape(-1, channels) for x in (*inputs, residual))
+        size = _band(residual)
+        for start in range(0, len(target), size):
             band = slice(start, start + size)
-            y = function(*(x[band] for x in tokens))
-            if residual is None:
-                out[band] = y
-            else:
-                torch.addcmul(residual.flatten(0, -2)[band], gamma, y, out=out[band])
-        return out.view(inputs[-1].shape)
+            y = function(*(x[band] for x in inputs))
+            torch.addcmul(residual[band], gamma, y, out=target[band])
+        return out
 
     def _is_narrow(self, x: Tensor, hidden: int = 0) -> bool:
         """Whether the kernels for few channels serve this call."""
@@ -238,16 +232,14 @@ class SpatialMix(TokenMix):
         self.receptance = nn.Linear(channels, channels, bias=False)
         self.output = nn.Linear(channels, channels, bias=False)
 
-    def forward(
-        self, x: Tensor, residual: Tensor | None = None, gamma: Tensor | None = None
-    ) -> Tensor:
-        """Mix tokens (B, H, W, C) over the image; with `residual`, residual + gamma * mix."""
-        x = self.omni_shift(x)
-        if residual is None or gamma is None or not self._is_narrow(x):
-            y = self._scan(self.key(x), self.value(x))
-            return self._each_token(self._gated, x, y, residual=residual, gamma=gamma)
-        y = self._scan(*narrow.project(x, self.key, self.value))
-        return narrow.gate(x, y, self.receptance, self.output, residual, gamma)
+    def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
+        """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over the image."""
+        shifted = self.omni_shift(norm(x))
+        if self._is_narrow(x):
+            y = self._scan(*narrow.project(shifted, self.key, self.value))
+            return narrow.gate(shifted, y, self.receptance, self.output, x, gamma)
+        y = self._scan(self.key(shifted), self.value(shifted))
+        return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma)
 
     def _gated(self, x: Tensor, y: Tensor) -> Tensor:
         gated: Tensor = self.output(self.receptance(x).sigmoid_() * y)
@@ -289,14 +281,12 @@ class ChannelMix(TokenMix):
         self.receptance = nn.Linear(channels, channels, bias=False)
         self.value = nn.Linear(hidden_rate * channels, channels, bias=False)
 
-    def forward(
-        self, x: Tensor, residual: Tensor | None = None, gamma: Tensor | None = None
-    ) -> Tensor:
-        """Mix the channels of tokens (B, H, W, C); with `residual`, residual + gamma * mix."""
-        x = self.omni_shift(x)
-        if residual is None or gamma is None or not self._is_narrow(x, self.key.out_features):
-            return self._each_token(self._mixed, x, residual=residual, gamma=gamma)
-        return narrow.mix_channels(x, self.key, self.receptance, self.value, residual, gamma)
+    def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
+        """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over their channels."""
+        shifted = self.omni_shift(norm(x))
+        if self._is_narrow(x, self.key.out_features):
+            return narrow.mix_channels(shifted, self.key, self.receptance, self.value, x, gamma)
+        return self._each_token(self._mixed, shifted, residual=x, gamma=gamma)
 
     def _mixed(self, x: Tensor) -> Tensor:
         k = _squared_relu(self.key(x))
@@ -333,8 +323,8 @@ class Block(nn.Module):
 
     Args:
         channels: C.
-        att: the spatial mix, (B, H, W, C) -> (B, H, W, C).
-        ffn: the channel mix, (B, H, W, C) -> (B, H, W, C).
+        att: the spatial mix.
+        ffn: the channel mix.
     """
 
     def __init__(self, channels: int, att: nn.Module, ffn: nn.Module) -> None:
@@ -348,6 +338,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform tokens (B, H, W, C)."""
-        x = self.att(self.ln1(x), x, self.gamma1)
-        mixed: Tensor = self.ffn(self.ln2(x), x, self.gamma2)
-        return mixed
+        x = self.att(x, self.ln1, self.gamma1)
+        x = self.ffn(x, self.ln2, self.gamma2)
+        return x

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from restore_rwkv.errors import ConfigError, OperatorError
 from restore_rwkv.model.blocks import (
@@ -132,10 +133,16 @@ class RestoreRWKV(nn.Module):
         config: what to build.
         merged: build the inference form, with one kernel per Omni-Shift and without gradients; the
             method `merged` makes it from a trained network, `is_merged` tells.
+
+    Attributes:
+        checkpoint_activations: whether training keeps the input of each block alone and computes
+            the rest of it again in the backward pass: the same gradients in less memory and more
+            time (docs/training.md has the figures). False at first.
     """
 
     def __init__(self, config: RestoreRWKVConfig, *, merged: bool = False) -> None:
         super().__init__()
+        self.checkpoint_activations = False
         self.config = config
         self.is_merged = merged
         self._built = 0  # blocks so far, for alternating scans
@@ -181,19 +188,40 @@ class RestoreRWKV(nn.Module):
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
 
+    # Written so that each map of features is let go as soon as it has served: no second name for it,
+    # and no call that would hold on to its argument until all blocks of a level are done.
     def _residual(self, image: Tensor) -> Tensor:
         """(B, H, W, C_in) -> (B, H, W, C_in); H and W are multiples of 8."""
-        level1 = self.encoder_level1(self.patch_embed(image))  # (B, H, W, C)
-        level2 = self.encoder_level2(self.down1_2(level1))  # (B, H/2, W/2, 2C)
-        level3 = self.encoder_level3(self.down2_3(level2))  # (B, H/4, W/4, 4C)
-        x = self.latent(self.down3_4(level3))  # (B, H/8, W/8, 8C)
-        x = self.reduce_chan_level3(torch.cat([self.up4_3(x), level3], dim=-1))
-        x = self.decoder_level3(x)  # (B, H/4, W/4, 4C)
-        x = self.reduce_chan_level2(torch.cat([self.up3_2(x), level2], dim=-1))
-        x = self.decoder_level2(x)  # (B, H/2, W/2, 2C)
-        x = self.decoder_level1(torch.cat([self.up2_1(x), level1], dim=-1))  # (B, H, W, 2C)
-        residual: Tensor = self.output(self.refinement(x))
+        x = self.patch_embed(image)  # (B, H, W, C)
+        skips = []
+        for blocks, down in (
+            (self.encoder_level1, self.down1_2),  # (B, H/2, W/2, 2C)
+            (self.encoder_level2, self.down2_3),  # (B, H/4, W/4, 4C)
+            (self.encoder_level3, self.down3_4),  # (B, H/8, W/8, 8C)
+        ):
+            for block in blocks:
+                x = self._apply_block(block, x)
+            skips.append(x)
+            x = down(x)
+        for block in self.latent:
+            x = self._apply_block(block, x)
+        for up, reduce, blocks in (
+            (self.up4_3, self.reduce_chan_level3, self.decoder_level3),  # (B, H/4, W/4, 4C)
+            (self.up3_2, self.reduce_chan_level2, self.decoder_level2),  # (B, H/2, W/2, 2C)
+            (self.up2_1, nn.Identity(), (*self.decoder_level1, *self.refinement)),  # (B, H, W, 2C)
+        ):
+            x = reduce(torch.cat([up(x), skips.pop()], dim=-1))
+            for block in blocks:
+                x = self._apply_block(block, x)
+        residual: Tensor = self.output(x)
         return residual
+
+    def _apply_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            y: Tensor = checkpoint(block, x, use_reentrant=False)
+        else:
+            y = block(x)
+        return y
 
     def merged(self) -> RestoreRWKV:
         """Return an inference copy with one depth-wise kernel per Omni-Shift.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import cpu, portable, reference
+from restore_rwkv.ops import cpu, gpu, portable, reference
 
 _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-BACKENDS = ("reference", "torch", "cpu")
+BACKENDS = ("reference", "torch", "cpu", "triton")
 
 # An exported graph must run where this package is not. Older than torch 2.7: nor in a compiled one.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -41,8 +41,8 @@ def bi_wkv(
         k: keys, (B, T, C), or (B, H, W, C) for tokens that run along the rows of an image.
             Any strides: `k.transpose(1, 2)` runs along its columns without a copy.
         v: values, as k.
-        backend: "auto" (the fastest for the device), "cpu" (C kernel), "torch" (plain PyTorch,
-            any device) or "reference" (the equation itself, O(T^2)).
+        backend: "auto" (the fastest for the device), "cpu" (C kernel), "triton" (GPU kernels),
+            "torch" (plain PyTorch, any device) or "reference" (the equation itself, O(T^2)).
         out: like v, where to write the result; may be v itself, which saves a third of the memory
             and its traffic. Only without gradients.
 
@@ -62,13 +62,14 @@ def bi_wkv(
     backend = _choose(backend, k.device)
     if out is not None:
         _check_out(out, w, u, k, v)
-    if backend != "cpu":
+    if backend not in ("cpu", "triton"):
         y = _sequence(w, u, k, v, backend, causal=False)
         return y if out is None else out.copy_(y)
+    run = cpu.bi_wkv if backend == "cpu" else gpu.bi_wkv
     if k.dim() == 4:
-        return cpu.bi_wkv(w, u, k, v, out)
+        return run(w, u, k, v, out)
     k, v = k.unsqueeze(1), v.unsqueeze(1)
-    return cpu.bi_wkv(w, u, k, v, None if out is None else out.unsqueeze(1)).squeeze(1)
+    return run(w, u, k, v, None if out is None else out.unsqueeze(1)).squeeze(1)
 
 
 def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
@@ -78,15 +79,16 @@ def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto"
     Backends "torch" and "reference"; arguments, result and errors as for `bi_wkv`.
     """
     _check(w, u, k, v)
-    if backend == "cpu":
-        raise OperatorError('backend "cpu" has no uni_wkv; use backend="torch"')
+    if backend in ("cpu", "triton"):
+        raise OperatorError(f'backend "{backend}" has no uni_wkv; use backend="torch"')
     backend = "torch" if backend == "auto" else _choose(backend, k.device)
     return _sequence(w, u, k, v, backend, causal=True)
 
 
 def available_backends() -> dict[str, bool]:
     """Name of every backend, and whether it can run on this machine."""
-    return {name: name != "cpu" or cpu.available() for name in BACKENDS}
+    kernels = {"cpu": cpu.available, "triton": gpu.available}
+    return {name: name not in kernels or kernels[name]() for name in BACKENDS}
 
 
 def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: bool) -> Tensor:
@@ -97,26 +99,58 @@ def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: 
 
 def _choose(backend: str, device: torch.device) -> str:
     if backend == "auto":
-        native = device.type == "cpu" and cpu.available() and not _is_exporting()
-        backend = "cpu" if native else "torch"
+        backend = "torch" if _is_exporting() else _fastest(device)
         if not torch.compiler.is_compiling():
             _log_choice(backend, device.type)
     elif backend not in BACKENDS:
         raise OperatorError(f'backend "{backend}" is unknown; use auto, {", ".join(BACKENDS)}')
-    if backend == "cpu" and not cpu.available():
+    if backend == "cpu":
+        _check_cpu(device)
+    elif backend == "triton":
+        _check_triton(device)
+    return backend
+
+
+def _fastest(device: torch.device) -> str:
+    if device.type == "cpu" and cpu.available():
+        return "cpu"
+    return "triton" if device.type == "cuda" and gpu.available() else "torch"
+
+
+def _check_cpu(device: torch.device) -> None:
+    if not cpu.available():
         raise OperatorError(
             'backend "cpu": its kernel was not built here; install a C compiler and reinstall, '
             'or use backend="torch"'
         )
-    if backend == "cpu" and device.type != "cpu":
+    if device.type != "cpu":
         raise OperatorError(f'backend "cpu" got tensors on {device}; use backend="torch"')
-    return backend
+
+
+def _check_triton(device: torch.device) -> None:
+    if not gpu.installed():
+        raise OperatorError(
+            'backend "triton": Triton is not installed; `pip install triton`, or use '
+            'backend="torch"'
+        )
+    if device.type == "cpu" and not gpu.interpreted():
+        raise OperatorError(
+            'backend "triton" got tensors on cpu; move them to a GPU, use backend="cpu", or set '
+            "TRITON_INTERPRET=1 to run its kernels in Triton's interpreter, for tests"
+        )
+    if device.type not in gpu.DEVICES:
+        raise OperatorError(f'backend "triton" got tensors on {device}; use backend="torch"')
 
 
 @functools.cache
 def _log_choice(backend: str, device: str) -> None:
     if device == "cpu" and backend == "torch":
         _logger.warning("no C kernel on this machine: bi_wkv runs in plain PyTorch, more slowly")
+    elif device == "cuda" and backend == "torch":
+        _logger.warning(
+            "no Triton on this machine: bi_wkv on cuda runs in plain PyTorch, more slowly; "
+            "`pip install triton`"
+        )
     else:
         _logger.info("bi_wkv on %s runs on the backend %s", device, backend)
 
@@ -152,5 +186,7 @@ def _check_out(out: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
             f"out is {tuple(out.shape)}, {out.dtype} on {out.device}; it must be like v: "
             f"{tuple(v.shape)}, {v.dtype} on {v.device}"
         )
+    if any(step == 0 and size > 1 for step, size in zip(out.stride(), out.shape, strict=True)):
+        raise OperatorError("out: some of its values share memory; give a tensor made by clone()")
     if torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, out)):
         raise OperatorError("out: gradients are recorded; leave it out, or use torch.no_grad()")
