@@ -114,6 +114,18 @@ def test_a_network_can_start_at_the_identity() -> None:
     assert not torch.equal(trainer_of(recipe()).network(image), image)
 
 
+def test_checkpoints_of_activations_make_the_same_steps() -> None:
+    low, high = torch.rand(2, 2, 1, 16, 16)
+    weights = []
+    for checkpointed in (False, True):
+        trainer = trainer_of(recipe(checkpoint_activations=checkpointed))
+        assert trainer.network.checkpoint_activations is checkpointed
+        for _ in range(2):
+            trainer.step(low, high)
+        weights.append(trainer.network.state_dict())
+    assert all(torch.equal(x, weights[1][name]) for name, x in weights[0].items())
+
+
 def test_clipping_bounds_the_first_step_of_the_average_gradient() -> None:
     low, high = torch.ones(2, 1, 32, 32), torch.full((2, 1, 32, 32), 500.0)
     trainer = trainer_of(recipe(clip=1e-3))

@@ -98,6 +98,8 @@ class TrainingRecipe:
         ema: decay per iteration of the moving average of the weights that is validated and kept;
             0 keeps the weights themselves.
         precision: "32-true", "bf16-mixed" or "16-mixed" (automatic mixed precision).
+        checkpoint_activations: compute activations anew in the backward pass rather than keep
+            them: the same gradients in less memory and more time (docs/training.md).
         validate_every: iterations between validations and checkpoints.
     """
 
@@ -110,6 +112,7 @@ class TrainingRecipe:
     clip: float = 0.0
     ema: float = 0.0
     precision: Precision = "32-true"
+    checkpoint_activations: bool = False
     validate_every: int = 1000
 
     def __post_init__(self) -> None:

@@ -39,6 +39,7 @@ class Trainer:
         self.recipe = recipe
         self.fabric = fabric
         self.network = RestoreRWKV(recipe.network)
+        self.network.checkpoint_activations = recipe.training.checkpoint_activations
         if recipe.training.start_at_identity:
             for parameter in self.network.output.parameters():
                 torch.nn.init.zeros_(parameter)
