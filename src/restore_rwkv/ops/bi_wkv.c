@@ -434,39 +434,55 @@ INLINE own_weight own_weight_of(const job *j, const constants *k, vreal local) {
   return own;
 }
 
-/* Step 3 of the forward pass for one block. Numerator and denominator share one scale, the largest
- * of what enters and of the chunk's own: what underflows there is negligible in both. */
-static void finish_block(const job *j, place p, tile k_then_y, const tile v) {
+/* The outputs of a chunk up to what enters from the left. Numerators (sum) and denominators (total)
+ * share one scale, the largest of what enters and of the chunk's own: what underflows there is
+ * negligible in both. */
+typedef struct {
+  vreal scale, a, b; /* a, b: entering from the left */
+  tile total, sum;
+} outputs;
+
+/* Puts e^(k - scale) where k was; the weight of a lone token, which enters no sum, is 1 there. */
+INLINE void begin_outputs(outputs *o, const job *j, place p, tile k_then_e, const tile v) {
   const constants *k = constants_of(j, p);
   const vreal decay = load(k->decay);
   const real *state = (const real *)j->state + p.index * STATES * LANES;
   const vreal local = load(state), left = load(state + LANES), right = load(state + 4 * LANES);
   const own_weight own = own_weight_of(j, k, local);
-  const vreal scale = maximum(own.scale, maximum(left, right));
-  /* A lone token enters no sum here; its weight is 1 on its own scale. */
-  const vreal shift = j->chunk > 1 ? scale : local;
-  const vreal bonus = j->chunk > 1 ? own.factor : own.factor * exp_lanes(own.scale - scale);
-  vreal *e = k_then_y;
-  tile total, sum;
-  vreal enter = exp_lanes(right - scale);
+  o->scale = maximum(own.scale, maximum(left, right));
+  const vreal shift = j->chunk > 1 ? o->scale : local;
+  const vreal bonus = j->chunk > 1 ? own.factor : own.factor * exp_lanes(own.scale - o->scale);
+  vreal enter = exp_lanes(right - o->scale);
   vreal a = load(state + 5 * LANES) * enter, b = load(state + 6 * LANES) * enter;
   for (int64_t t = p.count - 1; t >= 0; t--) {
-    e[t] = exp_lanes(e[t] - shift);
-    const vreal ev = e[t] * v[t];
-    total[t] = bonus * e[t] + a;
-    sum[t] = bonus * ev + b;
-    a = a * decay + e[t];
+    const vreal e = exp_lanes(k_then_e[t] - shift), ev = e * v[t];
+    k_then_e[t] = e;
+    o->total[t] = bonus * e + a;
+    o->sum[t] = bonus * ev + b;
+    a = a * decay + e;
     b = b * decay + ev;
   }
-  enter = exp_lanes(left - scale);
-  a = load(state + 2 * LANES) * enter;
-  b = load(state + 3 * LANES) * enter;
+  enter = exp_lanes(left - o->scale);
+  o->a = load(state + 2 * LANES) * enter;
+  o->b = load(state + 3 * LANES) * enter;
+}
+
+/* Adds what enters one token from the left, and moves on past it. */
+INLINE void finish_output(outputs *o, int64_t t, vreal e, vreal v, vreal decay) {
+  o->total[t] += o->a;
+  o->sum[t] += o->b;
+  o->a = o->a * decay + e;
+  o->b = o->b * decay + e * v;
+}
+
+/* Step 3 of the forward pass for one block. */
+static void finish_block(const job *j, place p, tile k_then_y, const tile v) {
+  const vreal decay = load(constants_of(j, p)->decay);
+  outputs o;
+  begin_outputs(&o, j, p, k_then_y, v);
   for (int64_t t = 0; t < p.count; t++) {
-    const vreal ev = e[t] * v[t];
-    const vreal y = (sum[t] + b) / (total[t] + a);
-    a = a * decay + e[t];
-    b = b * decay + ev;
-    k_then_y[t] = y;
+    finish_output(&o, t, k_then_y[t], v[t], decay);
+    k_then_y[t] = o.sum[t] / o.total[t];
   }
 }
 
@@ -479,7 +495,43 @@ static void finish(job *j, int64_t task) {
   store_tiles(&j->y, k, j, &g);
 }
 
-/* What both gradient steps need of the attention of a chunk. Here every sum keeps a scale of its own
+/* Step 1 of the backward pass for one block: gradients of the numerators (a) and denominators (b) of
+ * the outputs, on -scale, and their sums. They go where gy and k were. */
+static void summarise_gradients_block(const job *j, place p, tile k_then_b, const tile v,
+                                      tile gy_then_a) {
+  const vreal decay = load(constants_of(j, p)->decay);
+  outputs o;
+  begin_outputs(&o, j, p, k_then_b, v);
+  vreal right_a = {}, right_b = {}, left_a = {}, left_b = {}, power = (vreal){} + 1;
+  for (int64_t t = 0; t < p.count; t++) {
+    finish_output(&o, t, k_then_b[t], v[t], decay);
+    const vreal inverse = 1 / o.total[t], a = gy_then_a[t] * inverse;
+    const vreal b = -a * (o.sum[t] * inverse);
+    gy_then_a[t] = a;
+    k_then_b[t] = b;
+    right_a = right_a * decay + a;
+    right_b = right_b * decay + b;
+    left_a += a * power;
+    left_b += b * power;
+    power *= decay;
+  }
+  store_sums(j, p, -o.scale, right_a, right_b, left_a, left_b);
+}
+
+/* The gradients of numerators and denominators wait in the memory of gv and gk. */
+static void summarise_gradients(job *j, int64_t task) {
+  const group g = group_of(j, task);
+  tile k[GROUP], v[GROUP], gy[GROUP];
+  load_tiles(k, &j->k, j, &g);
+  load_tiles(v, &j->v, j, &g);
+  load_tiles(gy, &j->gy, j, &g);
+  for (int64_t i = 0; i < g.count; i++)
+    summarise_gradients_block(j, g.at[i], k[i], v[i], gy[i]);
+  store_tiles(&j->gv, gy, j, &g);
+  store_tiles(&j->gk, k, j, &g);
+}
+
+/* What step 3 of the backward pass needs of the attention of a chunk. Here every sum keeps a scale of its own
  * beside that of the outputs: a key that is negligible in one output can matter in another. */
 typedef struct {
   vreal local, left_scale, right_scale, scale; /* of e; of the sums; of the outputs */
@@ -528,46 +580,6 @@ INLINE void pass_token(attention *x, vreal e, vreal v, vreal decay) {
   e *= x->add_left;
   x->a = x->a * decay + e;
   x->b = x->b * decay + e * v;
-}
-
-/* Step 1 of the backward pass for one block: gradients of the numerators (a) and denominators (b) of
- * the outputs, on -scale, and their sums. They go where gy and k were. */
-static void summarise_gradients_block(const job *j, place p, tile k_then_b, const tile v,
-                                      tile gy_then_a) {
-  const vreal decay = load(constants_of(j, p)->decay);
-  attention x;
-  attend(&x, j, p, k_then_b, v);
-  const vreal from_left = exp_lanes(x.left_scale - x.scale);
-  const vreal from_right = exp_lanes(x.right_scale - x.scale);
-  vreal right_a = {}, right_b = {}, left_a = {}, left_b = {}, power = (vreal){} + 1;
-  for (int64_t t = 0; t < p.count; t++) {
-    const vreal e = k_then_b[t], own = e * x.own;
-    const vreal total = x.a * from_left + (x.right_a[t] * from_right + own);
-    const vreal sum = x.b * from_left + (x.right_b[t] * from_right + own * v[t]);
-    const vreal inverse = 1 / total, a = gy_then_a[t] * inverse, b = -a * (sum * inverse);
-    gy_then_a[t] = a;
-    k_then_b[t] = b;
-    pass_token(&x, e, v[t], decay);
-    right_a = right_a * decay + a;
-    right_b = right_b * decay + b;
-    left_a += a * power;
-    left_b += b * power;
-    power *= decay;
-  }
-  store_sums(j, p, -x.scale, right_a, right_b, left_a, left_b);
-}
-
-/* The gradients of numerators and denominators wait in the memory of gv and gk. */
-static void summarise_gradients(job *j, int64_t task) {
-  const group g = group_of(j, task);
-  tile k[GROUP], v[GROUP], gy[GROUP];
-  load_tiles(k, &j->k, j, &g);
-  load_tiles(v, &j->v, j, &g);
-  load_tiles(gy, &j->gy, j, &g);
-  for (int64_t i = 0; i < g.count; i++)
-    summarise_gradients_block(j, g.at[i], k[i], v[i], gy[i]);
-  store_tiles(&j->gv, gy, j, &g);
-  store_tiles(&j->gk, k, j, &g);
 }
 
 /* e^exponent for an exponent that is the sum of the scales of keys and of output gradients. No
