@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,12 @@ from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig, save_weights
 from restore_rwkv.scaling import ScalingRule
 
 TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, hidden_rate=2)
+
+
+def pytest_configure() -> None:
+    """Without a GPU, Triton's kernels run in its interpreter, which it has to know when imported."""
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from restore_rwkv.ops import available_backends, bi_wkv
+from restore_rwkv.ops import available_backends, bi_wkv, gpu
 
 BACKENDS = [
     "torch",
     pytest.param(
         "cpu", marks=pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
+    ),
+    pytest.param(
+        "triton", marks=pytest.mark.skipif(not available_backends()["triton"], reason="no Triton")
     ),
 ]
 NAMES = ("y", "gw", "gu", "gk", "gv")
@@ -57,12 +60,32 @@ def make_inputs(*shape: int, seed: int = 0, w: float = 3.0, k: float = 1.5) -> I
     return Inputs(draw(w, shape[-1]), draw(w, shape[-1]), *(draw(x, *shape) for x in (k, 1, 1)))
 
 
+def is_interpreted(backend: str) -> bool:
+    """Whether a backend runs in Triton's interpreter: for a few tokens only."""
+    return backend == "triton" and gpu.interpreted()
+
+
+def skip_if_slow(backend: str, tokens: int, most: int = 130) -> None:
+    if is_interpreted(backend) and tokens > most:
+        pytest.skip("too slow in Triton's interpreter")
+
+
+def to_device(x: Tensor, backend: str) -> Tensor:
+    """Move to where a backend runs."""
+    return x.cuda() if backend == "triton" and not gpu.interpreted() else x
+
+
+def output(backend: str, *inputs: Tensor) -> Tensor:
+    """Return y, on the CPU."""
+    return bi_wkv(*(to_device(x, backend) for x in inputs), backend=backend).cpu()
+
+
 def results(inputs: Inputs, backend: str) -> dict[str, Tensor]:
-    """Return the output and the four gradients."""
-    leaves = [x.detach().requires_grad_() for x in inputs[:4]]
+    """Return the output and the four gradients, on the CPU."""
+    leaves = [to_device(x.detach(), backend).requires_grad_() for x in inputs[:4]]
     y = bi_wkv(*leaves, backend=backend)
-    gradients = torch.autograd.grad(y, leaves, inputs.gy)
-    return dict(zip(NAMES, (y.detach(), *gradients), strict=True))
+    gradients = torch.autograd.grad(y, leaves, to_device(inputs.gy, backend))
+    return {name: x.detach().cpu() for name, x in zip(NAMES, (y, *gradients), strict=True)}
 
 
 @functools.cache

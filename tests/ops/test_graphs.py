@@ -24,8 +24,11 @@ def test_the_registered_operators_keep_their_promises(dtype: torch.dtype) -> Non
     v = torch.cat([inputs.v, inputs.v], -1)[..., 2:7].transpose(1, 2)
     gy = inputs.gy.transpose(1, 2)
     leaves = [x.clone().requires_grad_() for x in (inputs.w, inputs.u)]
-    torch.library.opcheck(cpu_backend.bi_wkv, (*leaves, k, v.detach().requires_grad_()))
-    torch.library.opcheck(cpu_backend.bi_wkv_backward, (gy, inputs.w, inputs.u, k, v))
+    registered = torch.ops.restore_rwkv
+    torch.library.opcheck(registered.bi_wkv.default, (*leaves, k, v.detach().requires_grad_()))
+    state = cpu_backend.forward(inputs.w, inputs.u, k, v)[1]
+    backward = registered.bi_wkv_backward.default
+    torch.library.opcheck(backward, (gy, inputs.w, inputs.u, k, v, state))
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference", *BACKENDS])

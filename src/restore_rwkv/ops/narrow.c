@@ -9,7 +9,8 @@
 
 #define TILE (VECTOR == 64 ? 8 : 4) /* tokens: accumulators for two vectors each fit the registers */
 #define MAX_TILE 8
-#define MAX_HIDDEN 384
+/* Where general libraries do as well; they need no help with 16 registers of four numbers. */
+#define MAX_HIDDEN (VECTOR == 64 ? 384 : VECTOR == 32 ? 128 : 0)
 #define TOKENS_PER_TASK 512
 
 typedef struct {
@@ -70,7 +71,7 @@ static void project(const narrow_job *j, int64_t token) {
 static void gate(const narrow_job *j, int64_t token) {
   const int64_t channels = j->channels;
   const float *x = j->x + token * channels, *z = j->z + token * channels;
-  float gated[MAX_TILE * MAX_HIDDEN];
+  float gated[MAX_TILE * (MAX_HIDDEN + 1)];
   vreal sums[MAX_TILE][2];
   for (int64_t n = 0; n < channels; n += LANES) {
     product(sums, x, channels, j->first + n, channels, 1);
@@ -92,7 +93,7 @@ static void gate(const narrow_job *j, int64_t token) {
 static void mix_channels(const narrow_job *j, int64_t token) {
   const int64_t channels = j->channels, hidden = j->hidden;
   const float *x = j->x + token * channels;
-  float k[MAX_TILE * MAX_HIDDEN];
+  float k[MAX_TILE * (MAX_HIDDEN + 1)];
   vreal sums[MAX_TILE][2], gates[MAX_TILE][2];
   for (int64_t n = 0; n < hidden; n += 2 * LANES) {
     product(sums, x, channels, j->first + n, hidden, 2);
