@@ -17,7 +17,7 @@ TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1
 
 
 def pytest_configure() -> None:
-    """Without a GPU, Triton's kernels run in its interpreter, which it has to know when imported."""
+    """Without a GPU, Triton runs in its interpreter, which it has to know when it is imported."""
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
 

@@ -20,8 +20,6 @@ from bi_wkv_cases import (
 )
 from torch import Tensor
 
-from restore_rwkv.ops import bi_wkv
-
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "columns": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
     "channels first": lambda x: x.movedim(-1, 1).contiguous().movedim(1, -1),

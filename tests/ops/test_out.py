@@ -32,7 +32,7 @@ def test_the_result_goes_where_it_is_wanted(
 def test_a_sequence_too(backend: str) -> None:
     shape = (2, 127, 17)
     w, u, k, v, _ = make_inputs(*shape).to(torch.float32)
-    bi_wkv(w, u, k, v, backend=backend, out=v)
+    assert bi_wkv(w, u, k, v, backend=backend, out=v) is v
     expected = truth(*shape)["y"]
     assert (v - expected).norm() / expected.norm() < tolerance(torch.float32, "y")
 

@@ -68,8 +68,8 @@ def bi_wkv(
     run = cpu.bi_wkv if backend == "cpu" else gpu.bi_wkv
     if k.dim() == 4:
         return run(w, u, k, v, out)
-    k, v = k.unsqueeze(1), v.unsqueeze(1)
-    return run(w, u, k, v, None if out is None else out.unsqueeze(1)).squeeze(1)
+    y = run(w, u, k.unsqueeze(1), v.unsqueeze(1), None if out is None else out.unsqueeze(1))
+    return y.squeeze(1) if out is None else out
 
 
 def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:

@@ -82,10 +82,14 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _stored(dtype: torch.dtype) -> torch.dtype:
+    """What the kernels store for a type: Triton's interpreter rounds to bfloat16 wrongly."""
+    return _wide(dtype) if interpreted() else dtype
+
+
 def _like(x: Tensor) -> Tensor:
     """An output that lies in memory as x does."""
-    # The interpreter rounds to bfloat16 wrongly: there, torch rounds what the kernels store.
-    return torch.empty_like(x, dtype=_wide(x.dtype) if interpreted() else x.dtype)
+    return torch.empty_like(x, dtype=_stored(x.dtype))
 
 
 def _on_device_of(x: Tensor) -> AbstractContextManager[Any]:
@@ -164,7 +168,7 @@ def forward(
         each piece of tokens.
     """
     with _on_device_of(k):
-        y = out if out is not None and not interpreted() else _like(k)
+        y = out if out is not None and out.dtype == _stored(k.dtype) else _like(k)
         launch = _Launch(w, u, k, v, y)
         sizes = launch.tokens, launch.columns, launch.channels
         sums = launch.sums()
