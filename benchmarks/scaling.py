@@ -49,8 +49,8 @@ def check(name: str, device: str) -> float:
     """Largest difference between the inference form and the training form, on 32 x 32."""
     torch.manual_seed(0)
     network, image = NETWORKS[name]().eval().to(device), torch.rand(2, 1, 32, 32, device=device)
+    truth = network(image.clone().requires_grad_()).detach()  # takes none of the fast ways
     with torch.inference_mode():
-        truth = network(image)
         result = inference_form(network)(image)
     if result.shape != image.shape or not result.isfinite().all():
         raise SystemExit(f"{name}: 32 x 32 gives {tuple(result.shape)}, or values not finite")
@@ -60,12 +60,13 @@ def check(name: str, device: str) -> float:
     return error
 
 
-def measure(name: str, size: int, budget: float, device: str) -> Measured:
+def measure(name: str, size: int, budget: float, device: str, keep: bool) -> Measured:
     """One slice of size x size; to be called in a fresh process."""
     torch.manual_seed(0)
     network = inference_form(NETWORKS[name]()).to(device)
     image = torch.rand(1, 1, size, size, device=device)
-    keep_freed_memory()
+    if keep:
+        keep_freed_memory()
     with torch.inference_mode():
         network(image[..., :32, :32])  # what libraries set up once is no need of a slice
         return measured(lambda: network(image), budget=budget, device=device)
@@ -95,7 +96,9 @@ def measure_sizes(name: str, words: argparse.Namespace) -> Results:
             reason = too_much(done, size, words.longest, words.device)
             if reason:
                 raise LeftOutError(reason)
-            done[size] = in_fresh_process(measure, name, size, words.budget, words.device)
+            done[size] = in_fresh_process(
+                measure, name, size, words.budget, words.device, not words.plain_allocator
+            )
             row(name, f"{size} x {size}", figures(done[size].seconds), mebibytes(done[size].peak))
         except LeftOutError as error:
             row(name, f"{size} x {size}", f"left out: {error}", "")
@@ -178,8 +181,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=SHOWN, default=list(SHOWN))
     parser.add_argument("--longest", type=float, default=120, help="seconds of one call")
     parser.add_argument("--budget", type=float, default=30, help="seconds of calls per size")
+    parser.add_argument("--plain-allocator", action="store_true", help="without keep_freed_memory")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--out", type=Path, default=Path("docs/images/scaling.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/scaling.png"))
     words = parser.parse_args(arguments)
     print(f"{command('benchmarks.scaling', arguments)}\n\n{machine(words.device)}, float32\n")
     results: dict[str, Results] = {}

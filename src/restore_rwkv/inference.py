@@ -13,13 +13,13 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.ops import available_backends
 
 Progress = Callable[[int, int], None]
 
-# Peak per pixel and unit of `dim`, the allocator's share included: measured on a CPU
-# (benchmarks.scaling), what whole hidden layers take elsewhere.
-_BYTES_PER_CHANNEL = {"cpu": 96}
-_BYTES_ELSEWHERE = 192
+# Peak bytes per pixel and unit of `dim`, the allocator's share included: measured on a CPU with the
+# C kernels, which overwrite v (benchmarks.scaling), and without them.
+_BYTES_IN_PLACE, _BYTES_OTHERWISE = 96, 208
 _STRIDE = 8
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
 _MIN_TILE = 192  # the results of smaller tiles differ too much from those of whole slices
@@ -49,8 +49,7 @@ def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
     Raises:
         ConfigError: not even the smallest tile fits.
     """
-    device = next(network.parameters()).device.type
-    per_pixel = _BYTES_PER_CHANNEL.get(device, _BYTES_ELSEWHERE) * network.config.dim
+    per_pixel = _bytes_per_channel(network) * network.config.dim
     pixels = memory // per_pixel
     whole = (math.ceil(shape[0] / _STRIDE) * _STRIDE) * (math.ceil(shape[1] / _STRIDE) * _STRIDE)
     if whole <= pixels:
@@ -65,6 +64,14 @@ def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
     rows = min(shape[0], side)
     columns = min(shape[1], pixels // (math.ceil(rows / _STRIDE) * _STRIDE) // _STRIDE * _STRIDE)
     return Plan(1, (rows, columns))
+
+
+def _bytes_per_channel(network: RestoreRWKV) -> int:
+    on_cpu = next(network.parameters()).device.type == "cpu"
+    config = network.config
+    one_by_one = config.attention == "bi-wkv" and config.scan_mixing != "sum"
+    in_place = on_cpu and available_backends()["cpu"] and one_by_one
+    return _BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE
 
 
 @contextmanager

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from restore_rwkv.model.blocks import (
+    Block,
     ChannelMix,
     NeighbourShift,
     OmniShift,
@@ -119,8 +123,8 @@ def test_gradients_are_those_of_the_equation(kind: type[TokenMix]) -> None:
     assert torch.autograd.gradcheck(lambda x: half(mix, x), x)
 
 
-# Channels that the kernels for few channels take with AVX-512 or less, that they do not take, and of
-# several bands; tokens that fill no whole tile, and fewer than one.
+# Channels that the kernels for few channels take, with AVX-512 or less, or do not take; tokens of
+# several bands, that fill no whole tile, and fewer than one.
 @pytest.mark.parametrize("shape", [(2, 9, 13), (1, 150, 130), (1, 1, 3)])
 @pytest.mark.parametrize("channels", [3, 16, 32, 48, 96, 100])
 @pytest.mark.parametrize("kind", [SpatialMix, ChannelMix])
@@ -154,3 +158,81 @@ def test_without_kernels_the_mixes_give_the_same(monkeypatch: pytest.MonkeyPatch
         fused = half(mix, x)
         monkeypatch.setattr(cpu, "_BUILDS", {torch.float32: None, torch.float64: None})
         torch.testing.assert_close(half(mix, x), fused)
+
+
+@pytest.mark.parametrize("kind", [SpatialMix, ChannelMix])
+@pytest.mark.parametrize("channels", [16, 100])
+def test_tokens_of_any_layout(kind: type[TokenMix], channels: int) -> None:
+    mix = kind(channels, torch.nn.Identity())
+    x = torch.randn(2, 9, 8, channels).transpose(1, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(half(mix, x), half(mix, x.contiguous()))
+
+
+def test_each_parameter_has_its_gradient_when_it_alone_is_trained() -> None:
+    block = Block(16, SpatialMix(16, OmniShift(16)), ChannelMix(16, OmniShift(16)))
+    x = torch.randn(1, 9, 8, 16)
+    block(x).square().sum().backward()
+    expected = {name: parameter.grad for name, parameter in block.named_parameters()}
+    for name, parameter in block.named_parameters():
+        block.requires_grad_(False)
+        block.zero_grad()
+        parameter.requires_grad_(True)
+        block(x).square().sum().backward()
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(parameter.grad, expected[name], msg=name)
+
+
+class _Doubled(torch.nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def test_layers_that_do_more_than_a_product_are_called() -> None:
+    mix = ChannelMix(16, torch.nn.Identity())
+    doubled = _Doubled(16, 64, bias=False)
+    doubled.load_state_dict(mix.key.state_dict())
+    mix.key = doubled
+    x = torch.randn(1, 9, 8, 16)
+    calls: list[int] = []
+    mix.value.register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        torch.testing.assert_close(half(mix, x), half(mix, x.clone().requires_grad_()))
+    assert calls
+
+
+@pytest.mark.parametrize("kind", [SpatialMix, ChannelMix])
+def test_a_weight_that_is_not_a_number_shows(kind: type[TokenMix]) -> None:
+    for name in ("key", "receptance", "value"):
+        mix = kind(16, torch.nn.Identity())
+        torch.nn.init.constant_(mix.get_submodule(name).weight, torch.nan)
+        with torch.no_grad():
+            result = half(mix, torch.randn(1, 9, 8, 16))
+        # The attention gives a token whose keys are all missing no weight at all.
+        assert result.isnan().all() or (kind is SpatialMix and name == "key")
+
+
+def test_autocast_reaches_every_product() -> None:
+    block = Block(16, SpatialMix(16, OmniShift(16)), ChannelMix(16, OmniShift(16)))
+    x = torch.randn(1, 9, 8, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        trained = block(x)
+        with torch.no_grad():
+            torch.testing.assert_close(block(x), trained)
+
+
+def test_traced_and_fake_tensors_meet_no_kernel() -> None:
+    block = Block(16, SpatialMix(16, OmniShift(16)), ChannelMix(16, OmniShift(16)))
+    block.requires_grad_(False)
+    x = torch.randn(1, 9, 8, 16)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        assert block(mode.from_tensor(x)).shape == x.shape
+    assert not cpu.is_eager(x.to("meta"))
+    eager: list[bool] = []
+    torch.func.vmap(lambda x: (eager.append(cpu.is_eager(x)), x)[1])(x)
+    assert eager == [False]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is on its way out
+        traced = torch.jit.trace(block, x, check_trace=False)
+    other = torch.randn(1, 9, 8, 16)
+    torch.testing.assert_close(traced(other), block(other), rtol=1e-4, atol=1e-4)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GoldenNetwork
+from golden_network import GoldenNetwork
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor

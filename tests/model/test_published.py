@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GoldenNetwork
+from golden_network import GoldenNetwork
 from torch import Tensor
 
 from restore_rwkv.errors import WeightsError

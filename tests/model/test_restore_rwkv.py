@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN, GoldenNetwork
+from golden_network import GOLDEN, GoldenNetwork
 from torch import Tensor, nn
 
 from restore_rwkv.errors import ConfigError, OperatorError
@@ -81,7 +81,9 @@ def test_published_names_and_shapes() -> None:
 
 
 def test_published_multiply_accumulates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("restore_rwkv.model.blocks.bi_wkv", lambda w, u, k, v, out: v)  # not counted
+    monkeypatch.setattr(
+        "restore_rwkv.model.blocks.bi_wkv", lambda w, u, k, v, out: v
+    )  # not counted
     with torch.device("meta"):
         base = RestoreRWKV(PRESETS["base"], merged=True)
         assert count_macs(base, torch.zeros(1, 1, 128, 128)) == 37_458_542_592

@@ -65,8 +65,8 @@ def is_interpreted(backend: str) -> bool:
     return backend == "triton" and gpu.interpreted()
 
 
-def skip_if_slow(backend: str, tokens: int, most: int = 130) -> None:
-    if is_interpreted(backend) and tokens > most:
+def skip_if_slow(backend: str, size: int, most: int = 130) -> None:
+    if is_interpreted(backend) and size > most:
         pytest.skip("too slow in Triton's interpreter")
 
 

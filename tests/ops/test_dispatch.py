@@ -60,7 +60,7 @@ def test_the_kernel_refuses_other_devices(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 def test_uni_wkv_has_no_kernel(backend: str) -> None:
     with pytest.raises(OperatorError, match=f'"{backend}" has no uni_wkv; use backend="torch"'):
-        uni_wkv(W, W, K, K, backend="cpu")
+        uni_wkv(W, W, K, K, backend=backend)
 
 
 @pytest.mark.usefixtures("_no_kernel")

@@ -36,7 +36,7 @@ def test_finite_inputs_give_finite_outputs(dtype: torch.dtype, tokens: int, back
     largest = torch.finfo(dtype).max
     sizes = [0.0, torch.finfo(dtype).tiny, 1.0, 1e3, largest**0.5, largest / 1000, largest]
     generator = torch.Generator().manual_seed(tokens)
-    for draw in range(0, 24, 5 if is_interpreted(backend) else 1):
+    for draw in range(0, 24, 9 if is_interpreted(backend) else 1):
         kinds = [sizes if draw >> i & 1 else sizes[-1:] for i in range(4)]
         shapes = [(5,), (5,), (2, tokens, 5), (2, tokens, 5)]
         if draw >= 16:  # moderate decays, which meet the other code path
@@ -94,7 +94,7 @@ STEEP = [
 def test_steep_decays_and_far_keys(
     w: float, k: float, y_limit: float, g_limit: float, backend: str, seed: int
 ) -> None:
-    skip_if_slow(backend, 100 * seed)
+    skip_if_slow(backend, seed, 0)
     inputs = steep_inputs(w, k, 150 if is_interpreted(backend) else 700, seed)
     expected = results(Inputs(*(x.double() for x in inputs)), "reference")
     for name, actual in results(inputs, backend).items():
@@ -107,9 +107,21 @@ def test_steep_decays_and_far_keys(
 @pytest.mark.parametrize("seed", range(4))
 def test_exponents_of_a_million_do_not_drift(seed: int, backend: str) -> None:
     """Over 5,000 chunks of one token, each of which rounds the scale of what it passes on."""
-    skip_if_slow(backend, 5000 * seed)
+    skip_if_slow(backend, 5000)
     inputs = steep_inputs(1e6, 1e4, 5000, seed)
     rows = torch.arange(0, 5000, 25)
     expected = reference.bi_wkv_rows(*(x.double() for x in inputs[:4]), rows)
     actual = output(backend, *inputs[:4])[:, rows]
     assert relative_rms(actual, expected) < {"torch": 1e-4, "cpu": 1e-7, "triton": 1e-7}[backend]
+
+
+def test_huge_values_of_one_channel_leave_the_others_exact() -> None:
+    inputs = make_inputs(2, 200, 17)
+    inputs.v[..., 0] *= 2.0**100
+    inputs.v[..., 1] *= 2.0**-70
+    expected = results(inputs, "reference")
+    actual = results(inputs.to(torch.float32), "auto")
+    for name in ("y", "gk", "gv"):
+        for channel in (0, 1, 2):
+            error = relative_rms(actual[name][..., channel], expected[name][..., channel])
+            assert error < 1e-5, (name, channel)

@@ -49,9 +49,22 @@ def test_errors_say_what_is_wrong() -> None:
     w, u, k, v, _ = make_inputs(1, 5, 3).to(torch.float32)
     with pytest.raises(OperatorError, match=r"out is \(1, 4, 3\).*must be like v: \(1, 5, 3\)"):
         bi_wkv(w, u, k, v, out=v[:, :4])
-    with pytest.raises(OperatorError, match="float64.*must be like v"):
+    with pytest.raises(OperatorError, match=r"float64.*must be like v"):
         bi_wkv(w, u, k, v, out=v.double())
-    with pytest.raises(OperatorError, match="gradients are recorded.*no_grad"):
+    with pytest.raises(OperatorError, match=r"gradients are recorded.*no_grad"):
         bi_wkv(w.requires_grad_(), u, k, v, out=v)
-    with torch.no_grad(), pytest.raises(OperatorError, match="share memory.*clone"):
-        bi_wkv(w, u, k, v, out=v[:, :1].expand(1, 5, 3))
+    square = make_inputs(1, 4, 4, 3).to(torch.float32)
+    for out in (v[:, :1].clone().expand(1, 5, 3), k):
+        with torch.no_grad(), pytest.raises(OperatorError, match=r"shares memory.*give v itself"):
+            bi_wkv(w, u, k, v, out=out)
+    with torch.no_grad(), pytest.raises(OperatorError, match="another part of v"):
+        bi_wkv(*square[:4], out=square.v.transpose(1, 2))
+
+
+def test_autograd_sees_the_change() -> None:
+    w, u, k, v, _ = make_inputs(1, 5, 3).to(torch.float32)
+    y = v.requires_grad_().exp()
+    with torch.no_grad():
+        bi_wkv(w, u, k, k, out=y.detach())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()

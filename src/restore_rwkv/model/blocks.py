@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from restore_rwkv.ops import bi_wkv, narrow, uni_wkv
+from restore_rwkv.ops import bi_wkv, cpu, narrow, uni_wkv
 
 
 class TokenConv(nn.Conv2d):
@@ -154,14 +155,19 @@ def _from_four_sides(x: Tensor) -> Tensor:
 
 
 class TokenMix(nn.Module):
-    """What both mixes share: functions of single tokens, run so that their results stay in cache."""
+    """What both mixes share: functions of single tokens, whose results stay in cache."""
 
     def _each_token(
-        self, function: Callable[..., Tensor], *inputs: Tensor, residual: Tensor, gamma: Tensor
+        self,
+        function: Callable[..., Tensor],
+        *inputs: Tensor,
+        residual: Tensor,
+        gamma: Tensor,
+        whole: bool,
     ) -> Tensor:
         """Return `residual + gamma * function(*inputs)` for a function of single tokens.
 
-        Without gradients it is done band by band of tokens: a hidden layer of 4 C channels is then
+        Unless `whole`, it is done band by band of tokens: a hidden layer of 4 C channels is then
         never in memory as a whole, and chains of cheap operations run from cache.
 
         Args:
@@ -169,30 +175,29 @@ class TokenMix(nn.Module):
             inputs: (B, H, W, C).
             residual: (B, H, W, C).
             gamma: (C,).
+            whole: do it in one piece.
         """
-        if self._in_one_piece(inputs):
+        if whole:
             return torch.addcmul(residual, gamma, function(*inputs))
-        out = torch.empty_like(residual)
+        out = torch.empty(residual.shape, dtype=residual.dtype, device=residual.device)
         channels = residual.shape[-1]
         target = out.view(-1, channels)
-        *inputs, residual = (x.reshape(-1, channels) for x in (*inputs, residual))
+        tokens = [x.reshape(-1, channels) for x in inputs]
+        residual = residual.reshape(-1, channels)
         size = _band(residual)
         for start in range(0, len(target), size):
             band = slice(start, start + size)
-            y = function(*(x[band] for x in inputs))
+            y = function(*(x[band] for x in tokens))
             torch.addcmul(residual[band], gamma, y, out=target[band])
         return out
 
-    def _is_narrow(self, x: Tensor, hidden: int = 0) -> bool:
-        """Whether the kernels for few channels serve this call."""
-        return not self._in_one_piece((x,)) and narrow.takes(x, hidden)
-
-    def _in_one_piece(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether gradients are recorded or a graph is traced."""
-        if torch.compiler.is_compiling():
+    def _is_recorded(self, *tensors: Tensor) -> bool:
+        """Whether PyTorch has to see every operation: for gradients, a graph, or autocast."""
+        if not cpu.is_eager(*tensors) or torch.is_autocast_enabled(tensors[0].device.type):
             return True
-        tensors = (*inputs, *self.parameters())
-        return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        return torch.is_grad_enabled() and any(
+            x.requires_grad for x in (*tensors, *self.parameters())
+        )
 
 
 def _band(x: Tensor) -> int:
@@ -235,33 +240,35 @@ class SpatialMix(TokenMix):
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over the image."""
         shifted = self.omni_shift(norm(x))
-        if self._is_narrow(x):
-            y = self._scan(*narrow.project(shifted, self.key, self.value))
+        recorded = self._is_recorded(x, shifted, gamma)
+        layers = (self.key, self.value, self.receptance, self.output)
+        if not recorded and narrow.takes(shifted, *layers):
+            y = self._scan(*narrow.project(shifted, self.key, self.value), recorded)
             return narrow.gate(shifted, y, self.receptance, self.output, x, gamma)
-        y = self._scan(self.key(shifted), self.value(shifted))
-        return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma)
+        y = self._scan(self.key(shifted), self.value(shifted), recorded)
+        return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma, whole=recorded)
 
     def _gated(self, x: Tensor, y: Tensor) -> Tensor:
         gated: Tensor = self.output(self.receptance(x).sigmoid_() * y)
         return gated
 
-    def _scan(self, k: Tensor, v: Tensor) -> Tensor:
+    def _scan(self, k: Tensor, v: Tensor, recorded: bool) -> Tensor:
         """Re-WKV: v(j) = BiWKV(k, v(j-1)), or the sum of all BiWKV(k, v)."""
         results = []
+        out = None if recorded or self.summed else v
         for direction, w, u in zip(self.scans, self.spatial_decay, self.spatial_first, strict=True):
-            results.append(self._attend(direction, w, u, k, v))
+            results.append(self._attend(direction, w, u, k, v, out))
             if not self.summed:
                 v = results.pop()
         return torch.stack(results).sum(0) if self.summed else v
 
-    def _attend(self, direction: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(
+        self, direction: str, w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None
+    ) -> Tensor:
         if direction == "columns":
             k, v = k.transpose(1, 2), v.transpose(1, 2)
-        if self.causal:
-            y = uni_wkv(w, u, k, v)
-        else:
-            in_place = not self.summed and not self._in_one_piece((w, k, v))
-            y = bi_wkv(w, u, k, v, out=v if in_place else None)
+            out = None if out is None else out.transpose(1, 2)
+        y = uni_wkv(w, u, k, v) if self.causal else bi_wkv(w, u, k, v, out=out)
         return y.transpose(1, 2) if direction == "columns" else y
 
 
@@ -284,9 +291,11 @@ class ChannelMix(TokenMix):
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over their channels."""
         shifted = self.omni_shift(norm(x))
-        if self._is_narrow(x, self.key.out_features):
-            return narrow.mix_channels(shifted, self.key, self.receptance, self.value, x, gamma)
-        return self._each_token(self._mixed, shifted, residual=x, gamma=gamma)
+        recorded = self._is_recorded(x, shifted, gamma)
+        layers = (self.key, self.receptance, self.value)
+        if not recorded and narrow.takes(shifted, *layers):
+            return narrow.mix_channels(shifted, *layers, x, gamma)
+        return self._each_token(self._mixed, shifted, residual=x, gamma=gamma, whole=recorded)
 
     def _mixed(self, x: Tensor) -> Tensor:
         k = _squared_relu(self.key(x))
@@ -312,6 +321,7 @@ class _SquaredReLU(torch.autograd.Function):
         return k.square()
 
     @staticmethod
+    @once_differentiable  # a second derivative would miss what k depends on
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (k,) = ctx.saved_tensors
         product: Tensor = gradient * k

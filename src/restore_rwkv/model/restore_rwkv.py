@@ -188,8 +188,8 @@ class RestoreRWKV(nn.Module):
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
 
-    # Written so that each map of features is let go as soon as it has served: no second name for it,
-    # and no call that would hold on to its argument until all blocks of a level are done.
+    # Written so that each map of features is let go as soon as it has served: it has no second
+    # name, and no call holds on to its argument until all blocks of a level are done.
     def _residual(self, image: Tensor) -> Tensor:
         """(B, H, W, C_in) -> (B, H, W, C_in); H and W are multiples of 8."""
         x = self.patch_embed(image)  # (B, H, W, C)
@@ -205,13 +205,14 @@ class RestoreRWKV(nn.Module):
             x = down(x)
         for block in self.latent:
             x = self._apply_block(block, x)
-        for up, reduce, blocks in (
+        last = (*self.decoder_level1, *self.refinement)
+        for up, reduce, level in (
             (self.up4_3, self.reduce_chan_level3, self.decoder_level3),  # (B, H/4, W/4, 4C)
             (self.up3_2, self.reduce_chan_level2, self.decoder_level2),  # (B, H/2, W/2, 2C)
-            (self.up2_1, nn.Identity(), (*self.decoder_level1, *self.refinement)),  # (B, H, W, 2C)
+            (self.up2_1, nn.Identity(), last),  # (B, H, W, 2C)
         ):
             x = reduce(torch.cat([up(x), skips.pop()], dim=-1))
-            for block in blocks:
+            for block in level:
                 x = self._apply_block(block, x)
         residual: Tensor = self.output(x)
         return residual

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 _MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in bi_wkv.c
 _SUMS = 5
@@ -98,6 +99,21 @@ def threads_for(x: Tensor) -> tuple[int, int | None]:
     return torch.get_num_threads(), _launcher()
 
 
+def is_eager(*tensors: Tensor) -> bool:
+    """Whether a kernel may read these tensors by their addresses, past PyTorch's dispatcher.
+
+    Not while a graph is traced, a mode watches the operators, or a tensor stands for others.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._len_torch_dispatch_stack():
+        return False
+    stands_for_others = torch._C._functorch.is_functorch_wrapped_tensor
+    return all(
+        type(x) in (Tensor, Parameter) and not (x.is_meta or stands_for_others(x)) for x in tensors
+    )
+
+
 def _image(tensor: Tensor) -> _Image:
     return _Image(tensor.data_ptr(), tensor.stride())
 
@@ -113,15 +129,16 @@ class _Work:
     def __init__(self, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         batch, rows, columns, channels = k.shape
         self.library, self.dtype, self.buffers = library(k.dtype), k.dtype, [k, v]
-        w, u = self.keep(w.double().contiguous()), self.keep(u.double().contiguous())
-        chunk = self.library.bi_wkv_chunk_length(w, u, channels, rows * columns)
+        w_address = self.keep(w.double().contiguous())
+        u_address = self.keep(u.double().contiguous())
+        chunk = self.library.bi_wkv_chunk_length(w_address, u_address, channels, rows * columns)
         self.lanes = _lanes(k.dtype)
         self.blocks = -(-channels // self.lanes)
         self.pieces = batch * -(-rows * columns // chunk)  # chunks of all images
         threads, launch = threads_for(k)
         self.job = _Job(
             *(batch, rows, columns, channels, chunk),
-            *(threads, launch, w, u, _image(k), _image(v)),
+            *(threads, launch, w_address, u_address, _image(k), _image(v)),
             constants=self.room(self.blocks * 4, torch.float64),
             summary=self.room(self.pieces * self.blocks * _SUMS),
         )
@@ -155,6 +172,12 @@ def _empty_state(k: Tensor) -> Tensor:
     return k.new_empty((batch, chunks, blocks, _STATES, lanes), dtype=wide)
 
 
+def _rescue(v: Tensor) -> Tensor:
+    """Factors (C,) that make the sums of every channel finite."""
+    limit = torch.finfo(v.dtype).max * 2.0**-48  # MAX_VALUE in bi_wkv.c
+    return torch.where(v.abs().amax((0, 1, 2)) > limit, _RESCUE, 1.0).to(v.dtype)
+
+
 def _is_missing(state: Tensor) -> bool:
     kind = ctypes.c_float if state.dtype == torch.float32 else ctypes.c_double
     return math.isinf(kind.from_address(state.data_ptr()).value)
@@ -166,13 +189,15 @@ def forward(
     """Run the forward kernel.
 
     Args:
-        w, u: (C,).
-        k, v: (B, H, W, C) of one type, any strides.
+        w: decay (C,).
+        u: bonus (C,).
+        k: keys (B, H, W, C), any strides.
+        v: values, as k.
         out: where to write y, of the type of k; may be v.
 
     Returns:
-        y, as k, and the state for `backward`: about an eighth of y; its first value is infinite where
-        the backward pass has to compute it again.
+        y, as k, and the state for `backward`: a ninth of the size of y; its first value is infinite
+        where the backward pass has to compute it again.
     """
     k_wide, v_wide = _wide(k), _wide(v)
     work = _Work(w, u, k_wide, v_wide)
@@ -183,15 +208,18 @@ def forward(
     work.job.state = state.data_ptr() if full else work.room(work.pieces * work.blocks * _STATES)
     rescued = work.forward()
     if rescued:
-        small = v_wide * _RESCUE
+        factor = _rescue(v_wide)
+        small = v_wide * factor
         work.job.v = _image(small)
         work.forward()
         largest = torch.finfo(y.dtype).max  # a mean of such values may be rounded to infinity
-        y.div_(_RESCUE).clamp_(-largest, largest)
+        y.div_(factor).clamp_(-largest, largest)
     if rescued or not full:
         state.fill_(torch.inf)
     if out is not None and y is not out:
         out.copy_(y)
+    elif out is not None and not out.is_inference():
+        torch.autograd.graph.increment_version(out)  # or autograd would not see the change
     return out if out is not None else y.to(k.dtype), state
 
 
@@ -212,18 +240,19 @@ def backward(
     recompute = _is_missing(state)
     job.state = work.room(vectors * _STATES) if recompute else state.data_ptr()
     if work.backward(recompute):
-        small = v_wide * _RESCUE
+        factor = _rescue(v_wide)
+        small = v_wide * factor
         job.v, job.state = _image(small), work.room(vectors * _STATES)
         work.backward(recompute=True)
         for gradient in (gw, gu, gk):
-            gradient /= _RESCUE
+            gradient /= factor
     return gw.to(w.dtype), gu.to(u.dtype), gk.to(k.dtype), gv.to(v.dtype)
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
-    """Differentiable y as k; w, u (C,); k, v (B, H, W, C) of one type, any strides; see `forward`."""
+    """Differentiable y as k; arguments as for `forward`."""
     y: Tensor
-    if type(k) is not Tensor or torch.compiler.is_compiling():
+    if not is_eager(w, u, k, v):
         y = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
         y = y if out is None else out.copy_(y)
     elif torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v)):
@@ -275,14 +304,20 @@ def _refuse(ctx, *_):  # type: ignore[no-untyped-def]
     raise NotImplementedError("bi_wkv_backward has no derivative; use backend='torch' for it")
 
 
-_LIBRARY = torch.library.Library("restore_rwkv", "FRAGMENT")
-_LIBRARY.define("bi_wkv(Tensor w, Tensor u, Tensor k, Tensor v) -> (Tensor, Tensor)")
-_LIBRARY.define(
-    "bi_wkv_backward(Tensor gy, Tensor w, Tensor u, Tensor k, Tensor v, Tensor state)"
-    " -> (Tensor, Tensor, Tensor, Tensor)"
+_LIBRARY = torch.library.Library("restore_rwkv", "FRAGMENT")  # type: ignore[no-untyped-call]
+torch.library.define(
+    "restore_rwkv::bi_wkv",
+    "(Tensor w, Tensor u, Tensor k, Tensor v) -> (Tensor, Tensor)",
+    lib=_LIBRARY,
 )
-_LIBRARY.impl("bi_wkv", forward, "CPU")
-_LIBRARY.impl("bi_wkv_backward", backward, "CPU")
+torch.library.define(
+    "restore_rwkv::bi_wkv_backward",
+    "(Tensor gy, Tensor w, Tensor u, Tensor k, Tensor v, Tensor state)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    lib=_LIBRARY,
+)
+torch.library.impl("restore_rwkv::bi_wkv", "CPU", forward, lib=_LIBRARY)
+torch.library.impl("restore_rwkv::bi_wkv_backward", "CPU", backward, lib=_LIBRARY)
 torch.library.register_fake("restore_rwkv::bi_wkv", _fake_forward, lib=_LIBRARY)
 torch.library.register_fake("restore_rwkv::bi_wkv_backward", _fake_backward, lib=_LIBRARY)
 torch.library.register_autograd(

@@ -130,8 +130,8 @@ def _check_cpu(device: torch.device) -> None:
 def _check_triton(device: torch.device) -> None:
     if not gpu.installed():
         raise OperatorError(
-            'backend "triton": Triton is not installed; `pip install triton`, or use '
-            'backend="torch"'
+            'backend "triton": Triton 3.5 or newer is not installed; `pip install triton`, or '
+            'use backend="torch"'
         )
     if device.type == "cpu" and not gpu.interpreted():
         raise OperatorError(
@@ -186,7 +186,13 @@ def _check_out(out: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
             f"out is {tuple(out.shape)}, {out.dtype} on {out.device}; it must be like v: "
             f"{tuple(v.shape)}, {v.dtype} on {v.device}"
         )
-    if any(step == 0 and size > 1 for step, size in zip(out.stride(), out.shape, strict=True)):
-        raise OperatorError("out: some of its values share memory; give a tensor made by clone()")
+    is_v = out.data_ptr() == v.data_ptr() and out.stride() == v.stride()
+    places = {x.untyped_storage().data_ptr() for x in (k, v)}
+    if torch._debug_has_internal_overlap(out) == 1 or (
+        not is_v and out.untyped_storage().data_ptr() in places
+    ):
+        raise OperatorError(
+            "out shares memory with k, another part of v, or itself; give v itself or a new tensor"
+        )
     if torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, out)):
         raise OperatorError("out: gradients are recorded; leave it out, or use torch.no_grad()")

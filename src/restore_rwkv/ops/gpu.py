@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -39,10 +40,11 @@ class _Layout(NamedTuple):
     def tokens(self) -> int:
         return self.chunk * self.chunks
 
-    def options(self) -> dict[str, int]:
-        """Options of a launch."""
+    def options(self, device: torch.device) -> dict[str, int]:
+        """Options of a launch; only compilers for NVIDIA know of a limit to registers."""
         options = {"num_warps": self.chunks * self.block // 32}
-        return options if torch.version.hip else {**options, "maxnreg": self.registers}
+        other = torch.version.hip is not None or device.type == "xpu"
+        return options if other else {**options, "maxnreg": self.registers}
 
 
 class _Layouts(NamedTuple):
@@ -61,9 +63,22 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def _is_installed() -> bool:
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # under another name, as for other GPUs
+        return True
+    return tuple(map(int, version.split(".")[:2])) >= (3, 5)
+
+
+_INSTALLED = _is_installed()
+
+
 def installed() -> bool:
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether a Triton that can compile the kernels is installed."""
+    return _INSTALLED
 
 
 def available() -> bool:
@@ -136,7 +151,7 @@ class _Launch:
         """Launch a kernel that handles pieces; `arguments` are all up to the constants."""
         programs = self.batch * self.pieces * -(-self.channels // layout.block)
         constants = (self.real, layout.chunk, layout.chunks, layout.block, self.wrap(layout.chunk))
-        kernel[(programs,)](*arguments, *constants, **layout.options())
+        kernel[(programs,)](*arguments, *constants, **layout.options(self.k.device))
 
     def carry(self, log: Tensor, weight: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
         """What enters each piece from both sides, given the sums of the pieces."""

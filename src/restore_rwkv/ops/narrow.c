@@ -43,7 +43,7 @@ INLINE void product(vreal sums[][2], const float *a, int64_t depth, const float 
 }
 
 INLINE vreal squared_relu(vreal x) {
-  for (int64_t c = 0; c < LANES; c++) x[c] = x[c] > 0 ? x[c] : 0;
+  for (int64_t c = 0; c < LANES; c++) x[c] = x[c] < 0 ? 0 : x[c]; /* NaN stays */
   return x * x;
 }
 
@@ -51,7 +51,8 @@ INLINE vreal sigmoid(vreal x) {
   const vmask positive = x > 0;
   const vreal e = exp_lanes((vreal)((vmask)x | INT32_MIN)); /* of -|x| */
   const vreal factor = (vreal)((positive & (vmask)((vreal){0} + 1)) | (~positive & (vmask)e));
-  return factor / (1 + e);
+  const vmask missing = x != x; /* NaN stays */
+  return (vreal)((vmask)(factor / (1 + e)) | missing);
 }
 
 /* y = x first, y2 = x second */
@@ -118,7 +119,8 @@ INLINE void each_tile(narrow_job *j, void (*act)(const narrow_job *, int64_t tok
   for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;) {
     const int64_t first = task * TOKENS_PER_TASK, end = first + TOKENS_PER_TASK;
     for (int64_t token = first; token < end && token < j->tokens; token += TILE)
-      act(j, token < last ? token : last); /* the last tile may repeat some tokens */
+      act(j, token < last ? token : last); /* the last tile may repeat tokens of the one
+                                                   before, with the same result */
   }
 }
 

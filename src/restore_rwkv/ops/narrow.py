@@ -1,7 +1,7 @@
 """The products of a block for tokens of few channels, fused with what surrounds them, on CPUs.
 
-Binds `narrow.c`. Only without gradients, in float32; `takes` tells whether a call is served, and its
-caller has plain PyTorch for all others.
+Binds `narrow.c`. Only without gradients, in float32; `takes` tells whether a call is served, and
+its caller has plain PyTorch for all others.
 """
 
 from __future__ import annotations
@@ -24,19 +24,31 @@ class _Job(ctypes.Structure):
     )
 
 
-def takes(x: Tensor, hidden: int) -> bool:
-    """Whether tokens x (B, H, W, C) with a hidden layer of that width are served."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or not cpu.available():
+def takes(x: Tensor, *layers: nn.Linear) -> bool:
+    """Whether tokens x (B, H, W, C) and these layers are served."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
         return False
-    channels = x.shape[-1]
+    if not cpu.available() or not all(map(_is_ordinary, layers)):
+        return False
+    channels, hidden = x.shape[-1], max(layer.out_features for layer in layers)
     takes = cpu.library(x.dtype).narrow_takes
     return bool(takes(*(ctypes.c_int64(n) for n in (x.numel() // channels, channels, hidden))))
 
 
+def _is_ordinary(layer: nn.Linear) -> bool:
+    """Whether a layer is nothing but a product: no subclass, and nobody watches its calls."""
+    if type(layer) is not nn.Linear or layer.weight.dtype != torch.float32:
+        return False
+    return layer.bias is None and not (layer._forward_hooks or layer._forward_pre_hooks)
+
+
 def project(x: Tensor, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Return first(x) and second(x), for layers that keep the number of channels."""
-    y, y2 = torch.empty_like(x), torch.empty_like(x)
-    _run("narrow_project", x, first=_weight(first), second=_weight(second), y=y, y2=y2)
+    """Return first(x) and second(x), for layers that keep the number of channels.
+
+    Everywhere here x is (B, H, W, C), contiguous, and what comes back is like it.
+    """
+    y, y2 = torch.empty(x.shape), torch.empty(x.shape)
+    _run("narrow_project", x, 0, first=_weight(first), second=_weight(second), y=y, y2=y2)
     return y, y2
 
 
@@ -44,9 +56,9 @@ def gate(
     x: Tensor, z: Tensor, receptance: nn.Linear, output: nn.Linear, residual: Tensor, gamma: Tensor
 ) -> Tensor:
     """Return residual + gamma * output(sigmoid(receptance(x)) * z)."""
-    y = torch.empty_like(x)
+    y = torch.empty(x.shape)
     layers = {"first": _weight(receptance), "second": _weight(output)}
-    _run("narrow_gate", x, z=z, residual=residual, gamma=gamma, y=y, **layers)
+    _run("narrow_gate", x, 0, z=z, residual=residual, gamma=gamma, y=y, **layers)
     return y
 
 
@@ -59,7 +71,7 @@ def mix_channels(
     gamma: Tensor,
 ) -> Tensor:
     """Return residual + gamma * sigmoid(receptance(x)) * value(relu(key(x))^2)."""
-    y = torch.empty_like(x)
+    y = torch.empty(x.shape)
     layers = {"first": _weight(key), "second": _weight(receptance), "third": _weight(value)}
     hidden = key.out_features
     _run("narrow_mix_channels", x, hidden, residual=residual, gamma=gamma, y=y, **layers)
@@ -71,7 +83,7 @@ def _weight(layer: nn.Linear) -> Tensor:
     return layer.weight.t().contiguous()
 
 
-def _run(name: str, x: Tensor, hidden: int = 0, **arrays: Tensor) -> None:
+def _run(name: str, x: Tensor, hidden: int, **arrays: Tensor) -> None:
     arrays = {name: array.contiguous() for name, array in {"x": x, **arrays}.items()}
     channels = x.shape[-1]
     threads, launch = cpu.threads_for(x)
