@@ -195,9 +195,7 @@ class TokenMix(nn.Module):
         """Whether PyTorch has to see every operation: for gradients, a graph, or autocast."""
         if not cpu.is_eager(*tensors) or torch.is_autocast_enabled(tensors[0].device.type):
             return True
-        return torch.is_grad_enabled() and any(
-            x.requires_grad for x in (*tensors, *self.parameters())
-        )
+        return cpu.records_gradients(*tensors, *self.parameters())
 
 
 def _band(x: Tensor) -> int:

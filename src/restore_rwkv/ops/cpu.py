@@ -114,6 +114,11 @@ def is_eager(*tensors: Tensor) -> bool:
     )
 
 
+def records_gradients(*tensors: Tensor) -> bool:
+    """Whether autograd has to see what is made of these tensors."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 def _image(tensor: Tensor) -> _Image:
     return _Image(tensor.data_ptr(), tensor.stride())
 
@@ -255,7 +260,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None
     if not is_eager(w, u, k, v):
         y = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
         y = y if out is None else out.copy_(y)
-    elif torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v)):
+    elif records_gradients(w, u, k, v):
         y = _Eager.apply(w, u, k, v)  # type: ignore[no-untyped-call]
     else:
         y = forward(w, u, k, v, out)[0]

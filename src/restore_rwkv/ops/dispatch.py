@@ -194,5 +194,5 @@ def _check_out(out: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         raise OperatorError(
             "out shares memory with k, another part of v, or itself; give v itself or a new tensor"
         )
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v, out)):
+    if cpu.records_gradients(w, u, k, v, out):
         raise OperatorError("out: gradients are recorded; leave it out, or use torch.no_grad()")
