@@ -117,13 +117,7 @@ static void work(void *data) {
   }
 }
 
-static void run(pass *p) {
-  job *j = p->job;
-  if (j->launch && j->threads > 1)
-    j->launch(work, p, (unsigned)j->threads, 0);
-  else
-    work(p);
-}
+static void run(pass *p) { run_on(p->job->launch, p->job->threads, work, p); }
 
 INLINE vreal maximum(vreal a, vreal b) {
   for (int64_t c = 0; c < LANES; c++) a[c] = a[c] > b[c] ? a[c] : b[c];

@@ -50,7 +50,15 @@ INLINE vreal exp_lanes(vreal x) {
 }
 #endif
 
-/* Runs `body` on threads; OpenMP's GOMP_parallel. */
+/* OpenMP's GOMP_parallel. */
 typedef void (*launcher)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+
+/* Runs `body` on threads; on this one alone where there is no launcher. */
+INLINE void run_on(launcher launch, int64_t threads, void (*body)(void *), void *data) {
+  if (launch && threads > 1)
+    launch(body, data, (unsigned)threads, 0);
+  else
+    body(data);
+}
 
 #endif

@@ -128,13 +128,6 @@ static void project_all(void *data) { each_tile(data, project); }
 static void gate_all(void *data) { each_tile(data, gate); }
 static void mix_channels_all(void *data) { each_tile(data, mix_channels); }
 
-static void run(narrow_job *j, void (*body)(void *)) {
-  if (j->launch && j->threads > 1)
-    j->launch(body, j, (unsigned)j->threads, 0);
-  else
-    body(j);
-}
-
 /* Whether the kernels take such tokens. */
 int64_t narrow_takes(int64_t tokens, int64_t channels, int64_t hidden) {
   return tokens >= MAX_TILE && channels % LANES == 0 && hidden % (2 * LANES) == 0 &&
@@ -142,8 +135,10 @@ int64_t narrow_takes(int64_t tokens, int64_t channels, int64_t hidden) {
 }
 
 /* Each returns once the work is done; the caller owns every buffer of the job. */
-void narrow_project(narrow_job *j) { run(j, project_all); }
-void narrow_gate(narrow_job *j) { run(j, gate_all); }
-void narrow_mix_channels(narrow_job *j) { run(j, mix_channels_all); }
+void narrow_project(narrow_job *j) { run_on(j->launch, j->threads, project_all, j); }
+void narrow_gate(narrow_job *j) { run_on(j->launch, j->threads, gate_all, j); }
+void narrow_mix_channels(narrow_job *j) {
+  run_on(j->launch, j->threads, mix_channels_all, j);
+}
 
 #endif
