@@ -322,35 +322,45 @@ INLINE void note_overflow(job *j, vmask mask) {
   if (any) __atomic_store_n(&j->overflow, 1, __ATOMIC_RELAXED);
 }
 
-INLINE void store_sums(const job *j, place p, vreal scale, vreal right_a, vreal right_b,
-                       vreal left_a, vreal left_b) {
-  real *out = (real *)j->summary + p.index * SUMS * LANES;
-  store(out, scale);
-  store(out + LANES, right_a);
-  store(out + 2 * LANES, right_b);
-  store(out + 3 * LANES, left_a);
-  store(out + 4 * LANES, left_b);
+/* Sums over a chunk, decayed to either edge. Towards the left edge, terms are weighed with powers of
+ * the decay, so that one loop serves both. */
+typedef struct {
+  vreal right_a, right_b, left_a, left_b, power;
+} edge_sums;
+
+INLINE edge_sums no_sums(void) { return (edge_sums){.power = (vreal){} + 1}; }
+
+INLINE void add_token(edge_sums *s, vreal a, vreal b, vreal decay) {
+  s->right_a = s->right_a * decay + a;
+  s->right_b = s->right_b * decay + b;
+  s->left_a += a * s->power;
+  s->left_b += b * s->power;
+  s->power *= decay;
 }
 
-/* Step 1 of the forward pass for one block. Towards the left edge, terms are weighed with powers
- * of the decay, so that one loop serves both edges. */
+INLINE void store_sums(const job *j, place p, vreal scale, const edge_sums *s) {
+  real *out = (real *)j->summary + p.index * SUMS * LANES;
+  store(out, scale);
+  store(out + LANES, s->right_a);
+  store(out + 2 * LANES, s->right_b);
+  store(out + 3 * LANES, s->left_a);
+  store(out + 4 * LANES, s->left_b);
+}
+
+/* Step 1 of the forward pass for one block. */
 static void summarise_block(job *j, place p, const tile k, const tile v) {
   const vreal decay = load(constants_of(j, p)->decay);
-  vreal scale = k[0], largest = magnitude(v[0]), power = (vreal){} + 1;
+  vreal scale = k[0], largest = magnitude(v[0]);
   for (int64_t t = 1; t < p.count; t++) {
     scale = maximum(scale, k[t]);
     largest = maximum(largest, magnitude(v[t]));
   }
-  vreal right_a = {}, right_b = {}, left_a = {}, left_b = {};
+  edge_sums sums = no_sums();
   for (int64_t t = 0; t < p.count; t++) {
-    const vreal e = exp_lanes(k[t] - scale), ev = e * v[t];
-    right_a = right_a * decay + e;
-    right_b = right_b * decay + ev;
-    left_a += e * power;
-    left_b += ev * power;
-    power *= decay;
+    const vreal e = exp_lanes(k[t] - scale);
+    add_token(&sums, e, e * v[t], decay);
   }
-  store_sums(j, p, scale, right_a, right_b, left_a, left_b);
+  store_sums(j, p, scale, &sums);
   note_overflow(j, largest > MAX_VALUE);
 }
 
@@ -496,20 +506,16 @@ static void summarise_gradients_block(const job *j, place p, tile k_then_b, cons
   const vreal decay = load(constants_of(j, p)->decay);
   outputs o;
   begin_outputs(&o, j, p, k_then_b, v);
-  vreal right_a = {}, right_b = {}, left_a = {}, left_b = {}, power = (vreal){} + 1;
+  edge_sums sums = no_sums();
   for (int64_t t = 0; t < p.count; t++) {
     finish_output(&o, t, k_then_b[t], v[t], decay);
     const vreal inverse = 1 / o.total[t], a = gy_then_a[t] * inverse;
     const vreal b = -a * (o.sum[t] * inverse);
     gy_then_a[t] = a;
     k_then_b[t] = b;
-    right_a = right_a * decay + a;
-    right_b = right_b * decay + b;
-    left_a += a * power;
-    left_b += b * power;
-    power *= decay;
+    add_token(&sums, a, b, decay);
   }
-  store_sums(j, p, -o.scale, right_a, right_b, left_a, left_b);
+  store_sums(j, p, -o.scale, &sums);
 }
 
 /* The gradients of numerators and denominators wait in the memory of gv and gk. */
