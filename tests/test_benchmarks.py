@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import SetWriter
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="a mark that can be set back")

@@ -18,8 +18,9 @@ from restore_rwkv.errors import ConfigError
 from restore_rwkv.metrics import MeanScore
 from restore_rwkv.model import RestoreRWKV, load_weights
 from restore_rwkv.tasks import TASKS
+from tests.helpers import ROOT
 
-RECIPE = str(Path(__file__).parents[1] / "recipes" / "light-mri-sr.toml")
+RECIPE = str(ROOT / "recipes" / "light-mri-sr.toml")
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -224,7 +225,7 @@ def test_evaluate_names_scan_and_protocol(tiny_weights: Path, tmp_path: Path) ->
 
 
 def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[1] / "recipes" / "light-mri-sr.toml"
+    recipe = ROOT / "recipes" / "light-mri-sr.toml"
     result = run("train", recipe, "--data", tmp_path, "-o", tmp_path / "run")
     assert result.returncode == 2
     assert "no prepared set" in result.stderr

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
+from tests.helpers import GOLDEN
 
-GOLDEN = np.load(Path(__file__).parent / "golden" / "metrics_a.npz")
+ARRAYS = np.load(GOLDEN / "metrics_a.npz")
 TRUNCATE = {"MRI": (0.0, 4095.0), "CT": (-160.0, 240.0), "PET": (0.0, 20.0)}
 
 
@@ -19,8 +18,8 @@ TRUNCATE = {"MRI": (0.0, 4095.0), "CT": (-160.0, 240.0), "PET": (0.0, 20.0)}
 @pytest.mark.parametrize("modality", TRUNCATE)
 def test_published_values(modality: str, seed: int) -> None:
     case = f"{modality}_{seed}"
-    score = paper_score(GOLDEN[f"{case}_restored"], GOLDEN[f"{case}_reference"], TRUNCATE[modality])
-    psnr, ssim, rmse = GOLDEN[f"{case}_psnr_ssim_rmse"]
+    score = paper_score(ARRAYS[f"{case}_restored"], ARRAYS[f"{case}_reference"], TRUNCATE[modality])
+    psnr, ssim, rmse = ARRAYS[f"{case}_psnr_ssim_rmse"]
     assert score.psnr == pytest.approx(psnr, rel=2e-7)
     assert score.ssim == pytest.approx(ssim, rel=4e-6)
     assert score.rmse == pytest.approx(rmse, rel=2e-7)

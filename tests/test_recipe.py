@@ -14,8 +14,9 @@ from restore_rwkv.model import PRESETS, RestoreRWKV
 from restore_rwkv.recipe import Recipe
 from restore_rwkv.tasks import ALL_IN_ONE, TASKS
 from restore_rwkv.training import train
+from tests.helpers import ROOT
 
-FOLDER = Path(__file__).parents[1] / "recipes"
+FOLDER = ROOT / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.toml"))
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_trees import blob, save_ct
 
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.aapm import prepare_aapm
 from restore_rwkv.errors import InputError
+from tests.helpers.source_trees import blob, save_ct
 
 PATIENTS = ("L067", "L096", "L109", "L506")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_trees import blob, save_ct, save_nifti
 
 from restore_rwkv import degradation
 from restore_rwkv.data import PreparedSet
@@ -15,6 +14,7 @@ from restore_rwkv.data.folder import FolderOptions, prepare_folder
 from restore_rwkv.data.slices import ranges, slices_across, square_planes
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, read_volume
+from tests.helpers.source_trees import blob, save_ct, save_nifti
 
 AFFINE = np.diag([0.5, 0.75, 3.0, 1.0])
 ISOTROPIC = np.diag([1.0, 1.0, 1.2, 1.0])

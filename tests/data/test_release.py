@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_trees import blob, files_below, save_nifti, save_pickle
 
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.release import prepare_release
 from restore_rwkv.data.sources import natural
 from restore_rwkv.errors import InputError
+from tests.helpers.source_trees import blob, files_below, save_nifti, save_pickle
 
 NAMES = {
     "MRI": {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from synthetic_series import SLICES, SeriesWriter, make_slice, save
+
+from tests.helpers.synthetic_series import SLICES, SeriesWriter, make_slice, save
 
 
 @pytest.fixture

@@ -13,7 +13,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import EnhancedMRImageStorage
-from synthetic_series import (
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import DicomSource, read_volume, write_volume
+from tests.helpers.synthetic_series import (
     COLUMN,
     COLUMNS,
     NORMAL,
@@ -32,9 +35,6 @@ from synthetic_series import (
     slope_of,
     stored_slice,
 )
-
-from restore_rwkv.errors import InputError
-from restore_rwkv.io import DicomSource, read_volume, write_volume
 
 
 def test_oblique_series_with_a_slope_for_each_slice(write_series: SeriesWriter) -> None:

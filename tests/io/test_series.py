@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from synthetic_series import (
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import read_volume
+from tests.helpers.synthetic_series import (
     COLUMN,
     NORMAL,
     ORIGIN,
@@ -16,9 +19,6 @@ from synthetic_series import (
     change_third,
     lps,
 )
-
-from restore_rwkv.errors import InputError
-from restore_rwkv.io import read_volume
 
 
 def no_change(k: int, dataset: Dataset) -> None:

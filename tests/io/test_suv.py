@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from synthetic_series import SLICES, SeriesWriter, slope_of, stored_slice
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import DicomSource, Volume, read_volume
 from restore_rwkv.io.suv import PetUnit, pet_unit
+from tests.helpers.synthetic_series import SLICES, SeriesWriter, slope_of, stored_slice
 
 # pydicom tells of odd values as they are set.
 pytestmark = pytest.mark.filterwarnings("ignore:(Invalid value|The value length):UserWarning")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden_network import GOLDEN, GoldenNetwork
 
 from restore_rwkv.model.restore_rwkv import RestoreRWKVConfig
+from tests.helpers import GOLDEN
+from tests.helpers.golden_network import GoldenNetwork
 
 
 @pytest.fixture(scope="session")

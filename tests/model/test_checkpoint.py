@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden_network import GoldenNetwork
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,6 +18,7 @@ from restore_rwkv.errors import WeightsError
 from restore_rwkv.model.checkpoint import load_weights, read_info, save_weights
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.scaling import ScalingRule
+from tests.helpers.golden_network import GoldenNetwork
 
 RECORDS: dict[str, Any] = {
     "scaling": {"mri-sr": ScalingRule("robust"), "ct-denoise": ScalingRule("fixed", -5.0, 40.0)},

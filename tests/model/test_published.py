@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from golden_network import GoldenNetwork
 from torch import Tensor
 
 from restore_rwkv.errors import WeightsError
@@ -24,6 +23,7 @@ from restore_rwkv.model.published import (
 )
 from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV
 from restore_rwkv.scaling import ScalingRule
+from tests.helpers.golden_network import GoldenNetwork
 
 Weights = dict[str, Tensor]
 SCALING = {"mri-sr": ScalingRule("fixed", 0.0, 4095.0)}

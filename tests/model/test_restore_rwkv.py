@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_network import GOLDEN, GoldenNetwork
 from torch import Tensor, nn
 
 from restore_rwkv.errors import ConfigError, OperatorError
 from restore_rwkv.model.blocks import OmniShift
 from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV, RestoreRWKVConfig
+from tests.helpers import GOLDEN
+from tests.helpers.golden_network import GoldenNetwork
 
 SMALL = RestoreRWKVConfig(dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1)
 # Largest deviation from the float64 values; measured 2e-15 and 1e-6.

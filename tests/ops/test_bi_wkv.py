@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from bi_wkv_cases import (
+
+from restore_rwkv.ops import bi_wkv, reference, uni_wkv
+from tests.helpers import GOLDEN
+from tests.helpers.bi_wkv_cases import (
     BACKENDS,
     NAMES,
     TOLERANCES,
@@ -22,9 +23,6 @@ from bi_wkv_cases import (
     truth,
 )
 
-from restore_rwkv.ops import bi_wkv, reference, uni_wkv
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "bi_wkv_a.npz"
 # (T, C) around the chunks of 16 and 64 tokens, the blocks of 16 channels, the switch at T = 1024
 SHAPES = [
     *((2, 1), (3, 17), (7, 48), (63, 3), (64, 16), (65, 15), (100, 17), (127, 48)),
@@ -37,7 +35,7 @@ SHAPES = [
 @pytest.mark.parametrize("case", range(6))
 def test_golden_values(case: int, dtype: torch.dtype, backend: str) -> None:
     skip_if_slow(backend, case, 5 if dtype == torch.float32 else 0)
-    with np.load(GOLDEN) as arrays:
+    with np.load(GOLDEN / "bi_wkv_a.npz") as arrays:
         expected = {
             name: torch.from_numpy(arrays[f"{case}/{name}"])
             for name in ("w", "u", "k", "v", "gy", *NAMES)

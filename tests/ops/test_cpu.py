@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from bi_wkv_cases import NAMES, make_inputs, relative_rms, results, tolerance, truth
 
 from restore_rwkv.ops import available_backends, cpu
+from tests.helpers.bi_wkv_cases import NAMES, make_inputs, relative_rms, results, tolerance, truth
 
 pytestmark = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
 RUNNABLE = cpu._WIDTHS.get(torch.backends.cpu.get_cpu_capability(), ("",))

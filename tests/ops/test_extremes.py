@@ -6,7 +6,10 @@ import math
 
 import pytest
 import torch
-from bi_wkv_cases import (
+from torch import Tensor
+
+from restore_rwkv.ops import reference
+from tests.helpers.bi_wkv_cases import (
     BACKENDS,
     Inputs,
     is_interpreted,
@@ -16,9 +19,6 @@ from bi_wkv_cases import (
     results,
     skip_if_slow,
 )
-from torch import Tensor
-
-from restore_rwkv.ops import reference
 
 
 def mixture(generator: torch.Generator, sizes: list[float], *shape: int) -> Tensor:

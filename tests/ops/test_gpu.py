@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from bi_wkv_cases import (
+
+from restore_rwkv.errors import OperatorError
+from restore_rwkv.ops import available_backends, bi_wkv, dispatch, gpu
+from tests.helpers import ROOT
+from tests.helpers.bi_wkv_cases import (
     Inputs,
     make_inputs,
     output,
@@ -19,9 +23,6 @@ from bi_wkv_cases import (
     tolerance,
     truth,
 )
-
-from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import available_backends, bi_wkv, dispatch, gpu
 
 needs_triton = pytest.mark.skipif(not available_backends()["triton"], reason="no Triton")
 W, K = torch.zeros(4), torch.zeros(2, 6, 4)
@@ -109,7 +110,7 @@ def test_longer_sequences(tokens: int) -> None:
 )
 def test_compiles_for_gpus_that_are_not_here(arguments: tuple[str, ...], tmp_path: Path) -> None:
     """The compiler's time goes with the square of the tokens in a chunk: 4 rather than 16."""
-    script = Path(__file__).with_name("compile_for_gpu.py")
+    script = ROOT / "tests" / "helpers" / "compile_for_gpu.py"
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
     run = subprocess.run(
         [sys.executable, script, *arguments],

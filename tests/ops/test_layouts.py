@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from bi_wkv_cases import (
+from torch import Tensor
+
+from tests.helpers.bi_wkv_cases import (
     BACKENDS,
     NAMES,
     Inputs,
@@ -18,7 +20,6 @@ from bi_wkv_cases import (
     to_device,
     tolerance,
 )
-from torch import Tensor
 
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "columns": lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),

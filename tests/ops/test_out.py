@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from bi_wkv_cases import make_inputs, tolerance, truth
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.ops import bi_wkv
+from tests.helpers.bi_wkv_cases import make_inputs, tolerance, truth
 
 BACKENDS = ["auto", "torch", "reference"]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from ct_phantoms import QUICK, ellipses, seeded
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics import ct
 from restore_rwkv.physics.ct import CTScanner, dose_noise, reduce_dose, scan_noise
 from restore_rwkv.physics.kernel import Kernel
+from tests.helpers.ct_phantoms import QUICK, ellipses, seeded
 
 
 def pelvis() -> Tensor:

@@ -7,12 +7,12 @@ import math
 
 import pytest
 import torch
-from ct_phantoms import QUICK, ellipses, seeded
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.ct import CTScanner, reduce_dose, scan_noise
 from restore_rwkv.physics.ct_calibration import calibrated, noise_level
+from tests.helpers.ct_phantoms import QUICK, ellipses, seeded
 
 
 def organs() -> Tensor:

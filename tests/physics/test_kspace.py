@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from kspace_images import SHAPES, bins_kept, generator, image_of
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.kspace import kspace_block, kspace_block_shape, kspace_noise, zero_fill
+from tests.helpers.kspace_images import SHAPES, bins_kept, generator, image_of
 
 
 def test_papers_block_is_bins_minus_32_to_31() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kspace_images import SHAPES, bins_kept, generator, image_of
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.kspace import kspace_block, kspace_noise, zero_fill
 from restore_rwkv.physics.mri import fourier_interpolate, kspace_crop, low_resolution, thick_slices
+from tests.helpers.kspace_images import SHAPES, bins_kept, generator, image_of
 
 
 def low_frequency_image(height: int, width: int) -> Tensor:

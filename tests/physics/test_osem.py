@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from pet_discs import NO_BLUR, SCANNER, discs
 from torch import Tensor
 
 from restore_rwkv.physics import pet_scanner
 from restore_rwkv.physics.osem import osem, reconstruct
 from restore_rwkv.physics.pet_scanner import Acquisition, PETSystem, acquire
 from restore_rwkv.physics.slices import blurred
+from tests.helpers.pet_discs import NO_BLUR, SCANNER, discs
 
 
 def expected(activity: Tensor, system: PETSystem) -> Acquisition:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from pet_discs import SCANNER, discs, generator
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.pet import low_dose, simulate_pair
 from restore_rwkv.physics.pet_scanner import PETSystem
 from restore_rwkv.physics.slices import blurred
+from tests.helpers.pet_discs import SCANNER, discs, generator
 
 
 def test_axial_blur_joins_point_spread_and_filter() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from pet_discs import NO_BLUR, SCANNER, discs, generator
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.pet_scanner import Acquisition, PETScanner, PETSystem, acquire
+from tests.helpers.pet_discs import NO_BLUR, SCANNER, discs, generator
 
 
 @pytest.mark.parametrize("views", [slice(None), slice(3, 72, 8)])

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
-
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @dataclasses.dataclass(frozen=True)
