@@ -5,7 +5,7 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
-KERNELS := $(wildcard src/restore_rwkv/ops/*.[ch])
+KERNELS := $(wildcard src/restore_rwkv/ops/cpu/*.[ch])
 
 # One process a core, of one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

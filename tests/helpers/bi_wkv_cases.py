@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from restore_rwkv.ops import available_backends, bi_wkv, gpu
+from restore_rwkv.ops import available_backends, bi_wkv
+from restore_rwkv.ops.gpu import launch as gpu
 
 BACKENDS = [
     "torch",

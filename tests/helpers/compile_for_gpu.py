@@ -14,7 +14,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from restore_rwkv.ops import gpu
+from restore_rwkv.ops.gpu import launch as gpu
 
 
 class _AbsentGPU:

@@ -20,7 +20,7 @@ from restore_rwkv.model.blocks import (
     TokenConv,
     TokenMix,
 )
-from restore_rwkv.ops import cpu
+from restore_rwkv.ops.cpu import binding as cpu
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])

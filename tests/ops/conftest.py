@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from restore_rwkv.ops import gpu
+from restore_rwkv.ops.gpu import launch as gpu
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from restore_rwkv.ops import available_backends, cpu
+from restore_rwkv.ops import available_backends
+from restore_rwkv.ops.cpu import binding as cpu
 from tests.helpers.bi_wkv_cases import NAMES, make_inputs, relative_rms, results, tolerance, truth
 
 pytestmark = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import available_backends, bi_wkv, cpu, dispatch, uni_wkv
+from restore_rwkv.ops import available_backends, bi_wkv, dispatch, uni_wkv
+from restore_rwkv.ops.cpu import binding as cpu
 
 W, K = torch.zeros(4), torch.zeros(2, 6, 4)
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import available_backends, bi_wkv, dispatch, gpu
+from restore_rwkv.ops import available_backends, bi_wkv, dispatch
+from restore_rwkv.ops.gpu import launch as gpu
 from tests.helpers import ROOT
 from tests.helpers.bi_wkv_cases import (
     Inputs,

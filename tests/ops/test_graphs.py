@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.ops import available_backends, bi_wkv
-from restore_rwkv.ops import cpu as cpu_backend
+from restore_rwkv.ops.cpu import binding as cpu_backend
 from tests.helpers.bi_wkv_cases import BACKENDS, NAMES, Inputs, make_inputs, results
 
 needs_kernel = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from restore_rwkv.ops import bi_wkv, cpu, narrow, uni_wkv
+from restore_rwkv.ops import bi_wkv, uni_wkv
+from restore_rwkv.ops.cpu import binding as cpu
+from restore_rwkv.ops.cpu import pointwise
 
 
 class TokenConv(nn.Conv2d):
@@ -240,9 +242,9 @@ class SpatialMix(TokenMix):
         shifted = self.omni_shift(norm(x))
         recorded = self._is_recorded(x, shifted, gamma)
         layers = (self.key, self.value, self.receptance, self.output)
-        if not recorded and narrow.takes(shifted, *layers):
-            y = self._scan(*narrow.project(shifted, self.key, self.value), recorded)
-            return narrow.gate(shifted, y, self.receptance, self.output, x, gamma)
+        if not recorded and pointwise.takes(shifted, *layers):
+            y = self._scan(*pointwise.project(shifted, self.key, self.value), recorded)
+            return pointwise.gate(shifted, y, self.receptance, self.output, x, gamma)
         y = self._scan(self.key(shifted), self.value(shifted), recorded)
         return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma, whole=recorded)
 
@@ -291,8 +293,8 @@ class ChannelMix(TokenMix):
         shifted = self.omni_shift(norm(x))
         recorded = self._is_recorded(x, shifted, gamma)
         layers = (self.key, self.receptance, self.value)
-        if not recorded and narrow.takes(shifted, *layers):
-            return narrow.mix_channels(shifted, *layers, x, gamma)
+        if not recorded and pointwise.takes(shifted, *layers):
+            return pointwise.mix_channels(shifted, *layers, x, gamma)
         return self._each_token(self._mixed, shifted, residual=x, gamma=gamma, whole=recorded)
 
     def _mixed(self, x: Tensor) -> Tensor:

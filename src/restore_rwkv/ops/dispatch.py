@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import cpu, gpu, portable, reference
+from restore_rwkv.ops import portable, reference
+from restore_rwkv.ops.cpu import binding as cpu
+from restore_rwkv.ops.gpu import launch as gpu
 
 _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -1,7 +1,7 @@
 """Bi-WKV of a piece of tokens in Triton for any finite input: steep decays, huge bonuses or values.
 
 Every pair of tokens of a chunk, and of chunks of a piece, is weighed by itself; every sum has its
-own scale in float64. Slower than `gpu_plain`, and rare. Values come times SMALL.
+own scale in float64. Slower than `plain`, and rare. Values come times SMALL.
 """
 
 # mypy: ignore-errors
@@ -10,7 +10,7 @@ own scale in float64. Slower than `gpu_plain`, and rare. Values come times SMALL
 import triton
 import triton.language as tl
 
-from restore_rwkv.ops.gpu_tiles import (
+from restore_rwkv.ops.gpu.tiles import (
     FAR,
     SMALL,
     clip,

@@ -1,6 +1,6 @@
 """The products of a block for tokens of few channels, fused with what surrounds them, on CPUs.
 
-Binds `narrow.c`. Only without gradients, in float32; `takes` tells whether a call is served, and
+Binds `pointwise.c`. Only without gradients, in float32; `takes` tells whether a call is served, and
 its caller has plain PyTorch for all others.
 """
 
@@ -11,7 +11,7 @@ import ctypes
 import torch
 from torch import Tensor, nn
 
-from restore_rwkv.ops import cpu
+from restore_rwkv.ops.cpu import binding as cpu
 
 
 class _Job(ctypes.Structure):

@@ -21,7 +21,7 @@ as the product of what comes from before it and from after it.
 import triton
 import triton.language as tl
 
-from restore_rwkv.ops.gpu_plain import (
+from restore_rwkv.ops.gpu.plain import (
     LARGEST,
     attend_plain,
     is_plain,
@@ -31,7 +31,7 @@ from restore_rwkv.ops.gpu_plain import (
     plain_sums,
     size_of,
 )
-from restore_rwkv.ops.gpu_steep import (
+from restore_rwkv.ops.gpu.steep import (
     lower,
     steep_gradient_chunks,
     steep_gradient_sums,
@@ -41,7 +41,7 @@ from restore_rwkv.ops.gpu_steep import (
     steep_sums,
     wide,
 )
-from restore_rwkv.ops.gpu_tiles import (
+from restore_rwkv.ops.gpu.tiles import (
     FAR,
     SMALL,
     enlarge,

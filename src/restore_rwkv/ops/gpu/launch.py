@@ -89,7 +89,7 @@ def available() -> bool:
 @functools.cache
 def _kernels() -> ModuleType:
     """The kernels, which import Triton."""
-    return importlib.import_module("restore_rwkv.ops.gpu_kernels")
+    return importlib.import_module("restore_rwkv.ops.gpu.kernels")
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

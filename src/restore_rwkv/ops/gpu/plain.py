@@ -10,7 +10,7 @@ negligible. The decay is rounded once per step only inside a chunk.
 import triton
 import triton.language as tl
 
-from restore_rwkv.ops.gpu_tiles import (
+from restore_rwkv.ops.gpu.tiles import (
     narrow,
 )
 
