@@ -19,11 +19,11 @@ from torch import Tensor
 
 from benchmarks.timing import machine
 from restore_rwkv.io import read_volume
-from restore_rwkv.physics.ct import CTScanner, dose_noise, reduce_dose, scan_noise
-from restore_rwkv.physics.ct_calibration import calibrated, noise_level
-from restore_rwkv.physics.geometry import FanBeam, ParallelBeam
-from restore_rwkv.physics.kernel import Kernel
-from restore_rwkv.physics.projection import Projector
+from restore_rwkv.physics.ct.calibration import calibrated, noise_level
+from restore_rwkv.physics.ct.dose import CTScanner, dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.rays.geometry import FanBeam, ParallelBeam
+from restore_rwkv.physics.rays.kernel import Kernel
+from restore_rwkv.physics.rays.projection import Projector
 
 PIXEL = 0.7  # mm, of phantoms of 512 x 512
 

@@ -16,8 +16,13 @@ from torch import Tensor
 
 from benchmarks.timing import milliseconds, shown
 from restore_rwkv import read_volume
-from restore_rwkv.physics.kspace import kspace_noise
-from restore_rwkv.physics.mri import fourier_interpolate, kspace_crop, low_resolution, thick_slices
+from restore_rwkv.physics.mri.kspace import kspace_noise
+from restore_rwkv.physics.mri.resolution import (
+    fourier_interpolate,
+    kspace_crop,
+    low_resolution,
+    thick_slices,
+)
 
 _LEVEL = 0.65  # of the height: the axial slice that is drawn
 _ABOVE_EYES = 0.45  # of the height: the lower end of the coronal sections

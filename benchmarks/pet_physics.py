@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.io import Volume, atomic_file, read_volume
-from restore_rwkv.physics.activity import Uptake, activity_map, attenuation_map, sample_uptake
-from restore_rwkv.physics.head import Head, segment_head
-from restore_rwkv.physics.pet import simulate_pair
-from restore_rwkv.physics.pet_scanner import PETScanner, PETSystem, acquire
+from restore_rwkv.physics.pet.activity import Uptake, activity_map, attenuation_map, sample_uptake
+from restore_rwkv.physics.pet.dose import simulate_pair
+from restore_rwkv.physics.pet.head import Head, segment_head
+from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
 
 _DOSE = 1 / 12
 _REALISATIONS = 6

@@ -11,7 +11,7 @@ import torch
 
 from restore_rwkv import Restorer, read_volume
 from restore_rwkv.inference import Plan, _spans, run
-from restore_rwkv.physics.mri import kspace_crop
+from restore_rwkv.physics.mri.resolution import kspace_crop
 from restore_rwkv.scaling import robust_scaling
 from restore_rwkv.shipped import sample_scan
 

@@ -13,7 +13,7 @@ import torch
 from restore_rwkv import Volume, read_volume
 from restore_rwkv.degradation import Settings, degrade, degrade_file
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
-from restore_rwkv.physics import kspace_crop
+from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.tasks import TASKS
 
 MRI, CT, PET = (TASKS[name] for name in ("mri-sr", "ct-denoise", "pet-synth"))

@@ -19,7 +19,7 @@ from restore_rwkv.evaluation import (
 )
 from restore_rwkv.metrics import MeanScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.physics.mri import low_resolution
+from restore_rwkv.physics.mri.resolution import low_resolution
 from restore_rwkv.scaling import ScalingRule
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.physics import kspace_crop
+from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.scaling import Scaling, onto_unit_range, robust_scaling
 
 

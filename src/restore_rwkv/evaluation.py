@@ -20,7 +20,7 @@ from restore_rwkv.degradation import degrade
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
-from restore_rwkv.physics.mri import low_resolution
+from restore_rwkv.physics.mri.resolution import low_resolution
 from restore_rwkv.preparation import AUTO, pick_task
 from restore_rwkv.restoration import Restorer, Settings, slice_axis
 

@@ -11,7 +11,7 @@ import torch
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, acquisition_axis, plane_axis, same_field_of_view
-from restore_rwkv.physics.mri import fourier_interpolate
+from restore_rwkv.physics.mri.resolution import fourier_interpolate
 from restore_rwkv.scaling import Scaling, ScalingRule
 from restore_rwkv.tasks import TASKS, Task, get_task, task_of
 from restore_rwkv.units import check_unit, find_scaling, warn_of_strange_values

@@ -13,7 +13,7 @@ import torch
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.data.pairs import Draw, PairSampler, Slice, contrast, is_air, slices_of
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.physics import kspace_crop
+from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.recipe import Recipe
 
 CROP = 24

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from restore_rwkv.physics.ct import CTScanner
+from restore_rwkv.physics.ct.dose import CTScanner
 
 QUICK = CTScanner(views=120)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from restore_rwkv.physics.pet_scanner import PETScanner
+from restore_rwkv.physics.pet.scanner import PETScanner
 
 # Slices of their own (no stack), 48 x 48 of 4 mm: quick, with counts per pixel like a head's.
 SCANNER = PETScanner(size=48, pixel=4.0, slice_spacing=0.0, views=72, subsets=8, counts=2e5)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from restore_rwkv.io import Volume
-from restore_rwkv.physics.mri import kspace_crop
+from restore_rwkv.physics.mri.resolution import kspace_crop
 from restore_rwkv.scaling import Scaling
 from restore_rwkv.tasks import Task
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.pet_scanner import Acquisition, PETScanner, PETSystem, acquire
+from restore_rwkv.physics.pet.scanner import Acquisition, PETScanner, PETSystem, acquire
 from tests.helpers.pet_discs import NO_BLUR, SCANNER, discs, generator
 
 

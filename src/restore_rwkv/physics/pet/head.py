@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.io import Volume
-from restore_rwkv.physics.masks import Mask, closed, dilated, eroded, filled, largest
+from restore_rwkv.physics.pet.masks import Mask, closed, dilated, eroded, filled, largest
 
 Array = NDArray[np.float32]
 

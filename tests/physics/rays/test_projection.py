@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.geometry import FanBeam, Geometry, ParallelBeam
-from restore_rwkv.physics.kernel import WINDOWS, Kernel
-from restore_rwkv.physics.projection import Projector
+from restore_rwkv.physics.rays.geometry import FanBeam, Geometry, ParallelBeam
+from restore_rwkv.physics.rays.kernel import WINDOWS, Kernel
+from restore_rwkv.physics.rays.projection import Projector
 
 # Modified Shepp-Logan phantom: density, half axes, centre (halves of the image), angle in degrees.
 SHEPP_LOGAN = (

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.io import Volume
-from restore_rwkv.physics.activity import (
+from restore_rwkv.physics.pet.activity import (
     MU_BONE,
     MU_SOFT,
     Lesion,
@@ -24,7 +24,7 @@ from restore_rwkv.physics.activity import (
     attenuation_map,
     sample_uptake,
 )
-from restore_rwkv.physics.head import Head, segment_head
+from restore_rwkv.physics.pet.head import Head, segment_head
 
 GRID = {"size": 76, "voxel": 3.0}
 INTENSITY = {"air": 0, "soft": 1100, "bone": 60, "csf": 250, "grey": 700, "white": 1000}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.ct import CTScanner, reduce_dose, scan_noise
-from restore_rwkv.physics.ct_calibration import calibrated, noise_level
+from restore_rwkv.physics.ct.calibration import calibrated, noise_level
+from restore_rwkv.physics.ct.dose import CTScanner, reduce_dose, scan_noise
 from tests.helpers.ct_phantoms import QUICK, ellipses, seeded
 
 

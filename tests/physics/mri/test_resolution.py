@@ -12,8 +12,13 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.kspace import kspace_block, kspace_noise, zero_fill
-from restore_rwkv.physics.mri import fourier_interpolate, kspace_crop, low_resolution, thick_slices
+from restore_rwkv.physics.mri.kspace import kspace_block, kspace_noise, zero_fill
+from restore_rwkv.physics.mri.resolution import (
+    fourier_interpolate,
+    kspace_crop,
+    low_resolution,
+    thick_slices,
+)
 from tests.helpers.kspace_images import SHAPES, bins_kept, generator, image_of
 
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.osem import reconstruct
-from restore_rwkv.physics.pet_scanner import PETScanner, PETSystem, acquire, check_dose, check_stack
+from restore_rwkv.physics.pet.osem import reconstruct
+from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire, check_dose, check_stack
 from restore_rwkv.physics.slices import cropped, padded
 
 
@@ -48,7 +48,7 @@ def simulate_pair(
 
     Example:
         >>> import torch
-        >>> from restore_rwkv.physics import PETScanner, simulate_pair
+        >>> from restore_rwkv.physics.pet import PETScanner, simulate_pair
         >>> disc = torch.hypot(*torch.meshgrid(*2 * [torch.arange(-31.5, 32)], indexing="ij")) < 24
         >>> small = PETScanner(size=64, views=96)
         >>> generator = torch.Generator().manual_seed(0)

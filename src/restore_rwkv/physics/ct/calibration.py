@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.ct import CTScanner, check_scan, scan_noise
+from restore_rwkv.physics.ct.dose import CTScanner, check_scan, scan_noise
 
 SOFT_TISSUE = (-100.0, 100.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from restore_rwkv.physics.pet_scanner import SLICES_TOGETHER, Acquisition, PETSystem
+from restore_rwkv.physics.pet.scanner import SLICES_TOGETHER, Acquisition, PETSystem
 from restore_rwkv.physics.slices import batches, blurred, blurred_across
 
 

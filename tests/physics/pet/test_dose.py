@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.pet import low_dose, simulate_pair
-from restore_rwkv.physics.pet_scanner import PETSystem
+from restore_rwkv.physics.pet.dose import low_dose, simulate_pair
+from restore_rwkv.physics.pet.scanner import PETSystem
 from restore_rwkv.physics.slices import blurred
 from tests.helpers.pet_discs import SCANNER, discs, generator
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.checks import check_floating
-from restore_rwkv.physics.geometry import Geometry, centred
-from restore_rwkv.physics.interpolation import LinearMap, Taps, apply_linear, fold, unfold
-from restore_rwkv.physics.kernel import Kernel
+from restore_rwkv.physics.rays.geometry import Geometry, centred
+from restore_rwkv.physics.rays.interpolation import LinearMap, Taps, apply_linear, fold, unfold
+from restore_rwkv.physics.rays.kernel import Kernel
 
 Views = slice | Tensor | None
 
@@ -27,7 +27,7 @@ class Projector:
 
     Example:
         >>> import torch
-        >>> from restore_rwkv.physics import Kernel, ParallelBeam, Projector
+        >>> from restore_rwkv.physics.rays import Kernel, ParallelBeam, Projector
         >>> projector = Projector(ParallelBeam(size=64, pixel=1.0, views=90))
         >>> sinogram = projector.A(torch.ones(64, 64))
         >>> sinogram.shape, sinogram[0, 46]  # a ray through 64 pixels of 1 mm

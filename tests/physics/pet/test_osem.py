@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from restore_rwkv.physics import pet_scanner
-from restore_rwkv.physics.osem import osem, reconstruct
-from restore_rwkv.physics.pet_scanner import Acquisition, PETSystem, acquire
+from restore_rwkv.physics.pet import scanner as pet_scanner
+from restore_rwkv.physics.pet.osem import osem, reconstruct
+from restore_rwkv.physics.pet.scanner import Acquisition, PETSystem, acquire
 from restore_rwkv.physics.slices import blurred
 from tests.helpers.pet_discs import NO_BLUR, SCANNER, discs
 

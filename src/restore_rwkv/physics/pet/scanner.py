@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.geometry import ParallelBeam
-from restore_rwkv.physics.projection import Projector
+from restore_rwkv.physics.rays.geometry import ParallelBeam
+from restore_rwkv.physics.rays.projection import Projector
 from restore_rwkv.physics.slices import batches, blurred, blurred_across, gaussian_matrix
 
 SLICES_TOGETHER = 32  # projected at once: what keeps a CPU core quick, and memory small

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics import ct
-from restore_rwkv.physics.ct import CTScanner, dose_noise, reduce_dose, scan_noise
-from restore_rwkv.physics.kernel import Kernel
+from restore_rwkv.physics.ct import dose as ct
+from restore_rwkv.physics.ct.dose import CTScanner, dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.rays.kernel import Kernel
 from tests.helpers.ct_phantoms import QUICK, ellipses, seeded
 
 

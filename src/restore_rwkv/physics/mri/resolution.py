@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.kspace import (
+from restore_rwkv.physics.mri.kspace import (
     REAL_TYPES,
     Factor,
     check_image,
@@ -47,7 +47,7 @@ def kspace_crop(image: Tensor, factor: Factor = 4, noise: Tensor | None = None) 
 
     Example:
         >>> import torch
-        >>> from restore_rwkv.physics import kspace_crop
+        >>> from restore_rwkv.physics.mri import kspace_crop
         >>> kspace_crop(torch.full((8, 8), 3.0), factor=4).mean()
         tensor(3.)
     """
@@ -101,7 +101,7 @@ def fourier_interpolate(image: Tensor, shape: tuple[int, int]) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from restore_rwkv.physics.mri import fourier_interpolate
+        >>> from restore_rwkv.physics.mri.resolution import fourier_interpolate
         >>> fourier_interpolate(torch.full((3, 4), 7.0), (6, 6)).mean()
         tensor(7.)
     """

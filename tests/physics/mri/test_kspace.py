@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.kspace import kspace_block, kspace_block_shape, kspace_noise, zero_fill
+from restore_rwkv.physics.mri.kspace import (
+    kspace_block,
+    kspace_block_shape,
+    kspace_noise,
+    zero_fill,
+)
 from tests.helpers.kspace_images import SHAPES, bins_kept, generator, image_of
 
 

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.checks import check_floating, check_positive
-from restore_rwkv.physics.geometry import FanBeam, Geometry, ParallelBeam
-from restore_rwkv.physics.kernel import Kernel
-from restore_rwkv.physics.projection import Projector
+from restore_rwkv.physics.rays.geometry import FanBeam, Geometry, ParallelBeam
+from restore_rwkv.physics.rays.kernel import Kernel
+from restore_rwkv.physics.rays.projection import Projector
 from restore_rwkv.physics.slices import batches, cropped, padded
 
 AIR = -1024.0  # lowest HU of a result
@@ -123,7 +123,7 @@ def reduce_dose(
 
     Example:
         >>> import torch
-        >>> from restore_rwkv.physics.ct import CTScanner, reduce_dose
+        >>> from restore_rwkv.physics.ct.dose import CTScanner, reduce_dose
         >>> scan = torch.zeros(64, 64)
         >>> quarter = reduce_dose(scan, (0.7, 0.7), 0.25, CTScanner(), torch.Generator())
         >>> quarter.shape

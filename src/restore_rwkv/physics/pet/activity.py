@@ -16,7 +16,7 @@ import torch
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.io import Volume
-from restore_rwkv.physics.head import Head
+from restore_rwkv.physics.pet.head import Head
 
 Point = tuple[float, float, float]
 

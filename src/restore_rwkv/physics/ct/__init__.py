@@ -1,0 +1,6 @@
+"""CT: the noise of a reduced dose, and a scanner model fitted to the noise of a scan."""
+
+from restore_rwkv.physics.ct.calibration import calibrated, noise_level
+from restore_rwkv.physics.ct.dose import CTScanner, dose_noise, reduce_dose, scan_noise
+
+__all__ = ["CTScanner", "calibrated", "dose_noise", "noise_level", "reduce_dose", "scan_noise"]

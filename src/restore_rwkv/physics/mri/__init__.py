@@ -1,0 +1,25 @@
+"""MRI: the centre of k-space, its noise, low resolution and thick slices."""
+
+from restore_rwkv.physics.mri.kspace import (
+    kspace_block,
+    kspace_block_shape,
+    kspace_noise,
+    zero_fill,
+)
+from restore_rwkv.physics.mri.resolution import (
+    fourier_interpolate,
+    kspace_crop,
+    low_resolution,
+    thick_slices,
+)
+
+__all__ = [
+    "fourier_interpolate",
+    "kspace_block",
+    "kspace_block_shape",
+    "kspace_crop",
+    "kspace_noise",
+    "low_resolution",
+    "thick_slices",
+    "zero_fill",
+]

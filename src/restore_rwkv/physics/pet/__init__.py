@@ -1,0 +1,28 @@
+"""PET: counts, reconstruction, and the anatomy of a head that activity is simulated from."""
+
+from restore_rwkv.physics.pet.activity import (
+    Uptake,
+    activity_map,
+    attenuation_map,
+    sample_uptake,
+)
+from restore_rwkv.physics.pet.dose import low_dose, simulate_pair
+from restore_rwkv.physics.pet.head import Head, segment_head
+from restore_rwkv.physics.pet.osem import osem, reconstruct
+from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
+
+__all__ = [
+    "Head",
+    "PETScanner",
+    "PETSystem",
+    "Uptake",
+    "acquire",
+    "activity_map",
+    "attenuation_map",
+    "low_dose",
+    "osem",
+    "reconstruct",
+    "sample_uptake",
+    "segment_head",
+    "simulate_pair",
+]
