@@ -29,7 +29,7 @@ from restore_rwkv.data.sources import (
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, read_volume
-from restore_rwkv.io.dicom_files import DicomImage, find_images, refusing
+from restore_rwkv.io.dicom.files import DicomImage, find_images, refusing
 
 Dose = Literal["full", "low"]
 

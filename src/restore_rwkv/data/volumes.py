@@ -10,7 +10,7 @@ from pathlib import Path
 
 from restore_rwkv.data.sources import Faults, is_dicom, walk
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom_files import refusing
+from restore_rwkv.io.dicom.files import refusing
 from restore_rwkv.io.record import file_sha256
 
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)

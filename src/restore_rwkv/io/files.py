@@ -10,7 +10,7 @@ import numpy as np
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io.atomic import atomic_file
-from restore_rwkv.io.dicom import read_dicom
+from restore_rwkv.io.dicom.read import read_dicom
 from restore_rwkv.io.nifti import read_nifti, write_nifti
 from restore_rwkv.io.raster import read_array, read_image, write_array, write_image
 from restore_rwkv.io.volume import Volume

@@ -15,7 +15,7 @@ from pydicom.sequence import Sequence
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import DicomSource, Volume, read_volume
-from restore_rwkv.io.suv import PetUnit, pet_unit
+from restore_rwkv.io.dicom.suv import PetUnit, pet_unit
 from tests.helpers.synthetic_series import SLICES, SeriesWriter, slope_of, stored_slice
 
 # pydicom tells of odd values as they are set.

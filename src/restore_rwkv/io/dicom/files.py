@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.suv import SUV_FIELDS
+from restore_rwkv.io.dicom.suv import SUV_FIELDS
 from restore_rwkv.io.volume import one_line
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom_files import (
+from restore_rwkv.io.dicom.files import (
     IDENTIFIERS,
     DicomImage,
     find_images,
@@ -19,14 +19,14 @@ from restore_rwkv.io.dicom_files import (
     read_up_to_pixels,
     refusing,
 )
-from restore_rwkv.io.series import (
+from restore_rwkv.io.dicom.geometry import (
     LPS_TO_RAS,
     SPACING_TOLERANCE,
     TILT_TOLERANCE,
     Grid,
     series_grid,
 )
-from restore_rwkv.io.suv import pet_unit
+from restore_rwkv.io.dicom.suv import pet_unit
 from restore_rwkv.io.volume import Float32Array, Float64Array, Source, Stored, Volume
 
 if TYPE_CHECKING:
