@@ -12,8 +12,8 @@ import torch
 from restore_rwkv import Restorer, read_volume
 from restore_rwkv.inference import Plan, _spans, run
 from restore_rwkv.physics.mri.resolution import kspace_crop
-from restore_rwkv.scaling import robust_scaling
 from restore_rwkv.shipped import sample_scan
+from restore_rwkv.tasks import robust_scaling
 
 _SIDE = 512  # the sample's slices side by side make one of this size
 _TILES = (192, 256, 320, 448)

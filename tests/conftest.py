@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig, save_weights
-from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import ScalingRule
 
 TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, hidden_rate=2)
 

@@ -8,7 +8,6 @@ import torch
 
 from restore_rwkv import Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
-from restore_rwkv.degradation import Settings
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation import (
     cubic,
@@ -20,7 +19,8 @@ from restore_rwkv.evaluation import (
 from restore_rwkv.metrics import MeanScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri.resolution import low_resolution
-from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import ScalingRule
+from restore_rwkv.tasks.degradation import Settings
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from restore_rwkv import Settings, Volume
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.preparation import finer, pick_task, prepare, slice_axis
-from restore_rwkv.tasks import TASKS
+from restore_rwkv.preparation import finer, prepare
+from restore_rwkv.tasks import TASKS, pick_task, slice_axis
 
 MRI, CT, PET = TASKS.values()
 OBLIQUE = np.array(

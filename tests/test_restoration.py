@@ -12,10 +12,8 @@ import restore_rwkv
 from restore_rwkv import Restorer, Settings, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.preparation import Plane
 from restore_rwkv.restoration import record_of
-from restore_rwkv.scaling import ScalingRule
-from restore_rwkv.tasks import TASKS
+from restore_rwkv.tasks import TASKS, Plane, ScalingRule
 
 ROBUST = ScalingRule("robust")
 HU = TASKS["ct-denoise"].scaling

@@ -23,8 +23,7 @@ from restore_rwkv import Restorer, Settings, Volume
 from restore_rwkv.errors import InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration import record_of
-from restore_rwkv.scaling import robust_scaling
-from restore_rwkv.tasks import TASKS
+from restore_rwkv.tasks import TASKS, robust_scaling
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from restore_rwkv.data import SetWriter
 from restore_rwkv.errors import ConfigError, InputError, TrainingError
 from restore_rwkv.model import load_weights
 from restore_rwkv.recipe import Recipe, TrainingRecipe
-from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import ScalingRule
 from restore_rwkv.trainer import Trainer, learning_rate
 from restore_rwkv.training import Machine, train
 

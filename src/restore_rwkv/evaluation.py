@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
 from torch import Tensor
 
-from restore_rwkv import degradation
 from restore_rwkv.data import PreparedSet, Split, Stack
 from restore_rwkv.data.manifest import holds_sets, read_sets
 from restore_rwkv.data.pairs import Slice
-from restore_rwkv.degradation import degrade
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.physics.mri.resolution import low_resolution
-from restore_rwkv.preparation import AUTO, pick_task
-from restore_rwkv.restoration import Restorer, Settings, slice_axis
+from restore_rwkv.restoration import Restorer, Settings
+from restore_rwkv.tasks import AUTO, degradation, pick_task, slice_axis
+from restore_rwkv.tasks.degradation import degrade
 
 Images = NDArray[np.float32]
 

@@ -10,19 +10,16 @@ import numpy as np
 import torch
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.io import Volume, acquisition_axis, plane_axis, same_field_of_view
+from restore_rwkv.io import Volume, same_field_of_view
 from restore_rwkv.physics.mri.resolution import fourier_interpolate
-from restore_rwkv.scaling import Scaling, ScalingRule
-from restore_rwkv.tasks import TASKS, Task, get_task, task_of
-from restore_rwkv.units import check_unit, find_scaling, warn_of_strange_values
+from restore_rwkv.tasks import Plane, Scaling, ScalingRule, Task, slice_axis
+from restore_rwkv.tasks.units import check_unit, find_scaling, warn_of_strange_values
 
 _logger = logging.getLogger(__name__)
 
-Plane = Literal["auto", "axial", "coronal", "sagittal"]
 ScalingChoice = Literal["auto", "robust", "fixed"]
 Unit = Literal["auto", "SUV"]
 
-AUTO = "auto"
 _MIN_SIDE = 8
 _LARGEST_SCALE = 8.0
 
@@ -85,29 +82,6 @@ class Prepared:
     record: dict[str, Any]
 
 
-def pick_task(volume: Volume, name: str = AUTO) -> Task:
-    """The task of that name, or for "auto" the task of the volume's modality.
-
-    Raises:
-        InputError: nothing tells the modality, or no task restores it.
-        ConfigError: the task is unknown.
-    """
-    if name != AUTO:
-        return get_task(name)
-    if volume.modality is None:
-        tasks = "|".join(TASKS)
-        raise InputError(
-            f"{volume.name}: nothing tells whether it is MR, CT or PT; give --task {tasks}"
-        )
-    if volume.modality not in {task.modality for task in TASKS.values()}:
-        raise InputError(
-            f"{volume.name}: is {volume.modality}, which no task restores; give MR, CT or PT"
-        )
-    task = task_of(volume.modality)
-    _logger.info("%s: %s, to be restored with %s", volume.name, volume.modality, task.name)
-    return task
-
-
 def prepare(volume: Volume, task: Task, rule: ScalingRule, settings: Settings) -> Prepared:
     """Choose slices and scaling of a volume, after interpolating it where that is asked for.
 
@@ -146,31 +120,6 @@ def prepare(volume: Volume, task: Task, rule: ScalingRule, settings: Settings) -
     in_task_unit = settings.unit != "auto" or fixed_for
     scaling, how = find_scaling(volume, task, rule, in_task_unit=in_task_unit)
     return Prepared(volume, axis, scaling, record | {"scaling": scaling.to_dict()} | how)
-
-
-def slice_axis(volume: Volume, task: Task, plane: Plane = "auto") -> int:
-    """Array axis across the slices of a plane; "auto" is the plane of the task.
-
-    The axis nearest to the plane's normal is taken. A single slice has its axis of length 1 across
-    it, an image without geometry its last axis.
-
-    Raises:
-        ConfigError: an anatomical plane is asked of an image without geometry.
-    """
-    if plane != "auto":
-        if volume.affine is None:
-            raise ConfigError(
-                f"plane {plane}: {volume.name} has no geometry; leave plane at auto, which takes "
-                "slices across the last axis"
-            )
-        return plane_axis(volume.affine, plane)
-    if 1 in volume.data.shape:
-        return max(axis for axis in range(3) if volume.data.shape[axis] == 1)
-    if volume.affine is None or volume.spacing is None:
-        return 2
-    if task.plane == "acquisition":
-        return acquisition_axis(volume.spacing)
-    return plane_axis(volume.affine, task.plane)
 
 
 def finer(volume: Volume, axis: int, scale: float) -> Volume:

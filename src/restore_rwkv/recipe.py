@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import PRESETS, RestoreRWKVConfig
-from restore_rwkv.scaling import ScalingRule
-from restore_rwkv.tasks import Task, get_tasks
+from restore_rwkv.tasks import ScalingRule, Task, get_tasks
 
 if sys.version_info >= (3, 11):
     import tomllib

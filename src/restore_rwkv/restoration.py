@@ -25,12 +25,12 @@ from restore_rwkv.io import (
     write_volume,
 )
 from restore_rwkv.io.files import OutputType
-from restore_rwkv.model import NOTICE, load_weights
-from restore_rwkv.preparation import AUTO, Prepared, pick_task, prepare
+from restore_rwkv.model import load_weights
+from restore_rwkv.preparation import Prepared, prepare
 from restore_rwkv.preparation import Settings as Settings
-from restore_rwkv.preparation import slice_axis as slice_axis
 from restore_rwkv.shipped import find_weights
-from restore_rwkv.tasks import Task, get_task
+from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
+from restore_rwkv.tasks import slice_axis as slice_axis
 
 _logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restore_rwkv import degradation
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.folder import FolderOptions, prepare_folder
 from restore_rwkv.data.slices import ranges, slices_across, square_planes
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, read_volume
+from restore_rwkv.tasks import degradation
 from tests.helpers.source_trees import blob, save_ct, save_nifti
 
 AFFINE = np.diag([0.5, 0.75, 3.0, 1.0])

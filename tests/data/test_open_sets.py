@@ -15,10 +15,10 @@ from restore_rwkv.data import open as module
 from restore_rwkv.data.convert import digest
 from restore_rwkv.data.open import prepare_open
 from restore_rwkv.data.open_scans import Conversion
-from restore_rwkv.degradation import Degraded
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, write_volume
 from restore_rwkv.tasks import Task
+from restore_rwkv.tasks.degradation import Degraded
 
 SETS = ("mri-sr", "ct-denoise", "pet-synth")
 THICK = np.diag([-1.0, -1.0, 5.0, 1.0])

@@ -21,7 +21,7 @@ from restore_rwkv.data.manifest import MANIFEST, Count
 from restore_rwkv.data.sources import check_sets
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics.mri.resolution import kspace_crop
-from restore_rwkv.scaling import ScalingRule, robust_scaling
+from restore_rwkv.tasks import ScalingRule, robust_scaling
 from tests.helpers.source_trees import blob, files_below
 
 

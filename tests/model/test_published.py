@@ -22,7 +22,7 @@ from restore_rwkv.model.published import (
     read_published,
 )
 from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV
-from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import ScalingRule
 from tests.helpers.golden_network import GoldenNetwork
 
 Weights = dict[str, Tensor]

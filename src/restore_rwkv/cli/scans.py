@@ -115,7 +115,7 @@ def degrade(
     quiet: Quiet = False,
 ) -> None:
     """Make a low-quality scan from a good one, as a scanner would have; records the parameters."""
-    from restore_rwkv.degradation import Settings, degrade_file
+    from restore_rwkv.tasks.degradation import Settings, degrade_file
 
     record = degrade_file(
         source,

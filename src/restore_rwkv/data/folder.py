@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from restore_rwkv import degradation
 from restore_rwkv.data.manifest import PreparedSet, Progress, Split
 from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
 from restore_rwkv.data.sources import (
@@ -31,9 +30,8 @@ from restore_rwkv.data.volumes import find_volumes, patients_of, source_digest
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, plane_axis, read_volume
-from restore_rwkv.preparation import slice_axis
-from restore_rwkv.tasks import Task, get_task
-from restore_rwkv.units import warn_of_strange_values
+from restore_rwkv.tasks import Task, degradation, get_task, slice_axis
+from restore_rwkv.tasks.units import warn_of_strange_values
 
 _SAME_AFFINE = 1e-3  # mm
 _MIN_SIDE = 8  # pixels, what `restore` takes

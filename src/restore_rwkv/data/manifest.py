@@ -29,8 +29,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.record import file_sha256
-from restore_rwkv.scaling import Scaling, ScalingRule
-from restore_rwkv.tasks import TASKS, Task
+from restore_rwkv.tasks import TASKS, Scaling, ScalingRule, Task
 
 Split = Literal["train", "validation", "test"]
 Quality = Literal["low", "high"]

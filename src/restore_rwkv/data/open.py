@@ -14,10 +14,10 @@ from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan
 from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
 from restore_rwkv.data.sources import Report, Slices, writers
 from restore_rwkv.data.writer import SetWriter
-from restore_rwkv.degradation import degrade
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, acquisition_axis, plane_axis
 from restore_rwkv.tasks import TASKS, Task
+from restore_rwkv.tasks.degradation import degrade
 
 # Who is in which split of each task; test subjects are those of the scans' own folders.
 _SPLITS: Mapping[str, Mapping[str, Split]] = {

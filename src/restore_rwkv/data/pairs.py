@@ -14,7 +14,7 @@ from restore_rwkv.data.manifest import PreparedSet, Split, Stack
 from restore_rwkv.data.slices import degraded, has_signal
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.recipe import Recipe
-from restore_rwkv.scaling import FOREGROUND_LEVEL, Scaling
+from restore_rwkv.tasks import FOREGROUND_LEVEL, Scaling
 
 Image = NDArray[np.float32]
 

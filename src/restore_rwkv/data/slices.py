@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.io import Volume
 from restore_rwkv.physics.mri.resolution import kspace_crop
-from restore_rwkv.scaling import Scaling
-from restore_rwkv.tasks import Task
+from restore_rwkv.tasks import Scaling, Task
 
 _MAX_SPACING_RATIO = 1.5
 _MIN_SIDE = 32

@@ -27,8 +27,7 @@ from restore_rwkv.data.manifest import (
 from restore_rwkv.data.slices import degraded
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io.record import file_sha256
-from restore_rwkv.scaling import robust_scaling
-from restore_rwkv.tasks import get_task
+from restore_rwkv.tasks import get_task, robust_scaling
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _INT16 = 2**15

@@ -1,6 +1,5 @@
 """The network, its configuration, and its weight files."""
 
-from restore_rwkv.model.checkpoint import NOTICE as NOTICE
 from restore_rwkv.model.checkpoint import WeightsInfo as WeightsInfo
 from restore_rwkv.model.checkpoint import load_weights as load_weights
 from restore_rwkv.model.checkpoint import read_info as read_info

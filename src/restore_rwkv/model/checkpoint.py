@@ -23,10 +23,9 @@ from torch import Tensor
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import NOTICE, ScalingRule
 
 FORMAT = 2
-NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
 _KEY = "restore_rwkv"  # one metadata entry, since safetensors does not keep the order of several
 _RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)

@@ -24,7 +24,7 @@ from restore_rwkv.model.checkpoint import (
     save_weights,
 )
 from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.scaling import ScalingRule
+from restore_rwkv.tasks import ScalingRule
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 _PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")

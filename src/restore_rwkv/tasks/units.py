@@ -9,8 +9,8 @@ import numpy as np
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import DicomSource, Volume
-from restore_rwkv.scaling import Scaling, ScalingRule, robust_scaling
-from restore_rwkv.tasks import Task
+from restore_rwkv.tasks.scaling import Scaling, ScalingRule, robust_scaling
+from restore_rwkv.tasks.table import Task
 
 _logger = logging.getLogger(__name__)
 

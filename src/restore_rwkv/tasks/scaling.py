@@ -142,7 +142,7 @@ def robust_scaling(data: NDArray[Any]) -> Scaling:
 
     Example:
         >>> import numpy as np
-        >>> from restore_rwkv.scaling import robust_scaling
+        >>> from restore_rwkv.tasks.scaling import robust_scaling
         >>> robust_scaling(np.array([[0.0, 0.0], [100.0, 100.0]])).apply(np.array([100.0]))
         array([10.])
     """

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from restore_rwkv import Volume, read_volume
-from restore_rwkv.degradation import Settings, degrade, degrade_file
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.tasks import TASKS
+from restore_rwkv.tasks.degradation import Settings, degrade, degrade_file
 
 MRI, CT, PET = (TASKS[name] for name in ("mri-sr", "ct-denoise", "pet-synth"))
 THICK = np.diag([1.0, 1.0, 4.0, 1.0])

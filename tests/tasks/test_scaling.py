@@ -8,7 +8,7 @@ import torch
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics.mri import kspace_crop
-from restore_rwkv.scaling import Scaling, onto_unit_range, robust_scaling
+from restore_rwkv.tasks import Scaling, onto_unit_range, robust_scaling
 
 
 def head(size: int = 48) -> np.ndarray:

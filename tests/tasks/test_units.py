@@ -10,9 +10,8 @@ import pytest
 from restore_rwkv import Volume
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import DicomSource
-from restore_rwkv.scaling import Scaling, ScalingRule, robust_scaling
-from restore_rwkv.tasks import TASKS, Task
-from restore_rwkv.units import check_unit, find_scaling, warn_of_strange_values
+from restore_rwkv.tasks import TASKS, Scaling, ScalingRule, Task, robust_scaling
+from restore_rwkv.tasks.units import check_unit, find_scaling, warn_of_strange_values
 
 MRI, CT, PET = TASKS.values()
 FIXED = ScalingRule("fixed", offset=1.0, scale=0.5)

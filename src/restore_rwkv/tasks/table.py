@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.scaling import ScalingRule, onto_unit_range
+from restore_rwkv.tasks.scaling import ScalingRule, onto_unit_range
 
 Modality = Literal["MR", "CT", "PT"]
 
 ALL_IN_ONE = "all-in-one"
 """What recipes and weights for all tasks call themselves; not a task that a scan can have."""
+
+NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
+"""What every weight file and every record says."""
 
 _RESEARCH = "Research only, not a medical device: not for diagnosis or treatment. "
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.scaling import Scaling
-from restore_rwkv.tasks import ALL_IN_ONE, TASKS, get_task, get_tasks, task_of
+from restore_rwkv.tasks import ALL_IN_ONE, TASKS, Scaling, get_task, get_tasks, task_of
 
 
 @pytest.mark.parametrize(

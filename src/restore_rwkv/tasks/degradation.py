@@ -26,7 +26,6 @@ from restore_rwkv.io import (
     write_record,
     write_volume,
 )
-from restore_rwkv.model import NOTICE
 from restore_rwkv.physics.ct.calibration import calibrated
 from restore_rwkv.physics.ct.dose import AIR, CTScanner, reduce_dose
 from restore_rwkv.physics.mri.kspace import kspace_block_shape, kspace_noise
@@ -35,9 +34,9 @@ from restore_rwkv.physics.pet.activity import activity_map, attenuation_map, sam
 from restore_rwkv.physics.pet.dose import low_dose, simulate_pair
 from restore_rwkv.physics.pet.head import segment_head
 from restore_rwkv.physics.pet.scanner import PETScanner
-from restore_rwkv.preparation import AUTO, pick_task, slice_axis
-from restore_rwkv.tasks import Modality, Task, task_of
-from restore_rwkv.units import warn_of_strange_values
+from restore_rwkv.tasks import AUTO, NOTICE, pick_task, slice_axis
+from restore_rwkv.tasks.table import Modality, Task, task_of
+from restore_rwkv.tasks.units import warn_of_strange_values
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,44 @@
+"""What a scan is taken for: its task, plane, unit and scaling, and how its modality is degraded.
+
+Uses physics and io, without torch until a scan is degraded; model, restoration, data and all rooms
+above use it.
+"""
+
+from restore_rwkv.tasks.choose import AUTO, Plane, pick_task, slice_axis
+from restore_rwkv.tasks.scaling import (
+    FOREGROUND_LEVEL,
+    Scaling,
+    ScalingRule,
+    onto_unit_range,
+    robust_scaling,
+)
+from restore_rwkv.tasks.table import (
+    ALL_IN_ONE,
+    NOTICE,
+    TASKS,
+    Modality,
+    Task,
+    get_task,
+    get_tasks,
+    task_of,
+)
+
+__all__ = [
+    "ALL_IN_ONE",
+    "AUTO",
+    "FOREGROUND_LEVEL",
+    "NOTICE",
+    "TASKS",
+    "Modality",
+    "Plane",
+    "Scaling",
+    "ScalingRule",
+    "Task",
+    "get_task",
+    "get_tasks",
+    "onto_unit_range",
+    "pick_task",
+    "robust_scaling",
+    "slice_axis",
+    "task_of",
+]
