@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from restore_rwkv import figures
 from restore_rwkv.evaluation import Evaluation, evaluate
 from restore_rwkv.io import Volume, read_volume, write_volume
+from restore_rwkv.model.shipped import sample_scan
 from restore_rwkv.restoration import Restorer
-from restore_rwkv.shipped import sample_scan
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,9 @@ from restore_rwkv.io import (
 )
 from restore_rwkv.io.files import OutputType
 from restore_rwkv.model import load_weights
+from restore_rwkv.model.shipped import find_weights
 from restore_rwkv.preparation import Prepared, prepare
 from restore_rwkv.preparation import Settings as Settings
-from restore_rwkv.shipped import find_weights
 from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
 from restore_rwkv.tasks import slice_axis as slice_axis
 

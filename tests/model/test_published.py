@@ -14,6 +14,7 @@ from torch import Tensor
 
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model.checkpoint import load_weights
+from restore_rwkv.model.network import PRESETS, RestoreRWKV
 from restore_rwkv.model.published import (
     config_from_published,
     convert_published,
@@ -21,7 +22,6 @@ from restore_rwkv.model.published import (
     network_from_published,
     read_published,
 )
-from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV
 from restore_rwkv.tasks import ScalingRule
 from tests.helpers.golden_network import GoldenNetwork
 

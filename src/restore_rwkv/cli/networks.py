@@ -111,8 +111,8 @@ def info() -> None:
     import torch
 
     from restore_rwkv.model import read_info
+    from restore_rwkv.model.shipped import shipped_weights
     from restore_rwkv.ops import available_backends
-    from restore_rwkv.shipped import shipped_weights
     from restore_rwkv.tasks import TASKS
 
     tasks = plain_table("task", "what it does", "modality", "weights")

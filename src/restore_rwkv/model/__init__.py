@@ -1,14 +1,33 @@
-"""The network, its configuration, and its weight files."""
+"""The network, its configuration, its weight files, and the weights that come with the package.
 
-from restore_rwkv.model.checkpoint import WeightsInfo as WeightsInfo
-from restore_rwkv.model.checkpoint import load_weights as load_weights
-from restore_rwkv.model.checkpoint import read_info as read_info
-from restore_rwkv.model.checkpoint import save_weights as save_weights
-from restore_rwkv.model.published import config_from_published as config_from_published
-from restore_rwkv.model.published import convert_published as convert_published
-from restore_rwkv.model.published import load_published as load_published
-from restore_rwkv.model.published import network_from_published as network_from_published
-from restore_rwkv.model.published import read_published as read_published
-from restore_rwkv.model.restore_rwkv import PRESETS as PRESETS
-from restore_rwkv.model.restore_rwkv import RestoreRWKV as RestoreRWKV
-from restore_rwkv.model.restore_rwkv import RestoreRWKVConfig as RestoreRWKVConfig
+Uses ops, io and the scaling rules of tasks; restoration, training and all rooms above use it.
+"""
+
+from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
+from restore_rwkv.model.network import PRESETS, RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.published import (
+    config_from_published,
+    convert_published,
+    load_published,
+    network_from_published,
+    read_published,
+)
+from restore_rwkv.model.shipped import find_weights, sample_scan, shipped_weights
+
+__all__ = [
+    "PRESETS",
+    "RestoreRWKV",
+    "RestoreRWKVConfig",
+    "WeightsInfo",
+    "config_from_published",
+    "convert_published",
+    "find_weights",
+    "load_published",
+    "load_weights",
+    "network_from_published",
+    "read_info",
+    "read_published",
+    "sample_scan",
+    "save_weights",
+    "shipped_weights",
+]

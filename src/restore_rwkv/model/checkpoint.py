@@ -22,7 +22,7 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
-from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.tasks import NOTICE, ScalingRule
 
 FORMAT = 2

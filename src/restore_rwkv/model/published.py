@@ -23,7 +23,7 @@ from restore_rwkv.model.checkpoint import (
     require_fit,
     save_weights,
 )
-from restore_rwkv.model.restore_rwkv import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.tasks import ScalingRule
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")

@@ -9,7 +9,7 @@ import pytest
 from restore_rwkv.demo import run_demo
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model import read_info
-from restore_rwkv.shipped import find_weights, sample_scan, shipped_weights
+from restore_rwkv.model.shipped import find_weights, sample_scan, shipped_weights
 from restore_rwkv.tasks import TASKS
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from restore_rwkv.errors import ConfigError, OperatorError
 from restore_rwkv.model.blocks import OmniShift
-from restore_rwkv.model.restore_rwkv import PRESETS, RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.network import PRESETS, RestoreRWKV, RestoreRWKVConfig
 from tests.helpers import GOLDEN
 from tests.helpers.golden_network import GoldenNetwork
 
