@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from restore_rwkv import Restorer, read_volume
-from restore_rwkv.inference import Plan, _spans, run
 from restore_rwkv.model.shipped import sample_scan
 from restore_rwkv.physics.mri.resolution import kspace_crop
+from restore_rwkv.restoration.tiles import Plan, _spans, run
 from restore_rwkv.tasks import robust_scaling
 
 _SIDE = 512  # the sample's slices side by side make one of this size

@@ -12,7 +12,7 @@ from restore_rwkv import figures
 from restore_rwkv.evaluation import Evaluation, evaluate
 from restore_rwkv.io import Volume, read_volume, write_volume
 from restore_rwkv.model.shipped import sample_scan
-from restore_rwkv.restoration import Restorer
+from restore_rwkv.restoration.restorer import Restorer
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from restore_rwkv.inference import Progress
     from restore_rwkv.metrics import MeanScore
+    from restore_rwkv.restoration.tiles import Progress
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def train(
     For several GPUs or machines: torchrun ... -m restore_rwkv train ...
     """
     from restore_rwkv.recipe import Recipe
-    from restore_rwkv.restoration import find_device
+    from restore_rwkv.restoration.restorer import find_device
     from restore_rwkv.training import Machine
     from restore_rwkv.training import train as run_training
 

@@ -13,7 +13,7 @@ from restore_rwkv.cli.options import Seed
 
 if TYPE_CHECKING:
     from restore_rwkv.data.sources import Report
-    from restore_rwkv.inference import Progress
+    from restore_rwkv.restoration.tiles import Progress
 
 data_app = typer.Typer(
     help="Prepare data sets for training and evaluation, and check them.",

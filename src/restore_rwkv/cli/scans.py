@@ -57,7 +57,7 @@ def restore(
     """Restore a scan; grid (without --scale), affine, units and header stay as they are."""
     import restore_rwkv
     from restore_rwkv.io import record_of
-    from restore_rwkv.restoration import Settings
+    from restore_rwkv.restoration.restorer import Settings
     from restore_rwkv.tasks import task_of
 
     settings = Settings(plane, scaling, parse_memory(memory), scale, unit)  # type: ignore[arg-type]

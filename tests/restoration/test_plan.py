@@ -10,7 +10,7 @@ import pytest
 
 from restore_rwkv import Settings, Volume
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.preparation import finer, prepare
+from restore_rwkv.restoration.plan import finer, prepare
 from restore_rwkv.tasks import TASKS, pick_task, slice_axis
 
 MRI, CT, PET = TASKS.values()

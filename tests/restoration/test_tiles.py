@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-from restore_rwkv import inference
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.inference import Plan, _fade, _spans
 from restore_rwkv.model import PRESETS, RestoreRWKV
+from restore_rwkv.restoration import tiles as inference
+from restore_rwkv.restoration.tiles import Plan, _fade, _spans
 
 
 def test_batches_give_what_single_slices_give(tiny_network: RestoreRWKV) -> None:

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from restore_rwkv import inference
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
-from restore_rwkv.inference import Progress
 from restore_rwkv.io import (
     Volume,
     check_output,
@@ -27,8 +25,10 @@ from restore_rwkv.io import (
 from restore_rwkv.io.files import OutputType
 from restore_rwkv.model import load_weights
 from restore_rwkv.model.shipped import find_weights
-from restore_rwkv.preparation import Prepared, prepare
-from restore_rwkv.preparation import Settings as Settings
+from restore_rwkv.restoration import tiles as inference
+from restore_rwkv.restoration.plan import Prepared, prepare
+from restore_rwkv.restoration.plan import Settings as Settings
+from restore_rwkv.restoration.tiles import Progress
 from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
 from restore_rwkv.tasks import slice_axis as slice_axis
 

@@ -22,7 +22,7 @@ import restore_rwkv
 from restore_rwkv import Restorer, Settings, Volume
 from restore_rwkv.errors import InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.restoration import record_of
+from restore_rwkv.restoration.restorer import record_of
 from restore_rwkv.tasks import TASKS, robust_scaling
 
 
