@@ -12,7 +12,7 @@ import numpy as np
 
 from restore_rwkv import Restorer, Volume, figures
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.pairs import Slice
+from restore_rwkv.data.slice import Slice
 from restore_rwkv.metrics import paper_score
 
 # Slices that show no face, and the window they are drawn in.

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.methods import FILTERS, FilterMethod, build
 from restore_rwkv import Volume
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.pairs import Slice
+from restore_rwkv.data.slice import Slice
 from restore_rwkv.evaluation import INPUT, RESTORED, evaluate_set, mean_over_patients
 from restore_rwkv.metrics import mean_score, paper_score
 from restore_rwkv.tasks import get_task

@@ -13,8 +13,8 @@ from scipy.ndimage import affine_transform
 from torch import Tensor
 
 from restore_rwkv.data import PreparedSet, Split, Stack
-from restore_rwkv.data.manifest import holds_sets, read_sets
-from restore_rwkv.data.pairs import Slice
+from restore_rwkv.data.prepared import holds_sets, read_sets
+from restore_rwkv.data.slice import Slice
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from restore_rwkv.data.manifest import PreparedSet, find_sets
-from restore_rwkv.data.pairs import Draw, PairSampler, slices_of
+from restore_rwkv.data.pairs import Draw, PairSampler
+from restore_rwkv.data.prepared import PreparedSet, find_sets
+from restore_rwkv.data.slice import slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.logs import RunLog
 from restore_rwkv.model import save_weights

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from restore_rwkv.data.pairs import Slice, network_values
+from restore_rwkv.data.pairs import network_values
+from restore_rwkv.data.slice import Slice
 from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV
 from restore_rwkv.recipe import Recipe

@@ -16,8 +16,8 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from restore_rwkv.data.convert import digest
-from restore_rwkv.data.open_scans import Conversion, OpenScan, Package
+from restore_rwkv.data.open_scans.convert import digest
+from restore_rwkv.data.open_scans.table import Conversion, OpenScan, Package
 from restore_rwkv.io import Volume
 
 SHAPE = (6, 5, 4)

@@ -67,7 +67,7 @@ def evaluate(
 
     Scans are degraded first, as `degrade` would; prepared sets have their low quality.
     """
-    from restore_rwkv.data.manifest import SPLITS
+    from restore_rwkv.data.prepared import SPLITS
     from restore_rwkv.evaluation import evaluate_paths
 
     if split not in SPLITS:

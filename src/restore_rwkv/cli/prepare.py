@@ -12,7 +12,7 @@ from restore_rwkv.cli.console import progress_bar
 from restore_rwkv.cli.options import Seed
 
 if TYPE_CHECKING:
-    from restore_rwkv.data.sources import Report
+    from restore_rwkv.data.sources.jobs import Report
     from restore_rwkv.restoration.tiles import Progress
 
 data_app = typer.Typer(
@@ -35,7 +35,7 @@ Skip = Annotated[
 @prepare_app.command()
 def ixi(source: Source, output: Output, skip: Skip = False) -> None:
     """IXI T2 as the paper used it: the central 100 axial slices, split by patient."""
-    from restore_rwkv.data.ixi import prepare_ixi
+    from restore_rwkv.data.sources.ixi import prepare_ixi
 
     _run("volumes", lambda progress: prepare_ixi(source, output, skip=skip, progress=progress))
 
@@ -54,7 +54,7 @@ def aapm(
     skip: Skip = False,
 ) -> None:
     """AAPM low-dose CT grand challenge: full and quarter dose, DICOM, paired by position."""
-    from restore_rwkv.data.aapm import prepare_aapm
+    from restore_rwkv.data.sources.aapm import prepare_aapm
 
     _run(
         "volumes",
@@ -73,7 +73,7 @@ def aapm(
 @prepare_app.command()
 def release(source: Source, output: Output, skip: Skip = False) -> None:
     """The authors' preprocessed release; its pickles are read without running anything."""
-    from restore_rwkv.data.release import prepare_release
+    from restore_rwkv.data.sources.release import prepare_release
 
     _run("patients", lambda progress: prepare_release(source, output, skip=skip, progress=progress))
 
@@ -96,7 +96,7 @@ def folder(
     skip: Skip = False,
 ) -> None:
     """NIfTI and DICOM of your own: pairs in LQ and HQ, or good scans that are degraded."""
-    from restore_rwkv.data.folder import FolderOptions, prepare_folder
+    from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
 
     options = FolderOptions(task, factor, seed, validation, test, planes, patient)  # type: ignore[arg-type]
     _run(
@@ -117,7 +117,7 @@ def open_(
     seed: Seed = 0,
 ) -> None:
     """The openly licensed scans that the shipped weights are made from; fetches packages."""
-    from restore_rwkv.data.open import prepare_open
+    from restore_rwkv.data.open_scans.sets import prepare_open
 
     _run(
         "steps",
@@ -134,7 +134,7 @@ def check(
     ],
 ) -> None:
     """Hash every file of prepared sets, and look for patients in two splits."""
-    from restore_rwkv.data.sources import check_sets
+    from restore_rwkv.data.sources.jobs import check_sets
 
     _run("volumes", lambda progress: check_sets(source, progress=progress))
 

@@ -1,7 +1,10 @@
-"""Data sets: any source becomes one on-disk form, which training and evaluation read."""
+"""Data sets: any source becomes one on-disk form, the prepared set.
 
-from restore_rwkv.data.manifest import PreparedSet as PreparedSet
-from restore_rwkv.data.manifest import Split as Split
-from restore_rwkv.data.manifest import Stack as Stack
-from restore_rwkv.data.manifest import find_sets as find_sets
-from restore_rwkv.data.writer import SetWriter as SetWriter
+Uses tasks, physics and io; evaluation and training read the sets, apps prepare them.
+"""
+
+from restore_rwkv.data.prepared import PreparedSet, Split, Stack, find_sets
+from restore_rwkv.data.slice import Slice, slices_of
+from restore_rwkv.data.writer import SetWriter
+
+__all__ = ["PreparedSet", "SetWriter", "Slice", "Split", "Stack", "find_sets", "slices_of"]

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.manifest import (
+from restore_rwkv.data.prepared import (
     FORMAT,
     MANIFEST,
     Quality,

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.extract import extract
-from restore_rwkv.data.fetch import fetch_archive
-from restore_rwkv.data.manifest import Progress
-from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan, Package
+from restore_rwkv.data.open_scans.extract import extract
+from restore_rwkv.data.open_scans.fetch import fetch_archive
+from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan, Package
+from restore_rwkv.data.prepared import Progress
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Source, Stored, Volume, read_volume, write_volume
 

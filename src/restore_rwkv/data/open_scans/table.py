@@ -71,7 +71,7 @@ class OpenScan:
         digests: SHA-256 of each of them, hex; of a folder, that of what `sha256sum *` prints in it
             in the order of the C locale.
         conversion: what is done with them.
-        sha256: digest of voxels and geometry of the scan, see `restore_rwkv.data.convert.digest`.
+        sha256: digest of voxels and geometry of the scan, see `convert.digest`.
         axes: directions that the array's axes run in, as "PIL" for to the back, down and to the
             left, where the affine of the converted scan holds right spacings but wrong directions.
     """

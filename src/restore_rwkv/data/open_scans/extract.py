@@ -17,7 +17,7 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
-from restore_rwkv.data.open_scans import Package
+from restore_rwkv.data.open_scans.table import Package
 from restore_rwkv.errors import InputError
 
 _LARGEST = 1 << 28  # bytes of all files taken out of one archive

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from restore_rwkv.data import PreparedSet, ixi
-from restore_rwkv.data.ixi import prepare_ixi
-from restore_rwkv.data.sources import split_patients
+from restore_rwkv.data import PreparedSet
+from restore_rwkv.data.sources import ixi
+from restore_rwkv.data.sources.ixi import prepare_ixi
+from restore_rwkv.data.sources.jobs import split_patients
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import read_volume
 from tests.helpers.source_trees import blob, save_nifti

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from restore_rwkv.data.open_scans import Package
+from restore_rwkv.data.open_scans.table import Package
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.record import file_sha256
 

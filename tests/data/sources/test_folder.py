@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.folder import FolderOptions, prepare_folder
 from restore_rwkv.data.slices import ranges, slices_across, square_planes
+from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.tasks import degradation
@@ -153,7 +153,7 @@ def test_pet_is_coronal_and_in_suv(tmp_path, calls):
 
 
 def test_pet_whose_files_tell_suv_is_converted(tmp_path, calls, monkeypatch):
-    from restore_rwkv.data import folder
+    from restore_rwkv.data.sources import folder
 
     def read(path):
         volume = read_volume(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.aapm import prepare_aapm
+from restore_rwkv.data.sources.aapm import prepare_aapm
 from restore_rwkv.errors import InputError
 from tests.helpers.source_trees import blob, save_ct
 

@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from restore_rwkv.data import fetch
-from restore_rwkv.data.convert import check_scans, digest, fetch_scans, read_scan
-from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan
+from restore_rwkv.data.open_scans import fetch
+from restore_rwkv.data.open_scans.convert import check_scans, digest, fetch_scans, read_scan
+from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume
 from tests.helpers.open_archives import DIAGONAL, OBLIQUE, VALUES, save_packages, series, table

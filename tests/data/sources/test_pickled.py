@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from restore_rwkv.data.pickled import read_pickled_array
+from restore_rwkv.data.sources.pickled import read_pickled_array
 from restore_rwkv.errors import InputError
 
 PROTOCOLS = range(6)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet, Stack
-from restore_rwkv.data import open as module
-from restore_rwkv.data.convert import digest
-from restore_rwkv.data.open import prepare_open
-from restore_rwkv.data.open_scans import Conversion
+from restore_rwkv.data.open_scans import sets as module
+from restore_rwkv.data.open_scans.convert import digest
+from restore_rwkv.data.open_scans.sets import prepare_open
+from restore_rwkv.data.open_scans.table import Conversion
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, write_volume
 from restore_rwkv.tasks import Task

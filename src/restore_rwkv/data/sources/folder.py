@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from restore_rwkv.data.manifest import PreparedSet, Progress, Split
+from restore_rwkv.data.prepared import PreparedSet, Progress, Split
 from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
-from restore_rwkv.data.sources import (
+from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
     Report,
@@ -26,7 +26,7 @@ from restore_rwkv.data.sources import (
     write_jobs,
     writers,
 )
-from restore_rwkv.data.volumes import find_volumes, patients_of, source_digest
+from restore_rwkv.data.sources.volumes import find_volumes, patients_of, source_digest
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, plane_axis, read_volume

@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from restore_rwkv.data.manifest import MANIFEST, PreparedSet, Progress, Split, read_sets
+from restore_rwkv.data.prepared import MANIFEST, PreparedSet, Progress, Split, read_sets
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError, RestoreError
 

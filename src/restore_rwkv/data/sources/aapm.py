@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.manifest import PreparedSet, Progress, Split
+from restore_rwkv.data.prepared import PreparedSet, Progress, Split
 from restore_rwkv.data.slices import slices_across
-from restore_rwkv.data.sources import (
+from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
     Report,

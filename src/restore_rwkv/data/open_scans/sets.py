@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from restore_rwkv.data.convert import check_scans, fetch_scans, read_scan
-from restore_rwkv.data.manifest import PreparedSet, Progress, Split
-from restore_rwkv.data.open_scans import OPEN_SCANS, OpenScan
+from restore_rwkv.data.open_scans.convert import check_scans, fetch_scans, read_scan
+from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan
+from restore_rwkv.data.prepared import PreparedSet, Progress, Split
 from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
-from restore_rwkv.data.sources import Report, Slices, writers
+from restore_rwkv.data.sources.jobs import Report, Slices, writers
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, acquisition_axis, plane_axis

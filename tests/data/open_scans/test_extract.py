@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.data import extract as module
-from restore_rwkv.data.extract import extract
-from restore_rwkv.data.open_scans import Package
+from restore_rwkv.data.open_scans import extract as module
+from restore_rwkv.data.open_scans.extract import extract
+from restore_rwkv.data.open_scans.table import Package
 from restore_rwkv.errors import InputError
 from tests.helpers.open_archives import folder_sha, sha, tar, wheel
 

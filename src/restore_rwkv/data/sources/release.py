@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.manifest import SPLITS, PreparedSet, Progress, Split
-from restore_rwkv.data.pickled import read_pickled_array
-from restore_rwkv.data.sources import (
+from restore_rwkv.data.prepared import SPLITS, PreparedSet, Progress, Split
+from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
     Report,
@@ -25,6 +24,7 @@ from restore_rwkv.data.sources import (
     write_jobs,
     writers,
 )
+from restore_rwkv.data.sources.pickled import read_pickled_array
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import read_volume

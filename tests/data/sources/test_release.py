@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.release import prepare_release
-from restore_rwkv.data.sources import natural
+from restore_rwkv.data.sources.jobs import natural
+from restore_rwkv.data.sources.release import prepare_release
 from restore_rwkv.errors import InputError
 from tests.helpers.source_trees import blob, files_below, save_nifti, save_pickle
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from restore_rwkv.data import fetch
-from restore_rwkv.data.fetch import fetch_archive
-from restore_rwkv.data.open_scans import Package
+from restore_rwkv.data.open_scans import fetch
+from restore_rwkv.data.open_scans.fetch import fetch_archive
+from restore_rwkv.data.open_scans.table import Package
 from restore_rwkv.errors import InputError
 from tests.helpers.open_archives import packages
 

@@ -7,9 +7,9 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from restore_rwkv.data.manifest import PreparedSet, Progress
+from restore_rwkv.data.prepared import PreparedSet, Progress
 from restore_rwkv.data.slices import slices_across
-from restore_rwkv.data.sources import (
+from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
     Report,

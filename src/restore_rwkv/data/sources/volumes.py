@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore_rwkv.data.sources import Faults, is_dicom, walk
+from restore_rwkv.data.sources.jobs import Faults, is_dicom, walk
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.files import refusing
 from restore_rwkv.io.record import file_sha256

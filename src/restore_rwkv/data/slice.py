@@ -1,0 +1,71 @@
+"""Single slices of prepared sets, in both qualities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_rwkv.data.prepared import PreparedSet, Split, Stack
+from restore_rwkv.data.slices import degraded
+
+Image = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice of a prepared set.
+
+    Attributes:
+        prepared: the set.
+        stack: a stack of it.
+        index: number of the slice in the stack.
+    """
+
+    prepared: PreparedSet
+    stack: Stack
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Task, stack and number, for messages."""
+        return f"{self.prepared.task} {self.stack.name} slice {self.index}"
+
+    def high(self) -> Image:
+        """Full quality (H, W), float32, physical units; a copy."""
+        return self._read("high")
+
+    def low(self) -> Image:
+        """Low quality (H, W), as stored, or degraded by the set's factor."""
+        if "low" in self.stack.files:
+            return self._read("low")
+        return degraded(self.high(), self.prepared.factor)
+
+    def _read(self, quality: str) -> Image:
+        images = self.prepared.images(self.stack, "low" if quality == "low" else "high")
+        return np.array(images[self.index], dtype=np.float32)
+
+
+def slices_of(sets: Sequence[PreparedSet], split: Split, per_task: int = 0) -> list[Slice]:
+    """Slices of a split in order, or some of each task, evenly spread over its volumes.
+
+    Args:
+        sets: prepared sets.
+        split: "train", "validation" or "test".
+        per_task: how many of each task; 0, or more than there are, for all.
+    """
+    chosen: list[Slice] = []
+    for name in dict.fromkeys(one.task for one in sets):
+        there = [
+            Slice(one, stack, index)
+            for one in sets
+            if one.task == name
+            for stack in one.split(split)
+            for index in range(stack.shape[0])
+        ]
+        wanted = min(per_task or len(there), len(there))
+        places = (np.arange(wanted) + 0.5) * len(there) / max(wanted, 1)
+        chosen += [there[int(place)] for place in places]
+    return chosen
