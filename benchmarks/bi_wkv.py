@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.timing import machine, milliseconds, ratio, shown
-from restore_rwkv.cli.app import keep_freed_memory
+from restore_rwkv.apps.cli.app import keep_freed_memory
 from restore_rwkv.ops import bi_wkv
 from restore_rwkv.ops.reference import bi_wkv_rows
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from restore_rwkv import Restorer, Volume, figures
+from restore_rwkv import Restorer, Volume
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.slice import Slice
-from restore_rwkv.metrics import paper_score
+from restore_rwkv.evaluation import figures
+from restore_rwkv.evaluation.metrics import paper_score
 
 # Slices that show no face, and the window they are drawn in.
 SHOWN = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import machine, milliseconds, shown
-from restore_rwkv.cli.app import keep_freed_memory
+from restore_rwkv.apps.cli.app import keep_freed_memory
 from restore_rwkv.model import PRESETS, RestoreRWKV
 from restore_rwkv.model.blocks import OmniShift
 

@@ -11,8 +11,8 @@ from benchmarks.methods import FILTERS, FilterMethod, build
 from restore_rwkv import Volume
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.slice import Slice
-from restore_rwkv.evaluation import INPUT, RESTORED, evaluate_set, mean_over_patients
-from restore_rwkv.metrics import mean_score, paper_score
+from restore_rwkv.evaluation.evaluate import INPUT, RESTORED, evaluate_set, mean_over_patients
+from restore_rwkv.evaluation.metrics import mean_score, paper_score
 from restore_rwkv.tasks import get_task
 
 STRENGTHS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)

@@ -31,7 +31,7 @@ from benchmarks.timing import (
     mebibytes,
     row,
 )
-from restore_rwkv.cli.app import keep_freed_memory
+from restore_rwkv.apps.cli.app import keep_freed_memory
 from restore_rwkv.io import atomic_file
 
 # Style of the line, mark and grey of each.

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from restore_rwkv.demo import run_demo
+from restore_rwkv.apps.cli.demo import run_demo
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model import read_info
 from restore_rwkv.model.shipped import find_weights, sample_scan, shipped_weights

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from restore_rwkv.data import PreparedSet, SetWriter
-from restore_rwkv.data.pairs import Draw, PairSampler, contrast, is_air
 from restore_rwkv.data.slice import Slice, slices_of
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.physics.mri import kspace_crop
-from restore_rwkv.recipe import Recipe
+from restore_rwkv.training.pairs import Draw, PairSampler, contrast, is_air
+from restore_rwkv.training.recipe import Recipe
 
 CROP = 24
 SHAPE = (8, 40, 48)

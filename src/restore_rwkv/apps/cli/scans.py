@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from restore_rwkv.cli.console import progress_bar, score_row, score_table, show
-from restore_rwkv.cli.options import (
+from restore_rwkv.apps.cli.console import progress_bar, score_row, score_table, show
+from restore_rwkv.apps.cli.options import (
     Device,
     OutputFile,
     Overwrite,
@@ -138,7 +138,7 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """Restore a shipped scan of known truth, print what it gains, and draw it."""
-    from restore_rwkv.demo import run_demo
+    from restore_rwkv.apps.cli.demo import run_demo
 
     result = run_demo(output, device)
     table = score_table()

@@ -81,7 +81,7 @@ def paper_score(
 
     Example:
         >>> import numpy as np
-        >>> from restore_rwkv.metrics import paper_score
+        >>> from restore_rwkv.evaluation.metrics import paper_score
         >>> reference = np.linspace(0.0, 100.0, 32 * 32).reshape(32, 32)
         >>> round(paper_score(reference + 1.0, reference, truncate=(0.0, 4095.0)).psnr, 3)
         40.0

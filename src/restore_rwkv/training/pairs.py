@@ -14,8 +14,8 @@ from restore_rwkv.data.prepared import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import degraded, has_signal
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.recipe import Recipe
 from restore_rwkv.tasks import FOREGROUND_LEVEL, Scaling
+from restore_rwkv.training.recipe import Recipe
 
 Image = NDArray[np.float32]
 

@@ -11,9 +11,9 @@ import pytest
 from restore_rwkv.data import SetWriter
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import PRESETS, RestoreRWKV
-from restore_rwkv.recipe import Recipe
 from restore_rwkv.tasks import ALL_IN_ONE, TASKS
-from restore_rwkv.training import train
+from restore_rwkv.training.loop import train
+from restore_rwkv.training.recipe import Recipe
 from tests.helpers import ROOT
 
 FOLDER = ROOT / "recipes"

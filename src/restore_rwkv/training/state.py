@@ -17,7 +17,7 @@ from torch import Tensor
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.io import atomic_file
 from restore_rwkv.model import RestoreRWKV
-from restore_rwkv.recipe import Recipe, TrainingRecipe
+from restore_rwkv.training.recipe import Recipe, TrainingRecipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

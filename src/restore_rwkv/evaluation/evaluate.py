@@ -16,8 +16,8 @@ from restore_rwkv.data import PreparedSet, Split, Stack
 from restore_rwkv.data.prepared import holds_sets, read_sets
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.errors import InputError
+from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.io import Volume, read_volume
-from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.physics.mri.resolution import low_resolution
 from restore_rwkv.restoration.restorer import Restorer, Settings
 from restore_rwkv.tasks import AUTO, degradation, pick_task, slice_axis

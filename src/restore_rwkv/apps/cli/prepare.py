@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from restore_rwkv.cli.console import progress_bar
-from restore_rwkv.cli.options import Seed
+from restore_rwkv.apps.cli.console import progress_bar
+from restore_rwkv.apps.cli.options import Seed
 
 if TYPE_CHECKING:
     from restore_rwkv.data.sources.jobs import Report

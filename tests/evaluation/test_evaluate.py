@@ -9,14 +9,14 @@ import torch
 from restore_rwkv import Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation import (
+from restore_rwkv.evaluation.evaluate import (
     cubic,
     evaluate,
     evaluate_paths,
     evaluate_set,
     mean_over_patients,
 )
-from restore_rwkv.metrics import MeanScore, mean_score, paper_score
+from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri.resolution import low_resolution
 from restore_rwkv.tasks import ScalingRule

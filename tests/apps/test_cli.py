@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from restore_rwkv.cli import main
-from restore_rwkv.cli.console import score_row
-from restore_rwkv.cli.options import parse_memory
+from restore_rwkv.apps.cli import main
+from restore_rwkv.apps.cli.console import score_row
+from restore_rwkv.apps.cli.options import parse_memory
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.metrics import MeanScore
+from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.model import RestoreRWKV, load_weights
 from restore_rwkv.tasks import TASKS
 from tests.helpers import ROOT

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from restore_rwkv.metrics import MeanScore
+    from restore_rwkv.evaluation.metrics import MeanScore
     from restore_rwkv.restoration.tiles import Progress
 
 
@@ -67,7 +67,7 @@ def _known(entry: dict[str, Any], task: str) -> bool:
 
 def score_table(*columns: str) -> Table:
     """An empty table of scores, named after their protocol; `columns` come first."""
-    from restore_rwkv.metrics import PAPER_PROTOCOL
+    from restore_rwkv.evaluation.metrics import PAPER_PROTOCOL
 
     table = plain_table(*columns, "image", "PSNR dB", "SSIM", "RMSE", "slices")
     table.title = f"means over slices, {PAPER_PROTOCOL} protocol"

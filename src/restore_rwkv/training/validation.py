@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from restore_rwkv.data.pairs import network_values
 from restore_rwkv.data.slice import Slice
-from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
+from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV
-from restore_rwkv.recipe import Recipe
+from restore_rwkv.training.pairs import network_values
+from restore_rwkv.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from restore_rwkv import figures
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.evaluation import figures
 from restore_rwkv.io import atomic_file
-from restore_rwkv.validation import Picture, Validation
+from restore_rwkv.training.validation import Picture, Validation
 
 _FIRST_COLUMNS = ("iteration", "learning_rate", "loss", "seconds", "waiting")
 

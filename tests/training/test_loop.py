@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from restore_rwkv.data import SetWriter
 from restore_rwkv.errors import ConfigError, InputError, TrainingError
 from restore_rwkv.model import load_weights
-from restore_rwkv.recipe import Recipe, TrainingRecipe
 from restore_rwkv.tasks import ScalingRule
-from restore_rwkv.trainer import Trainer, learning_rate
-from restore_rwkv.training import Machine, train
+from restore_rwkv.training.loop import Machine, train
+from restore_rwkv.training.recipe import Recipe, TrainingRecipe
+from restore_rwkv.training.state import Trainer, learning_rate
 
 NETWORK = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "hidden_rate": 2}
 
@@ -204,8 +204,8 @@ def on_two_processes(plan: Recipe, data: Path, output: str, folder: Path) -> Any
     script = folder / "script.py"
     script.write_text(
         "import json, os, sys\n"
-        "from restore_rwkv.recipe import Recipe\n"
-        "from restore_rwkv.training import train\n"
+        "from restore_rwkv.training.recipe import Recipe\n"
+        "from restore_rwkv.training.loop import train\n"
         "plan = Recipe.from_dict(json.loads(open(sys.argv[1]).read()))\n"
         "train(plan, [sys.argv[2]], sys.argv[3].replace('RANK', os.environ['RANK']))\n"
     )

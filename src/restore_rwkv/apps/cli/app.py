@@ -9,9 +9,9 @@ import sys
 
 import typer
 
-from restore_rwkv.cli.networks import convert, evaluate, info, train
-from restore_rwkv.cli.prepare import data_app
-from restore_rwkv.cli.scans import degrade, demo, restore
+from restore_rwkv.apps.cli.networks import convert, evaluate, info, train
+from restore_rwkv.apps.cli.prepare import data_app
+from restore_rwkv.apps.cli.scans import degrade, demo, restore
 from restore_rwkv.errors import RestoreError
 
 app = typer.Typer(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.metrics import MeanScore, SliceScore, mean_score, paper_score
+from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from tests.helpers import GOLDEN
 
 ARRAYS = np.load(GOLDEN / "metrics_a.npz")

@@ -8,8 +8,15 @@ from typing import Annotated
 
 import typer
 
-from restore_rwkv.cli.console import plain_table, score_row, score_table, show, training_report, yes
-from restore_rwkv.cli.options import Device, Overwrite, Quiet, Seed, TaskName, Weights
+from restore_rwkv.apps.cli.console import (
+    plain_table,
+    score_row,
+    score_table,
+    show,
+    training_report,
+    yes,
+)
+from restore_rwkv.apps.cli.options import Device, Overwrite, Quiet, Seed, TaskName, Weights
 from restore_rwkv.errors import ConfigError
 
 
@@ -30,10 +37,10 @@ def train(
 
     For several GPUs or machines: torchrun ... -m restore_rwkv train ...
     """
-    from restore_rwkv.recipe import Recipe
     from restore_rwkv.restoration.restorer import find_device
-    from restore_rwkv.training import Machine
-    from restore_rwkv.training import train as run_training
+    from restore_rwkv.training.loop import Machine
+    from restore_rwkv.training.loop import train as run_training
+    from restore_rwkv.training.recipe import Recipe
 
     plan = Recipe.read(recipe)
     leading = os.environ.get("RANK", "0") == "0" and not quiet
@@ -68,7 +75,7 @@ def evaluate(
     Scans are degraded first, as `degrade` would; prepared sets have their low quality.
     """
     from restore_rwkv.data.prepared import SPLITS
-    from restore_rwkv.evaluation import evaluate_paths
+    from restore_rwkv.evaluation.evaluate import evaluate_paths
 
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")

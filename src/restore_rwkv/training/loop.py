@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from restore_rwkv.data.pairs import Draw, PairSampler
 from restore_rwkv.data.prepared import PreparedSet, find_sets
 from restore_rwkv.data.slice import slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
-from restore_rwkv.logs import RunLog
 from restore_rwkv.model import save_weights
-from restore_rwkv.recipe import Recipe
-from restore_rwkv.trainer import Trainer, learning_rate
-from restore_rwkv.validation import Validation, Validator
+from restore_rwkv.training.log import RunLog
+from restore_rwkv.training.pairs import Draw, PairSampler
+from restore_rwkv.training.recipe import Recipe
+from restore_rwkv.training.state import Trainer, learning_rate
+from restore_rwkv.training.validation import Validation, Validator
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
