@@ -99,8 +99,16 @@ def _trained(work: Path, mr_dicom: Path, ct_dicom: Path):
             yield f"train {task} {file}", _hash(*(tensors[name] for name in sorted(tensors)))
         scores = [line.split(",") for line in (run / "log.csv").read_text().splitlines()]
         columns = [i for i, name in enumerate(scores[0]) if name not in ("seconds", "waiting")]
-        kept = "\n".join(",".join(row[i] for i in columns) for row in scores)
+        kept = "\n".join(",".join(_rounded(row[i]) for i in columns) for row in scores)
         yield f"train {task} log.csv", hashlib.sha256(kept.encode()).hexdigest()
+
+
+def _rounded(cell: str) -> str:
+    """A score to nine decimals: a sum in another order is no other result."""
+    try:
+        return f"{float(cell):.9f}"
+    except ValueError:
+        return cell
 
 
 def _image(path: Path) -> str:
