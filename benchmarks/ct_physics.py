@@ -69,10 +69,12 @@ def variance_over_dose() -> None:
     """Noise of a scan of a disc plus what is inserted, over the noise of the scan."""
     clean = ellipses(256, PIXEL, (0, 80, 80, 0)).repeat(32, 1, 1)
     inside = ellipses(256, PIXEL, (0, 70, 70, 0)) == 0
-    full = scan_noise(clean, (PIXEL, PIXEL), CTScanner(), seeded(1))
+    full = scan_noise(clean, (PIXEL, PIXEL), scanner=CTScanner(), generator=seeded(1))
     print("| dose | variance over that of the scan | ideal | mean in HU |\n|---|---|---|---|")
     for parts in (2, 4, 10, 20):
-        noise = dose_noise(clean + full, (PIXEL, PIXEL), 1 / parts, CTScanner(), seeded(2))
+        noise = dose_noise(
+            clean + full, (PIXEL, PIXEL), dose=1 / parts, scanner=CTScanner(), generator=seeded(2)
+        )
         ratio = (full + noise)[:, inside].var() / full[:, inside].var()
         mean = float(noise[:, inside].mean())
         print(f"| 1/{parts} | {float(ratio):.2f} | {parts} | {mean:+.3f} |")
@@ -81,7 +83,7 @@ def variance_over_dose() -> None:
 def texture() -> None:
     """Where the noise power of a disc peaks, and the streaks between hips."""
     disc = ellipses(256, PIXEL, (0, 85, 85, 0)).repeat(16, 1, 1)
-    noise = dose_noise(disc, (PIXEL, PIXEL), 0.25, CTScanner(), seeded())
+    noise = dose_noise(disc, (PIXEL, PIXEL), dose=0.25, scanner=CTScanner(), generator=seeded())
     frequency, curve = profile(*power(noise[:, 64:192, 64:192], PIXEL))
     peak = int(curve.argmax())
     print(
@@ -90,7 +92,9 @@ def texture() -> None:
         " of the peak"
     )
     hips = pelvis()
-    noise = dose_noise(hips.repeat(8, 1, 1), (PIXEL, PIXEL), 0.25, CTScanner(), seeded())
+    noise = dose_noise(
+        hips.repeat(8, 1, 1), (PIXEL, PIXEL), dose=0.25, scanner=CTScanner(), generator=seeded()
+    )
     spectrum, rows, columns = power(noise[:, 192:320, 192:320], PIXEL)
     radius, angle = torch.hypot(rows, columns), torch.atan2(rows.abs(), columns.abs())
     band = (radius > 0.05) & (radius < 0.3)
@@ -102,7 +106,9 @@ def texture() -> None:
         f"{float(vertical / horizontal):.1f}; RMS noise {float(window):.1f} HU on [-160, 240]"
     )
     bone = ellipses(128, 1.4, (0, 60, 60, 800)).repeat(16, 1, 1)
-    few = dose_noise(bone, (1.4, 1.4), 0.05, CTScanner(photons=1e4), seeded())[:, 34:94, 34:94]
+    few = dose_noise(
+        bone, (1.4, 1.4), dose=0.05, scanner=CTScanner(photons=1e4), generator=seeded()
+    )[:, 34:94, 34:94]
     error = float(few.mean((1, 2)).std()) / 4
     print(f"few photons behind bone: mean {float(few.mean()):+.1f} +- {error:.1f} HU")
 
@@ -165,7 +171,11 @@ def speed() -> None:
         )
         print(f"| {name} |", " | ".join(f"{seconds(call) / per:.2f}" for call in calls), "|")
     slices = pelvis().repeat(16, 1, 1)
-    took = seconds(lambda: reduce_dose(slices, (PIXEL, PIXEL), 0.25, CTScanner(), seeded()))
+    took = seconds(
+        lambda: reduce_dose(
+            slices, (PIXEL, PIXEL), dose=0.25, scanner=CTScanner(), generator=seeded()
+        )
+    )
     print(f"\nreduce_dose, 512 x 512: {took / 16:.2f} s per slice, {61 * took / 16:.0f} s for 61")
 
 
@@ -187,7 +197,7 @@ def scans(paths: list[Path]) -> None:
     for path in paths:
         slices, spacing = axial(path)
         scanner = calibrated(CTScanner(), slices, spacing)
-        half = reduce_dose(slices, spacing, 0.5, scanner, seeded())
+        half = reduce_dose(slices, spacing, dose=0.5, scanner=scanner, generator=seeded())
         again = calibrated(CTScanner(), half, spacing).photons / scanner.photons
         matrix = " x ".join(str(n) for n in slices.shape)
         print(
@@ -206,7 +216,9 @@ def draw(path: Path, scan: Path | None) -> None:
         slices, spacing = axial(scan)
         scanner = calibrated(CTScanner(), slices, spacing)
     full = slices[len(slices) // 2]
-    noise = dose_noise(full.repeat(24, 1, 1), spacing, 0.25, scanner, seeded())
+    noise = dose_noise(
+        full.repeat(24, 1, 1), spacing, dose=0.25, scanner=scanner, generator=seeded()
+    )
     quarter = (full + noise[0]).clamp(min=-1024)
     height, width = full.shape
     near = slice(height // 4, 3 * height // 4), slice(width // 4, 3 * width // 4)

@@ -39,7 +39,7 @@ def main() -> None:
         restorer = Restorer(name, words.weights)
         # The whole volume, so that its scaling is that of restoring it.
         low = np.stack([Slice(prepared, stack, i).low() for i in range(stack.shape[0])], axis=2)
-        volume = restorer(Volume(low, unit=task.unit, modality=task.modality))
+        volume = restorer.run(Volume(low, unit=task.unit, modality=task.modality)).volume
         images = [low[..., one.index], volume.data[..., one.index], one.high()]
         gain = [paper_score(image, images[2], task.metric_range).psnr for image in images[:2]]
         print(f"{one.name}: {gain[0]:.2f} dB -> {gain[1]:.2f} dB")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from benchmarks.peer_networks import NETWORKS, inference_form
 from benchmarks.timing import seconds
 from restore_rwkv import Restorer, Volume
+from restore_rwkv.model import save_weights
+from restore_rwkv.tasks import TASKS
 
 Stack = NDArray[np.float32]
 """Slices (N, H, W) in HU."""
@@ -23,17 +27,25 @@ class OurMethod:
     """`Restorer`, with the shipped weights of `light`, or `base` at random weights."""
 
     def __init__(self, name: str, device: str) -> None:
-        self.restorer = Restorer("ct-denoise", device=device)
-        if name != "light":
-            torch.manual_seed(0)
-            self.restorer.network = inference_form(NETWORKS[name]()).to(device)
+        self.restorer = Restorer("ct-denoise", _weights(name), device)
         self.batch = 1
 
     def __call__(self, stack: Stack) -> Stack:
         volume = Volume(np.moveaxis(stack, 0, 2), unit="HU", modality="CT")
-        restored, record = self.restorer.restore(volume)
-        self.batch = min(record["batch"], len(stack))
-        return np.moveaxis(restored.data, 2, 0)
+        restored = self.restorer.run(volume)
+        self.batch = restored.record.batch
+        return restored.volume.slices(2)
+
+
+def _weights(name: str) -> Path | None:
+    """None for the shipped weights, else a file of random ones."""
+    if name == "light":
+        return None
+    torch.manual_seed(0)
+    path = Path(tempfile.mkdtemp()) / f"{name}-random.safetensors"
+    scaling = {"ct-denoise": TASKS["ct-denoise"].scaling}
+    save_weights(path, inference_form(NETWORKS[name]()), scaling=scaling, training={})
+    return path
 
 
 class NetworkMethod:

@@ -33,7 +33,7 @@ def stack(volume: Volume) -> Tensor:
 
 
 def pair(activity: Tensor, mu: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    return simulate_pair(activity, mu, _DOSE, generator=torch.Generator().manual_seed(seed))
+    return simulate_pair(activity, mu, dose=_DOSE, generator=torch.Generator().manual_seed(seed))
 
 
 def counting(activity: Tensor, mu: Tensor) -> list[tuple[str, str]]:

@@ -11,8 +11,9 @@ from benchmarks.methods import FILTERS, FilterMethod, build
 from restore_rwkv import Volume
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.slice import Slice
-from restore_rwkv.evaluation.evaluate import INPUT, RESTORED, evaluate_set, mean_over_patients
 from restore_rwkv.evaluation.metrics import mean_score, paper_score
+from restore_rwkv.evaluation.scores import INPUT, RESTORED, evaluate_set, mean_over_patients
+from restore_rwkv.restoration import Restored
 from restore_rwkv.tasks import get_task
 
 STRENGTHS = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)
@@ -26,9 +27,10 @@ class FilterRestorer:
         self.task = get_task(_TASK)
         self.method = method
 
-    def __call__(self, volume: Volume, settings: Any = None) -> Volume:
-        stack = np.moveaxis(volume.data, 2, 0).clip(min=self.task.value_range[0])
-        return volume.with_data(np.moveaxis(self.method(np.ascontiguousarray(stack)), 0, 2))
+    def run(self, volume: Volume, options: Any = None) -> Restored:
+        stack = volume.slices(2).clip(min=self.task.value_range[0])
+        stack = self.method(np.ascontiguousarray(stack))
+        return Restored(volume.with_slices(stack, 2), record=None)
 
 
 class Unchanged(FilterRestorer):
@@ -37,8 +39,8 @@ class Unchanged(FilterRestorer):
     def __init__(self) -> None:
         self.task = get_task(_TASK)
 
-    def __call__(self, volume: Volume, settings: Any = None) -> Volume:
-        return volume
+    def run(self, volume: Volume, options: Any = None) -> Restored:
+        return Restored(volume, record=None)
 
 
 def read_set(data: Path) -> PreparedSet:
@@ -64,7 +66,7 @@ def validation_psnr(method: FilterMethod, slices: list[Slice]) -> float:
     restorer = FilterRestorer(method)
     scores = []
     for one in slices:
-        restored = restorer(Volume(one.low()[..., None], unit="HU", modality="CT"))
+        restored = restorer.run(Volume(one.low()[..., None], unit="HU", modality="CT")).volume
         scores.append(paper_score(restored.data[..., 0], one.high(), restorer.task.metric_range))
     return mean_score(scores).psnr
 

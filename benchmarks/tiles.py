@@ -6,13 +6,12 @@ of the same jumps in the result of whole slices: 1 is no seam.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from restore_rwkv import Restorer, read_volume
-from restore_rwkv.model.shipped import sample_scan
+from restore_rwkv import read_volume
+from restore_rwkv.model import find_weights, load_weights, sample_scan
 from restore_rwkv.physics.mri.resolution import kspace_crop
-from restore_rwkv.restoration.tiles import Plan, _spans, run
+from restore_rwkv.restoration.tiles import Tiling, run, spans
 from restore_rwkv.tasks import robust_scaling
 
 _SIDE = 512  # the sample's slices side by side make one of this size
@@ -21,7 +20,7 @@ _TILES = (192, 256, 320, 448)
 
 def mosaic() -> torch.Tensor:
     """Slices of the sample, degraded, as images (N, 1, 512, 512) of four slices each."""
-    slices = torch.from_numpy(np.moveaxis(read_volume(sample_scan()).data, 2, 0).copy())
+    slices = torch.from_numpy(read_volume(sample_scan()).slices(2).copy())
     low = kspace_crop(slices, 4)
     fours = low.unfold(0, 4, 4).permute(0, 3, 1, 2)  # (N, 4, 256, 256)
     rows = torch.cat([fours[:, ::2], fours[:, 1::2]], dim=3)  # (N, 2, 256, 512)
@@ -30,16 +29,16 @@ def mosaic() -> torch.Tensor:
 
 
 def main() -> None:
-    network = Restorer("mri-sr", device="cpu").network
+    network = load_weights(find_weights("light-mri-sr"))[0]
     image = mosaic()
-    whole = run(network, image, Plan(1, (_SIDE, _SIDE)))
+    whole = run(network, image, Tiling(1, (_SIDE, _SIDE)))
     residual = (whole - image).square().mean().sqrt()
     print("| tile | RMS change / RMS of the image | / RMS of the residual | seam |")
     print("|---|---|---|---|")
     for side in _TILES:
-        tiled = run(network, image, Plan(1, (side, side)))
+        tiled = run(network, image, Tiling(1, (side, side)))
         change = (tiled - whole).square().mean().sqrt()
-        borders = [edge for span in _spans(_SIDE, side) for edge in span if 0 < edge < _SIDE]
+        borders = [edge for span in spans(_SIDE, side) for edge in span if 0 < edge < _SIDE]
         jumps = [
             sum(
                 (x.select(axis, edge) - x.select(axis, edge - 1)).abs().mean()

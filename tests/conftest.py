@@ -1,17 +1,20 @@
-"""A tiny network, its weight file and a small scan that several test files share."""
+"""A tiny network, its weight file, a small scan and a series that several test files share."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from pydicom.dataset import Dataset
 
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig, save_weights
 from restore_rwkv.tasks import ScalingRule
+from tests.helpers.synthetic_series import SLICES, SeriesWriter, make_slice, save
 
 TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, hidden_rate=2)
 
@@ -51,3 +54,23 @@ def scan(tmp_path: Path) -> Path:
     path = tmp_path / "scan.nii.gz"
     nib.save(image, path)
     return path
+
+
+@pytest.fixture
+def write_series(tmp_path: Path) -> SeriesWriter:
+    """Return a function that writes a series, after ``change(k, slice)`` where it is given."""
+
+    def write(
+        change: Callable[[int, Dataset], None] = lambda k, dataset: None,
+        slices: tuple[int, ...] = tuple(range(SLICES)),
+    ) -> Path:
+        folder = tmp_path / "series"
+        folder.mkdir(exist_ok=True)
+        for k in slices:
+            dataset = make_slice(k)
+            change(k, dataset)
+            # Names in an order that is not that of the slices.
+            save(dataset, folder / f"IM{(k * 3 + 2) % 5}_{k}.dcm")
+        return folder
+
+    return write

@@ -10,7 +10,9 @@ from restore_rwkv.model import RestoreRWKVConfig as RestoreRWKVConfig
 from restore_rwkv.model import load_published as load_published
 from restore_rwkv.model import load_weights as load_weights
 from restore_rwkv.model import save_weights as save_weights
+from restore_rwkv.restoration import RestoreOptions as RestoreOptions
 from restore_rwkv.restoration import Restorer as Restorer
-from restore_rwkv.restoration import Settings as Settings
 from restore_rwkv.restoration import restore as restore
 from restore_rwkv.tasks import TASKS as TASKS
+from restore_rwkv.tasks import DegradeOptions as DegradeOptions
+from restore_rwkv.tasks import degrade as degrade

@@ -70,11 +70,11 @@ def test_restore_says_which_task_it_picked(
         (
             ("restore", "{scan}", "-o", "out.nii.gz", "--task", "auto"),
             "scan.nii.gz: nothing tells whether it is MR, CT or PT; "
-            "give --task mri-sr|ct-denoise|pet-synth",
+            "give task=mri-sr|ct-denoise|pet-synth",
         ),
         (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "9"), "scale 9 is out of range"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "four"), "--scale"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "unit 'kg' is unknown"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "'kg' is not one of"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "SUV"), "is not that of mri-sr"),
         (("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
         (("restore", ".", "-o", "out.nii.gz"), "DICOM"),
@@ -83,7 +83,7 @@ def test_restore_says_which_task_it_picked(
         (("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct"), "task 'ct' is unknown"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "much"), "2GiB"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "1kB"), "allow at least"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "plane 'up' is unknown"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "'up' is not one of"),
         (("restore", "{scan}", "-o", "out.png"), "write .nii.gz"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--device", "tpu"), "device 'tpu' is unknown"),
         (("restore", "{scan}", "-o", ""), "is a folder"),

@@ -181,3 +181,16 @@ def test_a_resampled_volume_keeps_its_source(
     assert other.source is not None
     assert (other.source.path, other.source.shape) == (source.path, expected)
     assert (other.unit, other.modality, other.spacing) == ("a.u.", "MR", (0.25, 0.25, 1.0))
+
+
+def test_slices_are_a_view_and_go_back_where_they_were() -> None:
+    data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
+    volume = Volume(data, np.diag([1.0, 2, 3, 1]))
+    for axis in range(3):
+        stack = volume.slices(axis)
+        assert stack.shape == (data.shape[axis], *np.delete(data.shape, axis))
+        assert np.shares_memory(stack, volume.data)
+        np.testing.assert_array_equal(stack[1], np.take(data, 1, axis))
+        np.testing.assert_array_equal(volume.with_slices(stack + 1, axis).data, data + 1)
+    with pytest.raises(InputError, match="one value for each voxel"):
+        volume.with_slices(np.zeros((3, 4, 4)), 0)

@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from restore_rwkv import Settings, Volume
+from restore_rwkv import PRESETS, RestoreOptions, Volume
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.restoration.plan import finer, prepare
-from restore_rwkv.tasks import TASKS, pick_task, slice_axis
+from restore_rwkv.restoration.plan import Plan, finer, make_plan
+from restore_rwkv.tasks import TASKS, ScalingRule, Task, pick_task, slice_axis
 
 MRI, CT, PET = TASKS.values()
+LIGHT = PRESETS["light"]
+CPU = torch.device("cpu")
+
+
+def prepare(volume: Volume, task: Task, rule: ScalingRule, options: RestoreOptions) -> Plan:
+    return make_plan(volume, task, options, rule=rule, config=LIGHT, device=CPU)
+
+
 OBLIQUE = np.array(
     [[-0.78, 0.5, 0.1, 31.7], [0.4, 0.79, -0.9, -12.9], [0.2, 0.3, 5.5, 4.1], [0, 0, 0, 1]]
 )
@@ -31,14 +40,14 @@ def test_the_modality_picks_the_task(
 
 
 def test_no_modality_is_told_with_the_mend() -> None:
-    mend = r"array: nothing tells.*give --task mri-sr\|ct-denoise\|pet-synth$"
+    mend = r"array: nothing tells.*give task=mri-sr\|ct-denoise\|pet-synth$"
     with pytest.raises(InputError, match=mend):
         pick_task(Volume(np.ones((2, 2))))
     other = Volume(np.ones((9, 9)), modality="NM")
     with pytest.raises(InputError, match="array: is NM, which no task restores; give MR, CT or PT"):
         pick_task(other)
     with pytest.raises(InputError, match="array: is NM, and pet-synth restores PT; choose another"):
-        prepare(other, PET, PET.scaling, Settings())
+        prepare(other, PET, PET.scaling, RestoreOptions())
     with pytest.raises(ConfigError, match="did you mean 'ct-denoise'"):
         pick_task(Volume(np.ones((2, 2))), "ct-denois")
 
@@ -122,39 +131,53 @@ def test_scale_is_for_mri_within_limits_and_told_where_the_weights_know_another(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     volume = Volume(np.random.default_rng(0).uniform(1, 9, (8, 10, 3)), np.eye(4))
-    prepared = prepare(volume, MRI, MRI.scaling, Settings(scale=4))
+    prepared = prepare(volume, MRI, MRI.scaling, RestoreOptions(scale=4))
     assert prepared.volume.data.shape == (32, 40, 3)
-    assert prepared.record["scale"] == 4
+    assert prepared.scale == 4
     assert caplog.text == ""
-    prepare(volume, MRI, MRI.scaling, Settings(scale=2))
+    prepare(volume, MRI, MRI.scaling, RestoreOptions(scale=2))
     assert "array: scale 2, and the weights for mri-sr know images of 4 times" in caplog.text
     for task in (CT, PET):
         with pytest.raises(ConfigError, match=f"scale: {task.name} keeps the grid"):
-            prepare(volume, task, task.scaling, Settings(scale=4))
+            prepare(volume, task, task.scaling, RestoreOptions(scale=4))
     for scale in (1.0, 0.5, -2.0, 8.5, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="is out of range; give a factor above 1"):
-            Settings(scale=scale)
+            RestoreOptions(scale=scale)
 
 
 def test_small_slices_can_be_large_enough_on_the_finer_grid() -> None:
     volume = Volume(np.ones((4, 5, 3)), np.eye(4))
     with pytest.raises(InputError, match="slices are 4 x 5"):
-        prepare(volume, MRI, MRI.scaling, Settings())
-    assert prepare(volume, MRI, MRI.scaling, Settings(scale=4)).volume.data.shape == (16, 20, 3)
+        prepare(volume, MRI, MRI.scaling, RestoreOptions())
+    assert prepare(volume, MRI, MRI.scaling, RestoreOptions(scale=4)).volume.data.shape == (
+        16,
+        20,
+        3,
+    )
 
 
 @pytest.mark.parametrize(("unit", "rule"), [(None, "fixed"), ("a.u.", "robust")])
 def test_data_prepared_as_the_papers_is_of_no_unit_that_is_known(
     unit: str | None, rule: str
 ) -> None:
-    """`scaling="fixed"` does not make SUV of counts."""
+    """`scaling="paper"` does not make SUV of counts."""
     volume = Volume(np.ones((9, 9)), unit=unit)
-    prepared = prepare(volume, PET, PET.scaling, Settings(scaling="fixed"))
-    assert prepared.record["scaling_rule"] == rule
-    told = prepare(volume, PET, PET.scaling, Settings(unit="SUV"))
-    assert told.record["scaling"] == {"offset": 0.0, "scale": 0.5}
+    prepared = prepare(volume, PET, PET.scaling, RestoreOptions(scaling="paper"))
+    assert prepared.scaling_found["scaling_rule"] == rule
+    told = prepare(volume, PET, PET.scaling, RestoreOptions(unit="SUV"))
+    assert told.scaling.to_dict() == {"offset": 0.0, "scale": 0.5}
 
 
 def test_a_setting_is_one_of_its_choices() -> None:
     with pytest.raises(ConfigError, match="unit 'HU' is unknown; use auto, SUV"):
-        Settings(unit="HU")  # type: ignore[arg-type]
+        RestoreOptions(unit="HU")  # type: ignore[arg-type]
+
+
+def test_a_unit_that_the_user_gives_is_that_of_the_task_and_not_against_the_file() -> None:
+    uptake = np.random.default_rng(0).gamma(2, 2, (9, 8, 4)).astype(np.float32)
+    prepare(Volume(uptake), PET, PET.scaling, RestoreOptions(unit="SUV"))
+    activity = Volume(uptake, unit="Bq/ml", modality="PT")
+    with pytest.raises(InputError, match="array: is in Bq/ml, not SUV"):
+        prepare(activity, PET, PET.scaling, RestoreOptions(unit="SUV"))
+    with pytest.raises(ConfigError, match=r"unit SUV is not that of ct-denoise \(HU\)"):
+        prepare(Volume(uptake), CT, CT.scaling, RestoreOptions(unit="SUV"))

@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 import restore_rwkv
-from restore_rwkv import Restorer, Settings, Volume
+from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.errors import InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration.restorer import record_of
@@ -74,7 +74,7 @@ def test_auto_restores_by_what_the_sidecar_says(
 def test_auto_needs_a_modality_and_weights_for_its_task(
     scan: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"scan\.nii\.gz: nothing tells.*--task mri-sr\|ct-den"):
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: nothing tells.*task=mri-sr\|ct-den"):
         restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
     (tmp_path / "scan.json").write_text('{"Modality": "CT"}')
     with pytest.raises(WeightsError, match=r"tiny.*: trained for mri-sr, not ct-denoise; give oth"):
@@ -87,11 +87,11 @@ def test_a_setting_overrules_the_scaling_of_the_weights(all_in_one: Path, task: 
     volume = Volume(np.random.default_rng(0).uniform(0, 20, (12, 12, 3)), unit=TASKS[task].unit)
     restorer = Restorer(task, all_in_one)
     scalings = {
-        choice: restorer.restore(volume, Settings(scaling=choice))[1]["scaling"]
-        for choice in ("auto", "robust", "fixed")
+        choice: restorer.run(volume, RestoreOptions(scaling=choice)).record.scaling
+        for choice in ("auto", "robust", "paper")
     }
     assert scalings["robust"] == robust_scaling(volume.data).to_dict()
-    assert scalings["fixed"] == TASKS[task].paper_scaling.scaling_of(volume.data).to_dict()
+    assert scalings["paper"] == TASKS[task].paper_scaling.scaling_of(volume.data).to_dict()
     assert scalings["auto"] == TASKS[task].scaling.scaling_of(volume.data).to_dict()
 
 
@@ -100,7 +100,7 @@ def test_ct_is_clipped_at_air_where_it_was_not_below(all_in_one: Path) -> None:
     data[4:, 4:] = 40
     data[:, 0] = -3024  # padding, as scanners write outside the field of view
     restorer = Restorer("ct-denoise", all_in_one)
-    output = restorer(Volume(data, unit="HU", modality="CT")).data
+    output = restorer.run(Volume(data, unit="HU", modality="CT")).volume.data
     assert (output[:, 0] == -3024).all()
     assert (output[:, 1:] >= -1024).all()
     assert (output[:, 1:] == -1024).any()  # this network would go below
@@ -112,7 +112,9 @@ def test_padding_of_ct_is_air_to_the_network(all_in_one: Path) -> None:
     padded = np.where(data == -1024, -3024, data)
     data[12, 12] = padded[12, 12] = -1030  # no padding, and below the values of CT
     restorer = Restorer("ct-denoise", all_in_one)
-    one, two = (restorer(Volume(x, unit="HU", modality="CT")).data for x in (data, padded))
+    one, two = (
+        restorer.run(Volume(x, unit="HU", modality="CT")).volume.data for x in (data, padded)
+    )
     np.testing.assert_array_equal(one[4:, :12], two[4:, :12])
     assert (two[:4] == -3024).all()
     assert two[4:].min() >= -1030
@@ -183,7 +185,10 @@ def test_the_network_is_given_suv_whatever_the_unit(all_in_one: Path, tmp_path: 
     assert activity.suv_per_unit is not None
     uptake = Volume(activity.data * activity.suv_per_unit, activity.affine, "SUV", "PT")
     restorer = Restorer("pet-synth", all_in_one)
-    one, two = restorer(activity).data * activity.suv_per_unit, restorer(uptake).data
+    one, two = (
+        restorer.run(activity).volume.data * activity.suv_per_unit,
+        restorer.run(uptake).volume.data,
+    )
     assert np.abs(two - uptake.data).max() > 0.1
     np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4)
 
@@ -203,8 +208,10 @@ def test_pet_without_its_fields_is_restored_with_a_warning(
 
 def test_pet_in_nifti_is_suv_where_the_user_says_so(scan: Path, all_in_one: Path) -> None:
     volume = restore_rwkv.read_volume(scan)
-    _, record = Restorer("pet-synth", all_in_one).restore(volume, Settings("axial", unit="SUV"))
-    assert record["scaling"] == {"offset": 0.0, "scale": 0.5}
+    restored = Restorer("pet-synth", all_in_one).run(
+        volume, RestoreOptions(plane="axial", unit="SUV")
+    )
+    assert restored.record.scaling == {"offset": 0.0, "scale": 0.5}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "source"])
@@ -217,7 +224,7 @@ def test_a_scan_on_its_native_grid_gets_a_finer_one(
         output,
         task="mri-sr",
         weights=adding_nothing,
-        settings=Settings(scale=2.5),
+        options=RestoreOptions(scale=2.5),
         dtype=dtype,
     )
     before, after = nib.load(scan), nib.load(output)
@@ -244,7 +251,7 @@ def test_an_image_without_geometry_gets_a_finer_matrix(
             *(tmp_path / "in.npy", tmp_path / name),
             task="mri-sr",
             weights=adding_nothing,
-            settings=Settings(scale=4),
+            options=RestoreOptions(scale=4),
         )
         assert restore_rwkv.read_volume(tmp_path / name).data.shape == (40, 48, 1)
     assert np.load(tmp_path / "a.npy").shape == (40, 48)

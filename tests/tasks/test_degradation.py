@@ -13,8 +13,7 @@ import torch
 from restore_rwkv import Volume, read_volume
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.physics.mri import kspace_crop
-from restore_rwkv.tasks import TASKS
-from restore_rwkv.tasks.degradation import Settings, degrade, degrade_file
+from restore_rwkv.tasks import TASKS, DegradeOptions, degrade, degrade_file
 
 MRI, CT, PET = (TASKS[name] for name in ("mri-sr", "ct-denoise", "pet-synth"))
 THICK = np.diag([1.0, 1.0, 4.0, 1.0])
@@ -41,15 +40,16 @@ def test_mri_loses_the_outer_k_space_in_the_plane_of_finest_spacing() -> None:
     np.testing.assert_allclose(made.low.data[..., 2], expected, atol=1e-3)
     assert made.record["kept"] == [8, 6]
     assert (made.record["factor"], made.record["slice_axis"]) == (4, 2)
-    noisy = degrade(volume, MRI, Settings(factor=2, sigma=50), seed=3)
+    noisy = degrade(volume, MRI, DegradeOptions(factor=2, sigma=50), seed=3)
     assert noisy.record["sigma"] == 50
-    assert not np.allclose(noisy.low.data, degrade(volume, MRI, Settings(factor=2)).low.data)
+    assert not np.allclose(noisy.low.data, degrade(volume, MRI, DegradeOptions(factor=2)).low.data)
 
 
 def test_ct_gets_the_noise_that_is_missing_at_the_dose() -> None:
     volume = body()
     quarter, twentieth = (
-        degrade(volume, CT, Settings(factor=factor, photons=2e5), seed=1) for factor in (4, 20)
+        degrade(volume, CT, DegradeOptions(factor=factor, photons=2e5), seed=1)
+        for factor in (4, 20)
     )
     inside = disc(1, 0) > 0
     spread = [float((one.low.data - volume.data)[inside].std()) for one in (quarter, twentieth)]
@@ -58,7 +58,7 @@ def test_ct_gets_the_noise_that_is_missing_at_the_dose() -> None:
     assert json.dumps(quarter.record)
     assert quarter.low.data.min() >= -1024
     np.testing.assert_array_equal(
-        degrade(volume, CT, Settings(photons=2e5), seed=1).low.data, quarter.low.data
+        degrade(volume, CT, DegradeOptions(photons=2e5), seed=1).low.data, quarter.low.data
     )
     assert np.array_equal(np.asarray(quarter.low.affine), THICK)
 
@@ -68,24 +68,24 @@ def test_ct_slices_are_axial_however_the_volume_lies() -> None:
     turned = Volume(
         np.moveaxis(volume.data, 2, 0), np.asarray(volume.affine)[:, [2, 0, 1, 3]], "HU", "CT"
     )
-    made = degrade(turned, CT, Settings(photons=2e5), seed=1)
+    made = degrade(turned, CT, DegradeOptions(photons=2e5), seed=1)
     assert made.record["slice_axis"] == 0
-    expected = degrade(volume, CT, Settings(photons=2e5), seed=1).low.data
+    expected = degrade(volume, CT, DegradeOptions(photons=2e5), seed=1).low.data
     np.testing.assert_allclose(np.moveaxis(made.low.data, 0, 2), expected, atol=1e-3)
 
 
 def test_padding_of_ct_is_air_in_both_scans() -> None:
     data = body().data
     data[0] = -3024
-    made = degrade(Volume(data, THICK, "HU", "CT"), CT, Settings(photons=2e5))
+    made = degrade(Volume(data, THICK, "HU", "CT"), CT, DegradeOptions(photons=2e5))
     assert made.low.data.min() == made.high.data.min() == -1024
     np.testing.assert_array_equal(made.high.data[1:], data[1:].clip(-1024))
 
 
 def test_values_that_are_no_hounsfield_units_are_told(caplog: pytest.LogCaptureFixture) -> None:
     stored = Volume(body().data + 1024, THICK)
-    degrade(stored, CT, Settings(photons=2e5))
-    assert "array: hardly a value is below -50, so these are no Hounsfield units" in caplog.text
+    degrade(stored, CT, DegradeOptions(photons=2e5))
+    assert "array: hardly a value is below -50, so these are not Hounsfield units" in caplog.text
 
 
 def test_the_post_filter_of_pet_knows_the_distance_of_slices() -> None:
@@ -109,13 +109,25 @@ def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("volume", "task", "settings", "error", "match"),
+    ("volume", "task", "options", "error", "match"),
     [
         (body(), MRI, None, InputError, "is CT; mri-sr degrades MR"),
-        (body(), CT, Settings(sigma=5), ConfigError, "sigma: is for mri-sr, not ct-denoise"),
-        (body(), CT, Settings(axes="PIR"), ConfigError, "axes: is for pet-synth"),
-        (Volume(disc(0, 0)), MRI, Settings(photons=1e5), ConfigError, "photons: is for ct-denoise"),
-        (Volume(disc(0, 0)), MRI, Settings(dose=0.25), ConfigError, "for ct-denoise and pet-synth"),
+        (body(), CT, DegradeOptions(sigma=5), ConfigError, "sigma: is for mri-sr, not ct-denoise"),
+        (body(), CT, DegradeOptions(axes="PIR"), ConfigError, "axes: is for pet-synth"),
+        (
+            Volume(disc(0, 0)),
+            MRI,
+            DegradeOptions(photons=1e5),
+            ConfigError,
+            "photons: is for ct-denoise",
+        ),
+        (
+            Volume(disc(0, 0)),
+            MRI,
+            DegradeOptions(dose=0.25),
+            ConfigError,
+            "for ct-denoise and pet-synth",
+        ),
         (Volume(disc(0, 0)), CT, None, InputError, "has no geometry"),
         (Volume(disc(0, 0), modality="PT"), PET, None, InputError, "has no geometry"),
         (Volume(disc(0, 0)), PET, None, InputError, "nothing tells whether it is PET, or MRI"),
@@ -129,22 +141,22 @@ def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
 def test_what_does_not_suit_is_refused(
     volume: Volume,
     task: object,
-    settings: Settings | None,
+    options: DegradeOptions | None,
     error: type[Exception],
     match: str,
 ) -> None:
     with pytest.raises(error, match=match):
-        degrade(volume, task, settings)  # type: ignore[arg-type]
+        degrade(volume, task, options)  # type: ignore[arg-type]
 
 
-def test_settings_out_of_range_are_refused() -> None:
+def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="factor is 1; give a number above 1"):
-        Settings(factor=1)
+        DegradeOptions(factor=1)
     with pytest.raises(ConfigError, match="dose is 2; give the fraction to keep"):
-        Settings(dose=2)
+        DegradeOptions(dose=2)
     with pytest.raises(ConfigError, match="dose and factor are both given"):
-        Settings(factor=4, dose=0.25)
-    assert [Settings(dose=0.25).factor_for(task) for task in (CT, PET)] == [4, 4]
+        DegradeOptions(factor=4, dose=0.25)
+    assert [DegradeOptions(dose=0.25).factor_for(task) for task in (CT, PET)] == [4, 4]
     with pytest.raises(ConfigError, match="seed is -1"):
         degrade(body(), CT, seed=-1)
 

@@ -20,6 +20,7 @@ from restore_rwkv.data import SetWriter
 from restore_rwkv.errors import ConfigError, InputError, TrainingError
 from restore_rwkv.model import load_weights
 from restore_rwkv.tasks import ScalingRule
+from restore_rwkv.training.log import Step
 from restore_rwkv.training.loop import Machine, train
 from restore_rwkv.training.recipe import Recipe, TrainingRecipe
 from restore_rwkv.training.state import Trainer, learning_rate
@@ -84,8 +85,8 @@ class _KilledError(Exception):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path, precision: str) -> None:
-    def kill(entry: dict[str, float]) -> None:
-        if entry["iteration"] == 5:
+    def kill(step: Step) -> None:
+        if step.iteration == 5:
             raise _KilledError
 
     plan = recipe(clip=1.0, precision=precision)
@@ -136,8 +137,8 @@ def test_clipping_bounds_the_first_step_of_the_average_gradient() -> None:
 
 def test_one_network_for_all_tasks(data: Path, tmp_path: Path) -> None:
     """Each task keeps its scaling, and is validated in its own units."""
-    entries: list[dict[str, Any]] = []
-    best = train(recipe(2, "all-in-one"), [data], tmp_path / "run", report=entries.append)
+    steps: list[Step] = []
+    best = train(recipe(2, "all-in-one"), [data], tmp_path / "run", report=steps.append)
     network, info = load_weights(best)
     assert network.is_merged
     assert info.scaling == {
@@ -152,7 +153,9 @@ def test_one_network_for_all_tasks(data: Path, tmp_path: Path) -> None:
         "mri-sr",
         "pet-synth",
     ]
-    last = entries[-1]
+    assert steps[0].validation is None
+    assert steps[-1].validation is not None
+    last = steps[-1].validation.columns
     psnr = [last[f"{task}.psnr"] for task in info.scaling]
     assert last["psnr"] == pytest.approx(sum(psnr) / 3)
     assert last["pet-synth.rmse"] < 5 < last["mri-sr.rmse"]  # SUV, and units of some hundred
@@ -185,9 +188,9 @@ def tags_of(path: Path) -> set[str]:
 
 
 def test_each_iteration_tells_its_share_of_waiting(data: Path, tmp_path: Path) -> None:
-    entries: list[dict[str, Any]] = []
-    train(recipe(6), [data], tmp_path / "run", report=entries.append)
-    assert all(0 < entry["waiting"] < 1 for entry in entries)
+    steps: list[Step] = []
+    train(recipe(6), [data], tmp_path / "run", report=steps.append)
+    assert all(0 < step.waiting < 1 for step in steps)
 
 
 def test_workers_give_the_same_batches(data: Path, tmp_path: Path) -> None:
@@ -309,8 +312,8 @@ def test_without_clipping_the_gradient_stays_as_it_is() -> None:
 
 
 def test_a_run_that_diverges_names_stack_slice_and_crop(data: Path, tmp_path: Path) -> None:
-    def ruin(entry: dict[str, float]) -> None:
-        if entry["iteration"] == 1:
+    def ruin(step: Step) -> None:
+        if step.iteration == 1:
             np.save(path, np.full((6, 40, 40), np.inf, np.float32))
 
     path = data / "ct-denoise" / "train" / "a.high.npy"

@@ -215,7 +215,7 @@ class PreparedSet:
         if len({stack.name for stack in self.stacks}) < len(self.stacks):
             raise InputError(f"{where}: a name is there twice; prepare it again")
         for stack in self.stacks:
-            if "low" not in stack.files and self.kind.modality != "MR":
+            if "low" not in stack.files and self.kind.rules.stored_pairs:
                 lacks = f"{stack.name} has no low quality, which {self.task} needs"
                 raise InputError(f"{where}: {lacks}; prepare the set again")
             for name in stack.files.values():

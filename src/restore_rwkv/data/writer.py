@@ -147,7 +147,7 @@ class SetWriter:
         if high.ndim != 3 or high.size == 0 or (low is not None and low.shape != high.shape):
             given = None if low is None else low.shape
             raise InputError(f"{name}: high is {high.shape} and low {given}; give equal (N, H, W)")
-        if low is None and self.task.modality != "MR":
+        if low is None and self.task.rules.stored_pairs:
             raise InputError(f"{name}: low quality is missing; {self.task.name} needs pairs")
         qualities: dict[Quality, NDArray[Any] | None] = {"high": high, "low": low}
         for quality, images in qualities.items():

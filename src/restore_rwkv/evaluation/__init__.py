@@ -3,7 +3,6 @@
 Uses restoration and data; training scores its validation with it, apps print it.
 """
 
-from restore_rwkv.evaluation.evaluate import Evaluation, evaluate, evaluate_paths, evaluate_set
 from restore_rwkv.evaluation.metrics import (
     PAPER_PROTOCOL,
     MeanScore,
@@ -11,6 +10,7 @@ from restore_rwkv.evaluation.metrics import (
     mean_score,
     paper_score,
 )
+from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_paths, evaluate_set
 
 __all__ = [
     "PAPER_PROTOCOL",

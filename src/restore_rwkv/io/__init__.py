@@ -7,7 +7,17 @@ from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
 from restore_rwkv.io.nifti import NiftiSource
-from restore_rwkv.io.record import check_record, record_of, write_record
+from restore_rwkv.io.progress import Progress
+from restore_rwkv.io.record import (
+    DegradationRecord,
+    RestorationRecord,
+    SourceRecord,
+    check_record,
+    identify,
+    record_of,
+    record_values,
+    write_record,
+)
 from restore_rwkv.io.volume import (
     Source,
     Stored,
@@ -18,9 +28,13 @@ from restore_rwkv.io.volume import (
 )
 
 __all__ = [
+    "DegradationRecord",
     "DicomSource",
     "NiftiSource",
+    "Progress",
+    "RestorationRecord",
     "Source",
+    "SourceRecord",
     "Stored",
     "Volume",
     "acquisition_axis",
@@ -28,9 +42,11 @@ __all__ = [
     "check_output",
     "check_output_path",
     "check_record",
+    "identify",
     "plane_axis",
     "read_volume",
     "record_of",
+    "record_values",
     "same_field_of_view",
     "write_record",
     "write_volume",

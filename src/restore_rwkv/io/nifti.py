@@ -99,22 +99,22 @@ def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"])
     header["scl_slope"], header["scl_inter"] = stored.slope, stored.inter
     header["cal_min"] = header["cal_max"] = 0
     header["vox_offset"] = len(header.binaryblock) + len(extensions)
-    numbers = encode(volume.data, Stored(header.get_data_dtype(), stored.slope, stored.inter))
+    stored = Stored(header.get_data_dtype(), stored.slope, stored.inter)
     with path.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             # No name and no time inside, so that equal images give equal files.
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
-                _write_stream(stream, header.binaryblock + extensions, numbers)
+                _write_stream(stream, header.binaryblock + extensions, volume.data, stored)
         else:
-            _write_stream(file, header.binaryblock + extensions, numbers)
+            _write_stream(file, header.binaryblock + extensions, volume.data, stored)
 
 
 def _write_stream(
-    stream: IO[bytes] | gzip.GzipFile, head: bytes, numbers: npt.NDArray[np.generic]
+    stream: IO[bytes] | gzip.GzipFile, head: bytes, data: Float32Array, stored: Stored
 ) -> None:
     stream.write(head)
-    for k in range(numbers.shape[-1]):
-        stream.write(numbers[..., k].tobytes(order="F"))
+    for k in range(data.shape[-1]):  # no copy of the whole volume
+        stream.write(encode(data[..., k : k + 1], stored).tobytes(order="F"))
 
 
 def _header_for(volume: Volume) -> tuple[Nifti1Header, bytes]:

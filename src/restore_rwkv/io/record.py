@@ -1,20 +1,161 @@
-"""The record beside an output: how it was made, as JSON."""
+"""The record beside an output: what was read, what was done with it, by which software.
+
+Records are plain dataclasses that become flat JSON. `FORMAT` changes when a field changes its
+meaning; fields may be added without.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.io.dicom.read import DicomSource
+from restore_rwkv.io.volume import Volume
+
+FORMAT = "restore-rwkv record 1"
 
 _CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRecord:
+    """Identity of an input.
+
+    Attributes:
+        source: name of the file or folder, without its path.
+        source_sha256: digest of the file; of a series, of the digests of its files in the order
+            of their names.
+        source_files: digest of each file that was read, by its name.
+        series_number: SeriesNumber of the series that was taken; None for other formats.
+        series_instance_uid: SeriesInstanceUID of that series.
+        sop_instance_uids: SOPInstanceUID of each slice, in the order of the volume's slices.
+    """
+
+    source: str
+    source_sha256: str
+    source_files: Mapping[str, str]
+    series_number: str | None = None
+    series_instance_uid: str | None = None
+    sop_instance_uids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorationRecord:
+    """How a restored image was made.
+
+    Attributes:
+        notice: that this is no medical device.
+        not_for: what the image must not be used for.
+        task: name of the task.
+        weights: file name of the weights.
+        weights_sha256: digest of their tensors.
+        device: where the network ran, such as "cuda:0".
+        modality: DICOM's code as the source says it; None where it says none.
+        unit: of the values; None where unknown.
+        slice_axis: array axis across the slices that were restored.
+        scale: factor of the finer grid; None where the grid was kept.
+        scaling: "offset" and "scale" of physical values onto network values.
+        scaling_rule: how that scaling was found, "fixed" or "robust".
+        suv_per_unit: PET: SUV of a value of 1 where it was used.
+        no_suv: PET: why no SUV was used.
+        tile: (rows, columns) of a tile; those of a slice where it was not cut.
+        batch: slices that ran together.
+        seconds: from the values of the scan to the restored values.
+        torch: version of PyTorch.
+        software: this program with its version.
+        python: version of Python.
+        created: time in UTC, ISO 8601.
+        source: identity of the input; None for an array.
+    """
+
+    notice: str
+    not_for: str
+    task: str
+    weights: str
+    weights_sha256: str
+    device: str
+    modality: str | None
+    unit: str | None
+    slice_axis: int
+    scale: float | None
+    scaling: Mapping[str, float]
+    scaling_rule: str
+    suv_per_unit: float | None
+    no_suv: str | None
+    tile: tuple[int, int]
+    batch: int
+    seconds: float
+    torch: str
+    software: str = field(default_factory=lambda: _software())
+    python: str = field(default_factory=platform.python_version)
+    created: str = field(default_factory=lambda: _now())
+    source: SourceRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradationRecord:
+    """How a low-quality image was simulated.
+
+    Attributes:
+        notice: that this is no medical device.
+        modality: DICOM's code of the image.
+        unit: of its values; None where unknown.
+        made: task, factor, seed and parameters of the physics, as plain JSON values.
+        software: this program with its version.
+        python: version of Python.
+        created: time in UTC, ISO 8601.
+        source: identity of the input; None for an array.
+    """
+
+    notice: str
+    modality: str
+    unit: str | None
+    made: Mapping[str, Any]
+    software: str = field(default_factory=lambda: _software())
+    python: str = field(default_factory=platform.python_version)
+    created: str = field(default_factory=lambda: _now())
+    source: SourceRecord | None = None
+
+
+Record = RestorationRecord | DegradationRecord
+
+
+def identify(volume: Volume) -> SourceRecord | None:
+    """Hash the files that a volume was read from; None for an array.
+
+    Raises:
+        OSError: a file cannot be read any more.
+    """
+    source = volume.source
+    if source is None:
+        return None
+    if not isinstance(source, DicomSource):
+        digest = file_sha256(source.path)
+        return SourceRecord(
+            source=source.path.name,
+            source_sha256=digest,
+            source_files={source.path.name: digest},
+        )
+    files = {path.name: file_sha256(path) for path in source.files}
+    in_order = "".join(files[name] for name in sorted(files))
+    return SourceRecord(
+        source=source.path.name,
+        source_sha256=hashlib.sha256(in_order.encode()).hexdigest(),
+        source_files=files,
+        series_number=source.series_number,
+        series_instance_uid=source.series_instance_uid,
+        sop_instance_uids=source.sop_instance_uids,
+    )
 
 
 def record_of(output: Path, kind: Literal["restoration", "degradation"] = "restoration") -> Path:
@@ -36,24 +177,27 @@ def check_record(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path}: exists already; name another output, or allow overwriting")
 
 
-def write_record(path: Path, values: Mapping[str, Any], source: Path) -> None:
-    """Write what was done, with the software, the time and the source.
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, whole or not at all.
 
     Args:
         path: from `record_of`.
-        values: plain JSON values.
-        source: file or folder that was read; a file is hashed.
+        record: what was done.
     """
-    record = {
-        "software": f"restore-rwkv {version('restore-rwkv')}",
-        "python": platform.python_version(),
-        **values,
-        "source": source.name,
-        "source_sha256": None if source.is_dir() else file_sha256(source),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(record_values(record), indent=2)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def record_values(record: Record) -> dict[str, Any]:
+    """Return a record as flat, plain JSON values.
+
+    The fields of `source` and `made` stand beside the others; a field without a value is None.
+    """
+    values = dataclasses.asdict(record)
+    source = values.pop("source") or {"source": None, "source_sha256": None}
+    made = values.pop("made", {})
+    return {"format": FORMAT, **values, **made, **source}
 
 
 def file_sha256(path: Path) -> str:
@@ -63,3 +207,11 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _software() -> str:
+    return f"restore-rwkv {version('restore-rwkv')}"
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -110,6 +110,21 @@ class Volume:
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return (x, y, z)
 
+    def slices(self, axis: int) -> Float32Array:
+        """Return the slices (N, H, W) across an array axis, as a view.
+
+        Rows and columns are the other two axes in their order.
+        """
+        return np.moveaxis(self.data, axis, 0)
+
+    def with_slices(self, stack: npt.NDArray[np.generic], axis: int) -> Volume:
+        """Return this volume with other values, given as slices (N, H, W) across an array axis.
+
+        Raises:
+            InputError: The shape differs, or a value is not finite.
+        """
+        return self.with_data(np.moveaxis(stack, 0, axis))
+
     def with_data(self, array: npt.NDArray[np.generic]) -> Volume:
         """Return this volume with other values on the same grid.
 
@@ -220,8 +235,8 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
     shape = three_axes(data.shape, where)
     with np.errstate(over="ignore"):  # what overflows is reported as infinite below
         values = data.astype(np.float32, copy=False).reshape(shape)
-    finite = np.isfinite(values)
-    if not finite.all():
+    if not all(np.isfinite(part).all() for part in values):  # no mask as large as the volume
+        finite = np.isfinite(values)
         first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), shape))
         raise InputError(
             f"{where}: {int(finite.size - finite.sum())} voxels are not finite, the first at "

@@ -23,7 +23,9 @@ from restore_rwkv.model.blocks import (
     TokenConv,
 )
 
-_STRIDE = 8  # pixels of the input per token of the latent level
+STRIDE = 8
+"""Pixels of the input per token of the latent level, and the least height and width."""
+
 _CHOICES = {
     "scan_mixing": ("recurrent", "alternating", "sum"),
     "attention": ("bi-wkv", "uni-wkv"),
@@ -183,7 +185,7 @@ class RestoreRWKV(nn.Module):
         """
         self._check(image)
         height, width = image.shape[2:]
-        padding = (0, -width % _STRIDE, 0, -height % _STRIDE)
+        padding = (0, -width % STRIDE, 0, -height % STRIDE)
         padded = F.pad(image, padding, mode="reflect") if any(padding) else image
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
@@ -246,7 +248,7 @@ class RestoreRWKV(nn.Module):
 
     def _check(self, image: Tensor) -> None:
         channels, shape = self.config.in_channels, tuple(image.shape)
-        if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < _STRIDE:
+        if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < STRIDE:
             raise OperatorError(
                 f"RestoreRWKV: image is {shape}; give (B, {channels}, H, W), H and W at least 8"
             )

@@ -3,7 +3,27 @@
 Uses model, tasks and io; evaluation, training and apps use it.
 """
 
-from restore_rwkv.restoration.plan import Settings
-from restore_rwkv.restoration.restorer import Restorer, find_device, restore
+from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
+from restore_rwkv.restoration.restorer import (
+    Preview,
+    Restored,
+    Restorer,
+    find_device,
+    restore,
+    restore_slices,
+)
+from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 
-__all__ = ["Restorer", "Settings", "find_device", "restore"]
+__all__ = [
+    "Plan",
+    "Preview",
+    "RestoreOptions",
+    "Restored",
+    "Restorer",
+    "Tiling",
+    "choose_tiling",
+    "find_device",
+    "make_plan",
+    "restore",
+    "restore_slices",
+]

@@ -1,8 +1,9 @@
-"""What happens to a scan before the network sees it: its task, slices, grid and scaling."""
+"""The plan of a restoration: everything that is decided before any weights are read."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,27 +12,29 @@ import torch
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, same_field_of_view
-from restore_rwkv.physics.mri.resolution import fourier_interpolate
+from restore_rwkv.model import RestoreRWKVConfig
+from restore_rwkv.model.network import STRIDE
+from restore_rwkv.physics.mri import fourier_interpolate
+from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 from restore_rwkv.tasks import Plane, Scaling, ScalingRule, Task, slice_axis
-from restore_rwkv.tasks.units import check_unit, find_scaling, warn_of_strange_values
 
 _logger = logging.getLogger(__name__)
 
-ScalingChoice = Literal["auto", "robust", "fixed"]
+ScalingChoice = Literal["auto", "robust", "paper"]
 Unit = Literal["auto", "SUV"]
 
-_MIN_SIDE = 8
 _LARGEST_SCALE = 8.0
+_COPIES = 3  # of the volume in memory: as read, restored, and as it is written
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
     """How a volume is run through the network.
 
     Attributes:
         plane: slices to restore: "auto" is the task's plane (MRI: that of finest spacing; CT:
             axial; PET: coronal), or across the last axis where an image has no geometry.
-        scaling: "robust" (one factor per volume), "fixed" (the paper's range for the task, for
+        scaling: "robust" (one factor per volume), "paper" (the paper's range for the task, for
             data prepared as the paper's), or "auto", as the weights were trained.
         memory: bytes allowed for the network's activations.
         scale: MRI on its coarse native grid is first interpolated to a grid finer by this factor
@@ -51,7 +54,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name, choices in (
             ("plane", ("auto", "axial", "coronal", "sagittal")),
-            ("scaling", ("auto", "robust", "fixed")),
+            ("scaling", ("auto", "robust", "paper")),
             ("unit", ("auto", "SUV")),
         ):
             if getattr(self, name) not in choices:
@@ -66,60 +69,107 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A volume ready for the network.
+class Plan:
+    """What is decided about one volume before the network runs.
 
     Attributes:
-        volume: on the grid of the result, in the unit of its file.
+        task: what the volume is restored for.
+        volume: what the network is given, on the grid of the result, in the unit of its file.
         axis: array axis across the slices.
+        scale: factor of the finer grid; None where the grid is kept.
         scaling: onto the network's values.
-        record: how all that was found, as plain JSON values.
+        scaling_found: how the scaling was found: "scaling_rule" and, for PET, "suv_per_unit" or
+            "no_suv".
+        tiling: batch, tile and memory of the network's runs.
     """
 
+    task: Task
     volume: Volume
     axis: int
+    scale: float | None
     scaling: Scaling
-    record: dict[str, Any]
+    scaling_found: Mapping[str, Any]
+    tiling: Tiling
+
+    @property
+    def memory(self) -> int:
+        """Bytes expected in all: activations, and the volume as read, restored and written."""
+        return self.tiling.memory + _COPIES * self.volume.data.nbytes
+
+    def lines(self) -> list[str]:
+        """Describe the plan in lines of text."""
+        count, height, width = self.volume.slices(self.axis).shape
+        tile = self.tiling.tile
+        cut = "whole" if tile == (height, width) else f"in tiles of {tile[0]} x {tile[1]}"
+        lines = [
+            f"task: {self.task.name}, {self.task.title}",
+            f"slices: {count} of {height} x {width} across axis {self.axis}, {cut}, "
+            f"{self.tiling.batch} at a time",
+            f"scaling: {self.scaling_found['scaling_rule']}, (value - {self.scaling.offset:g}) / "
+            f"{self.scaling.scale:g} {self.volume.unit or ''}".rstrip(),
+            f"memory: about {self.memory / 2**30:.1f} GiB, {self.tiling.memory / 2**30:.1f} GiB "
+            "of it for the network",
+        ]
+        if self.scale is not None:
+            lines.insert(1, f"grid: finer by {self.scale:g} along both axes of a slice")
+        return lines
 
 
-def prepare(volume: Volume, task: Task, rule: ScalingRule, settings: Settings) -> Prepared:
-    """Choose slices and scaling of a volume, after interpolating it where that is asked for.
+def make_plan(
+    volume: Volume,
+    task: Task,
+    options: RestoreOptions,
+    *,
+    rule: ScalingRule,
+    config: RestoreRWKVConfig,
+    device: torch.device,
+) -> Plan:
+    """Decide how a volume is restored, and refuse what cannot be.
 
     Args:
         volume: the low-quality scan, in the unit of its file.
         task: what it is restored for.
+        options: what the user wants.
         rule: scaling that the weights were trained with for the task.
-        settings: what the user wants otherwise.
+        config: of the network.
+        device: where the network runs.
 
     Raises:
         InputError: the volume is of another modality or unit, or too small in the plane.
-        ConfigError: the plane needs a geometry, or a setting is not for the task.
+        ConfigError: the plane needs a geometry, an option is not for the task, or the memory
+            allowed holds no tile.
     """
     if volume.modality not in (None, task.modality):
         raise InputError(
             f"{volume.name}: is {volume.modality}, and {task.name} restores {task.modality}; "
             "choose another task, or another scan"
         )
-    check_unit(volume, task, settings.unit)
-    warn_of_strange_values(volume, task)
-    axis = slice_axis(volume, task, settings.plane)
-    record: dict[str, Any] = {"slice_axis": axis, "modality": volume.modality, "unit": volume.unit}
-    if settings.scale is not None:
-        _check_scale(volume, task, settings.scale)
-        volume = finer(volume, axis, settings.scale)
-        record["scale"] = settings.scale
-    sides = [side for a, side in enumerate(volume.data.shape) if a != axis]
-    if min(sides) < _MIN_SIDE:
+    _check_unit(volume, task, options.unit)
+    task.rules.warn_of_strange_values(volume)
+    axis = slice_axis(volume, task, options.plane)
+    if options.scale is not None:
+        _check_scale(volume, task, options.scale)
+        volume = finer(volume, axis, options.scale)
+    count, height, width = volume.slices(axis).shape
+    if min(height, width) < STRIDE:
         raise InputError(
-            f"{volume.name}: slices are {sides[0]} x {sides[1]} pixels in this plane; "
-            f"choose a plane with at least {_MIN_SIDE} x {_MIN_SIDE}"
+            f"{volume.name}: slices are {height} x {width} pixels in this plane; "
+            f"choose a plane with at least {STRIDE} x {STRIDE}"
         )
-    if settings.scaling != "auto":
-        rule = ScalingRule("robust") if settings.scaling == "robust" else task.paper_scaling
-    fixed_for = settings.scaling == "fixed" and volume.unit is None
-    in_task_unit = settings.unit != "auto" or fixed_for
-    scaling, how = find_scaling(volume, task, rule, in_task_unit=in_task_unit)
-    return Prepared(volume, axis, scaling, record | {"scaling": scaling.to_dict()} | how)
+    tiling = choose_tiling(config, device, (count, height, width), options.memory)
+    if tiling.tile != (height, width):
+        _logger.warning(
+            "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "
+            "%d x %d, which changes the result slightly; allow more memory to avoid it",
+            *(volume.name, height, width, *tiling.tile),
+        )
+    if options.scaling != "auto":
+        rule = ScalingRule("robust") if options.scaling == "robust" else task.paper_scaling
+    # Data prepared as the paper's are in the paper's unit, unless they say otherwise.
+    as_paper = options.scaling == "paper" and volume.unit is None
+    in_task_unit = options.unit != "auto" or as_paper
+    scaling, found = task.rules.find_scaling(volume, rule, in_task_unit=in_task_unit)
+    return Plan(task, volume, axis, options.scale, scaling, found, tiling)
 
 
 def finer(volume: Volume, axis: int, scale: float) -> Volume:
@@ -138,17 +188,25 @@ def finer(volume: Volume, axis: int, scale: float) -> Volume:
     size = tuple(n for a, n in enumerate(new) if a != axis)
     magnitude = volume.data.min() >= 0
     data = np.empty(new, np.float32)
-    for image, refined in zip(
-        np.moveaxis(volume.data, axis, 0), np.moveaxis(data, axis, 0), strict=True
-    ):
+    for image, refined in zip(volume.slices(axis), np.moveaxis(data, axis, 0), strict=True):
         values = fourier_interpolate(torch.from_numpy(image.copy()), (size[0], size[1])).numpy()
         refined[...] = np.abs(values) if magnitude else values
     affine = None if volume.affine is None else same_field_of_view(volume.affine, shape, new)
     return volume.resampled(data, affine)
 
 
+def _check_unit(volume: Volume, task: Task, unit: str) -> None:
+    """Refuse a unit that the user gives and that cannot be right."""
+    if unit == "auto":
+        return
+    if unit != task.unit:
+        raise ConfigError(f"unit {unit} is not that of {task.name} ({task.unit}); leave unit out")
+    if volume.unit not in (None, "a.u.", unit):
+        raise InputError(f"{volume.name}: is in {volume.unit}, not {unit}; leave unit out")
+
+
 def _check_scale(volume: Volume, task: Task, scale: float) -> None:
-    if task.modality != "MR":
+    if not task.rules.finer_grid:
         raise ConfigError(f"scale: {task.name} keeps the grid of a scan; leave scale out")
     if scale != task.factor:
         _logger.warning(

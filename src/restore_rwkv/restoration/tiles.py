@@ -1,10 +1,10 @@
-"""A network over a stack of slices within a memory allowance: whole slices in batches, or tiles."""
+"""Run a network over a stack of slices within a memory allowance: in batches, or in tiles."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,71 +12,80 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.io import Progress
+from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.network import STRIDE
 from restore_rwkv.ops import available_backends
-
-Progress = Callable[[int, int], None]
 
 # Peak bytes per pixel and unit of `dim`, the allocator's share included: measured on a CPU with the
 # C kernels, which overwrite v (benchmarks.scaling), and without them.
 _BYTES_IN_PLACE, _BYTES_OTHERWISE = 96, 208
-_STRIDE = 8
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
 _MIN_TILE = 192  # the results of smaller tiles differ too much from those of whole slices
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a stack of slices is cut up.
+class Tiling:
+    """How a stack of slices is cut up for the network.
 
     Attributes:
         batch: slices (or tiles) that run together.
-        tile: (rows, columns) of a tile; the whole slice where it fits.
+        tile: (rows, columns) of a tile; those of the slice where it fits whole.
+        memory: bytes that the network's activations are expected to take.
     """
 
     batch: int
     tile: tuple[int, int]
+    memory: int = 0
 
 
-def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
+def choose_tiling(
+    config: RestoreRWKVConfig, device: torch.device, stack: tuple[int, int, int], memory: int
+) -> Tiling:
     """Choose batch and tile so that the activations stay within the allowance.
 
     Args:
-        network: what is to run.
-        shape: (rows, columns) of a slice.
+        config: of the network that is to run.
+        device: where.
+        stack: (N, H, W), slices with their rows and columns.
         memory: bytes allowed for activations, on top of weights and volume.
 
     Raises:
         ConfigError: not even the smallest tile fits.
     """
-    per_pixel = _bytes_per_channel(network) * network.config.dim
+    count, height, width = stack
+    per_pixel = bytes_per_pixel(config, device)
     pixels = memory // per_pixel
-    whole = (math.ceil(shape[0] / _STRIDE) * _STRIDE) * (math.ceil(shape[1] / _STRIDE) * _STRIDE)
+    whole = _padded(height) * _padded(width)
     if whole <= pixels:
-        return Plan(pixels // whole, shape)
-    side = int(math.sqrt(pixels)) // _STRIDE * _STRIDE
+        batch = min(count, pixels // whole)
+        return Tiling(batch, (height, width), batch * whole * per_pixel)
+    side = int(math.sqrt(pixels)) // STRIDE * STRIDE
     if side < _MIN_TILE:
         least = _MIN_TILE**2 * per_pixel
         raise ConfigError(
             f"memory: {memory / 2**20:.0f} MiB hold no tile of {_MIN_TILE} x {_MIN_TILE} pixels; "
             f"allow at least {math.ceil(least / 2**20)} MiB"
         )
-    rows = min(shape[0], side)
-    columns = min(shape[1], pixels // (math.ceil(rows / _STRIDE) * _STRIDE) // _STRIDE * _STRIDE)
-    return Plan(1, (rows, columns))
+    rows = min(height, side)
+    columns = min(width, pixels // _padded(rows) // STRIDE * STRIDE)
+    return Tiling(1, (rows, columns), _padded(rows) * _padded(columns) * per_pixel)
 
 
-def _bytes_per_channel(network: RestoreRWKV) -> int:
-    on_cpu = next(network.parameters()).device.type == "cpu"
-    config = network.config
+def bytes_per_pixel(config: RestoreRWKVConfig, device: torch.device) -> int:
+    """Peak memory of the activations per pixel of the input, in bytes."""
     one_by_one = config.attention == "bi-wkv" and config.scan_mixing != "sum"
-    in_place = on_cpu and available_backends()["cpu"] and one_by_one
-    return _BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE
+    in_place = device.type == "cpu" and available_backends()["cpu"] and one_by_one
+    return config.dim * (_BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE)
+
+
+def _padded(length: int) -> int:
+    return math.ceil(length / STRIDE) * STRIDE
 
 
 @contextmanager
 def _enough_memory() -> Iterator[None]:
-    """Refuse, with the mend, what the memory of the machine or of its GPU does not hold."""
+    """Turn out-of-memory errors into a ConfigError that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch has its own kinds of RuntimeError
@@ -85,38 +94,38 @@ def _enough_memory() -> Iterator[None]:
         ):
             raise
         raise ConfigError(
-            "memory: this machine has run out of it; allow less, or free some"
+            "memory: the machine has run out of it; allow less, or free some"
         ) from error
 
 
 @_enough_memory()
 def run(
-    network: RestoreRWKV, slices: Tensor, plan: Plan, progress: Progress | None = None
+    network: RestoreRWKV, slices: Tensor, tiling: Tiling, progress: Progress | None = None
 ) -> Tensor:
     """Restore a stack of slices on the network's device.
 
     Args:
         network: in its inference form.
         slices: (N, C, H, W), float32, network values, on the CPU.
-        plan: from `plan`.
+        tiling: from `choose_tiling`.
         progress: called with the number of slices done and the number of all.
 
     Returns:
         (N, C, H, W), float32, on the CPU.
 
     Raises:
-        ConfigError: the machine or its GPU has less free memory than the plan takes.
+        ConfigError: the machine or its GPU has less free memory than the tiling takes.
     """
     restored = torch.empty_like(slices)
     device = next(network.parameters()).device
-    tiled = plan.tile != tuple(slices.shape[2:])
+    tiled = tiling.tile != tuple(slices.shape[2:])
     with torch.inference_mode():
-        for start in range(0, len(slices), plan.batch):
-            batch = slices[start : start + plan.batch].to(device)
-            result = _blend(network, batch, plan.tile) if tiled else network(batch)
-            restored[start : start + plan.batch] = result.cpu()
+        for start in range(0, len(slices), tiling.batch):
+            batch = slices[start : start + tiling.batch].to(device)
+            result = _blend(network, batch, tiling.tile) if tiled else network(batch)
+            restored[start : start + tiling.batch] = result.cpu()
             if progress is not None:
-                progress(min(start + plan.batch, len(slices)), len(slices))
+                progress(min(start + tiling.batch, len(slices)), len(slices))
     return restored
 
 
@@ -125,13 +134,13 @@ def _blend(network: RestoreRWKV, image: Tensor, tile: tuple[int, int]) -> Tensor
     height, width = image.shape[2:]
     total = torch.zeros_like(image)
     weight = image.new_zeros(height, width)
-    for top, bottom in _spans(height, tile[0]):
-        for left, right in _spans(width, tile[1]):
-            fade = _fade(top, bottom, height)[:, None] * _fade(left, right, width)
-            fade = fade.to(image)
+    for top, bottom in spans(height, tile[0]):
+        for left, right in spans(width, tile[1]):
+            weights = fade(top, bottom, height)[:, None] * fade(left, right, width)
+            weights = weights.to(image)
             part = network(image[:, :, top:bottom, left:right].contiguous())
-            total[:, :, top:bottom, left:right] += fade * part
-            weight[top:bottom, left:right] += fade
+            total[:, :, top:bottom, left:right] += weights * part
+            weight[top:bottom, left:right] += weights
     return total / weight
 
 
@@ -139,7 +148,7 @@ def _overlap(tile: int) -> int:
     return min(_OVERLAP, tile // 4)
 
 
-def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
+def spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
     """Tiles of one length, evenly spread, that overlap by at least `_overlap(tile)`."""
     if tile >= length:
         yield 0, length
@@ -150,7 +159,7 @@ def _spans(length: int, tile: int) -> Iterator[tuple[int, int]]:
         yield start, start + tile
 
 
-def _fade(start: int, stop: int, length: int) -> Tensor:
+def fade(start: int, stop: int, length: int) -> Tensor:
     """Weight along one axis: 1 inside, a smooth ramp at borders inside the image."""
     size = stop - start
     position = torch.arange(size, dtype=torch.float32) + 0.5

@@ -1,10 +1,12 @@
 """What a scan is taken for: its task, plane, unit and scaling, and how its modality is degraded.
 
-Uses physics and io, without torch until a scan is degraded; model, restoration, data and all rooms
+Uses physics and io, and torch only once a scan is degraded; model, restoration, data and all rooms
 above use it.
 """
 
-from restore_rwkv.tasks.choose import AUTO, Plane, pick_task, slice_axis
+from restore_rwkv.tasks.degradation import degrade, degrade_file
+from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality
+from restore_rwkv.tasks.plane import Plane, slice_axis
 from restore_rwkv.tasks.scaling import (
     FOREGROUND_LEVEL,
     Scaling,
@@ -14,12 +16,14 @@ from restore_rwkv.tasks.scaling import (
 )
 from restore_rwkv.tasks.table import (
     ALL_IN_ONE,
+    AUTO,
+    MODALITIES,
     NOTICE,
     TASKS,
-    Modality,
     Task,
     get_task,
     get_tasks,
+    pick_task,
     task_of,
 )
 
@@ -27,13 +31,18 @@ __all__ = [
     "ALL_IN_ONE",
     "AUTO",
     "FOREGROUND_LEVEL",
+    "MODALITIES",
     "NOTICE",
     "TASKS",
+    "DegradeOptions",
+    "Degraded",
     "Modality",
     "Plane",
     "Scaling",
     "ScalingRule",
     "Task",
+    "degrade",
+    "degrade_file",
     "get_task",
     "get_tasks",
     "onto_unit_range",

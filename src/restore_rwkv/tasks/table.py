@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.io import Volume
+from restore_rwkv.tasks.ct import CT
+from restore_rwkv.tasks.modality import Modality, ModalityCode
+from restore_rwkv.tasks.mri import MRI
+from restore_rwkv.tasks.pet import PET
 from restore_rwkv.tasks.scaling import ScalingRule, onto_unit_range
 
-Modality = Literal["MR", "CT", "PT"]
+_logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""In place of the name of a task: the task of the scan's modality."""
 
 ALL_IN_ONE = "all-in-one"
 """What recipes and weights for all tasks call themselves; not a task that a scan can have."""
@@ -18,6 +27,10 @@ NOTICE = "For research only. Not a medical device; not for diagnosis or treatmen
 """What every weight file and every record says."""
 
 _RESEARCH = "Research only, not a medical device: not for diagnosis or treatment. "
+
+
+MODALITIES: dict[str, Modality] = {one.code: one for one in (MRI(), CT(), PET())}
+"""All modalities by DICOM's code."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Task:
 
     name: str
     title: str
-    modality: Modality
+    modality: ModalityCode
     unit: str
     scaling: ScalingRule
     value_range: tuple[float, float]
@@ -51,6 +64,11 @@ class Task:
     air: float
     weights: str
     not_for: str
+
+    @property
+    def rules(self) -> Modality:
+        """How scans of the task's modality are checked, scaled, kept within bounds and degraded."""
+        return MODALITIES[self.modality]
 
     @property
     def paper_scaling(self) -> ScalingRule:
@@ -150,3 +168,26 @@ def task_of(modality: str) -> Task:
         if task.modality == modality:
             return task
     raise ConfigError(f"modality {modality!r}: no task restores it; tasks are: {', '.join(TASKS)}")
+
+
+def pick_task(volume: Volume, name: str = AUTO) -> Task:
+    """The task of that name, or for "auto" the task of the volume's modality.
+
+    Raises:
+        InputError: nothing tells the modality, or no task restores it.
+        ConfigError: the task is unknown.
+    """
+    if name != AUTO:
+        return get_task(name)
+    if volume.modality is None:
+        tasks = "|".join(TASKS)
+        raise InputError(
+            f"{volume.name}: nothing tells whether it is MR, CT or PT; give task={tasks}"
+        )
+    if volume.modality not in MODALITIES:
+        raise InputError(
+            f"{volume.name}: is {volume.modality}, which no task restores; give MR, CT or PT"
+        )
+    task = task_of(volume.modality)
+    _logger.info("%s: %s, to be restored with %s", volume.name, volume.modality, task.name)
+    return task

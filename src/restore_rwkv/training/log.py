@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,43 @@ from restore_rwkv.evaluation import figures
 from restore_rwkv.io import atomic_file
 from restore_rwkv.training.validation import Picture, Validation
 
-_FIRST_COLUMNS = ("iteration", "learning_rate", "loss", "seconds", "waiting")
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration, as `train` reports it.
+
+    Attributes:
+        iteration: how many have been done.
+        loss: of its batch, the mean over all processes.
+        seconds: that it took, validation included.
+        waiting: share of them in which the network waited for data.
+        validation: scores, after an iteration that was validated.
+    """
+
+    iteration: int
+    loss: float
+    seconds: float
+    waiting: float
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """What a log has of the iterations since the last validation.
+
+    Attributes:
+        iteration: how many have been done.
+        learning_rate: of the last one.
+        loss: mean.
+        seconds: that the last one took.
+        waiting: mean share of the time in which the network waited for data.
+    """
+
+    iteration: int
+    learning_rate: float
+    loss: float
+    seconds: float
+    waiting: float
 
 
 class RunLog:
@@ -37,30 +74,23 @@ class RunLog:
         self.folder = folder
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
-    def add(self, entry: dict[str, Any], validation: Validation) -> None:
-        """Log a validation.
-
-        Args:
-            entry: "iteration", "learning_rate", "loss" (the mean since the last validation),
-                "seconds" (of the last iteration) and "waiting" (mean share).
-            validation: its scores and pictures.
-        """
-        row = entry | validation.figures
-        rows = [*self._rows_before(entry["iteration"]), row]
-        columns = (*_FIRST_COLUMNS, *validation.figures)
+    def add(self, row: LogRow, validation: Validation) -> None:
+        """Log a validation with its scores and pictures."""
+        values = asdict(row) | validation.columns
+        rows = [*self._rows_before(row.iteration), values]
         with (
             atomic_file(self.folder / "log.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, list(values))
             writer.writeheader()
             writer.writerows(rows)
         inputs = {task: score.psnr for task, score in validation.inputs.items()}
         figures.training_curve(rows, inputs, self.folder / "curve.png")
         _draw(validation.pictures, self.folder / "validation.png")
-        for name, value in row.items():
+        for name, value in values.items():
             if name != "iteration" and value is not None:
-                self._events.add_scalar(name, value, entry["iteration"])
+                self._events.add_scalar(name, value, row.iteration)
         self._events.flush()
 
     def _rows_before(self, iteration: int) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from restore_rwkv.data.prepared import PreparedSet, find_sets
 from restore_rwkv.data.slice import slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.model import save_weights
-from restore_rwkv.training.log import RunLog
+from restore_rwkv.training.log import LogRow, RunLog, Step
 from restore_rwkv.training.pairs import Draw, PairSampler
 from restore_rwkv.training.recipe import Recipe
 from restore_rwkv.training.state import Trainer, learning_rate
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _logger = logging.getLogger(__name__)
-
-Report = Callable[[dict[str, Any]], None]
 
 _CHECKPOINT_SECONDS = 600.0  # between validations too, so that a stop costs minutes
 
@@ -88,7 +86,7 @@ def train(
     output: Path | str,
     *,
     machine: Machine | None = None,
-    report: Report | None = None,
+    report: Callable[[Step], None] | None = None,
 ) -> Path:
     """Train a network; go on where a stopped run in the same output folder was.
 
@@ -101,9 +99,7 @@ def train(
         data: folders with prepared sets, or with folders of such sets.
         output: folder to write, made if missing.
         machine: where to train; the CPU where not given.
-        report: called after each iteration with "iteration", "loss", "seconds" (of this iteration)
-            and "waiting" (the share of them in which the network waited for data), and after a
-            validation also with its scores; see `Validation.figures`.
+        report: called after each iteration.
 
     Returns:
         The best weights.
@@ -157,7 +153,7 @@ class _Run:
     def checkpoint(self) -> Path:
         return self.output / "last.safetensors"
 
-    def loop(self, workers: int | None, report: Report) -> None:
+    def loop(self, workers: int | None, report: Callable[[Step], None]) -> None:
         """Train to the last iteration."""
         trainer, settings = self.trainer, self.trainer.recipe.training
         log = RunLog(self.output) if trainer.fabric.is_global_zero else None
@@ -176,17 +172,16 @@ class _Run:
                 validation = self._validate()
             seconds = time.perf_counter() - start
             waits.append((ready - start) / seconds)
-            entry = {
-                "iteration": trainer.iteration,
-                "loss": losses[-1],
-                "seconds": seconds,
-                "waiting": waits[-1],
-            }
-            report(entry | (validation.figures if validation else {}))
+            report(Step(trainer.iteration, losses[-1], seconds, waits[-1], validation))
             if validation:
-                entry |= {"loss": sum(losses) / len(losses), "waiting": sum(waits) / len(waits)}
-                entry |= {"learning_rate": learning_rate(settings, trainer.iteration)}
-                self._keep(validation, log, entry)
+                row = LogRow(
+                    iteration=trainer.iteration,
+                    learning_rate=learning_rate(settings, trainer.iteration),
+                    loss=sum(losses) / len(losses),
+                    seconds=seconds,
+                    waiting=sum(waits) / len(waits),
+                )
+                self._keep(validation, log, row)
                 saved = time.monotonic()
                 losses.clear()
                 waits.clear()
@@ -217,7 +212,7 @@ class _Run:
             )
         return result
 
-    def _keep(self, validation: Validation, log: RunLog | None, entry: dict[str, Any]) -> None:
+    def _keep(self, validation: Validation, log: RunLog | None, row: LogRow) -> None:
         """Write the logs, the weights if they are the best so far, then the checkpoint."""
         trainer = self.trainer
         better = validation.psnr is not None and validation.psnr > trainer.best_psnr
@@ -225,13 +220,13 @@ class _Run:
             trainer.best_psnr = validation.psnr or -math.inf
         if log is None:
             return
-        log.add(entry, validation)
+        log.add(row, validation)
         if better:
             provenance = {
                 "recipe": trainer.recipe.to_dict(),
                 "data": self.data,
                 "iteration": trainer.iteration,
-                "validation": validation.figures,
+                "validation": validation.columns,
             }
             save_weights(
                 self.output / "best.safetensors",

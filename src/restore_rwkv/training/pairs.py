@@ -14,7 +14,7 @@ from restore_rwkv.data.prepared import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import degraded, has_signal
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.tasks import FOREGROUND_LEVEL, Scaling
+from restore_rwkv.tasks import FOREGROUND_LEVEL
 from restore_rwkv.training.recipe import Recipe
 
 Image = NDArray[np.float32]
@@ -183,11 +183,6 @@ def is_air(image: Image, source: Slice) -> bool:
     """Whether an image has no signal, by the scaling of the volume that it is cut from."""
     task = source.prepared.kind
     return not has_signal(image, task, source.stack.scaling(task.scaling))
-
-
-def network_values(image: Image, scaling: Scaling) -> Tensor:
-    """A slice (H, W) in physical units as network input (1, 1, H, W)."""
-    return torch.from_numpy(scaling.apply(image))[None, None]
 
 
 def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV
-from restore_rwkv.training.pairs import network_values
+from restore_rwkv.restoration import RestoreOptions, choose_tiling, restore_slices
 from restore_rwkv.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,15 +53,22 @@ class Validation:
         return sum(values) / len(values) if len(values) == len(self.scores) else None
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """Plain numbers to log: "psnr", and "TASK.psnr", ".ssim", ".rmse" and ".gain" (dB)."""
-        figures: dict[str, Any] = {"psnr": self.psnr}
+    def gains(self) -> dict[str, float | None]:
+        """PSNR gained over the input in dB, by task; None where either has none."""
+        return {
+            task: None if score.psnr is None or before is None else score.psnr - before
+            for task, score in self.scores.items()
+            for before in (self.inputs[task].psnr,)
+        }
+
+    @property
+    def columns(self) -> dict[str, float | None]:
+        """Numbers to log: "psnr", and "TASK.psnr", ".ssim", ".rmse" and ".gain" (dB)."""
+        columns: dict[str, float | None] = {"psnr": self.psnr}
         for task, score in self.scores.items():
-            before = self.inputs[task].psnr
-            gain = None if score.psnr is None or before is None else score.psnr - before
-            figures |= {f"{task}.psnr": score.psnr, f"{task}.ssim": score.ssim}
-            figures |= {f"{task}.rmse": score.rmse, f"{task}.gain": gain}
-        return figures
+            columns |= {f"{task}.psnr": score.psnr, f"{task}.ssim": score.ssim}
+            columns |= {f"{task}.rmse": score.rmse, f"{task}.gain": self.gains[task]}
+        return columns
 
 
 class Validator:
@@ -103,10 +110,14 @@ class Validator:
     def _restored(
         self, network: RestoreRWKV, one: Slice, low: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        scaling = one.stack.scaling(self.recipe.rule(one.prepared.kind))
-        with torch.inference_mode():
-            output = network(network_values(low, scaling).to(self.fabric.device))
-        restored: NDArray[np.float32] = scaling.invert(output.float().cpu())[0, 0].numpy()
+        """Restore a slice as `restore` does, tiles and bounds of the values included."""
+        task = one.prepared.kind
+        scaling = one.stack.scaling(self.recipe.rule(task))
+        tiling = choose_tiling(
+            network.config, self.fabric.device, (1, *one.stack.shape[1:]), RestoreOptions().memory
+        )
+        restored: NDArray[np.float32]
+        (restored,) = restore_slices(network, low[None], task, scaling, tiling)
         return restored
 
     def _means(self, scores: dict[str, list[SliceScore]]) -> dict[str, MeanScore]:

@@ -113,7 +113,7 @@ def test_slices_too_small_to_degrade_or_restore_are_faults_of_their_volume(tmp_p
 def test_values_that_are_no_hounsfield_units_are_told(tmp_path, calls, caplog):
     save_nifti(tmp_path / "in/a.nii", ct() + 1024, AFFINE)
     prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise", **NO_SPLIT))
-    assert "a.nii: hardly a value is below -50, so these are no Hounsfield units" in caplog.text
+    assert "a.nii: hardly a value is below -50, so these are not Hounsfield units" in caplog.text
 
 
 def test_mri_in_all_planes(tmp_path):

@@ -35,7 +35,7 @@ def organs() -> Tensor:
 def test_calibration_finds_the_photons_of_a_scan(photons: float) -> None:
     true = CTScanner(photons=photons, views=180)
     slices = organs().repeat(4, 1, 1)
-    scan = slices + scan_noise(slices, (1.25, 1.25), true, seeded(9))
+    scan = slices + scan_noise(slices, (1.25, 1.25), scanner=true, generator=seeded(9))
     found = calibrated(CTScanner(views=180), scan, (1.25, 1.25))
     assert found.photons / photons == pytest.approx(1, abs=0.15)
     assert found == dataclasses.replace(true, photons=found.photons)
@@ -45,8 +45,8 @@ def test_calibration_of_a_reduced_scan() -> None:
     """Half the dose, half the photons: whatever the scan is, the law holds on itself."""
     scanner = CTScanner(views=180)
     slices = organs().repeat(4, 1, 1)
-    scan = slices + scan_noise(slices, (1.25, 1.25), scanner, seeded(9))
-    half = reduce_dose(scan, (1.25, 1.25), 0.5, scanner, seeded(10))
+    scan = slices + scan_noise(slices, (1.25, 1.25), scanner=scanner, generator=seeded(9))
+    half = reduce_dose(scan, (1.25, 1.25), dose=0.5, scanner=scanner, generator=seeded(10))
     ratio = calibrated(scanner, half, (1.25, 1.25)).photons
     ratio /= calibrated(scanner, scan, (1.25, 1.25)).photons
     assert ratio == pytest.approx(0.5, rel=0.1)

@@ -46,8 +46,8 @@ def power(noise: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
 def full_and_inserted(dose: float) -> tuple[Tensor, Tensor]:
     """Noise of a full-dose scan inside a disc, and what lowering its dose adds: 48 slices."""
     objects = disc().repeat(48, 1, 1)
-    full = scan_noise(objects, (1.4, 1.4), QUICK, seeded(1))
-    inserted = dose_noise(objects + full, (1.4, 1.4), dose, QUICK, seeded(2))
+    full = scan_noise(objects, (1.4, 1.4), scanner=QUICK, generator=seeded(1))
+    inserted = dose_noise(objects + full, (1.4, 1.4), dose=dose, scanner=QUICK, generator=seeded(2))
     return full[:, INSIDE], inserted[:, INSIDE]
 
 
@@ -104,7 +104,9 @@ def test_few_photons_raise_the_mean_of_dense_regions() -> None:
     """The Gaussian misses this bias; the switch at a tenth of the dose brings it."""
     bone = torch.where(disc() < 0, -1000.0, 800.0).repeat(12, 1, 1)
     scanner, generator = dataclasses.replace(QUICK, photons=1e4), seeded()
-    counted = dose_noise(bone, (1.4, 1.4), 0.05, scanner, seeded())[:, INSIDE]
+    counted = dose_noise(bone, (1.4, 1.4), dose=0.05, scanner=scanner, generator=seeded())[
+        :, INSIDE
+    ]
     gaussian = ct._reconstructed(
         bone, (1.4, 1.4), scanner, lambda c: ct._gaussian(c, 0.05, scanner, generator)
     )[:, INSIDE]
@@ -117,9 +119,9 @@ def test_noise_power_is_a_ring() -> None:
     noise = dose_noise(
         ellipses((192, 192), (0.7, 0.7), (0, 0, 62, 62, 0)).repeat(6, 1, 1),
         (0.7, 0.7),
-        0.25,
-        CTScanner(views=240),
-        seeded(),
+        dose=0.25,
+        scanner=CTScanner(views=240),
+        generator=seeded(),
     )
     spectrum, rows, columns = power(noise[:, 48:144, 48:144], 0.7)
     radius = torch.hypot(rows, columns)
@@ -136,12 +138,21 @@ def test_noise_power_is_a_ring() -> None:
 
 def test_a_sharper_kernel_has_finer_noise() -> None:
     sharp = dataclasses.replace(QUICK, kernel=Kernel("ram-lak"))
-    one, other = (dose_noise(disc(), (1.4, 1.4), 0.25, s, seeded()) for s in (QUICK, sharp))
+    one, other = (
+        dose_noise(disc(), (1.4, 1.4), dose=0.25, scanner=s, generator=seeded())
+        for s in (QUICK, sharp)
+    )
     assert other.std() > 1.5 * one.std()
 
 
 def test_streaks_between_the_hips() -> None:
-    noise = dose_noise(pelvis().repeat(4, 1, 1), (1.4, 1.4), 0.25, CTScanner(views=240), seeded())
+    noise = dose_noise(
+        pelvis().repeat(4, 1, 1),
+        (1.4, 1.4),
+        dose=0.25,
+        scanner=CTScanner(views=240),
+        generator=seeded(),
+    )
     spectrum, rows, columns = power(noise[:, 96:160, 96:160], 1.4)
     radius, angle = torch.hypot(rows, columns), torch.atan2(rows.abs(), columns.abs())
     band = (radius > 0.05) & (radius < 0.3)
@@ -152,7 +163,13 @@ def test_streaks_between_the_hips() -> None:
 
 def test_quarter_dose_pelvis_is_of_the_order_of_the_public_patients() -> None:
     hips = pelvis()
-    noise = dose_noise(hips.repeat(2, 1, 1), (1.4, 1.4), 0.25, CTScanner(views=240), seeded())
+    noise = dose_noise(
+        hips.repeat(2, 1, 1),
+        (1.4, 1.4),
+        dose=0.25,
+        scanner=CTScanner(views=240),
+        generator=seeded(),
+    )
     window = (hips > -160) & (hips < 240)
     assert 12 < noise[:, window].square().mean().sqrt() < 20  # 17; the patient L506: 13.8
 
@@ -161,14 +178,22 @@ def test_fan_and_parallel_beams_agree() -> None:
     level = {}
     for beam in ("parallel", "fan"):
         scanner = CTScanner(beam=beam, views=180)  # type: ignore[arg-type]
-        noise = dose_noise(disc().repeat(4, 1, 1), (1.4, 1.4), 0.25, scanner, seeded())
+        noise = dose_noise(
+            disc().repeat(4, 1, 1), (1.4, 1.4), dose=0.25, scanner=scanner, generator=seeded()
+        )
         level[beam] = noise[:, 36:60, 36:60].std().item()
     assert level["fan"] == pytest.approx(level["parallel"], rel=0.05)
 
 
 def test_number_of_views_does_not_change_the_noise() -> None:
     few, many = (
-        dose_noise(disc().repeat(4, 1, 1), (1.4, 1.4), 0.25, CTScanner(views=v), seeded())
+        dose_noise(
+            disc().repeat(4, 1, 1),
+            (1.4, 1.4),
+            dose=0.25,
+            scanner=CTScanner(views=v),
+            generator=seeded(),
+        )
         for v in (120, 240)
     )
     assert float(few[:, 36:60, 36:60].std()) == pytest.approx(
@@ -200,8 +225,12 @@ def test_matrix_and_pixels_need_not_be_square(
     shape: tuple[int, int], spacing: tuple[float, float]
 ) -> None:
     """The noise of the same disc, whatever grid it is drawn on, and centred on the disc."""
-    noise = dose_noise(disc(shape, spacing).repeat(6, 1, 1), spacing, 0.25, QUICK, seeded())
-    square = dose_noise(disc().repeat(6, 1, 1), (1.4, 1.4), 0.25, QUICK, seeded())
+    noise = dose_noise(
+        disc(shape, spacing).repeat(6, 1, 1), spacing, dose=0.25, scanner=QUICK, generator=seeded()
+    )
+    square = dose_noise(
+        disc().repeat(6, 1, 1), (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded()
+    )
     assert noise.shape == (6, *shape)
     core = ellipses(shape, spacing, (0, 0, 40, 40, 0)) == 0
     same = ellipses((96, 96), (1.4, 1.4), (0, 0, 40, 40, 0)) == 0
@@ -214,15 +243,16 @@ def test_matrix_and_pixels_need_not_be_square(
 def test_image_that_is_not_square_has_air_on_either_side(axis: int) -> None:
     whole = disc((120, 120))
     part = whole.narrow(axis, 16, 88)
-    noise = dose_noise(whole, (1.4, 1.4), 0.25, QUICK, seeded())
+    noise = dose_noise(whole, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded())
     torch.testing.assert_close(
-        dose_noise(part, (1.4, 1.4), 0.25, QUICK, seeded()), noise.narrow(axis, 16, 88)
+        dose_noise(part, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded()),
+        noise.narrow(axis, 16, 88),
     )
 
 
 def test_rounding_of_the_spacing_is_no_other_grid() -> None:
     exact, rounded = (
-        dose_noise(disc(), spacing, 0.25, QUICK, seeded())
+        dose_noise(disc(), spacing, dose=0.25, scanner=QUICK, generator=seeded())
         for spacing in ((1.4, 1.4), (1.4, 1.4 + 1e-9))
     )
     torch.testing.assert_close(rounded, exact, rtol=0, atol=1e-3)
@@ -232,25 +262,31 @@ def test_rounding_of_the_spacing_is_no_other_grid() -> None:
 def test_batch_is_the_same_as_a_loop(dose: float) -> None:
     slices = torch.stack([disc((64, 60)), disc((64, 60)) + 40, disc((64, 60)) - 20])
     generator = seeded(3)
-    one_by_one = [reduce_dose(x, (1.4, 1.4), dose, QUICK, generator) for x in slices]
-    together = reduce_dose(slices[None], (1.4, 1.4), dose, QUICK, seeded(3))
+    one_by_one = [
+        reduce_dose(x, (1.4, 1.4), dose=dose, scanner=QUICK, generator=generator) for x in slices
+    ]
+    together = reduce_dose(slices[None], (1.4, 1.4), dose=dose, scanner=QUICK, generator=seeded(3))
     torch.testing.assert_close(together[0], torch.stack(one_by_one), rtol=0, atol=0.05)
     assert (together[0, 0] - together[0, 1] + 40).abs().max() > 1  # not one noise for all
 
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     slices = disc((48, 48)).repeat(5, 1, 1)
-    whole = reduce_dose(slices, (2.8, 2.8), 0.25, QUICK, seeded())
+    whole = reduce_dose(slices, (2.8, 2.8), dose=0.25, scanner=QUICK, generator=seeded())
     monkeypatch.setattr(ct, "SLICES_TOGETHER", 2)
     torch.testing.assert_close(
-        reduce_dose(slices, (2.8, 2.8), 0.25, QUICK, seeded()), whole, rtol=0, atol=0.01
+        reduce_dose(slices, (2.8, 2.8), dose=0.25, scanner=QUICK, generator=seeded()),
+        whole,
+        rtol=0,
+        atol=0.01,
     )
 
 
 @pytest.mark.parametrize("dose", [0.25, 0.05])
 def test_same_seed_same_noise(dose: float) -> None:
     first, second, other = (
-        dose_noise(disc((48, 48)), (2.8, 2.8), dose, QUICK, seeded(seed)) for seed in (4, 4, 5)
+        dose_noise(disc((48, 48)), (2.8, 2.8), dose=dose, scanner=QUICK, generator=seeded(seed))
+        for seed in (4, 4, 5)
     )
     assert torch.equal(first, second)
     assert (first - other).abs().max() > 1
@@ -261,17 +297,20 @@ def test_result_keeps_the_image_and_its_type(dtype: torch.dtype) -> None:
     """Whatever the image holds comes through sharp; only air is cut at -1024."""
     hu = disc().to(dtype)
     hu[disc() < 0] = -1018
-    noise = dose_noise(hu, (1.4, 1.4), 0.25, QUICK, seeded())
-    low = reduce_dose(hu, (1.4, 1.4), 0.25, QUICK, seeded())
+    noise = dose_noise(hu, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded())
+    low = reduce_dose(hu, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded())
     assert low.dtype == noise.dtype == dtype
     assert torch.equal(low, (hu + noise).clamp(min=-1024))
     assert low.min() == -1024
-    assert reduce_dose(hu - 2000, (1.4, 1.4), 0.25, QUICK, seeded()).max() == -1024
+    assert (
+        reduce_dose(hu - 2000, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded()).max()
+        == -1024
+    )
 
 
 def test_gradient_passes_through_the_image() -> None:
     hu = (disc((32, 32)) + 100).requires_grad_()
-    reduce_dose(hu, (4.0, 4.0), 0.25, QUICK, seeded()).sum().backward()  # type: ignore[no-untyped-call]
+    reduce_dose(hu, (4.0, 4.0), dose=0.25, scanner=QUICK, generator=seeded()).sum().backward()  # type: ignore[no-untyped-call]
     assert hu.grad is not None
     assert torch.equal(hu.grad, torch.ones(32, 32))
 

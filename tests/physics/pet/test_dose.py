@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.pet.dose import low_dose, simulate_pair
+from restore_rwkv.physics.pet.dose import reduce_dose, simulate_pair
 from restore_rwkv.physics.pet.scanner import PETSystem
 from restore_rwkv.physics.slices import blurred
 from tests.helpers.pet_discs import SCANNER, discs, generator
@@ -63,13 +63,13 @@ def test_low_dose_adds_the_noise_that_the_dose_lacks() -> None:
     body = mu[0] > 0
 
     def variance(dose: float) -> float:
-        low = low_dose(activity, mu, dose, SCANNER, generator=generator())
+        low = reduce_dose(activity, mu, dose=dose, scanner=SCANNER, generator=generator())
         assert low.sum().item() == pytest.approx(activity.sum().item(), rel=0.01)
         assert low.min() >= 0
         return low.var(dim=0)[body].mean().item()
 
     exact = replace(SCANNER, point_spread=0.0)
-    full, _ = simulate_pair(activity, mu, 1.0, exact, generator=generator(1))
+    full, _ = simulate_pair(activity, mu, dose=1.0, scanner=exact, generator=generator(1))
     assert variance(1 / 2) == pytest.approx(full.var(dim=0)[body].mean().item(), rel=0.06)
     assert variance(1 / 10) == pytest.approx(9 * variance(1 / 2), rel=0.1)
 
@@ -77,16 +77,16 @@ def test_low_dose_adds_the_noise_that_the_dose_lacks() -> None:
 def test_low_dose_keeps_the_resolution_of_the_image() -> None:
     image = blurred(discs()[0], 12.0, SCANNER.pixel)
     many = replace(SCANNER, counts=1e9, post_filter=0.0, iterations=10)
-    low = low_dose(image, dose=0.5, scanner=many, generator=generator())
+    low = reduce_dose(image, dose=0.5, scanner=many, generator=generator())
     assert (low - image).norm() < 0.012 * image.norm()  # 0.017 with the point spread
 
 
 def test_real_images_of_any_size_and_unit() -> None:
     image = 5000 * discs(2)[0][:, 2:46, 4:41]  # Bq/ml, no square
-    low = low_dose(image, dose=0.5, scanner=SCANNER, generator=generator())
+    low = reduce_dose(image, dose=0.5, scanner=SCANNER, generator=generator())
     assert low.shape == image.shape
     assert low.sum().item() == pytest.approx(image.sum().item(), rel=0.01)
-    unit = low_dose(image / 5000, dose=0.5, scanner=SCANNER, generator=generator())
+    unit = reduce_dose(image / 5000, dose=0.5, scanner=SCANNER, generator=generator())
     assert (low / 5000 - unit).square().mean().sqrt() < 0.2 * unit.std()
     column = torch.arange(37)
     centre, shown = (float((x * column).sum() / x.sum()) for x in (image, low))
@@ -132,4 +132,4 @@ def test_errors(activity: Tensor, mu: Tensor | None, settings: Any, message: str
 
 def test_low_dose_of_the_full_dose() -> None:
     with pytest.raises(OperatorError, match="dose is 1, the image's own"):
-        low_dose(torch.ones(1, 48, 48), dose=1.0, scanner=SCANNER, generator=generator())
+        reduce_dose(torch.ones(1, 48, 48), dose=1.0, scanner=SCANNER, generator=generator())

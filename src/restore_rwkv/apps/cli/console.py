@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from restore_rwkv.evaluation.metrics import MeanScore
-    from restore_rwkv.restoration.tiles import Progress
+    from restore_rwkv.io import Progress
+    from restore_rwkv.training import Step
 
 
 @contextmanager
@@ -32,26 +33,27 @@ def progress_bar(what: str, unit: str, quiet: bool) -> Iterator[Progress | None]
         yield lambda done, total: bar.update(job, completed=done, total=total)
 
 
-def training_report(iterations: int) -> Callable[[dict[str, Any]], None]:
+def training_report(iterations: int) -> Callable[[Step], None]:
     """A line that is rewritten on a terminal, and a line for each validation anywhere."""
     rate: list[float] = []
     waiting: list[float] = []
     terminal = sys.stdout.isatty()
 
-    def report(entry: dict[str, Any]) -> None:
-        rate.append(entry["seconds"])
-        waiting.append(entry["waiting"])
-        left = (iterations - entry["iteration"]) * sum(rate[-50:]) / len(rate[-50:]) / 60
+    def report(step: Step) -> None:
+        rate.append(step.seconds)
+        waiting.append(step.waiting)
+        left = (iterations - step.iteration) * sum(rate[-50:]) / len(rate[-50:]) / 60
         share = sum(waiting[-50:]) / len(waiting[-50:])
         line = (
-            f"{entry['iteration']}/{iterations} loss {entry['loss']:.5f} "
+            f"{step.iteration}/{iterations} loss {step.loss:.5f} "
             f"{left:.0f} min left, {share:.1%} waiting for data"
         )
-        if "psnr" in entry:
-            line += f"  validation {entry['psnr']:.3f} dB"
-            tasks = [key.removesuffix(".gain") for key in entry if key.endswith(".gain")]
+        if step.validation is not None:
+            line += f"  validation {step.validation.psnr:.3f} dB"
             gains = [
-                f"{task} {entry[f'{task}.gain']:+.2f}" for task in tasks if _known(entry, task)
+                f"{task} {gain:+.2f}"
+                for task, gain in step.validation.gains.items()
+                if gain is not None
             ]
             line += f" (over the input: {', '.join(gains)})"
             typer.echo(f"\r{line}" if terminal else line)
@@ -59,10 +61,6 @@ def training_report(iterations: int) -> Callable[[dict[str, Any]], None]:
             typer.echo(f"\r{line}   ", nl=False)
 
     return report
-
-
-def _known(entry: dict[str, Any], task: str) -> bool:
-    return entry[f"{task}.gain"] is not None
 
 
 def score_table(*columns: str) -> Table:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.evaluation import figures
-from restore_rwkv.evaluation.evaluate import Evaluation, evaluate
+from restore_rwkv.evaluation.scores import Evaluation, evaluate
 from restore_rwkv.io import Volume, read_volume, write_volume
 from restore_rwkv.model.shipped import sample_scan
 from restore_rwkv.restoration.restorer import Restorer

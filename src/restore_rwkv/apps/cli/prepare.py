@@ -13,7 +13,7 @@ from restore_rwkv.apps.cli.options import Seed
 
 if TYPE_CHECKING:
     from restore_rwkv.data.sources.jobs import Report
-    from restore_rwkv.restoration.tiles import Progress
+    from restore_rwkv.io import Progress
 
 data_app = typer.Typer(
     help="Prepare data sets for training and evaluation, and check them.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ from restore_rwkv.apps.cli.options import (
     parse_memory,
     series_of,
 )
+from restore_rwkv.errors import InputError
 
 
 def restore(
@@ -38,46 +39,60 @@ def restore(
         ),
     ] = None,
     plane: Annotated[
-        str, typer.Option(help="Slices to restore: auto, axial, coronal or sagittal.")
+        Literal["auto", "axial", "coronal", "sagittal"],
+        typer.Option(help="Slices to restore."),
     ] = "auto",
     scaling: Annotated[
-        str, typer.Option(help="auto, robust, or fixed (for data prepared as the paper's).")
+        Literal["auto", "robust", "paper"],
+        typer.Option(help="paper is for data prepared as the paper's."),
     ] = "auto",
     unit: Annotated[
-        str, typer.Option(help="auto, or SUV for PET whose file does not say that it is.")
+        Literal["auto", "SUV"],
+        typer.Option(help="SUV for PET whose file does not say that it is."),
     ] = "auto",
     memory: Annotated[str, typer.Option(help="For the network's activations.")] = "2GiB",
     dtype: Annotated[
-        str, typer.Option(help="auto, float32, or source (the source's type, clipped).")
+        Literal["auto", "float32", "source"],
+        typer.Option(help="source: the source's type, clipped."),
     ] = "auto",
     series: Series = None,
     overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, and what would be refused; write nothing."),
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Restore a scan; grid (without --scale), affine, units and header stay as they are."""
-    import restore_rwkv
     from restore_rwkv.io import record_of
-    from restore_rwkv.restoration.restorer import Settings
-    from restore_rwkv.tasks import task_of
+    from restore_rwkv.restoration import RestoreOptions, Restorer
 
-    settings = Settings(plane, scaling, parse_memory(memory), scale, unit)  # type: ignore[arg-type]
+    options = RestoreOptions(
+        plane=plane, scaling=scaling, memory=parse_memory(memory), scale=scale, unit=unit
+    )
+    restorer = Restorer(task, weights, device)
+    chosen = series_of(series)
+    if dry_run:
+        preview = restorer.preview(
+            source, output, options, dtype=dtype, overwrite=overwrite, series=chosen
+        )
+        for line in preview.plan.lines() if preview.plan else ():
+            typer.echo(line)
+        if preview.refusals:
+            raise InputError("\n  ".join(["refused:", *preview.refusals]))
+        return
     with progress_bar("restoring", "slices", quiet) as progress:
-        restored = restore_rwkv.restore(
-            source,
-            output,
-            task=task,
-            weights=weights,
-            device=device,
-            settings=settings,
-            dtype=dtype,  # type: ignore[arg-type]
+        restored = restorer.file(
+            *(source, output, options),
+            dtype=dtype,
             overwrite=overwrite,
-            series=series_of(series),
+            series=chosen,
             progress=progress,
         )
     if not quiet:
-        if task == "auto" and restored.modality is not None:
-            used = task_of(restored.modality).name
-            typer.echo(f"{restored.name}: {restored.modality}, restored with {used}")
+        volume = restored.volume
+        if task == "auto":
+            typer.echo(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
         typer.echo(f"{output}: restored; how it was made: {record_of(output)}")
 
 
@@ -115,13 +130,13 @@ def degrade(
     quiet: Quiet = False,
 ) -> None:
     """Make a low-quality scan from a good one, as a scanner would have; records the parameters."""
-    from restore_rwkv.tasks.degradation import Settings, degrade_file
+    from restore_rwkv.tasks import DegradeOptions, degrade_file
 
     record = degrade_file(
         source,
         output,
         task=task,
-        settings=Settings(factor, sigma, photons, axes, dose),
+        options=DegradeOptions(factor=factor, sigma=sigma, photons=photons, axes=axes, dose=dose),
         seed=seed,
         truth=truth,
         series=series_of(series),

@@ -16,7 +16,7 @@ from restore_rwkv.data.sources.jobs import Report, Slices, writers
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, acquisition_axis, plane_axis
-from restore_rwkv.tasks import TASKS, Task
+from restore_rwkv.tasks import TASKS, Task, slice_axis
 from restore_rwkv.tasks.degradation import degrade
 
 # Who is in which split of each task; test subjects are those of the scans' own folders.
@@ -44,6 +44,7 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
 }
 # How often each scan is degraded for training: other noise, and for PET another uptake too.
 _REALISATIONS = {"mri-sr": 1, "ct-denoise": 2, "pet-synth": 3}
+_WITH_AIR = ("ct-denoise",)  # sets that keep slices of air
 _PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coronal", "axial")
 _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
 
@@ -136,7 +137,7 @@ def _jobs() -> Iterator[_Job]:
 
 def _slices(job: _Job, folder: Path, seed: int) -> list[Slices]:
     volume = read_scan(job.scan, folder)
-    if job.task.modality == "MR":
+    if not job.task.rules.stored_pairs:
         return _sharp(job, volume)
     return [_pair(job, volume, seed)]
 
@@ -163,16 +164,15 @@ def _pair(job: _Job, volume: Volume, seed: int) -> Slices:
     own_seed = _seed(f"{seed}:{job.task.name}:{job.name}")
     degraded = degrade(volume, job.task, seed=own_seed)
     high = degraded.high
-    plane: Literal["coronal", "axial"] = "coronal" if job.task.modality == "PT" else "axial"
     if high.affine is None:
         raise InputError(f"{job.name}: degrading it lost its geometry; this is a fault of ours")
-    axis = plane_axis(high.affine, plane)
+    axis = slice_axis(high, job.task)
     images, spacing = slices_across(high, axis)
     low, _ = slices_across(degraded.low, axis)
     kept = list(range(len(images)))
-    if job.task.modality == "PT":
+    if job.task.name not in _WITH_AIR:
         kept = with_signal(images, high, job.task)
-    origin = _origin(job.scan, plane=plane, slices=ranges(kept), physics=degraded.record)
+    origin = _origin(job.scan, plane=job.task.plane, slices=ranges(kept), physics=degraded.record)
     return Slices(job.name, images[kept], low[kept], spacing, origin)
 
 

@@ -30,8 +30,7 @@ from restore_rwkv.data.sources.volumes import find_volumes, patients_of, source_
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, plane_axis, read_volume
-from restore_rwkv.tasks import Task, degradation, get_task, slice_axis
-from restore_rwkv.tasks.units import warn_of_strange_values
+from restore_rwkv.tasks import DegradeOptions, Task, degradation, get_task, slice_axis
 
 _SAME_AFFINE = 1e-3  # mm
 _MIN_SIDE = 8  # pixels, what `restore` takes
@@ -77,10 +76,10 @@ class FolderOptions:
                 f"validation {self.validation:g} and test {self.test:g} leave nothing to train on; "
                 "give shares from 0 that sum to less than 1"
             )
-        if self.planes not in ("task", "all") or (self.planes == "all" and task.modality != "MR"):
+        if self.planes not in ("task", "all") or (self.planes == "all" and task.rules.stored_pairs):
             raise ConfigError(
                 f"planes {self.planes!r}: {self.task} has 'task'"
-                + (" or 'all'" if task.modality == "MR" else " alone")
+                + (" alone" if task.rules.stored_pairs else " or 'all'")
             )
         try:
             re.compile(self.patient or "")
@@ -205,19 +204,19 @@ def _read(
 ) -> Iterator[Slices]:
     task = get_task(options.task)
     volume = read_volume(path)
-    high = _in_task_unit(volume, task)
+    high = task.rules.to_task_unit(volume, task)
     if partner is None:
-        degradation.require_suited(volume, task)
+        task.rules.require_degradable(volume, task)
     origin: dict[str, Any] = {"sha256": source_digest(path)}
     low: Volume | None = None
     if partner is not None:
-        low = _in_task_unit(read_volume(partner), task)
+        low = task.rules.to_task_unit(read_volume(partner), task)
         _require_same_grid(high, low)
         origin |= {"low_sha256": source_digest(partner), "low": "a scan of its own"}
-    elif task.modality != "MR":
-        settings = degradation.Settings(factor=options.factor)
+    elif task.rules.stored_pairs:
+        physics = DegradeOptions(factor=options.factor)
         seed = hashlib.sha256(f"{options.seed}:{origin['sha256']}".encode()).hexdigest()
-        made = degradation.degrade(high, task, settings, seed=int(seed[:8], 16))
+        made = degradation.degrade(high, task, physics, seed=int(seed[:8], 16))
         high, low = made.high, made.low
         origin["low"] = made.record
     axes = square_planes(high) if options.planes == "all" else [slice_axis(high, task)]
@@ -252,23 +251,6 @@ def _plane(volume: Volume, axis: int) -> str:
         return f"axis {axis}"
     affine = volume.affine
     return next(plane for plane in _PLANES if plane_axis(affine, plane) == axis)
-
-
-def _in_task_unit(volume: Volume, task: Task) -> Volume:
-    """The volume in the unit of its task; where a file says nothing it is taken to be that."""
-    anatomy = task.modality == "PT" and volume.modality == "MR"  # to simulate PET from
-    if anatomy or volume.modality == task.modality == "MR":
-        return volume
-    if volume.modality not in (None, task.modality):
-        raise InputError(f"{volume.name}: is {volume.modality}, not {task.modality}; leave it out")
-    if volume.unit == "Bq/ml" and volume.suv_per_unit is not None:
-        return dataclasses.replace(
-            volume, data=volume.data * np.float32(volume.suv_per_unit), unit="SUV"
-        )
-    if volume.unit not in (None, task.unit):
-        raise InputError(f"{volume.name}: is in {volume.unit}; convert it to {task.unit}")
-    warn_of_strange_values(volume, task)
-    return dataclasses.replace(volume, modality=task.modality, unit=task.unit)
 
 
 def _require_same_grid(high: Volume, low: Volume) -> None:

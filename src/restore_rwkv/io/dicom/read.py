@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +42,16 @@ class DicomSource(Source):
     Attributes:
         files: Its files in the order of the volume's slices; one file if it is multi-frame.
         no_suv: Why a PET's files give no SUV, in a few words; None where they do.
+        series_number: SeriesNumber, as text; None where the files have none.
+        series_instance_uid: SeriesInstanceUID; None where the files have none.
+        sop_instance_uids: SOPInstanceUID of each file, "" where it has none.
     """
 
     files: tuple[Path, ...]
     no_suv: str | None = None
+    series_number: str | None = None
+    series_instance_uid: str | None = None
+    sop_instance_uids: tuple[str, ...] = ()
 
 
 def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
@@ -158,17 +164,27 @@ def _volume(
 ) -> Volume:
     """Give the values their modality and unit."""
     modality = headers[0].get("Modality")
+    source = DicomSource(
+        *(path, data.shape, stored, files),
+        series_number=_text(headers[0], "SeriesNumber"),
+        series_instance_uid=_text(headers[0], "SeriesInstanceUID"),
+        sop_instance_uids=tuple(_text(header, "SOPInstanceUID") or "" for header in headers),
+    )
     if modality == "PT":
         pet = pet_unit(headers)
-        source = DicomSource(path, data.shape, stored, files, pet.no_suv)
+        source = replace(source, no_suv=pet.no_suv)
         return Volume(data, affine, pet.unit, modality, source, pet.suv_per_unit)
-    source = DicomSource(path, data.shape, stored, files)
     if modality == "CT":
         return Volume(data, affine, _ct_unit(headers[0]), modality, source)
     if modality == "MR":
         return Volume(data, affine, "a.u.", modality, source)
     unknown = modality in (None, "", "OT")  # "other" says nothing
     return Volume(data, affine, modality=None if unknown else str(modality), source=source)
+
+
+def _text(header: Dataset, keyword: str) -> str | None:
+    value = header.get(keyword)
+    return None if value in (None, "") else str(value)
 
 
 def _common_stored(headers: list[Dataset]) -> Stored | None:

@@ -59,7 +59,9 @@ def calibrated(scanner: CTScanner, hu: Tensor, spacing: tuple[float, float]) -> 
     if level == 0:
         raise OperatorError("hu has no noise in soft tissue; give the scanner's photons yourself")
     for _ in range(2):  # again, since electronic noise does not go with the number of photons
-        noise = scan_noise(slices, spacing, scanner, torch.Generator().manual_seed(0))
+        noise = scan_noise(
+            slices, spacing, scanner=scanner, generator=torch.Generator().manual_seed(0)
+        )
         photons = scanner.photons * (_spread(noise, flat) / level) ** 2
         scanner = dataclasses.replace(scanner, photons=photons)
     return scanner

@@ -100,6 +100,7 @@ class CTScanner:
 def reduce_dose(
     hu: Tensor,
     spacing: tuple[float, float],
+    *,
     dose: float,
     scanner: CTScanner,
     generator: torch.Generator,
@@ -123,19 +124,23 @@ def reduce_dose(
 
     Example:
         >>> import torch
-        >>> from restore_rwkv.physics.ct.dose import CTScanner, reduce_dose
-        >>> scan = torch.zeros(64, 64)
-        >>> quarter = reduce_dose(scan, (0.7, 0.7), 0.25, CTScanner(), torch.Generator())
+        >>> from restore_rwkv.physics.ct import CTScanner, reduce_dose
+        >>> scan, generator = torch.zeros(64, 64), torch.Generator().manual_seed(0)
+        >>> quarter = reduce_dose(
+        ...     scan, (0.7, 0.7), dose=0.25, scanner=CTScanner(), generator=generator
+        ... )
         >>> quarter.shape
         torch.Size([64, 64])
     """
-    return (hu + dose_noise(hu, spacing, dose, scanner, generator)).clamp(min=AIR)
+    noise = dose_noise(hu, spacing, dose=dose, scanner=scanner, generator=generator)
+    return (hu + noise).clamp(min=AIR)
 
 
 @torch.no_grad()
 def dose_noise(
     hu: Tensor,
     spacing: tuple[float, float],
+    *,
     dose: float,
     scanner: CTScanner,
     generator: torch.Generator,
@@ -158,7 +163,7 @@ def dose_noise(
 
 @torch.no_grad()
 def scan_noise(
-    hu: Tensor, spacing: tuple[float, float], scanner: CTScanner, generator: torch.Generator
+    hu: Tensor, spacing: tuple[float, float], *, scanner: CTScanner, generator: torch.Generator
 ) -> Tensor:
     """The noise of a scan at the scanner's own dose, for an object that is known without noise.
 

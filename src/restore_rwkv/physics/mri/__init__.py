@@ -1,5 +1,6 @@
 """MRI: the centre of k-space, its noise, low resolution and thick slices."""
 
+from restore_rwkv.physics.mri.cartesian import CartesianMRI
 from restore_rwkv.physics.mri.kspace import (
     kspace_block,
     kspace_block_shape,
@@ -7,19 +8,24 @@ from restore_rwkv.physics.mri.kspace import (
     zero_fill,
 )
 from restore_rwkv.physics.mri.resolution import (
+    cubic_interpolate,
     fourier_interpolate,
     kspace_crop,
     low_resolution,
+    reduce_resolution,
     thick_slices,
 )
 
 __all__ = [
+    "CartesianMRI",
+    "cubic_interpolate",
     "fourier_interpolate",
     "kspace_block",
     "kspace_block_shape",
     "kspace_crop",
     "kspace_noise",
     "low_resolution",
+    "reduce_resolution",
     "thick_slices",
     "zero_fill",
 ]

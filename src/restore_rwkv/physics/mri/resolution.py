@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
@@ -19,6 +21,7 @@ from restore_rwkv.physics.mri.kspace import (
     Factor,
     check_image,
     kspace_block,
+    kspace_noise,
     matrix_text,
     zero_fill,
 )
@@ -76,6 +79,49 @@ def low_resolution(image: Tensor, factor: Factor = 4, noise: Tensor | None = Non
     """
     block = _measured(image, factor, noise)
     return zero_fill(block, tuple(block.shape[-_encoded_axes(factor) :])).abs()
+
+
+def reduce_resolution(
+    image: Tensor,
+    *,
+    factor: Factor = 4,
+    sigma: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Low-resolution image on the unchanged matrix, with the receiver's noise: `kspace_crop`.
+
+    Args:
+        image: as for `kspace_crop`.
+        factor: as for `kspace_crop`.
+        sigma: of the noise, as for `kspace_noise`; 0 for none.
+        generator: the only source of randomness; needed where sigma is above 0.
+
+    Returns:
+        As `kspace_crop`.
+
+    Raises:
+        OperatorError: as `kspace_crop` and `kspace_noise`, or the generator is missing.
+    """
+    noise = None
+    if sigma:
+        if generator is None:
+            raise OperatorError("sigma is given without a generator; give a torch.Generator")
+        noise = kspace_noise(tuple(image.shape), sigma, generator, factor)
+    return kspace_crop(image, factor, noise)
+
+
+def cubic_interpolate(coarse: Tensor, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolate a coarse image (h, w) to (H, W) by cubic splines, as viewers do.
+
+    Sample j of an axis of the coarse image lies at j * H / h, as `low_resolution` places it.
+    """
+    from scipy.ndimage import affine_transform  # only where images are compared
+
+    step = [small / large for small, large in zip(coarse.shape, shape, strict=True)]
+    interpolated: NDArray[np.float32] = affine_transform(
+        coarse.numpy(), step, output_shape=tuple(shape), order=3, mode="nearest"
+    )
+    return interpolated
 
 
 def fourier_interpolate(image: Tensor, shape: tuple[int, int]) -> Tensor:

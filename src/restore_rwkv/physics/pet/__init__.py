@@ -6,7 +6,7 @@ from restore_rwkv.physics.pet.activity import (
     attenuation_map,
     sample_uptake,
 )
-from restore_rwkv.physics.pet.dose import low_dose, simulate_pair
+from restore_rwkv.physics.pet.dose import reduce_dose, simulate_pair
 from restore_rwkv.physics.pet.head import Head, segment_head
 from restore_rwkv.physics.pet.osem import osem, reconstruct
 from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
@@ -19,9 +19,9 @@ __all__ = [
     "acquire",
     "activity_map",
     "attenuation_map",
-    "low_dose",
     "osem",
     "reconstruct",
+    "reduce_dose",
     "sample_uptake",
     "segment_head",
     "simulate_pair",

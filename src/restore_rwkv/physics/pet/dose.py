@@ -24,9 +24,9 @@ from restore_rwkv.physics.slices import cropped, padded
 def simulate_pair(
     activity: Tensor,
     mu: Tensor | None = None,
+    *,
     dose: float = 1 / 12,
     scanner: PETScanner | None = None,
-    *,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Simulated PET at full dose and, from the same events thinned, at a fraction of it.
@@ -67,12 +67,12 @@ def simulate_pair(
     return first, second
 
 
-def low_dose(
+def reduce_dose(
     image: Tensor,
     mu: Tensor | None = None,
+    *,
     dose: float = 1 / 12,
     scanner: PETScanner | None = None,
-    *,
     generator: torch.Generator,
 ) -> Tensor:
     """Simulated low-dose image of a real PET image, taken for the activity.

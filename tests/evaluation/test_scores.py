@@ -9,18 +9,16 @@ import torch
 from restore_rwkv import Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.evaluate import (
-    cubic,
+from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
+from restore_rwkv.evaluation.scores import (
     evaluate,
     evaluate_paths,
     evaluate_set,
     mean_over_patients,
 )
-from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.physics.mri.resolution import low_resolution
-from restore_rwkv.tasks import ScalingRule
-from restore_rwkv.tasks.degradation import Settings
+from restore_rwkv.physics.mri import cubic_interpolate, low_resolution
+from restore_rwkv.tasks import DegradeOptions, ScalingRule
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def ct_restorer(tiny_network: RestoreRWKV, tmp_path: Path) -> Restorer:
 def test_slices_are_those_that_the_restorer_takes(tiny_weights: Path) -> None:
     """A two-dimensional image has one slice, however wide its pixels are."""
     image = np.random.default_rng(0).uniform(0, 900, (24, 20))
-    result = evaluate(Volume(image, np.diag([2.0, 2, 1, 1])), Restorer(weights=tiny_weights))
+    result = evaluate(Volume(image, np.diag([2.0, 2, 1, 1])), Restorer("mri-sr", tiny_weights))
     assert result.slice_axis == 2
     assert list(result.scores) == list(result.volumes) == ["input", "cubic", "restored"]
     assert [score.slices for score in result.scores.values()] == [1, 1, 1]
@@ -43,7 +41,7 @@ def test_ct_is_degraded_from_its_seed(ct_restorer: Restorer) -> None:
     scan = np.full((32, 24, 2), -1000.0)
     scan[8:24, 6:18] = 30 + 5 * np.random.default_rng(0).standard_normal((16, 12, 2))
     volume = Volume(scan, np.diag([2.0, 2, 3, 1]), "HU", "CT")
-    physics = Settings(photons=2e5)
+    physics = DegradeOptions(photons=2e5)
     first, again, other = (
         evaluate(volume, ct_restorer, physics=physics, seed=seed) for seed in (1, 1, 2)
     )
@@ -71,7 +69,7 @@ def test_a_set_is_scored_by_patient_and_over_patients(
     stack = prepared.stacks[0]
     low, high = (np.float32(prepared.images(stack, q)[0]) for q in ("low", "high"))
     unit = Volume(low, unit="HU", modality="CT")
-    restored = paper_score(ct_restorer(unit).data[..., 0], high, (-160, 240))
+    restored = paper_score(ct_restorer.run(unit).volume.data[..., 0], high, (-160, 240))
     other = evaluate_set(prepared, ct_restorer)["a"]["restored"]
     assert isinstance(other, MeanScore)
     one = PreparedSet(prepared.folder, "", "ct-denoise", 4.0, (stack,), "", {})
@@ -104,7 +102,7 @@ def test_a_set_of_another_task_is_refused(tiny_weights: Path, tmp_path: Path) ->
     with SetWriter(tmp_path / "set", "noise", "ct-denoise") as writer:
         writer.add("a", "a", "test", np.ones((1, 16, 16)), np.ones((1, 16, 16)))
     with pytest.raises(InputError, match="is for ct-denoise"):
-        evaluate_set(PreparedSet.read(tmp_path / "set"), Restorer(weights=tiny_weights))
+        evaluate_set(PreparedSet.read(tmp_path / "set"), Restorer("mri-sr", tiny_weights))
 
 
 def test_cubic_interpolation_does_not_shift_a_smooth_image() -> None:
@@ -112,4 +110,4 @@ def test_cubic_interpolation_does_not_shift_a_smooth_image() -> None:
     image = 2 + np.sin(2 * np.pi * rows / 64) * np.cos(2 * np.pi * columns / 48)
     coarse = low_resolution(torch.from_numpy(image.astype(np.float32)), 4.0)
     inside = (slice(8, -8), slice(8, -8))
-    assert np.abs(cubic(coarse, image.shape) - image)[inside].max() < 0.01
+    assert np.abs(cubic_interpolate(coarse, image.shape) - image)[inside].max() < 0.01

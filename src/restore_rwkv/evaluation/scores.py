@@ -7,26 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from scipy.ndimage import affine_transform
-from torch import Tensor
 
-from restore_rwkv.data import PreparedSet, Split, Stack
+from restore_rwkv.data import PreparedSet, Slice, Split, Stack
 from restore_rwkv.data.prepared import holds_sets, read_sets
-from restore_rwkv.data.slice import Slice
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.io import Volume, read_volume
-from restore_rwkv.physics.mri.resolution import low_resolution
-from restore_rwkv.restoration.restorer import Restorer, Settings
-from restore_rwkv.tasks import AUTO, degradation, pick_task, slice_axis
-from restore_rwkv.tasks.degradation import degrade
-
-Images = NDArray[np.float32]
+from restore_rwkv.restoration import RestoreOptions, Restorer
+from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, pick_task, slice_axis
 
 INPUT = "input"
-CUBIC = "cubic"
 RESTORED = "restored"
 
 
@@ -56,9 +46,9 @@ class Evaluation:
 def evaluate(
     scan: Volume,
     restorer: Restorer,
-    settings: Settings | None = None,
+    options: RestoreOptions | None = None,
     *,
-    physics: degradation.Settings | None = None,
+    physics: DegradeOptions | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Degrade a good scan as the task says, restore it, and score each image.
@@ -66,8 +56,8 @@ def evaluate(
     Args:
         scan: a scan of full quality, in physical units; for PET also a T1-weighted head, see
             `degrade`.
-        restorer: for one task.
-        settings: how to restore; the plane is the task's.
+        restorer: with a task, or for the task of the scan's modality.
+        options: how to restore; the plane is the task's.
         physics: how to degrade.
         seed: of the degradation.
 
@@ -78,25 +68,18 @@ def evaluate(
         >>> evaluation = evaluate(read_volume("t1.nii.gz"), Restorer("mri-sr"))  # doctest: +SKIP
         >>> evaluation.scores["restored"].psnr - evaluation.scores["input"].psnr  # doctest: +SKIP
     """
-    pair = degrade(scan, restorer.task, physics, seed=seed)
-    evaluation = _evaluate_pair(pair.low, pair.high, restorer, settings)
-    if restorer.task.modality != "MR":
-        return evaluation
-    factor, axis = pair.record["factor"], evaluation.slice_axis
-    slices = np.moveaxis(scan.data, axis, 0)
-    interpolated = [
-        cubic(low_resolution(torch.from_numpy(image.copy()), factor), image.shape)
-        for image in slices
-    ]
-    volume = scan.with_data(np.moveaxis(np.stack(interpolated), 0, axis))
-    scores = slice_scores(volume, pair.high, axis, restorer.task.metric_range)
-    between = {INPUT: evaluation.volumes[INPUT], CUBIC: volume}
-    between_scores = {INPUT: evaluation.slice_scores[INPUT], CUBIC: scores}
-    return replace(
-        evaluation,
-        volumes=between | evaluation.volumes,
-        slice_scores=between_scores | evaluation.slice_scores,
-    )
+    task = restorer.task or pick_task(scan)
+    pair = degrade(scan, task, physics, seed=seed)
+    evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, options)
+    axis = evaluation.slice_axis
+    others = task.rules.interpolated(pair.high, axis, pair.record["factor"])
+    volumes = {INPUT: evaluation.volumes[INPUT]} | others | evaluation.volumes
+    scores = {
+        name: evaluation.slice_scores.get(name)
+        or slice_scores(volume, pair.high, axis, task.metric_range)
+        for name, volume in volumes.items()
+    }
+    return replace(evaluation, volumes=volumes, slice_scores=scores)
 
 
 def evaluate_set(
@@ -115,16 +98,17 @@ def evaluate_set(
     Raises:
         InputError: the set is for another task, or has no such split.
     """
-    if prepared.task != restorer.task.name:
+    task = restorer.task
+    if task is None or prepared.task != task.name:
+        given = "auto" if task is None else task.name
         raise InputError(
-            f"{prepared.folder}: is for {prepared.task}; restore it with that task, "
-            f"not {restorer.task.name}"
+            f"{prepared.folder}: is for {prepared.task}; restore it with that task, not {given}"
         )
     if not prepared.split(split):
         raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
     scores: dict[str, dict[str, list[SliceScore]]] = {}
     for stack in prepared.split(split):
-        evaluation = _evaluate_pair(*_volumes(prepared, stack), restorer, None)
+        evaluation = _evaluate_pair(*_volumes(prepared, stack), task, restorer, None)
         of_patient = scores.setdefault(stack.patient, {})
         for name, found in evaluation.slice_scores.items():
             of_patient.setdefault(name, []).extend(found)
@@ -151,7 +135,7 @@ def evaluate_paths(
         task: of the scans; "auto" picks it by the modality that they tell.
         weights: as for `Restorer`.
         split: of prepared sets.
-        axes: as in `degradation.Settings`.
+        axes: as in `DegradeOptions`.
         seed: of the degradation of scans.
         device: as for `Restorer`.
 
@@ -173,7 +157,7 @@ def evaluate_paths(
         else:
             scan = read_volume(path)
             chosen = pick_task(scan, task).name
-            physics = degradation.Settings(axes=axes)
+            physics = DegradeOptions(axes=axes)
             yield path.name, evaluate(scan, restorer(chosen), physics=physics, seed=seed).scores
 
 
@@ -209,31 +193,19 @@ def slice_scores(
     volume: Volume, truth: Volume, axis: int, metric_range: tuple[float, float]
 ) -> list[SliceScore]:
     """The paper's scores of each slice across `axis` of a volume against the truth."""
-    pairs = zip(np.moveaxis(volume.data, axis, 0), np.moveaxis(truth.data, axis, 0), strict=True)
+    pairs = zip(volume.slices(axis), truth.slices(axis), strict=True)
     return [paper_score(image, reference, metric_range) for image, reference in pairs]
 
 
-def cubic(coarse: Tensor, shape: tuple[int, ...]) -> Images:
-    """Interpolate a coarse image (h, w) to (H, W) by cubic splines, as viewers do.
-
-    Sample j of an axis of the coarse image lies at j * H / h, as `low_resolution` places it.
-    """
-    step = [small / large for small, large in zip(coarse.shape, shape, strict=True)]
-    interpolated: Images = affine_transform(
-        coarse.numpy(), step, output_shape=tuple(shape), order=3, mode="nearest"
-    )
-    return interpolated
-
-
 def _evaluate_pair(
-    low: Volume, high: Volume, restorer: Restorer, settings: Settings | None
+    low: Volume, high: Volume, task: Task, restorer: Restorer, options: RestoreOptions | None
 ) -> Evaluation:
-    axis = slice_axis(high, restorer.task)
-    restored = restorer(low, replace(settings or Settings(), plane="auto"))
+    axis = slice_axis(high, task)
+    restored = restorer.run(low, replace(options or RestoreOptions(), plane="auto")).volume
     volumes = {INPUT: low, RESTORED: restored}
-    metric_range = restorer.task.metric_range
     scores = {
-        name: slice_scores(volume, high, axis, metric_range) for name, volume in volumes.items()
+        name: slice_scores(volume, high, axis, task.metric_range)
+        for name, volume in volumes.items()
     }
     return Evaluation(high, volumes, axis, scores)
 

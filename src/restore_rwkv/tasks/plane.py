@@ -1,42 +1,16 @@
-"""Which task a scan is for, and across which axis its slices lie."""
+"""Across which axis the slices of a scan lie."""
 
 from __future__ import annotations
 
-import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError
 from restore_rwkv.io import Volume, acquisition_axis, plane_axis
-from restore_rwkv.tasks.table import TASKS, Task, get_task, task_of
 
-_logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from restore_rwkv.tasks.table import Task
 
 Plane = Literal["auto", "axial", "coronal", "sagittal"]
-
-AUTO = "auto"
-
-
-def pick_task(volume: Volume, name: str = AUTO) -> Task:
-    """The task of that name, or for "auto" the task of the volume's modality.
-
-    Raises:
-        InputError: nothing tells the modality, or no task restores it.
-        ConfigError: the task is unknown.
-    """
-    if name != AUTO:
-        return get_task(name)
-    if volume.modality is None:
-        tasks = "|".join(TASKS)
-        raise InputError(
-            f"{volume.name}: nothing tells whether it is MR, CT or PT; give --task {tasks}"
-        )
-    if volume.modality not in {task.modality for task in TASKS.values()}:
-        raise InputError(
-            f"{volume.name}: is {volume.modality}, which no task restores; give MR, CT or PT"
-        )
-    task = task_of(volume.modality)
-    _logger.info("%s: %s, to be restored with %s", volume.name, volume.modality, task.name)
-    return task
 
 
 def slice_axis(volume: Volume, task: Task, plane: Plane = "auto") -> int:

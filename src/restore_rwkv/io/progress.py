@@ -1,0 +1,8 @@
+"""How long-running work reports that it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) as work goes on."""

@@ -1,0 +1,88 @@
+"""CT in Hounsfield units: noise of a reduced dose, padding outside the field of view."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import Volume, plane_axis
+from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, sampled, slice_tensor
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from restore_rwkv.tasks.table import Task
+
+_logger = logging.getLogger(__name__)
+
+_MANY = 0.01  # of the voxels
+_FAT = -50.0  # HU: every scan of a body shows fat or air
+
+
+class CT(Modality):
+    """Computed tomography. Values below the range of a task are padding, not tissue."""
+
+    code = "CT"
+    title = "CT"
+    degraded_from = ("CT",)
+    degrade_options = frozenset({"photons", "dose"})
+
+    def warn_of_strange_values(self, volume: Volume) -> None:
+        """Log a warning where values are not in HU and the file does not say that they are."""
+        if volume.unit != "HU" and np.quantile(sampled(volume), _MANY) > _FAT:
+            _logger.warning(
+                "%s: hardly a value is below %g, so these are not Hounsfield units (air is "
+                "-1000); give HU, or another task",
+                *(volume.name, _FAT),
+            )
+
+    def without_padding(self, slices: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+        """Clip padding to air so that it does not leak into neighbouring pixels."""
+        air = task.value_range[0]
+        return slices.clip(min=air) if slices.min() < air else slices
+
+    def keep_bounds(
+        self,
+        restored: NDArray[np.float32],
+        slices: NDArray[np.float32],
+        lowest: float,
+        task: Task,
+    ) -> None:
+        """Put padding back, and clip to air what was not below it before."""
+        air = task.value_range[0]
+        np.maximum(restored, np.minimum(slices, air), out=restored)
+        if lowest < air:
+            restored[slices == lowest] = lowest
+        super().keep_bounds(restored, slices, lowest, task)
+
+    def degrade(
+        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+    ) -> Degraded:
+        """Insert the noise of a reduced dose into axial slices; padding becomes air."""
+        from restore_rwkv.physics.ct import CTScanner, calibrated, reduce_dose
+        from restore_rwkv.physics.ct.dose import AIR
+
+        if volume.affine is None or volume.spacing is None:
+            raise InputError(
+                f"{volume.name}: has no geometry, and the noise of CT depends on the pixels' "
+                "size; give NIfTI or DICOM"
+            )
+        axis = plane_axis(volume.affine, "axial")
+        rows, columns = (volume.spacing[other] for other in range(3) if other != axis)
+        if volume.data.min() < AIR:  # the low-dose image has no padding to learn from
+            volume = volume.with_data(volume.data.clip(min=AIR))
+        slices = slice_tensor(volume, axis)
+        scanner = (
+            calibrated(CTScanner(), slices, (rows, columns))
+            if options.photons is None
+            else CTScanner(photons=options.photons)
+        )
+        dose = 1 / options.factor_for(task)
+        low = reduce_dose(slices, (rows, columns), dose=dose, scanner=scanner, generator=generator)
+        record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
+        return Degraded(volume.with_slices(low.numpy(), axis), volume, record)

@@ -1,0 +1,214 @@
+"""What every modality can do, and what goes into and comes out of its physics."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.io import Volume
+from restore_rwkv.tasks.scaling import Scaling, ScalingRule
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from restore_rwkv.tasks.table import Task
+
+ModalityCode = Literal["MR", "CT", "PT"]
+
+_logger = logging.getLogger(__name__)
+
+_SAMPLES = 1_000_000  # voxels looked at; a volume can have a hundred times as many
+_FAR_BELOW = 0.05  # of the 99.9 % quantile
+_MANY = 0.01  # of the voxels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradeOptions:
+    """Choices about the simulated scanner; the defaults are the paper's degradations.
+
+    Attributes:
+        factor: how much less is measured, as `Task.factor`: k-space extent per axis for MRI, dose
+            for CT and PET (4 is a quarter of the dose); above 1. None for the task's own.
+        sigma: MRI: sd of the complex noise per channel, in image units of a full acquisition.
+        photons: CT: photons per ray at the scan's own dose; None measures the scan's own noise.
+        axes: PET from a T1 scan: directions of its array axes, such as "PIR", where the affine
+            has them wrong.
+        dose: CT, PET: the fraction to keep, in place of its inverse, `factor`.
+
+    Raises:
+        ConfigError: a value is out of range, or `factor` and `dose` are both given.
+    """
+
+    factor: float | None = None
+    sigma: float = 0.0
+    photons: float | None = None
+    axes: str | None = None
+    dose: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.factor is not None and not 1 < self.factor < 1e6:
+            raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+        if self.dose is not None and self.factor is not None:
+            raise ConfigError("dose and factor are both given; give one of them")
+        if self.dose is not None and not 0 < self.dose < 1:
+            raise ConfigError(
+                f"dose is {self.dose:g}; give the fraction to keep, above 0 and below 1"
+            )
+
+    def factor_for(self, task: Task) -> float:
+        """How much less is measured of a scan of this task."""
+        return self.factor or (task.factor if self.dose is None else 1 / self.dose)
+
+    @property
+    def specific(self) -> set[str]:
+        """Names of the options that were given and that not every modality has."""
+        names = ("sigma", "photons", "axes", "dose")
+        return {name for name in names if getattr(self, name) not in (None, 0)}
+
+
+@dataclass(frozen=True, eq=False)
+class Degraded:
+    """A pair of scans on one grid.
+
+    Attributes:
+        low: the low-quality scan.
+        high: the scan of full quality that `low` is to be compared with.
+        record: how the pair was made, as plain JSON values.
+    """
+
+    low: Volume
+    high: Volume
+    record: Mapping[str, Any]
+
+
+class Modality(abc.ABC):
+    """How scans of one modality are checked, scaled, kept within bounds and degraded.
+
+    Each modality is one subclass in a file of its own, listed in `tasks.table.MODALITIES`. A task
+    reaches it as `task.rules`.
+
+    Attributes:
+        code: DICOM's code, such as "MR".
+        title: its name in sentences, such as "MRI".
+        degraded_from: codes of the scans that `degrade` accepts.
+        stored_pairs: whether the physics draws random numbers, so that prepared sets store the
+            low-quality slices; otherwise they are made as slices are read.
+        finer_grid: whether a scan may be restored on a finer grid than its own.
+        degrade_options: names of the `DegradeOptions` that its physics uses, beside `factor`.
+    """
+
+    code: ClassVar[ModalityCode]
+    title: ClassVar[str]
+    degraded_from: ClassVar[tuple[str, ...]]
+    stored_pairs: ClassVar[bool] = True
+    finer_grid: ClassVar[bool] = False
+    degrade_options: ClassVar[frozenset[str]] = frozenset()
+
+    def warn_of_strange_values(self, volume: Volume) -> None:
+        """Log a warning where the values cannot be of this modality and the file does not say so.
+
+        By default: values far below 0 in a scan of unknown modality.
+        """
+        if volume.modality is not None:
+            return
+        values = sampled(volume)
+        below = float(np.mean(values < -_FAR_BELOW * np.quantile(values, 0.999)))
+        if below > _MANY:
+            _logger.warning(
+                "%s: %.0f %% of the values are far below 0, impossible for %s; is it CT "
+                "(task='ct-denoise')?",
+                *(volume.name, 100 * below, self.title),
+            )
+
+    def find_scaling(
+        self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False
+    ) -> tuple[Scaling, dict[str, Any]]:
+        """Find the scaling of a volume onto the network's values, and what to record of it.
+
+        Args:
+            volume: in the unit of its file.
+            rule: of the weights, or the one that was asked for.
+            in_task_unit: whether values of unknown unit are in the task's, as the user says.
+        """
+        return rule.scaling_of(volume.data), {"scaling_rule": rule.kind}
+
+    def to_task_unit(self, volume: Volume, task: Task) -> Volume:
+        """Return the volume in the unit of its task, which it is taken for if its file says none.
+
+        Raises:
+            InputError: the volume is of another modality or unit.
+        """
+        if volume.modality not in (None, self.code):
+            raise InputError(f"{volume.name}: is {volume.modality}, not {self.code}; leave it out")
+        if volume.unit not in (None, task.unit):
+            raise InputError(f"{volume.name}: is in {volume.unit}; convert it to {task.unit}")
+        self.warn_of_strange_values(volume)
+        return dataclasses.replace(volume, modality=self.code, unit=task.unit)
+
+    def require_degradable(self, volume: Volume, task: Task) -> None:
+        """Refuse a scan that the physics of this modality is not for.
+
+        Raises:
+            InputError: the scan is of another modality.
+        """
+        if volume.modality is not None and volume.modality not in self.degraded_from:
+            raise InputError(
+                f"{volume.name}: is {volume.modality}; {task.name} degrades "
+                f"{' or '.join(self.degraded_from)}, choose another task"
+            )
+
+    def without_padding(self, slices: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
+        """Return slices (N, H, W) as the network may see them, in physical units."""
+        return slices
+
+    def keep_bounds(
+        self,
+        restored: NDArray[np.float32],
+        slices: NDArray[np.float32],
+        lowest: float,
+        task: Task,
+    ) -> None:
+        """Clip restored slices in place to what the values of the input show to be possible.
+
+        An image without negative values has none afterwards.
+
+        Args:
+            restored: (N, H, W), physical units; changed.
+            slices: the same slices of the input.
+            lowest: smallest value of the whole input.
+            task: what the scan is restored for.
+        """
+        if lowest >= 0:
+            np.maximum(restored, 0, out=restored)
+
+    @abc.abstractmethod
+    def degrade(
+        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+    ) -> Degraded:
+        """Make a low-quality scan from a good one; see `restore_rwkv.degrade`."""
+
+    def interpolated(self, high: Volume, axis: int, factor: float) -> dict[str, Volume]:
+        """Return images that need no network, by name, to compare a restored image with."""
+        return {}
+
+
+def slice_tensor(volume: Volume, axis: int) -> torch.Tensor:
+    """Return the slices (N, H, W) across an axis as a tensor of its own memory."""
+    import torch  # not before a scan is degraded: tasks are listed without it
+
+    return torch.from_numpy(np.ascontiguousarray(volume.slices(axis)))
+
+
+def sampled(volume: Volume) -> NDArray[np.float32]:
+    """Return at most about a million voxels of a volume, without those of the smallest value."""
+    values = volume.data.ravel(order="K")
+    values = values[:: max(1, values.size // _SAMPLES)]
+    return values[values > values.min()] if np.ptp(values) else values

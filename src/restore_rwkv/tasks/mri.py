@@ -1,0 +1,56 @@
+"""MRI in arbitrary units: low resolution from the centre of k-space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restore_rwkv.io import Volume
+from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, slice_tensor
+from restore_rwkv.tasks.plane import slice_axis
+
+if TYPE_CHECKING:
+    import torch
+
+    from restore_rwkv.tasks.table import Task
+
+
+class MRI(Modality):
+    """Magnetic resonance imaging. Its degradation without noise is exact, so sets need no copy."""
+
+    code = "MR"
+    title = "MRI"
+    degraded_from = ("MR",)
+    stored_pairs = False
+    finer_grid = True
+    degrade_options = frozenset({"sigma"})
+
+    def to_task_unit(self, volume: Volume, task: Task) -> Volume:
+        """Return the volume as it is: MRI has no unit of its own."""
+        return volume if volume.modality == self.code else super().to_task_unit(volume, task)
+
+    def degrade(
+        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+    ) -> Degraded:
+        """Keep the centre of k-space in the task's plane, with noise where sigma is given."""
+        from restore_rwkv.physics.mri import CartesianMRI, reduce_resolution
+
+        axis, factor = slice_axis(volume, task), options.factor_for(task)
+        images = slice_tensor(volume, axis)
+        low = reduce_resolution(images, factor=factor, sigma=options.sigma, generator=generator)
+        kept = list(CartesianMRI((images.shape[1], images.shape[2]), factor).kept)
+        record = {"slice_axis": axis, "kept": kept, "sigma": options.sigma}
+        return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
+
+    def interpolated(self, high: Volume, axis: int, factor: float) -> dict[str, Volume]:
+        """Interpolate the coarse image of the measured k-space by cubic splines, as viewers do."""
+        import torch
+
+        from restore_rwkv.physics.mri import cubic_interpolate, low_resolution
+
+        slices = [
+            cubic_interpolate(low_resolution(torch.from_numpy(image.copy()), factor), image.shape)
+            for image in high.slices(axis)
+        ]
+        return {"cubic": high.with_slices(np.stack(slices), axis)}

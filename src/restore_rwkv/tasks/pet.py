@@ -1,0 +1,146 @@
+"""PET in SUV or Bq/ml: fixed scalings need SUV; low dose from simulated counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import DicomSource, Volume, plane_axis
+from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, slice_tensor
+from restore_rwkv.tasks.scaling import Scaling, ScalingRule, robust_scaling
+
+if TYPE_CHECKING:
+    import torch
+
+    from restore_rwkv.tasks.table import Task
+
+_logger = logging.getLogger(__name__)
+
+
+class PET(Modality):
+    """Positron emission tomography. It can be simulated from a T1-weighted scan of a head."""
+
+    code = "PT"
+    title = "PET"
+    degraded_from = ("PT", "MR")
+    degrade_options = frozenset({"axes", "dose"})
+
+    def find_scaling(
+        self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False
+    ) -> tuple[Scaling, dict[str, Any]]:
+        """Find the scaling of a volume onto the network's values, and what to record of it.
+
+        Fixed rules are in SUV. They serve volumes in SUV, and in Bq/ml where the SUV of one Bq/ml
+        is known. Any other PET is scaled by its own foreground, with a warning that says why.
+        """
+        if rule.kind == "robust":
+            return super().find_scaling(volume, rule)
+        factor = _suv_per_unit(volume, in_task_unit)
+        if factor is None:
+            reason = _why_no_suv(volume)
+            _logger.warning(
+                "%s: %s, so it is scaled by its own foreground, which the weights know less well; "
+                "correct that, or give values in SUV with unit='SUV'",
+                *(volume.name, reason),
+            )
+            return robust_scaling(volume.data), {"scaling_rule": "robust", "no_suv": reason}
+        fixed = rule.scaling_of(volume.data)
+        scaling = Scaling(fixed.offset / factor, fixed.scale / factor)
+        return scaling, {"scaling_rule": "fixed", "suv_per_unit": factor}
+
+    def to_task_unit(self, volume: Volume, task: Task) -> Volume:
+        """Return PET in SUV, and MRI to simulate PET from as it is."""
+        if volume.modality == "MR":
+            return volume
+        known = volume.modality in (None, self.code) and volume.suv_per_unit is not None
+        if known and volume.unit == "Bq/ml":
+            uptake = volume.data * np.float32(volume.suv_per_unit or 1)
+            return dataclasses.replace(volume, data=uptake, unit="SUV")
+        return super().to_task_unit(volume, task)
+
+    def require_degradable(self, volume: Volume, task: Task) -> None:
+        """Refuse a scan that is neither PET nor MRI, or that may be either."""
+        super().require_degradable(volume, task)
+        if volume.modality is None:
+            raise InputError(
+                f"{volume.name}: nothing tells whether it is PET, or MRI to simulate PET from; "
+                'say so in a .json of its name beside it, {"Modality": "PT"} or '
+                '{"Modality": "MR"}'
+            )
+
+    def degrade(
+        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+    ) -> Degraded:
+        """Simulate a scan of fewer counts, of a PET scan or of the activity of an MRI scan."""
+        from restore_rwkv.physics.pet import PETScanner, reduce_dose
+
+        if volume.affine is None or volume.spacing is None:
+            raise InputError(
+                f"{volume.name}: has no geometry, which PET needs; give NIfTI or DICOM"
+            )
+        dose = 1 / options.factor_for(task)
+        if volume.modality != self.code:
+            return _from_anatomy(volume, dose, options, generator)
+        axis = plane_axis(volume.affine, "axial")
+        across = [other for other in range(3) if other != axis]
+        pixel, other_side = (volume.spacing[other] for other in across)
+        if not math.isclose(pixel, other_side, rel_tol=0.01):
+            raise InputError(
+                f"{volume.name}: pixels of {pixel:.3g} x {other_side:.3g} mm, and simulated PET "
+                "has square ones; resample it first"
+            )
+        scanner = PETScanner(
+            size=max(volume.data.shape[other] for other in across),
+            pixel=pixel,
+            slice_spacing=volume.spacing[axis],
+        )
+        images = slice_tensor(volume, axis).clamp(min=0)
+        low = reduce_dose(images, dose=dose, scanner=scanner, generator=generator)
+        record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
+        return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
+
+
+def _from_anatomy(
+    volume: Volume, dose: float, options: DegradeOptions, generator: torch.Generator
+) -> Degraded:
+    """Simulate both qualities from the FDG-like activity of a T1-weighted head."""
+    from restore_rwkv.physics.pet import (
+        PETScanner,
+        activity_map,
+        attenuation_map,
+        sample_uptake,
+        segment_head,
+        simulate_pair,
+    )
+
+    head = segment_head(volume, axes=options.axes)
+    uptake = sample_uptake(head, generator)
+    activity = activity_map(head, uptake)
+    images, mu = slice_tensor(activity, 2), slice_tensor(attenuation_map(head), 2)
+    pair = simulate_pair(images, mu, dose=dose, generator=generator)
+    high, low = (activity.with_slices(image.numpy(), 2) for image in pair)
+    record = {
+        "simulated": "PET, from the anatomy of an MRI scan",
+        "uptake": dataclasses.asdict(uptake),
+        "scanner": dataclasses.asdict(PETScanner()),
+    }
+    return Degraded(low, high, record)
+
+
+def _suv_per_unit(volume: Volume, in_task_unit: bool) -> float | None:
+    if volume.unit == "SUV" or (in_task_unit and volume.unit != "Bq/ml"):
+        return 1.0
+    return volume.suv_per_unit if volume.unit == "Bq/ml" else None
+
+
+def _why_no_suv(volume: Volume) -> str:
+    if isinstance(volume.source, DicomSource) and volume.source.no_suv:
+        return f"PET without SUV ({volume.source.no_suv})"
+    if volume.unit == "Bq/ml":
+        return "PET in Bq/ml without SUV (the file tells neither dose nor weight)"
+    return "PET of unknown unit"
