@@ -14,7 +14,7 @@ from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration.restorer import record_of
-from restore_rwkv.tasks import TASKS, Plane, ScalingRule
+from restore_rwkv.tasks import TASKS, PlaneChoice, ScalingRule
 from tests.helpers.synthetic_series import SeriesWriter
 
 ROBUST = ScalingRule("robust")
@@ -157,7 +157,7 @@ def test_tiles_are_told_and_recorded(tiny_weights: Path, caplog: pytest.LogCaptu
 @pytest.mark.parametrize("plane", ["auto", "axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("memory", [2 << 30, 192 * 208 * 96 * 4])
 def test_a_network_that_adds_nothing_gives_the_image_back(
-    tiny_network: RestoreRWKV, tmp_path: Path, plane: Plane, memory: int
+    tiny_network: RestoreRWKV, tmp_path: Path, plane: PlaneChoice, memory: int
 ) -> None:
     """No plane, odd size or tile may shift, mirror or rescale anything."""
     for parameter in tiny_network.parameters():

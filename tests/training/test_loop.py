@@ -353,3 +353,19 @@ def test_what_is_missing_is_said_before_a_folder_is_made(data: Path, tmp_path: P
     with pytest.raises(ConfigError, match="device 'tpux'"):
         train(recipe(), [data], tmp_path / "run", machine=Machine("tpux"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_holds_the_gradient_scaler(tmp_path: Path) -> None:
+    """Mixed precision in float16 scales its loss by a factor that it learns."""
+    scales = []
+    for factor in (1024.0, 2.0):
+        trainer = trainer_of(recipe(precision="bf16-mixed"))
+        trainer.fabric.strategy.precision.scaler = torch.amp.GradScaler("cpu", init_scale=factor)
+        if not scales:
+            trainer.step(torch.ones(2, 1, 32, 32), torch.ones(2, 1, 32, 32))
+            trainer.save(tmp_path / "last.safetensors", [])
+        else:
+            trainer.load(tmp_path / "last.safetensors", [])
+        scales.append(trainer.fabric.strategy.precision.state_dict())
+    assert scales[0]["scale"] == 1024
+    assert scales[0] == scales[1]

@@ -16,7 +16,7 @@ from restore_rwkv.model import RestoreRWKVConfig
 from restore_rwkv.model.network import STRIDE
 from restore_rwkv.physics.mri import fourier_interpolate
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
-from restore_rwkv.tasks import Plane, Scaling, ScalingRule, Task, slice_axis
+from restore_rwkv.tasks import PlaneChoice, Scaling, ScalingRule, Task, slice_axis
 
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class RestoreOptions:
         ConfigError: a value is unknown or out of range.
     """
 
-    plane: Plane = "auto"
+    plane: PlaneChoice = "auto"
     scaling: ScalingChoice = "auto"
     memory: int = 2 << 30
     scale: float | None = None

@@ -6,7 +6,7 @@ above use it.
 
 from restore_rwkv.tasks.degradation import degrade, degrade_file
 from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality
-from restore_rwkv.tasks.plane import Plane, slice_axis
+from restore_rwkv.tasks.plane import PlaneChoice, slice_axis
 from restore_rwkv.tasks.scaling import (
     FOREGROUND_LEVEL,
     Scaling,
@@ -37,7 +37,7 @@ __all__ = [
     "DegradeOptions",
     "Degraded",
     "Modality",
-    "Plane",
+    "PlaneChoice",
     "Scaling",
     "ScalingRule",
     "Task",

@@ -10,10 +10,10 @@ from restore_rwkv.io import Volume, acquisition_axis, plane_axis
 if TYPE_CHECKING:
     from restore_rwkv.tasks.table import Task
 
-Plane = Literal["auto", "axial", "coronal", "sagittal"]
+PlaneChoice = Literal["auto", "axial", "coronal", "sagittal"]
 
 
-def slice_axis(volume: Volume, task: Task, plane: Plane = "auto") -> int:
+def slice_axis(volume: Volume, task: Task, plane: PlaneChoice = "auto") -> int:
     """Array axis across the slices of a plane; "auto" is the plane of the task.
 
     The axis nearest to the plane's normal is taken. A single slice has its axis of length 1 across

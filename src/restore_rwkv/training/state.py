@@ -106,6 +106,7 @@ class Trainer:
             "best_psnr": self.best_psnr,
             "recipe": self.recipe.to_dict(),
             "data": data,
+            "precision": self.fabric.strategy.precision.state_dict(),  # the scaler of 16-mixed
         }
         metadata = {_PROGRESS: json.dumps(progress)}  # one entry: the order of several is random
         with atomic_file(path) as temporary:
@@ -123,6 +124,7 @@ class Trainer:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             before, data_before = progress["recipe"], progress["data"]
             iteration, best_psnr = int(progress["iteration"]), float(progress["best_psnr"])
+            precision = dict(progress.get("precision", {}))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{path}: no checkpoint ({error}); delete it to start anew"
@@ -145,6 +147,8 @@ class Trainer:
             int(i): {name: entries[i] for name, entries in moments.items()} for i in moments["step"]
         }
         self.optimizer.load_state_dict(state)
+        if precision:
+            self.fabric.strategy.precision.load_state_dict(precision)
 
     def _require_finite(self, what: str, value: float, names: Callable[[], str]) -> None:
         if not math.isfinite(value):
