@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
@@ -26,6 +24,7 @@ from restore_rwkv.data.prepared import (
 )
 from restore_rwkv.data.slices import degraded
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.io import atomic_folder
 from restore_rwkv.io.record import file_sha256
 from restore_rwkv.tasks import get_task, robust_scaling
 
@@ -37,8 +36,7 @@ class SetWriter:
     """Writes a prepared set into a folder that must not exist yet.
 
     Stacks are collected in a hidden folder beside it, which gets the name when the block ends
-    without an error and is removed otherwise. A killed process can leave the hidden folder behind
-    (its name ends in `.partial`), never a half set under the final name.
+    without an error and is removed otherwise (see `atomic_folder`).
 
     Args:
         folder: to be made; its parent is made if missing.
@@ -65,14 +63,14 @@ class SetWriter:
         self.dataset = dataset
         self.task = get_task(task)
         self.factor = self.task.factor if factor is None else factor
-        if self.folder.exists():
-            raise InputError(f"{folder}: exists already; name another folder, or remove it first")
         self.stacks: list[Stack] = []
         self.record: dict[str, Any] = {}
-        self._partial = self.folder.with_name(f".{self.folder.name}-{secrets.token_hex(4)}.partial")
+        self._whole_folder = atomic_folder(folder)
+        self._block = ExitStack()
 
     def __enter__(self) -> SetWriter:
-        self._partial.mkdir(parents=True)
+        self._partial = self._block.enter_context(self._whole_folder)
+        self._block.push(self._finish)  # runs before the folder gets its name
         return self
 
     def __exit__(
@@ -81,11 +79,7 @@ class SetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+        self._block.__exit__(kind, error, trace)
 
     def add(
         self,
@@ -158,12 +152,19 @@ class SetWriter:
             if not all(np.isfinite(image).all() for image in images):
                 raise InputError(f"{name}: {quality} has voxels that are not finite; mend them")
 
-    def _finish(self) -> None:
+    def _finish(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Check the set as a whole and write its manifest, unless the block has failed."""
+        if kind is not None:
+            return
         if not any(stack.split in ("train", "test") for stack in self.stacks):
             raise ConfigError(f"{self.folder.name}: no volume for training or test; give some")
         require_no_leak((stack.patient, stack.split) for stack in self.stacks)
         (self._partial / MANIFEST).write_text(self._manifest(), encoding="utf-8")
-        os.replace(self._partial, self.folder)
 
     def _manifest(self) -> str:
         content = {

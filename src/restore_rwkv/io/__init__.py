@@ -3,7 +3,7 @@
 Uses errors alone, and no torch; tasks, physics and all rooms above use it.
 """
 
-from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.io.atomic import atomic_file, atomic_folder
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
 from restore_rwkv.io.nifti import NiftiSource
@@ -25,6 +25,7 @@ __all__ = [
     "Volume",
     "acquisition_axis",
     "atomic_file",
+    "atomic_folder",
     "check_output",
     "check_output_path",
     "check_record",

