@@ -13,6 +13,7 @@ from restore_rwkv.io.volume import (
     Stored,
     Volume,
     acquisition_axis,
+    affine_of_axes,
     plane_axis,
     same_field_of_view,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "Stored",
     "Volume",
     "acquisition_axis",
+    "affine_of_axes",
     "atomic_file",
     "atomic_folder",
     "check_output",

@@ -18,6 +18,8 @@ Plane = Literal["axial", "coronal", "sagittal"]
 
 # The world axis (0 right, 1 anterior, 2 superior) that each plane is perpendicular to.
 _NORMAL_OF_PLANE = {"sagittal": 0, "coronal": 1, "axial": 2}
+# World axis and sign of each direction: R(ight), L(eft), A(nterior), P(osterior), S(up.), I(nf.).
+_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,38 @@ def plane_axis(affine: Float64Array, plane: Plane) -> int:
         raise InputError(f"plane {plane!r} is unknown; use axial, coronal or sagittal")
     world_axis_of = io_orientation(affine)[:, 0].astype(int).tolist()
     return int(world_axis_of.index(_NORMAL_OF_PLANE[plane]))
+
+
+def affine_of_axes(
+    axes: str, shape: tuple[int, ...], spacing: tuple[float, float, float]
+) -> Float64Array:
+    """Return the affine of a grid whose axes run in named directions, its centre at the origin.
+
+    Args:
+        axes: The direction in which each array axis runs, one letter an axis: one of R and L, one
+            of A and P, one of S and I. "PIR" is to the back, down, and to the right.
+        shape: (X, Y, Z).
+        spacing: Distance between voxel centres along each array axis in mm.
+
+    Returns:
+        (4, 4), voxel indices to mm in RAS+.
+
+    Raises:
+        InputError: ``axes`` does not name one direction along each world axis.
+
+    Example:
+        >>> affine_of_axes("LAS", (3, 3, 1), (2.0, 2.0, 5.0)).tolist()[0]
+        [-2.0, 0.0, 0.0, 2.0]
+    """
+    if len(axes) != 3 or sorted(_DIRECTIONS.get(a, (3, 0))[0] for a in axes) != [0, 1, 2]:
+        raise InputError(f"axes is {axes!r}; give one of R L, one of A P, one of S I, as 'PIR'")
+    affine = np.zeros((4, 4))
+    for axis, letter in enumerate(axes):
+        world, sign = _DIRECTIONS[letter]
+        affine[world, axis] = sign * spacing[axis]
+    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(shape)) / 2)
+    affine[3, 3] = 1
+    return affine
 
 
 def acquisition_axis(spacing: tuple[float, float, float]) -> int:

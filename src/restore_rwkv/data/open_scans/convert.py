@@ -22,14 +22,20 @@ from restore_rwkv.data.open_scans.fetch import fetch_archive
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan, Package
 from restore_rwkv.data.prepared import Progress
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Source, Stored, Volume, atomic_folder, read_volume, write_volume
+from restore_rwkv.io import (
+    Source,
+    Stored,
+    Volume,
+    affine_of_axes,
+    atomic_folder,
+    read_volume,
+    write_volume,
+)
 
 Affine = NDArray[np.float64]
 Image = tuple[NDArray[Any], Affine]
 
 _UNITS = {"CT": "HU", "MR": "a.u."}
-# World axis (right, front, up) and sign of each direction.
-_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
 def fetch_scans(
@@ -106,7 +112,10 @@ def read_scan(scan: OpenScan, folder: Path | str) -> Volume:
             f"{path}: voxels or geometry differ from the pinned scan (SHA-256 {got} instead of "
             f"{scan.sha256}); fetch the scans anew"
         )
-    affine = volume.affine if scan.axes is None else _directed(volume, scan.axes)
+    affine = volume.affine
+    if scan.axes is not None:
+        spacing = volume.spacing or (1.0, 1.0, 1.0)
+        affine = affine_of_axes(scan.axes, volume.data.shape, spacing)
     unit = _UNITS[scan.modality]
     return dataclasses.replace(volume, affine=affine, modality=scan.modality, unit=unit)
 
@@ -211,14 +220,3 @@ def _affine(spacing: Sequence[Any]) -> Affine:
     """What the scans were given when weights were first trained: spacings right, the rest not."""
     x, y, z = (float(length) for length in spacing)
     return np.diag([-x, -y, z, 1.0])
-
-
-def _directed(volume: Volume, axes: str) -> Affine:
-    """Affine with the spacings of a volume and these directions, the centre at the origin."""
-    affine = np.zeros((4, 4))
-    for axis, letter in enumerate(axes):
-        world, sign = _DIRECTIONS[letter]
-        affine[world, axis] = sign * (volume.spacing or (1.0, 1.0, 1.0))[axis]
-    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(volume.data.shape)) / 2)
-    affine[3, 3] = 1
-    return affine
