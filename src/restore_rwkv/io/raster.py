@@ -6,8 +6,6 @@ columns from the left, axis 2 has length 1.
 
 from __future__ import annotations
 
-import struct
-import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.volume import Float32Array, Source, Stored, Volume, encode, one_line
 
 if TYPE_CHECKING:
@@ -35,19 +34,6 @@ _PNG_TYPES: dict[str, _PixelType] = {
     "I;16": np.uint16,
     "I": np.uint16,
 }  # "I": Pillow before 11.3
-# What Pillow and NumPy raise on damaged files.
-_DECODING_ERRORS = (
-    EOFError,
-    IndexError,
-    KeyError,
-    OSError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-)
 _COLOURS = {"RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
@@ -66,7 +52,7 @@ def read_image(path: Path) -> Volume:
             pixels = np.asarray(image).astype(dtype)
     except UnidentifiedImageError as error:
         raise InputError(f"{path.name}: not a PNG or TIFF image; export it again") from error
-    except (*_DECODING_ERRORS, Image.DecompressionBombError) as error:
+    except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
         ) from error
@@ -83,7 +69,7 @@ def read_array(path: Path) -> Volume:
     try:
         # Mapped, so that a header cannot ask for more memory than the file has bytes.
         array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise InputError(
             f"{path.name}: not a sound array of numbers ({one_line(error)}); "
             "save it with numpy.save"

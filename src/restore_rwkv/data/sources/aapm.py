@@ -20,7 +20,6 @@ from restore_rwkv.data.sources.jobs import (
     Job,
     Report,
     Slices,
-    is_dicom,
     require_source,
     walk,
     write_jobs,
@@ -29,7 +28,7 @@ from restore_rwkv.data.sources.jobs import (
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, read_volume
-from restore_rwkv.io.dicom.files import DicomImage, find_images, refusing
+from restore_rwkv.io.dicom.files import DicomImage, find_images, is_dicom, patient_id
 
 Dose = Literal["full", "low"]
 
@@ -189,14 +188,10 @@ def _dose(words: Sequence[str]) -> Dose | None:
 
 def _patient(words: Sequence[str], path: Path) -> str | None:
     """Patient by the innermost word that names one, or PatientID."""
-    from pydicom import dcmread
-
     for word in reversed(words):
         if match := _PATIENT.search(word):
             return match[0]
-    with refusing(path.name, "the DICOM header is damaged"):
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-        match = _PATIENT.search(str(header.get("PatientID") or ""))
+    match = _PATIENT.search(patient_id(path))
     return match[0] if match else None
 
 
@@ -254,13 +249,13 @@ def _factor(patients: Sequence[str], faults: Faults) -> float | None:
 
 def _read(patient: str, full: Series, low: Series, faults: Faults) -> list[Slices]:
     high, reduced = (read_volume(one.folder, series=one.uid) for one in (full, low))
-    _require_same_grid(high, reduced)
+    _require_slices_at_same_places(high, reduced)
     images, spacing = slices_across(high, 2)
     origin = {"full_dose": full.title, "low_dose": low.title}
     return [Slices(patient, images, slices_across(reduced, 2)[0], spacing, origin)]
 
 
-def _require_same_grid(high: Volume, low: Volume) -> None:
+def _require_slices_at_same_places(high: Volume, low: Volume) -> None:
     """Refuse series whose slices do not lie at the same places."""
     if high.affine is None or low.affine is None:
         raise InputError("has no geometry; download it again")

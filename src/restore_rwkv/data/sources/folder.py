@@ -212,7 +212,7 @@ def _read(
     low: Volume | None = None
     if partner is not None:
         low = _in_task_unit(read_volume(partner), task)
-        _require_same_grid(high, low)
+        _require_equal_shape_and_affine(high, low)
         origin |= {"low_sha256": source_digest(partner), "low": "a scan of its own"}
     elif task.modality != "MR":
         settings = degradation.Settings(factor=options.factor)
@@ -271,7 +271,7 @@ def _in_task_unit(volume: Volume, task: Task) -> Volume:
     return dataclasses.replace(volume, modality=task.modality, unit=task.unit)
 
 
-def _require_same_grid(high: Volume, low: Volume) -> None:
+def _require_equal_shape_and_affine(high: Volume, low: Volume) -> None:
     if high.data.shape != low.data.shape:
         raise InputError(f"{high.name}: HQ is {high.data.shape} and LQ {low.data.shape} voxels")
     if high.affine is None or low.affine is None:

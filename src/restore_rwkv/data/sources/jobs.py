@@ -251,15 +251,6 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
         yield Path(here), [Path(here) / name for name in sorted(names)]
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM; one that cannot be opened may be, and reading it says why not."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return True
-
-
 def natural(text: str) -> list[tuple[int, int, str]]:
     """Key that sorts names as people do: slice 9 before slice 10."""
     parts = re.findall(r"\d+|\D+", text)

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore_rwkv.data.sources.jobs import Faults, is_dicom, walk
+from restore_rwkv.data.sources.jobs import Faults, walk
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom.files import refusing
+from restore_rwkv.io.dicom.files import is_dicom, patient_id
 from restore_rwkv.io.record import file_sha256
 
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
@@ -102,11 +102,7 @@ def source_digest(path: Path) -> str:
 
 def _patient_id(path: Path) -> str:
     """PatientID of the first file of a DICOM series; empty for other files and without one."""
-    from pydicom import dcmread
-
     if path.is_file():
         return ""
-    first = next(file for file in sorted(path.iterdir()) if file.is_file() and is_dicom(file))
-    with refusing(first.name, "the DICOM header is damaged"):
-        header = dcmread(first, stop_before_pixels=True, specific_tags=["PatientID"])
-        return str(header.get("PatientID") or "").strip()
+    files = (file for file in sorted(path.iterdir()) if file.is_file())
+    return patient_id(next(file for file in files if is_dicom(file)))

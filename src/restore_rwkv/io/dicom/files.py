@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.dicom.suv import SUV_FIELDS
 from restore_rwkv.io.volume import one_line
 
@@ -49,20 +48,6 @@ _OTHERS = (
     "SeriesNumber",
     "SharedFunctionalGroupsSequence",
 )
-# What pydicom, highdicom and the decoders raise on damaged or unsupported files.
-_DECODING_ERRORS = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    sqlite3.Error,  # highdicom indexes frames in SQLite
-    struct.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +65,35 @@ def refusing(name: str, problem: str) -> Iterator[None]:
 
     try:
         yield
-    except (*_DECODING_ERRORS, BytesLengthException) as error:
+    except (*DECODING_ERRORS, BytesLengthException) as error:
         raise InputError(
             f"{name}: {problem} ({one_line(error)}); copy or export it again"
         ) from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has the DICOM signature; True too for one that cannot be opened.
+
+    Reading such a file then says why it cannot be opened, where leaving it out would hide it.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return True
+
+
+def patient_id(path: Path) -> str:
+    """PatientID of a DICOM file, without blanks around it; empty where there is none.
+
+    Raises:
+        InputError: The file cannot be read, or its header is damaged.
+    """
+    from pydicom import dcmread
+
+    with refusing(path.name, "the DICOM header is damaged"):
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(header.get("PatientID") or "").strip()
 
 
 def find_images(path: Path) -> list[DicomImage]:
@@ -93,14 +103,14 @@ def find_images(path: Path) -> list[DicomImage]:
         InputError: There are none, or a header is damaged.
     """
     if not path.is_dir():
-        if not _is_dicom(path):
+        if not is_dicom(path):
             raise InputError(f"{path.name}: not a DICOM file; export it again")
         files = [path]
     else:
         candidates = sorted(file for file in path.iterdir() if file.is_file())
         if not any(path.iterdir()):
             raise InputError(f"{path.name}: the folder is empty; give one with a DICOM series")
-        files = [file for file in candidates if _is_dicom(file)]
+        files = [file for file in candidates if is_dicom(file)]
     images = [DicomImage(file, _read_header(file)) for file in files]
     images = [image for image in images if "Rows" in image.header]
     if not images:
@@ -116,17 +126,13 @@ def find_images(path: Path) -> list[DicomImage]:
     return images
 
 
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def _read_header(path: Path) -> Dataset:
     from pydicom import dcmread
 
-    with refusing(path.name, "the DICOM header is damaged"):
+    # Opened outside: that a file cannot be read is an error of its own, with its own message.
+    with path.open("rb") as stream, refusing(path.name, "the DICOM header is damaged"):
         header = dcmread(
-            path,
+            stream,
             stop_before_pixels=True,
             specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS, *SUV_FIELDS],
         )
