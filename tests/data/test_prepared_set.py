@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(tmp_path):
     ]
     (stack,) = prepared.split("test")
     assert (stack.patient, stack.shape, stack.spacing) == ("p2", (3, 8, 10), (3.0, 0.5, 0.7))
-    assert (prepared.dataset, prepared.task, prepared.factor) == ("mine", "ct-denoise", 4.0)
+    assert (prepared.dataset, prepared.task_name, prepared.factor) == ("mine", "ct-denoise", 4.0)
     assert prepared.record == {"left_out": {"scan9": "broken"}}
     assert prepared.counts() == dict.fromkeys(("train", "validation", "test"), Count(1, 1, 3))
     np.testing.assert_array_equal(prepared.images(stack, "high"), blob(3, 8, 10, seed=2))
@@ -282,7 +282,7 @@ def test_sets_are_found_by_task(tmp_path):
     write_set(tmp_path / "a/ct")
     write_set(tmp_path / "a/mri", "mri-sr")
     found = find_sets([tmp_path / "a"], ("mri-sr", "ct-denoise"))
-    assert [one.task for one in found] == ["ct-denoise", "mri-sr"]
+    assert [one.task_name for one in found] == ["ct-denoise", "mri-sr"]
     assert [one.folder.name for one in find_sets([tmp_path / "a"], ("mri-sr",))] == ["mri"]
     with pytest.raises(InputError, match="no set for pet-synth"):
         find_sets([tmp_path / "a"], ("pet-synth",))

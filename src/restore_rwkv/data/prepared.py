@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,13 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io import Progress
 from restore_rwkv.io.record import file_sha256
 from restore_rwkv.tasks import TASKS, Scaling, ScalingRule, Task
 
 Split = Literal["train", "validation", "test"]
 Quality = Literal["low", "high"]
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
 
 MANIFEST = "manifest.json"
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -97,7 +96,7 @@ class PreparedSet:
     Attributes:
         folder: where it lies.
         dataset: what it was made from, such as "ixi".
-        task: name of the task.
+        task_name: name of the task; `task` is the task itself.
         factor: what the low quality was degraded by, as `Task.factor`.
         stacks: in the order of the manifest.
         sha256: digest of the manifest, which holds those of all files.
@@ -106,7 +105,7 @@ class PreparedSet:
 
     folder: Path
     dataset: str
-    task: str
+    task_name: str
     factor: float
     stacks: tuple[Stack, ...]
     sha256: str
@@ -151,9 +150,9 @@ class PreparedSet:
         return prepared
 
     @property
-    def kind(self) -> Task:
-        """The task itself."""
-        return TASKS[self.task]
+    def task(self) -> Task:
+        """The task that the set is for."""
+        return TASKS[self.task_name]
 
     def split(self, split: Split) -> tuple[Stack, ...]:
         """Stacks of one split."""
@@ -206,17 +205,17 @@ class PreparedSet:
 
     def _check(self) -> None:
         where = self.folder / MANIFEST
-        if self.task not in TASKS:
+        if self.task_name not in TASKS:
             known = ", ".join(TASKS)
-            raise InputError(f"{where}: task {self.task!r} is unknown; tasks are: {known}")
+            raise InputError(f"{where}: task {self.task_name!r} is unknown; tasks are: {known}")
         if not 1 < self.factor < math.inf:
             raise InputError(f"{where}: factor is {self.factor:g}; prepare the set again")
         require_no_leak((stack.patient, stack.split) for stack in self.stacks)
         if len({stack.name for stack in self.stacks}) < len(self.stacks):
             raise InputError(f"{where}: a name is there twice; prepare it again")
         for stack in self.stacks:
-            if "low" not in stack.files and self.kind.modality != "MR":
-                lacks = f"{stack.name} has no low quality, which {self.task} needs"
+            if "low" not in stack.files and self.task.modality != "MR":
+                lacks = f"{stack.name} has no low quality, which {self.task_name} needs"
                 raise InputError(f"{where}: {lacks}; prepare the set again")
             for name in stack.files.values():
                 if not (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
@@ -236,16 +235,17 @@ def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[Prepared
             of one task have a patient in different splits (patients of "folder" sets are mere
             numbers and not looked at).
     """
-    found = [one for folder in folders for one in read_sets(folder)]
-    if len({one.sha256 for one in found}) < len(found):
+    sets = [prepared for folder in folders for prepared in read_sets(folder)]
+    if len({prepared.sha256 for prepared in sets}) < len(sets):
         raise InputError("data: a set is given twice; give each once")
-    for name in task_names:
-        if not any(one.task == name for one in found):
-            there = ", ".join(f"{one.folder} ({one.task})" for one in found)
-            raise InputError(f"data: no set for {name}; there are: {there}")
-        named = [one for one in found if one.task == name and one.dataset != "folder"]
-        require_no_leak((stack.patient, stack.split) for one in named for stack in one.stacks)
-    return [one for one in found if one.task in task_names]
+    for task_name in task_names:
+        of_task = [prepared for prepared in sets if prepared.task_name == task_name]
+        if not of_task:
+            there = ", ".join(f"{prepared.folder} ({prepared.task_name})" for prepared in sets)
+            raise InputError(f"data: no set for {task_name}; there are: {there}")
+        named = [prepared for prepared in of_task if prepared.dataset != "folder"]
+        require_no_leak((stack.patient, stack.split) for p in named for stack in p.stacks)
+    return [prepared for prepared in sets if prepared.task_name in task_names]
 
 
 def holds_sets(folder: Path) -> bool:

@@ -31,7 +31,7 @@ class Slice:
     @property
     def name(self) -> str:
         """Task, stack and number, for messages."""
-        return f"{self.prepared.task} {self.stack.name} slice {self.index}"
+        return f"{self.prepared.task_name} {self.stack.name} slice {self.index}"
 
     def high(self) -> Image:
         """Full quality (H, W), float32, physical units; a copy."""
@@ -57,15 +57,15 @@ def slices_of(sets: Sequence[PreparedSet], split: Split, per_task: int = 0) -> l
         per_task: how many of each task; 0, or more than there are, for all.
     """
     chosen: list[Slice] = []
-    for name in dict.fromkeys(one.task for one in sets):
-        there = [
-            Slice(one, stack, index)
-            for one in sets
-            if one.task == name
-            for stack in one.split(split)
+    for task_name in dict.fromkeys(prepared.task_name for prepared in sets):
+        slices = [
+            Slice(prepared, stack, index)
+            for prepared in sets
+            if prepared.task_name == task_name
+            for stack in prepared.split(split)
             for index in range(stack.shape[0])
         ]
-        wanted = min(per_task or len(there), len(there))
-        places = (np.arange(wanted) + 0.5) * len(there) / max(wanted, 1)
-        chosen += [there[int(place)] for place in places]
+        wanted = min(per_task or len(slices), len(slices))
+        places = (np.arange(wanted) + 0.5) * len(slices) / max(wanted, 1)
+        chosen += [slices[int(place)] for place in places]
     return chosen

@@ -37,7 +37,7 @@ def has_signal(image: NDArray[np.float32], task: Task, scaling: Scaling) -> bool
     return float(np.mean(scaling.apply(image) > task.air)) >= _SIGNAL_FRACTION
 
 
-def with_signal(images: NDArray[np.float32], volume: Volume, task: Task) -> list[int]:
+def indices_with_signal(images: NDArray[np.float32], volume: Volume, task: Task) -> list[int]:
     """Numbers of the slices (N, H, W) that have signal, by the scaling of their whole volume."""
     scaling = task.scaling.scaling_of(volume.data)
     return [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
@@ -64,7 +64,7 @@ def square_planes(volume: Volume) -> list[int]:
     return axes
 
 
-def ranges(indices: Sequence[int]) -> str:
+def index_ranges(indices: Sequence[int]) -> str:
     """Indices in rising order as text: [3, 4, 5, 9] is "3-5, 9"."""
     runs = itertools.groupby(enumerate(indices), lambda entry: entry[1] - entry[0])
     texts = []

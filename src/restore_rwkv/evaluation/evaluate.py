@@ -115,9 +115,9 @@ def evaluate_set(
     Raises:
         InputError: the set is for another task, or has no such split.
     """
-    if prepared.task != restorer.task.name:
+    if prepared.task_name != restorer.task.name:
         raise InputError(
-            f"{prepared.folder}: is for {prepared.task}; restore it with that task, "
+            f"{prepared.folder}: is for {prepared.task_name}; restore it with that task, "
             f"not {restorer.task.name}"
         )
     if not prepared.split(split):
@@ -169,7 +169,7 @@ def evaluate_paths(
     for path in paths:
         if path.is_dir() and holds_sets(path):
             for one in read_sets(path):
-                yield from _of_set(one, restorer(one.task), split)
+                yield from _of_set(one, restorer(one.task_name), split)
         else:
             scan = read_volume(path)
             chosen = pick_task(scan, task).name
@@ -241,7 +241,7 @@ def _evaluate_pair(
 def _volumes(prepared: PreparedSet, stack: Stack) -> tuple[Volume, Volume]:
     """A stack as two volumes (H, W, N) without geometry, low and high."""
     slices = [Slice(prepared, stack, index) for index in range(stack.shape[0])]
-    task = prepared.kind
+    task = prepared.task
     low, high = (
         Volume(np.stack(images, axis=2), unit=task.unit, modality=task.modality)
         for images in ([one.low() for one in slices], [one.high() for one in slices])

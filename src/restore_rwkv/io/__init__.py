@@ -7,6 +7,7 @@ from restore_rwkv.io.atomic import atomic_file, atomic_folder
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
 from restore_rwkv.io.nifti import NiftiSource
+from restore_rwkv.io.progress import Progress
 from restore_rwkv.io.record import check_record, record_of, write_record
 from restore_rwkv.io.volume import (
     Source,
@@ -21,6 +22,7 @@ from restore_rwkv.io.volume import (
 __all__ = [
     "DicomSource",
     "NiftiSource",
+    "Progress",
     "Source",
     "Stored",
     "Volume",

@@ -76,7 +76,7 @@ class Validator:
     def __init__(self, slices: Sequence[Slice], recipe: Recipe, fabric: Fabric) -> None:
         self.recipe = recipe
         self.fabric = fabric
-        self.tasks = tuple(dict.fromkeys(one.prepared.task for one in slices))
+        self.tasks = tuple(dict.fromkeys(one.prepared.task_name for one in slices))
         self.share = slices[fabric.global_rank :: fabric.world_size]
         self._inputs: dict[str, MeanScore] | None = None
 
@@ -86,13 +86,13 @@ class Validator:
         inputs: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
         pictures: list[Picture] = []
         for one in self.share:
-            task = one.prepared.kind
+            task = one.prepared.task
             low, high = one.low(), one.high()
             restored = self._restored(network, one, low)
             scores[task.name].append(paper_score(restored, high, task.metric_range))
             if self._inputs is None:
                 inputs[task.name].append(paper_score(low, high, task.metric_range))
-            drawn = sum(picture.slice.prepared.task == task.name for picture in pictures)
+            drawn = sum(picture.slice.prepared.task_name == task.name for picture in pictures)
             # The middle of a volume shows more than its end.
             if drawn < _PICTURES_PER_TASK and one.index >= one.stack.shape[0] // 2:
                 pictures.append(Picture(one, low, restored, high))
@@ -103,7 +103,7 @@ class Validator:
     def _restored(
         self, network: RestoreRWKV, one: Slice, low: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        scaling = one.stack.scaling(self.recipe.rule(one.prepared.kind))
+        scaling = one.stack.scaling(self.recipe.rule(one.prepared.task))
         with torch.inference_mode():
             output = network(network_values(low, scaling).to(self.fabric.device))
         restored: NDArray[np.float32] = scaling.invert(output.float().cpu())[0, 0].numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.slices import ranges, slices_across, square_planes
+from restore_rwkv.data.slices import index_ranges, slices_across, square_planes
 from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, read_volume
@@ -344,8 +344,8 @@ def test_planes_and_ranges():
     assert square_planes(Volume(np.zeros((40, 32, 5)), np.diag([1.0, 1, 5, 1]))) == [2]
     images, spacing = slices_across(volume, 1)
     assert (images.shape, spacing) == ((31, 40, 50), (1.0, 1.0, 1.6))
-    assert ranges([3, 4, 5, 9, 11, 12]) == "3-5, 9, 11-12"
-    assert ranges([]) == ""
+    assert index_ranges([3, 4, 5, 9, 11, 12]) == "3-5, 9, 11-12"
+    assert index_ranges([]) == ""
 
 
 def test_links_are_followed_once(tmp_path, calls):

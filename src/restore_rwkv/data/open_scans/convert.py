@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from restore_rwkv.data.open_scans.extract import extract
 from restore_rwkv.data.open_scans.fetch import fetch_archive
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan, Package
-from restore_rwkv.data.prepared import Progress
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import (
+    Progress,
     Source,
     Stored,
     Volume,

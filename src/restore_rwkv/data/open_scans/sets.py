@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from restore_rwkv.data.open_scans.convert import check_scans, fetch_scans, read_scan
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan
-from restore_rwkv.data.prepared import PreparedSet, Progress, Split
-from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
-from restore_rwkv.data.sources.jobs import Report, Slices, writers
+from restore_rwkv.data.prepared import PreparedSet, Split
+from restore_rwkv.data.slices import index_ranges, indices_with_signal, slices_across, square_planes
+from restore_rwkv.data.sources.jobs import Preparation, Slices, writers
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, acquisition_axis, plane_axis
+from restore_rwkv.io import Progress, Volume, acquisition_axis, plane_axis
 from restore_rwkv.tasks import TASKS, Task
 from restore_rwkv.tasks.degradation import degrade
 
@@ -49,7 +49,7 @@ _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Realisation:
     """A scan to be made into slices for a task; `number` tells realisations of it apart."""
 
     task: Task
@@ -69,7 +69,7 @@ def prepare_open(
     downloads: Path | str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Fetch the open scans and prepare the sets that the shipped weights are trained with.
 
     They appear together or not at all, as `mri-sr`, `ct-denoise` and `pet-synth` in the output. PET
@@ -97,11 +97,11 @@ def prepare_open(
     if scans is not None and downloads is not None:
         raise InputError("scans and downloads: scans are made of downloads; give only one of them")
     opened = {name: SetWriter(output / name, "open", name) for name in _SPLITS}
-    jobs = list(_jobs())
+    realisations = list(_realisations())
     report = progress or (lambda _done, _all: None)
     folder = output / "scans" if scans is None else Path(scans)
     fetching = 0 if scans is not None or folder.exists() else _FETCHING_STEPS
-    steps = fetching + len(jobs)
+    steps = fetching + len(realisations)
     if fetching:
         fetch_scans(
             folder,
@@ -112,68 +112,75 @@ def prepare_open(
     else:
         check_scans(folder, OPEN_SCANS)
     with writers(output, *opened.values()):
-        for done, job in enumerate(jobs, fetching + 1):
-            for one in _slices(job, folder, seed):
-                opened[job.task.name].add(
-                    *(one.name, job.scan.name, job.split, one.high, one.low),
-                    spacing=one.spacing,
-                    origin=one.origin,
+        for done, realisation in enumerate(realisations, fetching + 1):
+            for stack in _slices(realisation, folder, seed):
+                opened[realisation.task.name].add(
+                    *(stack.name, realisation.scan.name, realisation.split),
+                    *(stack.high, stack.low),
+                    spacing=stack.spacing,
+                    origin=stack.origin,
                 )
             report(done, steps)
         for writer in opened.values():
             writer.record["seed"] = seed
-    return Report(tuple(PreparedSet.read(output / name) for name in opened))
+    return Preparation(tuple(PreparedSet.read(output / name) for name in opened))
 
 
-def _jobs() -> Iterator[_Job]:
+def _realisations() -> Iterator[_Realisation]:
     table = {scan.name: scan for scan in OPEN_SCANS}
     for task, splits in _SPLITS.items():
         for name, split in splits.items():
             times = _REALISATIONS[task] if split == "train" else 1
             for number in range(1, times + 1):
-                yield _Job(TASKS[task], table[name], split, number if times > 1 else None)
+                yield _Realisation(TASKS[task], table[name], split, number if times > 1 else None)
 
 
-def _slices(job: _Job, folder: Path, seed: int) -> list[Slices]:
-    volume = read_scan(job.scan, folder)
-    if job.task.modality == "MR":
-        return _sharp(job, volume)
-    return [_pair(job, volume, seed)]
+def _slices(realisation: _Realisation, folder: Path, seed: int) -> list[Slices]:
+    volume = read_scan(realisation.scan, folder)
+    if realisation.task.modality == "MR":
+        return _sharp(realisation, volume)
+    return [_pair(realisation, volume, seed)]
 
 
-def _sharp(job: _Job, volume: Volume) -> list[Slices]:
+def _sharp(realisation: _Realisation, volume: Volume) -> list[Slices]:
     """MRI: all planes with signal to train on, else each slice of the acquisition plane."""
     if volume.affine is None or volume.spacing is None:
-        raise InputError(f"{job.scan.name}: has no geometry; fetch the scans again")
+        raise InputError(f"{realisation.scan.name}: has no geometry; fetch the scans again")
     plane_of = {plane_axis(volume.affine, plane): plane for plane in _PLANES}
-    train = job.split == "train"
+    train = realisation.split == "train"
     axes = square_planes(volume) if train else [acquisition_axis(volume.spacing)]
     stacks = []
     for axis in axes:
         images, spacing = slices_across(volume, axis)
-        kept = with_signal(images, volume, job.task) if train else list(range(len(images)))
-        name = f"{job.name}-{plane_of[axis]}" if train else job.name
-        origin = _origin(job.scan, plane=plane_of[axis], slices=ranges(kept))
+        kept = list(range(len(images)))
+        if train:
+            kept = indices_with_signal(images, volume, realisation.task)
+        name = f"{realisation.name}-{plane_of[axis]}" if train else realisation.name
+        origin = _origin(realisation.scan, plane=plane_of[axis], slices=index_ranges(kept))
         stacks.append(Slices(name, images[kept], None, spacing, origin))
     return stacks
 
 
-def _pair(job: _Job, volume: Volume, seed: int) -> Slices:
+def _pair(realisation: _Realisation, volume: Volume, seed: int) -> Slices:
     """CT: every axial slice. PET: coronal slices with signal of a simulated scan."""
-    own_seed = _seed(f"{seed}:{job.task.name}:{job.name}")
-    degraded = degrade(volume, job.task, seed=own_seed)
+    own_seed = _seed(f"{seed}:{realisation.task.name}:{realisation.name}")
+    degraded = degrade(volume, realisation.task, seed=own_seed)
     high = degraded.high
-    plane: Literal["coronal", "axial"] = "coronal" if job.task.modality == "PT" else "axial"
+    plane: Literal["coronal", "axial"] = "coronal" if realisation.task.modality == "PT" else "axial"
     if high.affine is None:
-        raise InputError(f"{job.name}: degrading it lost its geometry; this is a fault of ours")
+        raise InputError(
+            f"{realisation.name}: degrading it lost its geometry; this is a bug, please report it"
+        )
     axis = plane_axis(high.affine, plane)
     images, spacing = slices_across(high, axis)
     low, _ = slices_across(degraded.low, axis)
     kept = list(range(len(images)))
-    if job.task.modality == "PT":
-        kept = with_signal(images, high, job.task)
-    origin = _origin(job.scan, plane=plane, slices=ranges(kept), physics=degraded.record)
-    return Slices(job.name, images[kept], low[kept], spacing, origin)
+    if realisation.task.modality == "PT":
+        kept = indices_with_signal(images, high, realisation.task)
+    origin = _origin(
+        realisation.scan, plane=plane, slices=index_ranges(kept), physics=degraded.record
+    )
+    return Slices(realisation.name, images[kept], low[kept], spacing, origin)
 
 
 def _seed(text: str) -> int:

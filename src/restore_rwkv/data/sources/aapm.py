@@ -13,21 +13,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import PreparedSet, Progress, Split
+from restore_rwkv.data.prepared import PreparedSet, Split
 from restore_rwkv.data.slices import slices_across
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
+    folders_with_files,
     require_source,
-    walk,
     write_jobs,
     writers,
 )
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume
+from restore_rwkv.io import Progress, Volume, read_volume
 from restore_rwkv.io.dicom.files import DicomImage, find_images, is_dicom, patient_id
 
 Dose = Literal["full", "low"]
@@ -74,7 +74,7 @@ def prepare_aapm(
     test: Sequence[str] = ("L506",),
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare pairs of full and low dose, all slices, 512 x 512, in HU.
 
     Series are found by walking the folder, in either form in which the data is given out: that of
@@ -116,7 +116,7 @@ def prepare_aapm(
             "holds the patients, or another --thickness"
         )
     pairs = _pairs(found, faults)
-    splits = _splits({one.patient for one in found}, validation, test, faults)
+    splits = _splits({series.patient for series in found}, validation, test, faults)
     factor = _factor(list(pairs), faults)
     if faults.grave:
         faults.refuse(source, skip=skip)
@@ -129,12 +129,12 @@ def prepare_aapm(
         write_jobs(jobs, faults, source, skip=skip, progress=progress)
         writer.record.update(left_out=faults.entries, not_asked_for=dict(others))
         writer.record["thickness"] = thickness
-    return Report((PreparedSet.read(output),), faults.entries, dict(others))
+    return Preparation((PreparedSet.read(output),), faults.entries, dict(others))
 
 
 def _find(source: Path, thickness: float, faults: Faults, others: Counter[str]) -> Iterator[Series]:
     """Series of images of that thickness; those that cannot be told become faults."""
-    for folder, files in walk(source):
+    for folder, files in folders_with_files(source):
         title = folder.relative_to(source).as_posix()
         if _PROJECTIONS.search(title):
             others["projections"] += len(files)
@@ -200,20 +200,20 @@ def _pairs(found: Sequence[Series], faults: Faults) -> dict[str, tuple[Series, S
     groups: defaultdict[str, dict[Dose, list[Series]]] = defaultdict(
         lambda: {"full": [], "low": []}
     )
-    for one in found:
-        groups[one.patient][one.dose].append(one)
+    for series in found:
+        groups[series.patient][series.dose].append(series)
     pairs = {}
     for patient, doses in groups.items():
-        if all(len(series) == 1 for series in doses.values()):
+        if all(len(candidates) == 1 for candidates in doses.values()):
             pairs[patient] = (doses["full"][0], doses["low"][0])
             continue
-        for dose, series in doses.items():
+        for dose, candidates in doses.items():
             other: Dose = "low" if dose == "full" else "full"
-            if not series:
-                titles = ", ".join(one.title for one in doses[other])
+            if not candidates:
+                titles = ", ".join(series.title for series in doses[other])
                 faults.add(patient, f"has no {dose} dose, only {titles}; download the other")
-            elif len(series) > 1:
-                titles = " and ".join(one.title for one in series)
+            elif len(candidates) > 1:
+                titles = " and ".join(series.title for series in candidates)
                 faults.add(patient, f"has several series of {dose} dose: {titles}; keep one")
     return pairs
 
@@ -248,7 +248,7 @@ def _factor(patients: Sequence[str], faults: Faults) -> float | None:
 
 
 def _read(patient: str, full: Series, low: Series, faults: Faults) -> list[Slices]:
-    high, reduced = (read_volume(one.folder, series=one.uid) for one in (full, low))
+    high, reduced = (read_volume(dose.folder, series=dose.uid) for dose in (full, low))
     _require_slices_at_same_places(high, reduced)
     images, spacing = slices_across(high, 2)
     origin = {"full_dose": full.title, "low_dose": low.title}

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from restore_rwkv.data.prepared import PreparedSet, Progress, Split
-from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
+from restore_rwkv.data.prepared import PreparedSet, Split
+from restore_rwkv.data.slices import index_ranges, indices_with_signal, slices_across, square_planes
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
     require_source,
     split_patients,
@@ -29,7 +29,7 @@ from restore_rwkv.data.sources.jobs import (
 from restore_rwkv.data.sources.volumes import find_volumes, patients_of, source_digest
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.io import Volume, plane_axis, read_volume
+from restore_rwkv.io import Progress, Volume, plane_axis, read_volume
 from restore_rwkv.tasks import Task, degradation, get_task, slice_axis
 from restore_rwkv.tasks.units import warn_of_strange_values
 
@@ -95,7 +95,7 @@ def prepare_folder(
     *,
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare a folder of NIfTI files and DICOM series (one a subfolder).
 
     With subfolders `LQ` and `HQ` that hold volumes of the same names, these are real pairs. All
@@ -104,7 +104,7 @@ def prepare_folder(
 
     No name, identity or path of the source gets into the set: patients are numbered in the order of
     their volumes' paths (`patient-0001`), their volumes after them (`patient-0001-1`), and each
-    is traced by the SHA-256 of its file. `Report.names` tells which volume got which name.
+    is traced by the SHA-256 of its file. `Preparation.names` tells which volume got which name.
 
     Args:
         source: the folder.
@@ -147,7 +147,7 @@ def prepare_folder(
         left_out = [names.get(volume, "without a name") for volume in faults.entries]
         writer.record.update(options=_public(options), left_out=left_out)
     kept = {volume: name for volume, name in names.items() if volume not in faults.entries}
-    return Report((PreparedSet.read(output),), faults.entries, dict(others), kept)
+    return Preparation((PreparedSet.read(output),), faults.entries, dict(others), kept)
 
 
 def _public(options: FolderOptions) -> dict[str, Any]:
@@ -221,7 +221,8 @@ def _read(
         high, low = made.high, made.low
         origin["low"] = made.record
     axes = square_planes(high) if options.planes == "all" else [slice_axis(high, task)]
-    stacks = [one for axis in axes if (one := _stack(high, low, task, axis, origin)) is not None]
+    candidates = (_stack(high, low, task, axis, origin) for axis in axes)
+    stacks = [stack for stack in candidates if stack is not None]
     if not stacks:
         raise InputError(f"{path.name}: no slice with more than air; is it {task.modality}?")
     cropped = (options.factor or task.factor) if low is None else 0  # k-space, when it is read
@@ -238,12 +239,12 @@ def _stack(
 ) -> Slices | None:
     """Slices with signal across an axis, without a name; None where there are none."""
     images, spacing = slices_across(high, axis)
-    kept = with_signal(images, high, task)
+    kept = indices_with_signal(images, high, task)
     if not kept:
         return None
     of_air = len(images) - len(kept)
     degraded = None if low is None else slices_across(low, axis)[0][kept]
-    record = {"plane": _plane(high, axis), "slices": ranges(kept), "slices_of_air": of_air}
+    record = {"plane": _plane(high, axis), "slices": index_ranges(kept), "slices_of_air": of_air}
     return Slices("", images[kept], degraded, spacing, {**origin, **record})
 
 

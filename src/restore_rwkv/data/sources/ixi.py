@@ -7,22 +7,22 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from restore_rwkv.data.prepared import PreparedSet, Progress
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import slices_across
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
+    folders_with_files,
     require_source,
     split_patients,
-    walk,
     write_jobs,
     writers,
 )
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import plane_axis, read_volume
+from restore_rwkv.io import Progress, plane_axis, read_volume
 
 SLICES = 100
 SIZE = 256
@@ -38,7 +38,7 @@ def prepare_ixi(
     *,
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare IXI T2 as the paper did: the central 100 axial slices of 256 x 256 of each volume.
 
     The patients are split 405 : 59 : 114 as the paper's 578 (for another number, in the same
@@ -78,14 +78,14 @@ def prepare_ixi(
     with writers(output, writer):
         write_jobs(jobs, faults, source, skip=skip, progress=progress)
         writer.record.update(left_out=faults.entries, not_asked_for=others)
-    return Report((PreparedSet.read(output),), faults.entries, others)
+    return Preparation((PreparedSet.read(output),), faults.entries, others)
 
 
 def _find(source: Path, faults: Faults) -> tuple[dict[str, Path], dict[str, int]]:
     """T2 volumes by name, in order, and how many files of other kinds there are."""
     files: dict[str, Path] = {}
     others: Counter[str] = Counter()
-    for path in (path for _, paths in walk(source) for path in paths):
+    for path in (path for _, paths in folders_with_files(source) for path in paths):
         name = _SUFFIX.sub("", path.name)
         match = _NAME.fullmatch(name)
         if match is None or name == path.name:

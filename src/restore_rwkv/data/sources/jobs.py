@@ -13,9 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import MANIFEST, PreparedSet, Progress, Split, read_sets
+from restore_rwkv.data.prepared import MANIFEST, PreparedSet, Split, read_sets
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError, RestoreError
+from restore_rwkv.io import Progress
 
 
 @dataclass
@@ -91,7 +92,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Report:
+class Preparation:
     """What was prepared.
 
     Attributes:
@@ -109,18 +110,18 @@ class Report:
     def lines(self) -> list[str]:
         """The report as text."""
         lines = []
-        for one in self.sets:
-            for split, count in one.counts().items():
+        for prepared in self.sets:
+            for split, count in prepared.counts().items():
                 lines.append(
-                    f"{one.folder} {split}: {count.patients} patients, {count.stacks} volumes, "
-                    f"{count.slices:,} slices"
+                    f"{prepared.folder} {split}: {count.patients} patients, "
+                    f"{count.stacks} volumes, {count.slices:,} slices"
                 )
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
         lines += [f"not asked for: {kind}: {count} files" for kind, count in self.others.items()]
         return lines
 
 
-def check_sets(folder: Path | str, *, progress: Progress | None = None) -> Report:
+def check_sets(folder: Path | str, *, progress: Progress | None = None) -> Preparation:
     """Check that the prepared sets in a folder, or one level below it, are as they were prepared.
 
     Args:
@@ -135,13 +136,13 @@ def check_sets(folder: Path | str, *, progress: Progress | None = None) -> Repor
             is in several splits; the message names each.
     """
     sets = read_sets(Path(folder))
-    for one in sets:
-        one.verify(progress)
+    for prepared in sets:
+        prepared.verify(progress)
     left_out: dict[str, str] = {}
-    for one in sets:
-        recorded = one.record.get("left_out") or {}
+    for prepared in sets:
+        recorded = prepared.record.get("left_out") or {}
         left_out |= recorded if isinstance(recorded, dict) else dict.fromkeys(recorded, "faulty")
-    return Report(tuple(sets), left_out)
+    return Preparation(tuple(sets), left_out)
 
 
 @contextlib.contextmanager
@@ -236,7 +237,7 @@ def split_patients(
     }
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+def folders_with_files(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Folders at any depth with the files directly in them, both in the order of their names.
 
     Links are followed, no folder is visited twice, and hidden folders are left out.
@@ -247,11 +248,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(one for one in subfolders if not one.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield Path(here), [Path(here) / name for name in sorted(names)]
 
 
-def natural(text: str) -> list[tuple[int, int, str]]:
+def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Key that sorts names as people do: slice 9 before slice 10."""
     parts = re.findall(r"\d+|\D+", text)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import SPLITS, PreparedSet, Progress, Split
+from restore_rwkv.data.prepared import SPLITS, PreparedSet, Split
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
-    natural,
+    natural_key,
     require_source,
     write_jobs,
     writers,
@@ -27,7 +27,7 @@ from restore_rwkv.data.sources.jobs import (
 from restore_rwkv.data.sources.pickled import read_pickled_array
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import read_volume
+from restore_rwkv.io import Progress, read_volume
 
 _QUALITIES = ("LQ", "HQ")
 _SUFFIXES = (".bin", ".nii", ".nii.gz")
@@ -54,7 +54,7 @@ def prepare_release(
     *,
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare `ROOT/{MRI,CT,PET}/{train,validation,test}/{LQ,HQ}/NAME` as released.
 
     Splits and both qualities stay as they are. All slices and patches of a patient that have the
@@ -99,7 +99,7 @@ def prepare_release(
             left_out = {k: v for k, v in faults.entries.items() if k.startswith(f"{modality}/")}
             writer.record.update(left_out=left_out)
     sets = tuple(PreparedSet.read(writer.folder) for writer in opened)
-    return Report(sets, faults.entries, dict(others))
+    return Preparation(sets, faults.entries, dict(others))
 
 
 def _count_unknown(folder: Path, known: Collection[str], others: Counter[str]) -> None:
@@ -128,7 +128,7 @@ def _jobs(
                 )
             else:
                 patients[match[1]].append(pair)
-        for patient, pairs in sorted(patients.items(), key=lambda entry: natural(entry[0])):
+        for patient, pairs in sorted(patients.items(), key=lambda entry: natural_key(entry[0])):
             seen[patient].append(split)
             title = f"{modality}/{split}/{patient}"
             yield Job(title, patient, split, writer, partial(_read, patient, title, pairs))
@@ -149,10 +149,11 @@ def _pairs(folder: Path, title: str, faults: Faults, others: Counter[str]) -> li
         files[quality] = _images(folder / quality, f"{title}/{quality}", faults, others)
     low, high = files["LQ"], files["HQ"]
     for quality, here, there in (("HQ", low, high), ("LQ", high, low)):
-        for name in sorted(here.keys() - there.keys(), key=natural):
+        for name in sorted(here.keys() - there.keys(), key=natural_key):
             faults.add(f"{title}/{quality}/{name}", "is missing, its partner is there; copy it")
     return [
-        Pair(name, high[name], low[name]) for name in sorted(low.keys() & high.keys(), key=natural)
+        Pair(name, high[name], low[name])
+        for name in sorted(low.keys() & high.keys(), key=natural_key)
     ]
 
 

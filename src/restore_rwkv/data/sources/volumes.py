@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore_rwkv.data.sources.jobs import Faults, walk
+from restore_rwkv.data.sources.jobs import Faults, folders_with_files
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.files import is_dicom, patient_id
 from restore_rwkv.io.record import file_sha256
@@ -32,7 +32,7 @@ def find_volumes(
         Path by name, in the order of names: the path inside the folder, of NIfTI without suffix.
     """
     found: dict[str, Path] = {}
-    for here, files in walk(folder):
+    for here, files in folders_with_files(folder):
         series = []
         for path in files:
             if path.name.startswith("."):
