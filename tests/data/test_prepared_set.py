@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from restore_rwkv.data import PreparedSet, SetWriter, find_sets
-from restore_rwkv.data.prepared import MANIFEST, Count
+from restore_rwkv.data.prepared import MANIFEST
 from restore_rwkv.data.sources.jobs import check_sets
+from restore_rwkv.data.stack import Count
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics.mri.resolution import kspace_crop
 from restore_rwkv.tasks import ScalingRule, robust_scaling

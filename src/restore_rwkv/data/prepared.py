@@ -20,73 +20,21 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from restore_rwkv.data.stack import QUALITIES, SPLITS, Count, Quality, Split, Stack, stack_of
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Progress
 from restore_rwkv.io.record import file_sha256
-from restore_rwkv.tasks import TASKS, Scaling, ScalingRule, Task
-
-Split = Literal["train", "validation", "test"]
-Quality = Literal["low", "high"]
+from restore_rwkv.tasks import TASKS, Task
 
 MANIFEST = "manifest.json"
-SPLITS: tuple[Split, ...] = get_args(Split)
-QUALITIES: tuple[Quality, ...] = get_args(Quality)
 FORMAT = "restore-rwkv data 1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stack:
-    """Slices of one volume, in order.
-
-    Attributes:
-        name: unique in its set.
-        patient: whose volume it is; a patient is in one split alone.
-        split: "train", "validation" or "test".
-        shape: (N, H, W).
-        spacing: mm between slices, rows and columns; None where unknown.
-        robust_scale: scale of the robust scaling of the low-quality volume, in physical units.
-        files: path inside the folder by quality; without "low", physics makes it.
-        sha256: digest of each of these files, by quality, hex.
-        origin: where the volume comes from and how it was degraded, as plain JSON values.
-    """
-
-    name: str
-    patient: str
-    split: Split
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float] | None
-    robust_scale: float
-    files: Mapping[str, str]
-    sha256: Mapping[str, str]
-    origin: Mapping[str, Any]
-
-    def scaling(self, rule: ScalingRule) -> Scaling:
-        """Scaling of this volume by a rule, without reading it."""
-        if rule.kind == "robust":
-            return Scaling(0.0, self.robust_scale)
-        return Scaling(rule.offset, rule.scale)
-
-
-@dataclasses.dataclass(frozen=True)
-class Count:
-    """How much is in a split."""
-
-    patients: int
-    stacks: int
-    slices: int
-
-    @classmethod
-    def of(cls, stacks: Sequence[Stack]) -> Count:
-        """How much stacks hold."""
-        patients = {stack.patient for stack in stacks}
-        return cls(len(patients), len(stacks), sum(stack.shape[0] for stack in stacks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +82,7 @@ class PreparedSet:
                     f"{path}: format is {record['format']!r}, this release reads {FORMAT!r}; "
                     "prepare the set again"
                 )
-            stacks = tuple(_stack(entry) for entry in record["stacks"])
+            stacks = tuple(stack_of(entry) for entry in record["stacks"])
             prepared = cls(
                 folder,
                 str(record["dataset"]),
@@ -281,21 +229,3 @@ def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
         raise InputError(
             f"patients in more than one split: {'; '.join(leaks)}; give each patient one split"
         )
-
-
-def _stack(entry: Mapping[str, Any]) -> Stack:
-    stack = Stack(**entry)
-    if stack.split not in SPLITS:
-        raise ValueError(f"{stack.name}: split is {stack.split!r}")
-    if not (math.isfinite(stack.robust_scale) and stack.robust_scale > 0):
-        raise ValueError(f"{stack.name}: robust_scale is {stack.robust_scale}")
-    slices, rows, columns = (int(n) for n in stack.shape)
-    if min(slices, rows, columns) < 1 or set(stack.files) != set(stack.sha256):
-        raise ValueError(f"{stack.name}: shape or files are wrong")
-    if "high" not in stack.files:
-        raise ValueError(f"{stack.name}: has no high quality")
-    spacing = stack.spacing
-    if spacing is not None:
-        between, down, along = (float(mm) for mm in spacing)
-        spacing = (between, down, along)
-    return dataclasses.replace(stack, shape=(slices, rows, columns), spacing=spacing)

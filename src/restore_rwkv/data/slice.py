@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import PreparedSet, Split, Stack
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import degraded
+from restore_rwkv.data.stack import Split, Stack
 
 Image = NDArray[np.float32]
 

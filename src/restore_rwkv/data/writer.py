@@ -14,15 +14,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import (
-    FORMAT,
-    MANIFEST,
-    Quality,
-    Split,
-    Stack,
-    require_no_leak,
-)
+from restore_rwkv.data.prepared import FORMAT, MANIFEST, require_no_leak
 from restore_rwkv.data.slices import degraded
+from restore_rwkv.data.stack import Quality, Split, Stack
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import atomic_folder
 from restore_rwkv.io.record import file_sha256

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restore_rwkv.data.prepared import PreparedSet, Stack
+from restore_rwkv.data import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import degraded, has_signal
 from restore_rwkv.errors import ConfigError

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from restore_rwkv.data.open_scans.convert import check_scans, fetch_scans, read_scan
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan
-from restore_rwkv.data.prepared import PreparedSet, Split
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import index_ranges, indices_with_signal, slices_across, square_planes
 from restore_rwkv.data.sources.jobs import Preparation, Slices, writers
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Progress, Volume, acquisition_axis, plane_axis

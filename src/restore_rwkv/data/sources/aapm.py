@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import PreparedSet, Split
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import slices_across
 from restore_rwkv.data.sources.jobs import (
     Faults,
@@ -25,6 +25,7 @@ from restore_rwkv.data.sources.jobs import (
     write_jobs,
     writers,
 )
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Progress, Volume, read_volume

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from restore_rwkv.data.prepared import PreparedSet, Split
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import index_ranges, indices_with_signal, slices_across, square_planes
 from restore_rwkv.data.sources.jobs import (
     Faults,
@@ -27,6 +27,7 @@ from restore_rwkv.data.sources.jobs import (
     writers,
 )
 from restore_rwkv.data.sources.volumes import find_volumes, patients_of, source_digest
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Progress, Volume, plane_axis, read_volume

@@ -13,7 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import MANIFEST, PreparedSet, Split, read_sets
+from restore_rwkv.data.prepared import MANIFEST, PreparedSet, read_sets
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError, RestoreError
 from restore_rwkv.io import Progress

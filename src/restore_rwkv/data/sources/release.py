@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import SPLITS, PreparedSet, Split
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
@@ -25,6 +25,7 @@ from restore_rwkv.data.sources.jobs import (
     writers,
 )
 from restore_rwkv.data.sources.pickled import read_pickled_array
+from restore_rwkv.data.stack import SPLITS, Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Progress, read_volume
