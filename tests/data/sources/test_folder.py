@@ -262,7 +262,7 @@ def test_patients_are_told_by_a_pattern_or_not_guessed(tmp_path, calls):
     for patient in ("a", "b", "c"):
         for scan in ("t1", "t2"):
             save_nifti(tmp_path / f"in/{patient}/{scan}.nii", ct())
-    with pytest.raises(InputError, match=r"c/t2: nothing tells whose it is; give --patient"):
+    with pytest.raises(InputError, match=r"c/t2: nothing tells whose it is; give patient="):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"))
     options = FolderOptions("ct-denoise", patient="^[^/]+")
     (prepared,) = prepare_folder(tmp_path / "in", tmp_path / "out", options).sets
@@ -277,7 +277,7 @@ def test_patients_are_told_by_a_pattern_or_not_guessed(tmp_path, calls):
 def test_too_few_patients_for_a_split_are_refused(tmp_path, calls):
     for name in ("scan_1", "scan_2", "other_1"):
         save_nifti(tmp_path / f"in/{name}.nii", ct())
-    with pytest.raises(InputError, match=r"2 patients: too few .* --patient PATTERN"):
+    with pytest.raises(InputError, match=r"2 patients: too few .* patient=PATTERN"):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"), skip=True)
     options = FolderOptions("ct-denoise", validation=0)
     (prepared,) = prepare_folder(tmp_path / "in", tmp_path / "out", options).sets

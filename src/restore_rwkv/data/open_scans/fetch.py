@@ -183,4 +183,4 @@ def _mend(package: Package) -> str:
 
 
 def _give(package: Package) -> str:
-    return f"give a folder with {package.archive} (--downloads)"
+    return f"give a folder with {package.archive} as downloads=FOLDER"

@@ -114,7 +114,7 @@ def prepare_aapm(
         there = f" ({', '.join(sorted(others))} there)" if others else ""
         raise InputError(
             f"{source}: no CT series with slices of {thickness:g} mm{there}; give the folder that "
-            "holds the patients, or another --thickness"
+            "holds the patients, or another thickness=MM"
         )
     pairs = _pairs(found, faults)
     splits = _splits({series.patient for series in found}, validation, test, faults)

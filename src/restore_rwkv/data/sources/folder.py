@@ -196,7 +196,7 @@ def _splits(
     if patients and validation + test >= count:
         faults.grave.append(
             f"{count} patient{'s' * (count > 1)}: too few to train, validate and test; give more, "
-            "tell them apart with --patient PATTERN, or give --validation 0 or --test 0"
+            "tell them apart with patient=PATTERN, or give validation=0 or test=0"
         )
     return split_patients(patients.values(), validation, test, options.seed)
 

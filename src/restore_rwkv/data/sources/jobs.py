@@ -56,7 +56,7 @@ class Faults:
             return
         mend = "mend them"
         if self.entries and not skip:
-            mend += ", or leave faulty volumes out with --skip-faulty (skip=True)"
+            mend += ", or leave faulty volumes out with skip=True"
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
         raise InputError("\n  ".join([f"{where}: {count}; nothing was written; {mend}:", *lines]))
 

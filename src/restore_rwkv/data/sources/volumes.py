@@ -71,7 +71,7 @@ def patients_of(
             continue
         if patient is None and nested:
             faults.grave.append(
-                f"{name}: nothing tells whose it is; give --patient PATTERN, such as '^[^/]+' for "
+                f"{name}: nothing tells whose it is; give patient=PATTERN, such as '^[^/]+' for "
                 "the first folder or '[^/_]+(?=[^/]*$)' for the name up to the first _"
             )
         else:
