@@ -162,7 +162,7 @@ def test_damaged_manifests_are_refused(tmp_path, change, message):
     [
         ("patient", "p1", r"more than one split: p1 \(train, validation\)"),
         ("split", "dev", "damaged"),
-        ("name", "scan1", "a name is there twice"),
+        ("name", "scan1", "two stacks have the same name"),
         ("shape", [3, 8], "damaged"),
         ("robust_scale", 0.0, "damaged"),
         ("files", {"high": "../outside.npy"}, "damaged"),
@@ -250,8 +250,8 @@ def test_patients_in_two_splits_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "../a"}, "no name for a stack"),
-        ({"name": "FIRST"}, "is there already"),
+        ({"name": "../a"}, "not a valid name of a stack"),
+        ({"name": "FIRST"}, "exists already"),
         ({"split": "dev"}, "split is 'dev'"),
         ({"low": np.zeros((2, 8, 7))}, "give equal"),
         ({"low": None}, "ct-denoise needs pairs"),

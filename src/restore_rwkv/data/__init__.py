@@ -1,4 +1,4 @@
-"""Data sets: any source becomes one on-disk form, the prepared set.
+"""Data sets: every source is converted to one on-disk form, the prepared set.
 
 Uses tasks, physics and io; evaluation and training read the sets, apps prepare them.
 """

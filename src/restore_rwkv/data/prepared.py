@@ -1,17 +1,17 @@
-"""The one on-disk form that training and evaluation read: stacks of slices, and a manifest.
+"""The on-disk form that training and evaluation read: stacks of slices, and a manifest.
 
 A prepared set is a folder::
 
-    manifest.json                   what is here: task, unit, physics, and each stack's record
+    manifest.json                   task, unit, physics, and the record of each stack
     train/NAME.high.npy             (N, H, W), slices of full quality, in physical units
     train/NAME.low.npy              (N, H, W), the same slices at low quality
     validation/..., test/...        the same for the other splits
 
-The files are plain NPY, so that NumPy maps them into memory and reads the crops that are asked for
-and no more; each volume is a file of its own (a shard), whatever the size of the set. Values that
-are whole numbers are kept as int16, others as float32. H and W are two axes of the volume in its
-own order (of DICOM: columns, then rows), as restoring a scan takes its slices. A set without `low`
-files is degraded by its task's physics as it is read, which only the deterministic MRI task allows.
+The files are plain NPY: NumPy maps them into memory and reads only the requested crops. Each volume
+has its own file (a shard), so sets of any size are read alike. Whole numbers are stored as int16,
+other values as float32. H and W are two axes of the volume in its own order (DICOM: columns, then
+rows), the order in which `restore` slices a scan. A set without `low` files is degraded by the
+physics of its task when it is read; only the MRI task, whose physics is deterministic, allows this.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class PreparedSet:
     """A prepared set of one task.
 
     Attributes:
-        folder: where it lies.
-        dataset: what it was made from, such as "ixi".
+        folder: folder of the set.
+        dataset: name of the source, such as "ixi".
         task_name: name of the task; `task` is the task itself.
-        factor: what the low quality was degraded by, as `Task.factor`.
+        factor: factor of the degradation, as `Task.factor`.
         stacks: in the order of the manifest.
-        sha256: digest of the manifest, which holds those of all files.
-        record: how the set was prepared and what was left out, as plain JSON values.
+        sha256: digest of the manifest, which contains the digests of all files.
+        record: options of the preparation and the volumes left out, as plain JSON values.
     """
 
     folder: Path
@@ -61,17 +61,17 @@ class PreparedSet:
 
     @classmethod
     def read(cls, folder: Path | str) -> PreparedSet:
-        """Read a manifest and check that its files are there, with the shapes that it says.
+        """Read a manifest and check that its files exist and have the shapes it states.
 
         Raises:
-            InputError: the folder is no prepared set, or a file is missing or of another size; the
-                message names it.
+            InputError: the folder is not a prepared set, or a file is missing or has another size;
+                the message names it.
         """
         folder = Path(folder)
         path = folder / MANIFEST
         if not path.is_file():
             raise InputError(
-                f"{folder}: no prepared set, it has no {MANIFEST}; make one with "
+                f"{folder}: no prepared set, {MANIFEST} is missing; make one with "
                 "`restore-rwkv data prepare`"
             )
         content = path.read_bytes()
@@ -114,10 +114,10 @@ class PreparedSet:
         """Slices (N, H, W) of a stack in physical units, mapped into memory, read-only.
 
         Raises:
-            InputError: the stack has no such file, or it does not hold what the manifest says.
+            InputError: the stack has no such file, or the file does not match the manifest.
         """
         if quality not in stack.files:
-            raise InputError(f"{stack.name}: has no {quality} quality; degrade the high one")
+            raise InputError(f"{stack.name}: has no {quality} quality; degrade the high quality")
         path = self.folder / stack.files[quality]
         try:
             images = np.lib.format.open_memmap(path, mode="r")
@@ -130,13 +130,13 @@ class PreparedSet:
         return mapped
 
     def verify(self, progress: Progress | None = None) -> None:
-        """Hash every file.
+        """Compare the SHA-256 of every file with the manifest.
 
         Args:
-            progress: called after each stack.
+            progress: called with (stacks done, all).
 
         Raises:
-            InputError: files differ from what was prepared; the message names each.
+            InputError: files have changed since they were prepared; the message names each.
         """
         differing: list[str] = []
         for done, stack in enumerate(self.stacks, 1):
@@ -160,14 +160,14 @@ class PreparedSet:
             raise InputError(f"{where}: factor is {self.factor:g}; prepare the set again")
         require_no_leak((stack.patient, stack.split) for stack in self.stacks)
         if len({stack.name for stack in self.stacks}) < len(self.stacks):
-            raise InputError(f"{where}: a name is there twice; prepare it again")
+            raise InputError(f"{where}: two stacks have the same name; prepare the set again")
         for stack in self.stacks:
             if "low" not in stack.files and self.task.modality != "MR":
                 lacks = f"{stack.name} has no low quality, which {self.task_name} needs"
                 raise InputError(f"{where}: {lacks}; prepare the set again")
             for name in stack.files.values():
                 if not (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
-                    raise InputError(f"{where}: {name} lies outside; mend it")
+                    raise InputError(f"{where}: {name} lies outside; prepare the set again")
                 if not (self.folder / name).is_file():
                     raise InputError(f"{self.folder / name}: missing; prepare the set again")
             for quality in QUALITIES:
@@ -176,12 +176,12 @@ class PreparedSet:
 
 
 def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[PreparedSet]:
-    """Prepared sets of the given tasks in folders, or one level below them.
+    """Find the prepared sets of the given tasks in folders, or one level below them.
 
     Raises:
-        InputError: a folder holds no prepared set, a task has none, a set is there twice, or sets
-            of one task have a patient in different splits (patients of "folder" sets are mere
-            numbers and not looked at).
+        InputError: a folder contains no prepared set, a task has none, a set is given twice, or
+            sets of one task have a patient in different splits (patients of "folder" sets are
+            numbered from 1 in each set, and not compared).
     """
     sets = [prepared for folder in folders for prepared in read_sets(folder)]
     if len({prepared.sha256 for prepared in sets}) < len(sets):
@@ -197,15 +197,15 @@ def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[Prepared
 
 
 def holds_sets(folder: Path) -> bool:
-    """Whether a folder is a prepared set, or has some one level below it."""
+    """Whether a folder is a prepared set, or contains prepared sets one level below it."""
     return (folder / MANIFEST).is_file() or any(folder.glob(f"*/{MANIFEST}"))
 
 
 def read_sets(folder: Path) -> list[PreparedSet]:
-    """The prepared set in a folder, or those one level below it.
+    """Read the prepared set in a folder, or all of those one level below it.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is no prepared set, or one is damaged.
     """
     if not (folder / MANIFEST).is_file() and (below := sorted(folder.glob(f"*/{MANIFEST}"))):
         return [PreparedSet.read(path.parent) for path in below]
@@ -213,13 +213,13 @@ def read_sets(folder: Path) -> list[PreparedSet]:
 
 
 def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
-    """Refuse a patient in several splits.
+    """Check that each patient is in one split only.
 
     Args:
         stacks: (patient, split) of each stack.
 
     Raises:
-        InputError: the message names each such patient with its splits.
+        InputError: patients are in several splits; the message names each with its splits.
     """
     splits: dict[str, set[str]] = {}
     for patient, split in stacks:

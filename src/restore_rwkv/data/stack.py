@@ -1,4 +1,4 @@
-"""Stacks of slices, and the splits and qualities that a prepared set has."""
+"""Stacks of slices, and the splits and qualities of prepared sets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Stack:
 
     Attributes:
         name: unique in its set.
-        patient: whose volume it is; a patient is in one split alone.
+        patient: identifier of the patient; each patient is in one split only.
         split: "train", "validation" or "test".
         shape: (N, H, W).
         spacing: mm between slices, rows and columns; None where unknown.
         robust_scale: scale of the robust scaling of the low-quality volume, in physical units.
-        files: path inside the folder by quality; without "low", physics makes it.
+        files: path inside the folder by quality; without "low", the physics of the task makes it.
         sha256: digest of each of these files, by quality, hex.
-        origin: where the volume comes from and how it was degraded, as plain JSON values.
+        origin: source of the volume and record of its degradation, as plain JSON values.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Stack:
     origin: Mapping[str, Any]
 
     def scaling(self, rule: ScalingRule) -> Scaling:
-        """Scaling of this volume by a rule, without reading it."""
+        """Scaling of this volume by a rule; reads no image."""
         if rule.kind == "robust":
             return Scaling(0.0, self.robust_scale)
         return Scaling(rule.offset, rule.scale)
@@ -50,7 +50,7 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """How much is in a split."""
+    """Numbers of patients, stacks and slices."""
 
     patients: int
     stacks: int
@@ -58,13 +58,13 @@ class Count:
 
     @classmethod
     def of(cls, stacks: Sequence[Stack]) -> Count:
-        """How much stacks hold."""
+        """Count the patients and slices of stacks."""
         patients = {stack.patient for stack in stacks}
         return cls(len(patients), len(stacks), sum(stack.shape[0] for stack in stacks))
 
 
 def stack_of(entry: Mapping[str, Any]) -> Stack:
-    """Stack of an entry of a manifest.
+    """Parse the entry of a stack in a manifest.
 
     Raises:
         ValueError: a value is out of range, or a file is missing.

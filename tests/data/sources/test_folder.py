@@ -219,7 +219,7 @@ def test_every_fault_of_pairs_is_named_at_once(tmp_path, calls):
         "HQ/p2": "is missing, its partner is there",
         "p3": "HQ is (12, 10, 9) and LQ (11, 10, 9) voxels",
         "p4": "different grids",
-        "p5": "no slice with more than air; is it CT?",
+        "p5": "no slice shows more than air; is this CT?",
         "p6": "not a sound gzip",
     }.items():
         assert any(line.startswith(f"  {name}: ") and why in line for line in lines), name
@@ -235,7 +235,7 @@ def test_every_fault_of_pairs_is_named_at_once(tmp_path, calls):
 
 def test_half_a_pair_of_folders_is_refused(tmp_path):
     save_nifti(tmp_path / "in/HQ/a.nii", ct())
-    with pytest.raises(InputError, match="has HQ alone"):
+    with pytest.raises(InputError, match="has only HQ"):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"))
     save_nifti(tmp_path / "in/LQ/a.nii", ct())
     with pytest.raises(ConfigError, match="real pairs are low in one plane"):
@@ -262,7 +262,7 @@ def test_patients_are_told_by_a_pattern_or_not_guessed(tmp_path, calls):
     for patient in ("a", "b", "c"):
         for scan in ("t1", "t2"):
             save_nifti(tmp_path / f"in/{patient}/{scan}.nii", ct())
-    with pytest.raises(InputError, match=r"c/t2: nothing tells whose it is; give patient="):
+    with pytest.raises(InputError, match=r"c/t2: the patient is unknown; give patient="):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"))
     options = FolderOptions("ct-denoise", patient="^[^/]+")
     (prepared,) = prepare_folder(tmp_path / "in", tmp_path / "out", options).sets

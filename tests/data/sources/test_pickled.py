@@ -200,7 +200,7 @@ def test_refusals_name_what_was_asked_for(tmp_path, attack, named):
         read(tmp_path, pickle.dumps(attack, protocol=2))
 
 
-def test_a_pytorch_tensor_is_refused_with_the_mend(tmp_path):
+def test_a_pytorch_tensor_is_refused_with_the_remedy(tmp_path):
     import torch
 
     with pytest.raises(InputError, match=r"PyTorch tensor .* save tensor\.numpy\(\)"):

@@ -132,7 +132,7 @@ def spoil(root: Path) -> dict[str, str]:
         "CT/train/L067_2_0": "HQ is 9 x 6 and LQ 4 x 4",
         "CT/train/L067_2_11": "not finite",
         "CT/train/L067_4_0": "holds 3 x 6 x 9 values, not one slice",
-        "CT/train/nobody": "tells no patient",
+        "CT/train/nobody": "has no patient",
         "PET/train/Patient_7_1_0": "holds bool",
         "PET/train/Patient_4_105_0": "getcwd",
         "PET/test/Patient_6_1_0": "truncated",
@@ -179,7 +179,7 @@ def test_missing_folders_and_double_files_are_named(root, tmp_path):
     with pytest.raises(InputError) as caught:
         prepare_release(root, tmp_path / "out")
     assert "MRI/test/HQ: is missing" in str(caught.value)
-    assert f"{name}.nii: is there as L506_105_0.bin too" in str(caught.value)
+    assert f"{name}.nii: exists as L506_105_0.bin too" in str(caught.value)
     with pytest.raises(InputError, match="give the folder above"):
         prepare_release(root / "CT", tmp_path / "out")
 

@@ -1,6 +1,6 @@
-"""What prepared sets are made from: your own folders, IXI, AAPM, the authors' release.
+"""Sources of prepared sets: your own folders, IXI, AAPM, the authors' release.
 
-Uses the writer of sets; the command line uses it. A new source is one file here.
+Uses the writer of sets; the command line uses it. To add a source, add one file here.
 """
 
 from restore_rwkv.data.sources.aapm import prepare_aapm

@@ -52,10 +52,10 @@ class Series:
     """A series of images of one dose.
 
     Attributes:
-        folder: that directly holds its files.
+        folder: folder that directly contains its files.
         uid: SeriesInstanceUID, or None where the files have none.
-        title: its path inside the source, for messages.
-        patient: such as "L067".
+        title: path inside the source, for messages.
+        patient: name of the patient, such as "L067".
         dose: "full" or "low".
     """
 
@@ -78,33 +78,33 @@ def prepare_aapm(
 ) -> Preparation:
     """Prepare pairs of full and low dose, all slices, 512 x 512, in HU.
 
-    Series are found by walking the folder, in either form in which the data is given out: that of
-    the challenge (`full_3mm/L067/full_3mm/*.IMA`, `quarter_3mm/...`) and that of The Cancer Imaging
+    Series are found at any depth, in both layouts in which the data is distributed: that of the
+    challenge (`full_3mm/L067/full_3mm/*.IMA`, `quarter_3mm/...`) and that of The Cancer Imaging
     Archive (`L067/STUDY/1.000000-Full Dose Images-12345/*.dcm`, `... Low Dose Images ...`). Dose
     and patient come from the words of the path, or else from SeriesDescription and PatientID.
-    Slices are paired by where they lie, never by name.
+    Slices are paired by position, never by name.
 
     The paper splits the ten patients of the challenge 8 : 1 : 1, with 2,039, 128 and 211 slices of
-    3 mm. L506 alone has 211 of them and L109 alone 128, so these two are the defaults for test and
+    3 mm. Only L506 has 211 slices and only L109 has 128, so these two are the defaults for test and
     validation; all other patients are for training.
 
     Args:
         source: folder with the data.
-        output: the prepared set, a folder to be made.
-        thickness: SliceThickness in mm of the series to take; others are counted, and left alone.
-            So are sharp kernels (`full_3mm_sharp`, D45) and projections.
+        output: folder of the prepared set, to be created.
+        thickness: SliceThickness in mm of the series to use. Series of another thickness, sharp
+            kernels (`full_3mm_sharp`, D45) and projections are counted and not used.
         validation: patients for validation.
         test: patients for testing.
-        skip: leave faulty patients out and report them, instead of refusing all.
+        skip: leave faulty patients out and report them, instead of raising an error.
         progress: called with (patients done, all).
 
     Returns:
-        What was prepared.
+        The prepared set and the files that were not used.
 
     Raises:
-        InputError: patients have one dose only or several series of one; series cannot be read,
+        InputError: patients have only one dose or several series of one; series cannot be read,
             have slices missing, or lie on different grids; a patient named for validation or
-            testing is not there, or is in both; the message names each.
+            testing is missing, or is named for both. The message names each.
     """
     source, output = Path(source), Path(output)
     require_source(source, output=output)
@@ -134,7 +134,7 @@ def prepare_aapm(
 
 
 def _find(source: Path, thickness: float, faults: Faults, others: Counter[str]) -> Iterator[Series]:
-    """Series of images of that thickness; those that cannot be told become faults."""
+    """Series of that thickness; those whose dose or patient is unknown become faults."""
     for folder, files in folders_with_files(source):
         title = folder.relative_to(source).as_posix()
         if _PROJECTIONS.search(title):
@@ -173,13 +173,13 @@ def _series_in(
             what = {"SliceThickness": mm, "dose": dose, "patient": patient}
             missing = [key for key, value in what.items() if not value]
             if dose is None or patient is None or missing:
-                faults.add(name, f"neither path nor header tell: {', '.join(missing)}; rename it")
+                faults.add(name, f"neither path nor header give: {', '.join(missing)}; rename it")
             else:
                 yield Series(folder, uid or None, name, patient, dose)
 
 
 def _dose(words: Sequence[str]) -> Dose | None:
-    """Dose by the last word that names one alone; that is, the innermost folder or the file."""
+    """Dose by the last word that names exactly one, i.e. by the file or the innermost folder."""
     for word in reversed(words):
         named = [dose for dose, pattern in _DOSES.items() if pattern.search(word)]
         if len(named) == 1:
@@ -188,7 +188,7 @@ def _dose(words: Sequence[str]) -> Dose | None:
 
 
 def _patient(words: Sequence[str], path: Path) -> str | None:
-    """Patient by the innermost word that names one, or PatientID."""
+    """Patient by the last word that names one, or by PatientID."""
     for word in reversed(words):
         if match := _PATIENT.search(word):
             return match[0]
@@ -238,26 +238,26 @@ def _splits(
 
 
 def _factor(patients: Sequence[str], faults: Faults) -> float | None:
-    """Dose of chests, or None for the task's own."""
+    """Factor of chests, or None for that of the task."""
     chests = sorted(patient for patient in patients if patient.startswith("C"))
     if chests and len(chests) < len(patients):
         faults.grave.append(
-            f"{', '.join(chests)}: chests at 10 % dose among others at 25 %; prepare them as sets "
-            "of their own, from folders of their own"
+            f"{', '.join(chests)}: chests at 10 % dose among others at 25 %; prepare them as a "
+            "separate set, from a separate folder"
         )
     return _CHEST_FACTOR if chests else None
 
 
 def _read(patient: str, full: Series, low: Series, faults: Faults) -> list[Slices]:
-    high, reduced = (read_volume(dose.folder, series=dose.uid) for dose in (full, low))
-    _require_slices_at_same_places(high, reduced)
+    high, reduced = (read_volume(series.folder, series=series.uid) for series in (full, low))
+    _require_slices_at_same_positions(high, reduced)
     images, spacing = slices_across(high, 2)
     origin = {"full_dose": full.title, "low_dose": low.title}
     return [Slices(patient, images, slices_across(reduced, 2)[0], spacing, origin)]
 
 
-def _require_slices_at_same_places(high: Volume, low: Volume) -> None:
-    """Refuse series whose slices do not lie at the same places."""
+def _require_slices_at_same_positions(high: Volume, low: Volume) -> None:
+    """Check that the slices of two series lie at the same positions, on the same grid."""
     if high.affine is None or low.affine is None:
         raise InputError("has no geometry; download it again")
     if high.data.shape[:2] != low.data.shape[:2]:
@@ -278,7 +278,7 @@ def _require_slices_at_same_places(high: Volume, low: Volume) -> None:
 
 
 def _places(volume: Volume, normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where the slices lie along a direction, in mm."""
+    """Positions of the slices along a direction, in mm."""
     assert volume.affine is not None  # both have been checked
     steps = np.arange(volume.data.shape[2])[:, None] * volume.affine[:3, 2]
     places: NDArray[np.float64] = (volume.affine[:3, 3] + steps) @ normal
