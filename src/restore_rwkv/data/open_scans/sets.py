@@ -1,4 +1,4 @@
-"""Open scans: real CT and MRI out of software packages, made into sets for all three tasks."""
+"""Prepared sets for all three tasks from open scans, real CT and MRI from software packages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from restore_rwkv.io import Progress, Volume, acquisition_axis, plane_axis
 from restore_rwkv.tasks import TASKS, Task
 from restore_rwkv.tasks.degradation import degrade
 
-# Who is in which split of each task; test subjects are those of the scans' own folders.
+# Split of each scan by task; the test scans are those in the folder "test" of the table.
 _SPLITS: Mapping[str, Mapping[str, Split]] = {
     "mri-sr": {
         "mr_t1_a": "train",
@@ -43,7 +43,7 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
         "mr_t1_d": "test",
     },
 }
-# How often each scan is degraded for training: other noise, and for PET another uptake too.
+# How often each scan is degraded for training, with new noise and for PET with a new uptake.
 _REALISATIONS = {"mri-sr": 1, "ct-denoise": 2, "pet-synth": 3}
 _PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coronal", "axial")
 _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
@@ -51,7 +51,7 @@ _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
 
 @dataclass(frozen=True)
 class _Realisation:
-    """A scan to be made into slices for a task; `number` tells realisations of it apart."""
+    """A scan to be sliced for a task; `number` distinguishes realisations of one scan."""
 
     task: Task
     scan: OpenScan
@@ -73,30 +73,32 @@ def prepare_open(
 ) -> Preparation:
     """Fetch the open scans and prepare the sets that the shipped weights are trained with.
 
-    They appear together or not at all, as `mri-sr`, `ct-denoise` and `pet-synth` in the output. PET
-    is simulated: no real one was at hand, so FDG-like activity is assigned to the anatomy of T1
-    scans. The same seed gives the same sets.
+    The sets appear together or not at all, as `mri-sr`, `ct-denoise` and `pet-synth` in the output.
+    PET is simulated, as no real PET was available: FDG-like activity is assigned to the anatomy of
+    T1 scans. The same seed gives the same sets.
 
     Args:
-        output: folder of the sets; may exist, but not hold any of them.
-        scans: folder of the scans, as `fetch_scans` makes it. By default `scans` in the output,
-            made by `fetch_scans` if it is not there.
+        output: folder of the sets; may exist, but must not contain any of them.
+        scans: folder of the scans, as created by `fetch_scans`. By default `scans` in the output,
+            created by `fetch_scans` if it does not exist.
         downloads: folder of archives, as for `fetch_scans`.
-        seed: of all noise, uptakes and lesions; 0 or more.
+        seed: seed of all noise, uptakes and lesions; 0 or more.
         progress: called with (steps done, all).
 
     Returns:
-        What was prepared.
+        The prepared sets.
 
     Raises:
-        InputError: a set is there already, scans cannot be fetched, or differ from what was pinned.
+        InputError: a set exists already, or scans cannot be fetched or differ from the pinned ones.
 
     Example:
         >>> prepare_open("data/open").lines()  # doctest: +SKIP
     """
     output = Path(output)
     if scans is not None and downloads is not None:
-        raise InputError("scans and downloads: scans are made of downloads; give only one of them")
+        raise InputError(
+            "scans and downloads: scans are made from downloads; give only one of them"
+        )
     opened = {name: SetWriter(output / name, "open", name) for name in _SPLITS}
     realisations = list(_realisations())
     report = progress or (lambda _done, _all: None)
@@ -144,7 +146,7 @@ def _slices(realisation: _Realisation, folder: Path, seed: int) -> list[Slices]:
 
 
 def _sharp(realisation: _Realisation, volume: Volume) -> list[Slices]:
-    """MRI: all planes with signal to train on, else each slice of the acquisition plane."""
+    """MRI: slices with signal in all planes for training, else the whole acquisition plane."""
     if volume.affine is None or volume.spacing is None:
         raise InputError(f"{realisation.scan.name}: has no geometry; fetch the scans again")
     plane_of = {plane_axis(volume.affine, plane): plane for plane in _PLANES}
@@ -163,7 +165,7 @@ def _sharp(realisation: _Realisation, volume: Volume) -> list[Slices]:
 
 
 def _pair(realisation: _Realisation, volume: Volume, seed: int) -> Slices:
-    """CT: every axial slice. PET: coronal slices with signal of a simulated scan."""
+    """CT: all axial slices. PET: coronal slices with signal of a simulated scan."""
     own_seed = _seed(f"{seed}:{realisation.task.name}:{realisation.name}")
     degraded = degrade(volume, realisation.task, seed=own_seed)
     high = degraded.high
@@ -185,7 +187,7 @@ def _pair(realisation: _Realisation, volume: Volume, seed: int) -> Slices:
 
 
 def _seed(text: str) -> int:
-    """A seed that differs for each text, the same on any machine."""
+    """Seed derived from a text; the same on any machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
