@@ -44,7 +44,7 @@ def test_with_data_keeps_all_else_and_refuses_another_shape() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (np.zeros(3), "no image"),
+        (np.zeros(3), "is not an image"),
         (np.zeros((2, 0, 3)), "no voxels"),
         (np.zeros((2, 3, 4, 5)), "4 axes"),
         (np.zeros((2, 3), complex), "complex128"),

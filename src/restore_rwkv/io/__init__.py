@@ -1,6 +1,6 @@
-"""Images in and out, whole or not at all: NIfTI, DICOM series, PNG, TIFF, NPY, and their records.
+"""Reading and writing of images: NIfTI, DICOM series, PNG, TIFF, NPY, and their records.
 
-Uses errors alone, and no torch; tasks, physics and all rooms above use it.
+Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
 from restore_rwkv.io.atomic import atomic_file, atomic_folder

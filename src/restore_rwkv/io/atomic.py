@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from restore_rwkv.errors import InputError
 def atomic_file(path: str | Path) -> Iterator[Path]:
     r"""Give a temporary path that becomes ``path`` when the block ends without an error.
 
-    The temporary file lies in the same folder and ends in the same suffixes, so that writers
-    which choose a format by name choose the same one. It is flushed to the disk and then renamed,
-    which replaces an existing file in one step. After an error it is removed; a killed process can
-    leave it behind, but never a half file under the final name.
+    The temporary file is in the same folder and has the same suffixes, so that writers which choose
+    a format by name choose the same one. It is flushed to the disk and then renamed, which replaces
+    an existing file in one step. After an error it is removed; a killed process can leave it
+    behind, but never an incomplete file under the final name.
 
     Args:
         path: Final name of the file. Its folder must exist.
 
     Yields:
-        The name to write to; an empty file stands there already.
+        The path to write to, an empty file.
 
     Raises:
         OSError: The folder cannot be written to.
@@ -42,18 +42,18 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     stem, dot, suffixes = path.name.partition(".")
     temporary = path.with_name(f".{stem}-{secrets.token_hex(4)}.partial{dot}{suffixes}")
-    # Not tempfile: its files are private (mode 600) and would stay so under the final name.
+    # Not tempfile: its files are private (mode 600) and would remain so under the final name.
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
-        temporary.chmod(mode)  # safetensors puts a private file in its place
+        temporary.chmod(mode)  # safetensors replaces it by a private file
         _flush(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(path)  # a full disk names no file
+            error.filename = str(path)  # the error of a full disk names no file
         raise
     _flush_folder(path.parent)
 
@@ -61,7 +61,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
     r"""Give a temporary folder that becomes ``path`` when the block ends without an error.
 
-    The temporary folder is hidden and lies beside ``path``. Its files are flushed to the disk and
+    The temporary folder is hidden and beside ``path``. Its files are flushed to the disk and
     the folder is then renamed in one step. After an error it is removed; a killed process can leave
     it behind (its name ends in ``.partial``), but never an incomplete folder under the final name.
 
@@ -112,7 +112,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where folders can be flushed."""
+    """Make the new name survive a power cut, on systems where folders can be flushed."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Which files make one DICOM series, and how to read them when they are damaged."""
+"""Files of a DICOM series: their selection, and robust reading of their headers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _OTHERS = (
 
 @dataclass(frozen=True, eq=False)
 class DicomImage:
-    """A file and its header (only what is needed to sort and place the image)."""
+    """A file and the part of its header that is needed to sort and place the image."""
 
     path: Path
     header: Dataset
@@ -60,7 +60,7 @@ class DicomImage:
 
 @contextmanager
 def refusing(name: str, problem: str) -> Iterator[None]:
-    """Turn what pydicom, highdicom and the decoders raise on damaged files into a refusal."""
+    """Turn errors of pydicom, highdicom and the decoders into an InputError."""
     from pydicom.errors import BytesLengthException
 
     try:
@@ -72,9 +72,9 @@ def refusing(name: str, problem: str) -> Iterator[None]:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the DICOM signature; True too for one that cannot be opened.
+    """Whether a file has the DICOM signature, or cannot be opened.
 
-    Reading such a file then says why it cannot be opened, where leaving it out would hide it.
+    Reading the latter then reports why it cannot be opened, instead of skipping it silently.
     """
     try:
         with path.open("rb") as stream:
@@ -84,7 +84,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def patient_id(path: Path) -> str:
-    """PatientID of a DICOM file, without blanks around it; empty where there is none.
+    """PatientID of a DICOM file without surrounding blanks; empty if it has none.
 
     Raises:
         InputError: The file cannot be read, or its header is damaged.
@@ -100,7 +100,8 @@ def find_images(path: Path) -> list[DicomImage]:
     """Return the DICOM images in a folder (not its subfolders), or the one file.
 
     Raises:
-        InputError: There are none, or a header is damaged.
+        InputError: There are no images, or a header is damaged.
+        OSError: A file cannot be opened.
     """
     if not path.is_dir():
         if not is_dicom(path):
@@ -115,11 +116,11 @@ def find_images(path: Path) -> list[DicomImage]:
     images = [image for image in images if "Rows" in image.header]
     if not images:
         raise InputError(
-            f"{path.name}: no DICOM images here; give the folder that directly holds the series"
+            f"{path.name}: no DICOM images here; give the folder that directly contains the series"
         )
     if path.is_dir() and len(images) < len(candidates):
         _log.warning(
-            "%s: %d file(s) are no DICOM images and left out",
+            "%s: ignored %d file(s) that are not DICOM images",
             path.name,
             len(candidates) - len(images),
         )
@@ -129,7 +130,7 @@ def find_images(path: Path) -> list[DicomImage]:
 def _read_header(path: Path) -> Dataset:
     from pydicom import dcmread
 
-    # Opened outside: that a file cannot be read is an error of its own, with its own message.
+    # Opened first: a file that cannot be opened is not a damaged file.
     with path.open("rb") as stream, refusing(path.name, "the DICOM header is damaged"):
         header = dcmread(
             stream,
@@ -137,7 +138,7 @@ def _read_header(path: Path) -> Dataset:
             specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS, *SUV_FIELDS],
         )
         for keyword in (*_NUMBERS, *IDENTIFIERS, *_OTHERS):
-            header.get(keyword)  # pydicom decodes an element when it is first looked at
+            header.get(keyword)  # pydicom decodes an element at its first access
         for keyword in _NUMBERS:
             float(header.get(keyword) or 0)  # refuses lists
     return header
@@ -147,7 +148,7 @@ def one_series(images: list[DicomImage], series: int | str | None, where: str) -
     """Return the images of the only series, or of the one with this number or UID.
 
     Raises:
-        InputError: Several series, or none, can be meant.
+        InputError: Several series match, or none.
     """
     groups: dict[str, list[DicomImage]] = defaultdict(list)
     for image in images:
@@ -180,7 +181,7 @@ def _describe(uid: str, group: list[DicomImage]) -> str:
 
 
 def read_up_to_pixels(path: Path) -> FileDataset:
-    """Read a file without what follows its pixel data, which real exports fill with garbage."""
+    """Read a file up to its pixel data; some exports append invalid data after it."""
     from pydicom.filereader import read_partial
 
     seen = False
@@ -197,5 +198,5 @@ def read_up_to_pixels(path: Path) -> FileDataset:
     with refusing(path.name, "the DICOM file is damaged"), path.open("rb") as stream:
         dataset = read_partial(stream, stop_when=stop)
     if after and after[0] not in _AFTER_PIXELS:
-        _log.warning("%s: data behind the pixels is no DICOM and left out", path.name)
+        _log.warning("%s: ignored trailing data after the pixels", path.name)
     return dataset
