@@ -167,7 +167,8 @@ class PreparedSet:
                 raise InputError(f"{where}: {lacks}; prepare the set again")
             for name in stack.files.values():
                 if not (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
-                    raise InputError(f"{where}: {name} lies outside; prepare the set again")
+                    outside = f"{name} lies outside the folder"
+                    raise InputError(f"{where}: {outside}; prepare the set again")
                 if not (self.folder / name).is_file():
                     raise InputError(f"{self.folder / name}: missing; prepare the set again")
             for quality in QUALITIES:

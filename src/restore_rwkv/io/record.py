@@ -37,7 +37,7 @@ def check_record(path: Path, *, overwrite: bool) -> None:
 
 
 def write_record(path: Path, values: Mapping[str, Any], source: Path) -> None:
-    """Write what was done, with the software, the time and the source.
+    """Write the record of an output, with the software, the time and the source.
 
     Args:
         path: from `record_of`.

@@ -35,7 +35,7 @@ from restore_rwkv.tasks import Task, degradation, get_task, slice_axis
 from restore_rwkv.tasks.units import warn_of_strange_values
 
 _SAME_AFFINE = 1e-3  # mm
-_MIN_SIDE = 8  # pixels, what `restore` takes
+_MIN_SIDE = 8  # pixels, the minimum of `restore`
 _PLANES: tuple[Literal["axial", "coronal", "sagittal"], ...] = ("axial", "coronal", "sagittal")
 
 

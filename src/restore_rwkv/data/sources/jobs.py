@@ -211,7 +211,7 @@ def require_source(source: Path, *, output: Path) -> None:
     """Check that the source is a folder and that the output does not exist.
 
     Raises:
-        InputError: one of them is not the case; the message says what to change.
+        InputError: there is no such folder, or the output exists; the message has the remedy.
     """
     if not source.is_dir():
         raise InputError(f"{source}: no such folder; give the folder that contains the data")

@@ -63,7 +63,7 @@ def read_pickled_array(path: Path) -> NDArray[Any]:
 
     Raises:
         InputError: The file asks for anything else than an array, is damaged, or holds an array of
-            another size than its data; the message says what. Nothing in it is executed.
+            another size than its data; the message says which. Nothing in it is executed.
 
     Example:
         >>> read_pickled_array(Path("IXI385-HH-2078-T2_58.bin")).shape  # doctest: +SKIP

@@ -79,7 +79,7 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
         if _frames(image) > 1 and len(chosen) > 1:
             raise InputError(
                 f"{image.path.name}: one of several multi-frame files in its series; "
-                "give this file alone"
+                "give only this file"
             )
     if _frames(chosen[0]) > 1:
         return _read_multi_frame(chosen[0], path)
