@@ -35,7 +35,7 @@ def main() -> None:
         prepared = PreparedSet.read(words.data / name)
         stack = next(one for one in prepared.split("test") if one.name == stack_name)
         one = Slice(prepared, stack, int(place * stack.shape[0]))
-        task = prepared.kind
+        task = prepared.task
         restorer = Restorer(name, words.weights)
         # The whole volume, so that its scaling is that of restoring it.
         low = np.stack([Slice(prepared, stack, i).low() for i in range(stack.shape[0])], axis=2)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from restore_rwkv.data import PreparedSet, SetWriter, find_sets
-from restore_rwkv.data.prepared import MANIFEST, Count
+from restore_rwkv.data.prepared import MANIFEST
 from restore_rwkv.data.sources.jobs import check_sets
+from restore_rwkv.data.stack import Count
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics.mri.resolution import kspace_crop
 from restore_rwkv.tasks import ScalingRule, robust_scaling
@@ -45,7 +46,7 @@ def test_what_is_written_is_read_back(tmp_path):
     ]
     (stack,) = prepared.split("test")
     assert (stack.patient, stack.shape, stack.spacing) == ("p2", (3, 8, 10), (3.0, 0.5, 0.7))
-    assert (prepared.dataset, prepared.task, prepared.factor) == ("mine", "ct-denoise", 4.0)
+    assert (prepared.dataset, prepared.task_name, prepared.factor) == ("mine", "ct-denoise", 4.0)
     assert prepared.record == {"left_out": {"scan9": "broken"}}
     assert prepared.counts() == dict.fromkeys(("train", "validation", "test"), Count(1, 1, 3))
     np.testing.assert_array_equal(prepared.images(stack, "high"), blob(3, 8, 10, seed=2))
@@ -161,7 +162,7 @@ def test_damaged_manifests_are_refused(tmp_path, change, message):
     [
         ("patient", "p1", r"more than one split: p1 \(train, validation\)"),
         ("split", "dev", "damaged"),
-        ("name", "scan1", "a name is there twice"),
+        ("name", "scan1", "two stacks have the same name"),
         ("shape", [3, 8], "damaged"),
         ("robust_scale", 0.0, "damaged"),
         ("files", {"high": "../outside.npy"}, "damaged"),
@@ -249,8 +250,8 @@ def test_patients_in_two_splits_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "../a"}, "no name for a stack"),
-        ({"name": "FIRST"}, "is there already"),
+        ({"name": "../a"}, "not a valid name of a stack"),
+        ({"name": "FIRST"}, "exists already"),
         ({"split": "dev"}, "split is 'dev'"),
         ({"low": np.zeros((2, 8, 7))}, "give equal"),
         ({"low": None}, "ct-denoise needs pairs"),
@@ -282,7 +283,7 @@ def test_sets_are_found_by_task(tmp_path):
     write_set(tmp_path / "a/ct")
     write_set(tmp_path / "a/mri", "mri-sr")
     found = find_sets([tmp_path / "a"], ("mri-sr", "ct-denoise"))
-    assert [one.task for one in found] == ["ct-denoise", "mri-sr"]
+    assert [one.task_name for one in found] == ["ct-denoise", "mri-sr"]
     assert [one.folder.name for one in find_sets([tmp_path / "a"], ("mri-sr",))] == ["mri"]
     with pytest.raises(InputError, match="no set for pet-synth"):
         find_sets([tmp_path / "a"], ("pet-synth",))

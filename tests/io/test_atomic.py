@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.io import atomic_file
+from restore_rwkv.errors import InputError
+from restore_rwkv.io import atomic_file, atomic_folder
 
 
 def test_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -91,3 +92,49 @@ def test_a_full_disk_is_told_with_the_final_name(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"out\.nii"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_appears_only_when_complete(tmp_path: Path) -> None:
+    final = tmp_path / "new" / "scans"
+    with atomic_folder(final) as temporary:
+        (temporary / "train").mkdir()
+        (temporary / "train" / "a.nii").write_bytes(b"a")
+        assert not final.exists()
+        assert temporary.parent == final.parent
+        assert temporary.name.startswith(".scans-")
+    assert (final / "train" / "a.nii").read_bytes() == b"a"
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_a_folder_is_removed_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_folder(tmp_path / "scans") as temporary:
+            (temporary / "a.nii").write_bytes(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_refused_before_the_block(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(InputError, match=r"scans: exists already; name another folder"):
+        atomic_folder(tmp_path / "scans")
+    assert [path.name for path in tmp_path.iterdir()] == ["scans"]
+
+
+def test_killed_process_leaves_no_half_folder(tmp_path: Path) -> None:
+    final = tmp_path / "scans"
+    program = (
+        "import os, sys\n"
+        "from restore_rwkv.io.atomic import atomic_folder\n"
+        "with atomic_folder(sys.argv[1]) as temporary:\n"
+        "    (temporary / 'a.nii').write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(final)], check=False)
+    assert done.returncode != 0
+    assert not final.exists()
+    (leftover,) = tmp_path.iterdir()
+    assert leftover.name.endswith(".partial")

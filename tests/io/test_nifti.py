@@ -236,7 +236,7 @@ def test_missing_orientation_is_logged(tmp_path: Path, caplog: pytest.LogCapture
         ({"quatern_b": 2.0, "sform_code": 0}, "qform"),
         ({"dim": [3, 2, 0, 4, 1, 1, 1, 1]}, "no voxels"),
         ({"dim": [3, 2, -3, 4, 1, 1, 1, 1]}, "no voxels"),
-        ({"dim": [1, 24, 1, 1, 1, 1, 1, 1]}, "no image"),
+        ({"dim": [1, 24, 1, 1, 1, 1, 1, 1]}, "is not an image"),
         ({"dim": [4, 2, 3, 2, 2, 1, 1, 1]}, r"4 axes.*one 3-D volume per time point"),
         ({"dim": [5, 2, 3, 2, 1, 2, 1, 1]}, r"5 axes.*channel"),
         ({"dim": [3, 2, 3, 5, 1, 1, 1, 1]}, "less than the 412 bytes"),
@@ -426,7 +426,7 @@ def test_an_unreadable_sidecar_is_left_out(
     path = simple_file(tmp_path / "in.nii")
     (tmp_path / "in.json").write_bytes(content)
     assert read_volume(path).modality is None
-    assert "in.json: no JSON object that can be read, and left out" in caplog.text
+    assert "in.json: ignored, not a readable JSON object" in caplog.text
 
 
 def test_a_folder_is_no_sidecar(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

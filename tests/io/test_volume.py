@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Source, Stored, Volume, plane_axis, same_field_of_view
+from restore_rwkv.io import Source, Stored, Volume, affine_of_axes, plane_axis, same_field_of_view
 from restore_rwkv.io.volume import encode
 
 
@@ -44,7 +44,7 @@ def test_with_data_keeps_all_else_and_refuses_another_shape() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (np.zeros(3), "no image"),
+        (np.zeros(3), "is not an image"),
         (np.zeros((2, 0, 3)), "no voxels"),
         (np.zeros((2, 3, 4, 5)), "4 axes"),
         (np.zeros((2, 3), complex), "complex128"),
@@ -102,6 +102,24 @@ def test_planes_of_any_oblique_scan_use_each_axis_once(seed: int) -> None:
     assert found == {0, 1, 2}
     code = nibabel.aff2axcodes(affine)[plane_axis(affine, "axial")]
     assert code in "SI"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("letters", ["RAS", "LPI", "LAS", "RPS"])
+def test_affine_of_axes_has_their_directions(order: tuple[int, int, int], letters: str) -> None:
+    axes = "".join(letters[world] for world in order)
+    shape, spacing = (6, 5, 4), (0.75, 0.5, 3.0)
+    volume = Volume(np.zeros(shape), affine_of_axes(axes, shape, spacing))
+    assert volume.affine is not None
+    assert "".join(nibabel.aff2axcodes(volume.affine)) == axes
+    assert volume.spacing == spacing
+    np.testing.assert_allclose(volume.affine @ [2.5, 2, 1.5, 1], [0, 0, 0, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", ["", "PI", "PIRS", "PIP", "PAR", "PIX", "pir"])
+def test_wrong_axes_are_refused(axes: str) -> None:
+    with pytest.raises(InputError, match=f"axes is {axes!r}; give one of R L"):
+        affine_of_axes(axes, (2, 2, 2), (1.0, 1.0, 1.0))
 
 
 def test_unknown_plane_is_refused() -> None:

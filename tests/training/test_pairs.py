@@ -144,7 +144,7 @@ def test_tasks_share_the_batches_equally(mri: PreparedSet, ct: PreparedSet, tmp_
         writer.add("a", "a", "train", textured(4) / 100, textured(5) / 100)
     sets = [mri, ct, PreparedSet.read(tmp_path / "pet")]
     sampler = PairSampler(sets, recipe("all-in-one", batch_size=4, balance="tasks"))
-    drawn = Counter(d.slice.prepared.task for i in range(3) for d in sampler.draws(i))
+    drawn = Counter(d.slice.prepared.task_name for i in range(3) for d in sampler.draws(i))
     assert drawn == {"mri-sr": 4, "ct-denoise": 4, "pet-synth": 4}
     with pytest.raises(ConfigError, match="pet-synth: its sets have no volume for training"):
         PairSampler([mri, ct], recipe("all-in-one"))
@@ -184,7 +184,10 @@ def test_whole_slices_are_evenly_spread(mri: PreparedSet, ct: PreparedSet) -> No
     assert [s.index for s in slices_of([mri], "validation", 2)] == [1, 3]
     assert [s.index for s in slices_of([mri], "validation", 99)] == [0, 1, 2, 3, 4]
     assert slices_of([ct], "validation") == []
-    assert [s.prepared.task for s in slices_of([mri, ct], "train", 1)] == ["mri-sr", "ct-denoise"]
+    assert [s.prepared.task_name for s in slices_of([mri, ct], "train", 1)] == [
+        "mri-sr",
+        "ct-denoise",
+    ]
     one = slices_of([mri], "validation")[0]
     np.testing.assert_array_equal(one.high(), textured(2, (5, 40, 48))[0])
     torch.testing.assert_close(

@@ -1,10 +1,20 @@
-"""Data sets: any source becomes one on-disk form, the prepared set.
+"""Data sets: every source is converted to one on-disk form, the prepared set.
 
 Uses tasks, physics and io; evaluation and training read the sets, apps prepare them.
 """
 
-from restore_rwkv.data.prepared import PreparedSet, Split, Stack, find_sets
+from restore_rwkv.data.prepared import PreparedSet, find_sets
 from restore_rwkv.data.slice import Slice, slices_of
+from restore_rwkv.data.stack import SPLITS, Split, Stack
 from restore_rwkv.data.writer import SetWriter
 
-__all__ = ["PreparedSet", "SetWriter", "Slice", "Split", "Stack", "find_sets", "slices_of"]
+__all__ = [
+    "SPLITS",
+    "PreparedSet",
+    "SetWriter",
+    "Slice",
+    "Split",
+    "Stack",
+    "find_sets",
+    "slices_of",
+]

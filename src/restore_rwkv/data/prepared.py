@@ -1,17 +1,17 @@
-"""The one on-disk form that training and evaluation read: stacks of slices, and a manifest.
+"""The on-disk form that training and evaluation read: stacks of slices, and a manifest.
 
 A prepared set is a folder::
 
-    manifest.json                   what is here: task, unit, physics, and each stack's record
+    manifest.json                   task, unit, physics, and the record of each stack
     train/NAME.high.npy             (N, H, W), slices of full quality, in physical units
     train/NAME.low.npy              (N, H, W), the same slices at low quality
     validation/..., test/...        the same for the other splits
 
-The files are plain NPY, so that NumPy maps them into memory and reads the crops that are asked for
-and no more; each volume is a file of its own (a shard), whatever the size of the set. Values that
-are whole numbers are kept as int16, others as float32. H and W are two axes of the volume in its
-own order (of DICOM: columns, then rows), as restoring a scan takes its slices. A set without `low`
-files is degraded by its task's physics as it is read, which only the deterministic MRI task allows.
+The files are plain NPY: NumPy maps them into memory and reads only the requested crops. Each volume
+has its own file (a shard), so sets of any size are read alike. Whole numbers are stored as int16,
+other values as float32. H and W are two axes of the volume in its own order (DICOM: columns, then
+rows), the order in which `restore` slices a scan. A set without `low` files is degraded by the
+physics of its task when it is read; only the MRI task, whose physics is deterministic, allows this.
 """
 
 from __future__ import annotations
@@ -20,74 +20,21 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from restore_rwkv.data.stack import QUALITIES, SPLITS, Count, Quality, Split, Stack, stack_of
 from restore_rwkv.errors import InputError
+from restore_rwkv.io import Progress
 from restore_rwkv.io.record import file_sha256
-from restore_rwkv.tasks import TASKS, Scaling, ScalingRule, Task
-
-Split = Literal["train", "validation", "test"]
-Quality = Literal["low", "high"]
-Progress = Callable[[int, int], None]
-"""Called with (done, total) as work goes on."""
+from restore_rwkv.tasks import TASKS, Task
 
 MANIFEST = "manifest.json"
-SPLITS: tuple[Split, ...] = get_args(Split)
-QUALITIES: tuple[Quality, ...] = get_args(Quality)
 FORMAT = "restore-rwkv data 1"
-
-
-@dataclasses.dataclass(frozen=True)
-class Stack:
-    """Slices of one volume, in order.
-
-    Attributes:
-        name: unique in its set.
-        patient: whose volume it is; a patient is in one split alone.
-        split: "train", "validation" or "test".
-        shape: (N, H, W).
-        spacing: mm between slices, rows and columns; None where unknown.
-        robust_scale: scale of the robust scaling of the low-quality volume, in physical units.
-        files: path inside the folder by quality; without "low", physics makes it.
-        sha256: digest of each of these files, by quality, hex.
-        origin: where the volume comes from and how it was degraded, as plain JSON values.
-    """
-
-    name: str
-    patient: str
-    split: Split
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float] | None
-    robust_scale: float
-    files: Mapping[str, str]
-    sha256: Mapping[str, str]
-    origin: Mapping[str, Any]
-
-    def scaling(self, rule: ScalingRule) -> Scaling:
-        """Scaling of this volume by a rule, without reading it."""
-        if rule.kind == "robust":
-            return Scaling(0.0, self.robust_scale)
-        return Scaling(rule.offset, rule.scale)
-
-
-@dataclasses.dataclass(frozen=True)
-class Count:
-    """How much is in a split."""
-
-    patients: int
-    stacks: int
-    slices: int
-
-    @classmethod
-    def of(cls, stacks: Sequence[Stack]) -> Count:
-        """How much stacks hold."""
-        patients = {stack.patient for stack in stacks}
-        return cls(len(patients), len(stacks), sum(stack.shape[0] for stack in stacks))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +42,18 @@ class PreparedSet:
     """A prepared set of one task.
 
     Attributes:
-        folder: where it lies.
-        dataset: what it was made from, such as "ixi".
-        task: name of the task.
-        factor: what the low quality was degraded by, as `Task.factor`.
+        folder: folder of the set.
+        dataset: name of the source, such as "ixi".
+        task_name: name of the task; `task` is the task itself.
+        factor: factor of the degradation, as `Task.factor`.
         stacks: in the order of the manifest.
-        sha256: digest of the manifest, which holds those of all files.
-        record: how the set was prepared and what was left out, as plain JSON values.
+        sha256: digest of the manifest, which contains the digests of all files.
+        record: options of the preparation and the volumes left out, as plain JSON values.
     """
 
     folder: Path
     dataset: str
-    task: str
+    task_name: str
     factor: float
     stacks: tuple[Stack, ...]
     sha256: str
@@ -114,17 +61,17 @@ class PreparedSet:
 
     @classmethod
     def read(cls, folder: Path | str) -> PreparedSet:
-        """Read a manifest and check that its files are there, with the shapes that it says.
+        """Read a manifest and check that its files exist and have the shapes it states.
 
         Raises:
-            InputError: the folder is no prepared set, or a file is missing or of another size; the
-                message names it.
+            InputError: the folder is not a prepared set, or a file is missing or has another size;
+                the message names it.
         """
         folder = Path(folder)
         path = folder / MANIFEST
         if not path.is_file():
             raise InputError(
-                f"{folder}: no prepared set, it has no {MANIFEST}; make one with "
+                f"{folder}: no prepared set, {MANIFEST} is missing; make one with "
                 "`restore-rwkv data prepare`"
             )
         content = path.read_bytes()
@@ -135,7 +82,7 @@ class PreparedSet:
                     f"{path}: format is {record['format']!r}, this release reads {FORMAT!r}; "
                     "prepare the set again"
                 )
-            stacks = tuple(_stack(entry) for entry in record["stacks"])
+            stacks = tuple(stack_of(entry) for entry in record["stacks"])
             prepared = cls(
                 folder,
                 str(record["dataset"]),
@@ -151,9 +98,9 @@ class PreparedSet:
         return prepared
 
     @property
-    def kind(self) -> Task:
-        """The task itself."""
-        return TASKS[self.task]
+    def task(self) -> Task:
+        """The task that the set is for."""
+        return TASKS[self.task_name]
 
     def split(self, split: Split) -> tuple[Stack, ...]:
         """Stacks of one split."""
@@ -167,10 +114,10 @@ class PreparedSet:
         """Slices (N, H, W) of a stack in physical units, mapped into memory, read-only.
 
         Raises:
-            InputError: the stack has no such file, or it does not hold what the manifest says.
+            InputError: the stack has no such file, or the file does not match the manifest.
         """
         if quality not in stack.files:
-            raise InputError(f"{stack.name}: has no {quality} quality; degrade the high one")
+            raise InputError(f"{stack.name}: has no {quality} quality; degrade the high quality")
         path = self.folder / stack.files[quality]
         try:
             images = np.lib.format.open_memmap(path, mode="r")
@@ -183,13 +130,13 @@ class PreparedSet:
         return mapped
 
     def verify(self, progress: Progress | None = None) -> None:
-        """Hash every file.
+        """Compare the SHA-256 of every file with the manifest.
 
         Args:
-            progress: called after each stack.
+            progress: called with (stacks done, all).
 
         Raises:
-            InputError: files differ from what was prepared; the message names each.
+            InputError: files have changed since they were prepared; the message names each.
         """
         differing: list[str] = []
         for done, stack in enumerate(self.stacks, 1):
@@ -206,21 +153,22 @@ class PreparedSet:
 
     def _check(self) -> None:
         where = self.folder / MANIFEST
-        if self.task not in TASKS:
+        if self.task_name not in TASKS:
             known = ", ".join(TASKS)
-            raise InputError(f"{where}: task {self.task!r} is unknown; tasks are: {known}")
+            raise InputError(f"{where}: task {self.task_name!r} is unknown; tasks are: {known}")
         if not 1 < self.factor < math.inf:
             raise InputError(f"{where}: factor is {self.factor:g}; prepare the set again")
         require_no_leak((stack.patient, stack.split) for stack in self.stacks)
         if len({stack.name for stack in self.stacks}) < len(self.stacks):
-            raise InputError(f"{where}: a name is there twice; prepare it again")
+            raise InputError(f"{where}: two stacks have the same name; prepare the set again")
         for stack in self.stacks:
-            if "low" not in stack.files and self.kind.rules.stored_pairs:
-                lacks = f"{stack.name} has no low quality, which {self.task} needs"
+            if "low" not in stack.files and self.task.rules.stored_pairs:
+                lacks = f"{stack.name} has no low quality, which {self.task_name} needs"
                 raise InputError(f"{where}: {lacks}; prepare the set again")
             for name in stack.files.values():
                 if not (self.folder / name).resolve().is_relative_to(self.folder.resolve()):
-                    raise InputError(f"{where}: {name} lies outside; mend it")
+                    outside = f"{name} lies outside the folder"
+                    raise InputError(f"{where}: {outside}; prepare the set again")
                 if not (self.folder / name).is_file():
                     raise InputError(f"{self.folder / name}: missing; prepare the set again")
             for quality in QUALITIES:
@@ -229,35 +177,36 @@ class PreparedSet:
 
 
 def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[PreparedSet]:
-    """Prepared sets of the given tasks in folders, or one level below them.
+    """Find the prepared sets of the given tasks in folders, or one level below them.
 
     Raises:
-        InputError: a folder holds no prepared set, a task has none, a set is there twice, or sets
-            of one task have a patient in different splits (patients of "folder" sets are mere
-            numbers and not looked at).
+        InputError: a folder contains no prepared set, a task has none, a set is given twice, or
+            sets of one task have a patient in different splits (patients of "folder" sets are
+            numbered from 1 in each set, and not compared).
     """
-    found = [one for folder in folders for one in read_sets(folder)]
-    if len({one.sha256 for one in found}) < len(found):
+    sets = [prepared for folder in folders for prepared in read_sets(folder)]
+    if len({prepared.sha256 for prepared in sets}) < len(sets):
         raise InputError("data: a set is given twice; give each once")
-    for name in task_names:
-        if not any(one.task == name for one in found):
-            there = ", ".join(f"{one.folder} ({one.task})" for one in found)
-            raise InputError(f"data: no set for {name}; there are: {there}")
-        named = [one for one in found if one.task == name and one.dataset != "folder"]
-        require_no_leak((stack.patient, stack.split) for one in named for stack in one.stacks)
-    return [one for one in found if one.task in task_names]
+    for task_name in task_names:
+        of_task = [prepared for prepared in sets if prepared.task_name == task_name]
+        if not of_task:
+            there = ", ".join(f"{prepared.folder} ({prepared.task_name})" for prepared in sets)
+            raise InputError(f"data: no set for {task_name}; there are: {there}")
+        named = [prepared for prepared in of_task if prepared.dataset != "folder"]
+        require_no_leak((stack.patient, stack.split) for p in named for stack in p.stacks)
+    return [prepared for prepared in sets if prepared.task_name in task_names]
 
 
 def holds_sets(folder: Path) -> bool:
-    """Whether a folder is a prepared set, or has some one level below it."""
+    """Whether a folder is a prepared set, or contains prepared sets one level below it."""
     return (folder / MANIFEST).is_file() or any(folder.glob(f"*/{MANIFEST}"))
 
 
 def read_sets(folder: Path) -> list[PreparedSet]:
-    """The prepared set in a folder, or those one level below it.
+    """Read the prepared set in a folder, or all of those one level below it.
 
     Raises:
-        InputError: there is none, or one is damaged.
+        InputError: there is no prepared set, or one is damaged.
     """
     if not (folder / MANIFEST).is_file() and (below := sorted(folder.glob(f"*/{MANIFEST}"))):
         return [PreparedSet.read(path.parent) for path in below]
@@ -265,13 +214,13 @@ def read_sets(folder: Path) -> list[PreparedSet]:
 
 
 def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
-    """Refuse a patient in several splits.
+    """Check that each patient is in one split only.
 
     Args:
         stacks: (patient, split) of each stack.
 
     Raises:
-        InputError: the message names each such patient with its splits.
+        InputError: patients are in several splits; the message names each with its splits.
     """
     splits: dict[str, set[str]] = {}
     for patient, split in stacks:
@@ -281,21 +230,3 @@ def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
         raise InputError(
             f"patients in more than one split: {'; '.join(leaks)}; give each patient one split"
         )
-
-
-def _stack(entry: Mapping[str, Any]) -> Stack:
-    stack = Stack(**entry)
-    if stack.split not in SPLITS:
-        raise ValueError(f"{stack.name}: split is {stack.split!r}")
-    if not (math.isfinite(stack.robust_scale) and stack.robust_scale > 0):
-        raise ValueError(f"{stack.name}: robust_scale is {stack.robust_scale}")
-    slices, rows, columns = (int(n) for n in stack.shape)
-    if min(slices, rows, columns) < 1 or set(stack.files) != set(stack.sha256):
-        raise ValueError(f"{stack.name}: shape or files are wrong")
-    if "high" not in stack.files:
-        raise ValueError(f"{stack.name}: has no high quality")
-    spacing = stack.spacing
-    if spacing is not None:
-        between, down, along = (float(mm) for mm in spacing)
-        spacing = (between, down, along)
-    return dataclasses.replace(stack, shape=(slices, rows, columns), spacing=spacing)

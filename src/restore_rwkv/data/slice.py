@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import PreparedSet, Split, Stack
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import degraded
+from restore_rwkv.data.stack import Split, Stack
 
 Image = NDArray[np.float32]
 
@@ -19,9 +20,9 @@ class Slice:
     """One slice of a prepared set.
 
     Attributes:
-        prepared: the set.
-        stack: a stack of it.
-        index: number of the slice in the stack.
+        prepared: prepared set.
+        stack: stack of that set.
+        index: index of the slice in the stack.
     """
 
     prepared: PreparedSet
@@ -30,15 +31,15 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """Task, stack and number, for messages."""
-        return f"{self.prepared.task} {self.stack.name} slice {self.index}"
+        """Task, stack and index, for messages."""
+        return f"{self.prepared.task_name} {self.stack.name} slice {self.index}"
 
     def high(self) -> Image:
-        """Full quality (H, W), float32, physical units; a copy."""
+        """High quality (H, W), float32, physical units; a copy."""
         return self._read("high")
 
     def low(self) -> Image:
-        """Low quality (H, W), as stored, or degraded by the set's factor."""
+        """Low quality (H, W), float32: as stored, or degraded by the factor of the set."""
         if "low" in self.stack.files:
             return self._read("low")
         return degraded(self.high(), self.prepared.factor)
@@ -49,23 +50,23 @@ class Slice:
 
 
 def slices_of(sets: Sequence[PreparedSet], split: Split, per_task: int = 0) -> list[Slice]:
-    """Slices of a split in order, or some of each task, evenly spread over its volumes.
+    """List the slices of a split in order, or some of each task, evenly spread over its volumes.
 
     Args:
         sets: prepared sets.
         split: "train", "validation" or "test".
-        per_task: how many of each task; 0, or more than there are, for all.
+        per_task: number of slices of each task; all if 0 or more than available.
     """
     chosen: list[Slice] = []
-    for name in dict.fromkeys(one.task for one in sets):
-        there = [
-            Slice(one, stack, index)
-            for one in sets
-            if one.task == name
-            for stack in one.split(split)
+    for task_name in dict.fromkeys(prepared.task_name for prepared in sets):
+        slices = [
+            Slice(prepared, stack, index)
+            for prepared in sets
+            if prepared.task_name == task_name
+            for stack in prepared.split(split)
             for index in range(stack.shape[0])
         ]
-        wanted = min(per_task or len(there), len(there))
-        places = (np.arange(wanted) + 0.5) * len(there) / max(wanted, 1)
-        chosen += [there[int(place)] for place in places]
+        wanted = min(per_task or len(slices), len(slices))
+        places = (np.arange(wanted) + 0.5) * len(slices) / max(wanted, 1)
+        chosen += [slices[int(place)] for place in places]
     return chosen

@@ -1,4 +1,4 @@
-"""Which slices of a volume go into a set: the plane of the task, without slices of air."""
+"""Selection of the slices of a volume for a set: by plane, without slices of air."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SIGNAL_FRACTION = 0.05
 def slices_across(
     volume: Volume, axis: int
 ) -> tuple[NDArray[np.float32], tuple[float, float, float] | None]:
-    """Slices (N, H, W) across an array axis, a view, and the mm between slices, rows and columns.
+    """Slices (N, H, W) across an array axis as a view, and the mm between slices, rows, columns.
 
-    Rows and columns are the other two axes in their order, as a scan is restored.
+    Rows and columns are the other two axes in their order, as when a scan is restored.
     """
     images = np.moveaxis(volume.data, axis, 0)
     if volume.spacing is None:
@@ -33,12 +33,12 @@ def slices_across(
 
 
 def has_signal(image: NDArray[np.float32], task: Task, scaling: Scaling) -> bool:
-    """Whether at least 5 % of the pixels of an image are not air, as the task knows it."""
+    """Whether at least 5 % of the pixels of an image are above the air threshold of the task."""
     return float(np.mean(scaling.apply(image) > task.air)) >= _SIGNAL_FRACTION
 
 
-def with_signal(images: NDArray[np.float32], volume: Volume, task: Task) -> list[int]:
-    """Numbers of the slices (N, H, W) that have signal, by the scaling of their whole volume."""
+def indices_with_signal(images: NDArray[np.float32], volume: Volume, task: Task) -> list[int]:
+    """Indices of the slices (N, H, W) with signal, judged by the scaling of the whole volume."""
     scaling = task.scaling.scaling_of(volume.data)
     return [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
 
@@ -52,7 +52,7 @@ def degraded(image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
 
 
 def square_planes(volume: Volume) -> list[int]:
-    """Array axes across which slices have nearly square pixels (1 : 1.5), 32 or more a side."""
+    """Array axes whose slices have nearly square pixels (up to 1 : 1.5) and sides of 32 or more."""
     spacing = volume.spacing or (1.0, 1.0, 1.0)
     axes = []
     for axis in range(3):
@@ -64,8 +64,8 @@ def square_planes(volume: Volume) -> list[int]:
     return axes
 
 
-def ranges(indices: Sequence[int]) -> str:
-    """Indices in rising order as text: [3, 4, 5, 9] is "3-5, 9"."""
+def index_ranges(indices: Sequence[int]) -> str:
+    """Format rising indices as text: [3, 4, 5, 9] becomes "3-5, 9"."""
     runs = itertools.groupby(enumerate(indices), lambda entry: entry[1] - entry[0])
     texts = []
     for _, run in runs:

@@ -1,14 +1,12 @@
-"""Writing a prepared set: it appears whole or not at all."""
+"""Writing of prepared sets, which appear complete or not at all."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import secrets
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
@@ -16,16 +14,11 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import (
-    FORMAT,
-    MANIFEST,
-    Quality,
-    Split,
-    Stack,
-    require_no_leak,
-)
+from restore_rwkv.data.prepared import FORMAT, MANIFEST, require_no_leak
 from restore_rwkv.data.slices import degraded
+from restore_rwkv.data.stack import Quality, Split, Stack
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.io import atomic_folder
 from restore_rwkv.io.record import file_sha256
 from restore_rwkv.tasks import get_task, robust_scaling
 
@@ -37,17 +30,17 @@ class SetWriter:
     """Writes a prepared set into a folder that must not exist yet.
 
     Stacks are collected in a hidden folder beside it, which gets the name when the block ends
-    without an error and is removed otherwise. A killed process can leave the hidden folder behind
-    (its name ends in `.partial`), never a half set under the final name.
+    without an error and is removed otherwise (see `atomic_folder`).
 
     Args:
-        folder: to be made; its parent is made if missing.
-        dataset: what the set is made from, such as "ixi".
+        folder: folder to create; missing parents are created too.
+        dataset: name of the source, such as "ixi".
         task: name of the task.
-        factor: what the low quality was degraded by; the task's own where not given.
+        factor: factor of the degradation; None for that of the task.
 
     Attributes:
-        record: how the set is prepared and what is left out, plain JSON values for the manifest.
+        record: options of the preparation and the volumes left out, plain JSON values for the
+            manifest.
 
     Raises:
         InputError: the folder exists.
@@ -65,14 +58,14 @@ class SetWriter:
         self.dataset = dataset
         self.task = get_task(task)
         self.factor = self.task.factor if factor is None else factor
-        if self.folder.exists():
-            raise InputError(f"{folder}: exists already; name another folder, or remove it first")
         self.stacks: list[Stack] = []
         self.record: dict[str, Any] = {}
-        self._partial = self.folder.with_name(f".{self.folder.name}-{secrets.token_hex(4)}.partial")
+        self._whole_folder = atomic_folder(folder)
+        self._block = ExitStack()
 
     def __enter__(self) -> SetWriter:
-        self._partial.mkdir(parents=True)
+        self._partial = self._block.enter_context(self._whole_folder)
+        self._block.push(self._finish)  # runs before the folder is renamed
         return self
 
     def __exit__(
@@ -81,11 +74,7 @@ class SetWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self._partial, ignore_errors=True)
+        self._block.__exit__(kind, error, trace)
 
     def add(
         self,
@@ -102,16 +91,16 @@ class SetWriter:
 
         Args:
             name: unique in the set; letters, digits and . _ + -.
-            patient: whose volume it is.
+            patient: identifier of the patient.
             split: "train", "validation" or "test".
             high: (N, H, W), real, physical units of the task.
-            low: the same slices at low quality; None lets MRI physics make it when read.
+            low: the same slices at low quality; None to degrade MRI when the set is read.
             spacing: mm between slices, rows and columns.
-            origin: where it comes from and how it was degraded, as plain JSON values.
+            origin: source of the volume and record of its degradation, as plain JSON values.
 
         Raises:
-            InputError: name taken or unfit, shapes differ, values not finite, or `low` is missing
-                for a task with random physics.
+            InputError: the name is taken or invalid, shapes differ, values are not finite, or
+                `low` is missing for a task with random physics.
         """
         self._check(name, split, high, low)
         given = {"high": high} if low is None else {"high": high, "low": low}
@@ -139,9 +128,9 @@ class SetWriter:
 
     def _check(self, name: str, split: Split, high: NDArray[Any], low: NDArray[Any] | None) -> None:
         require_name(name)
-        # Folders of some systems do not tell upper from lower case.
+        # File systems may ignore case.
         if any(stack.name.casefold() == name.casefold() for stack in self.stacks):
-            raise InputError(f"{name}: a stack of that name is there already; rename one")
+            raise InputError(f"{name}: a stack of that name exists already; rename one")
         if split not in get_args(Split):
             raise InputError(f"{name}: split is {split!r}; give {', '.join(get_args(Split))}")
         if high.ndim != 3 or high.size == 0 or (low is not None and low.shape != high.shape):
@@ -156,14 +145,21 @@ class SetWriter:
             if images.dtype.kind not in "iuf":
                 raise InputError(f"{name}: {quality} is {images.dtype}; give real numbers")
             if not all(np.isfinite(image).all() for image in images):
-                raise InputError(f"{name}: {quality} has voxels that are not finite; mend them")
+                raise InputError(f"{name}: {quality} has voxels that are not finite; replace them")
 
-    def _finish(self) -> None:
+    def _finish(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Check the complete set and write its manifest, unless the block has failed."""
+        if kind is not None:
+            return
         if not any(stack.split in ("train", "test") for stack in self.stacks):
-            raise ConfigError(f"{self.folder.name}: no volume for training or test; give some")
+            raise ConfigError(f"{self.folder.name}: no volume for training or test; add some")
         require_no_leak((stack.patient, stack.split) for stack in self.stacks)
         (self._partial / MANIFEST).write_text(self._manifest(), encoding="utf-8")
-        os.replace(self._partial, self.folder)
 
     def _manifest(self) -> str:
         content = {
@@ -179,17 +175,17 @@ class SetWriter:
 
 
 def require_name(name: str) -> None:
-    """Refuse names that make no portable file name.
+    """Check that the name of a stack is a portable file name.
 
     Raises:
-        InputError: the name has other characters than letters, digits and . _ + -.
+        InputError: the name has characters other than letters, digits and . _ + -.
     """
     if not _NAME.fullmatch(name):
-        raise InputError(f"{name!r}: no name for a stack; use letters, digits and . _ + -")
+        raise InputError(f"{name!r}: not a valid name of a stack; use letters, digits and . _ + -")
 
 
 def _save(path: Path, images: NDArray[Any]) -> None:
-    """Write (N, H, W) as int16 where that loses nothing, else as float32; one slice in memory."""
+    """Write (N, H, W) slice by slice, as int16 where that is lossless, otherwise as float32."""
     dtype = np.int16 if all(_is_int16(image) for image in images) else np.float32
     header = {"descr": np.dtype(dtype).newbyteorder("<").str, "fortran_order": False}
     with path.open("wb") as stream:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from restore_rwkv.errors import ConfigError, InputError
 
@@ -141,14 +142,8 @@ def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
     offsets = np.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)
     window = np.exp(-(offsets**2) / (2 * _WINDOW_SIGMA**2))
     window /= window.sum()
-    height, width = image.shape
-    padded = np.pad(image, _WINDOW_RADIUS)
-    rows = np.zeros((height, padded.shape[1]))
-    for i, weight in enumerate(window):
-        rows += weight * padded[i : i + height]
-    mean = np.zeros((height, width))
-    for j, weight in enumerate(window):
-        mean += weight * rows[:, j : j + width]
+    rows = ndimage.correlate1d(image, window, axis=0, mode="constant")
+    mean: NDArray[np.float64] = ndimage.correlate1d(rows, window, axis=1, mode="constant")
     return mean
 
 

@@ -99,10 +99,11 @@ def evaluate_set(
         InputError: the set is for another task, or has no such split.
     """
     task = restorer.task
-    if task is None or prepared.task != task.name:
+    if task is None or prepared.task_name != task.name:
         given = "auto" if task is None else task.name
         raise InputError(
-            f"{prepared.folder}: is for {prepared.task}; restore it with that task, not {given}"
+            f"{prepared.folder}: is for {prepared.task_name}; restore it with that task, "
+            f"not {given}"
         )
     if not prepared.split(split):
         raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
@@ -153,7 +154,7 @@ def evaluate_paths(
     for path in paths:
         if path.is_dir() and holds_sets(path):
             for one in read_sets(path):
-                yield from _of_set(one, restorer(one.task), split)
+                yield from _of_set(one, restorer(one.task_name), split)
         else:
             scan = read_volume(path)
             chosen = pick_task(scan, task).name
@@ -213,7 +214,7 @@ def _evaluate_pair(
 def _volumes(prepared: PreparedSet, stack: Stack) -> tuple[Volume, Volume]:
     """A stack as two volumes (H, W, N) without geometry, low and high."""
     slices = [Slice(prepared, stack, index) for index in range(stack.shape[0])]
-    task = prepared.kind
+    task = prepared.task
     low, high = (
         Volume(np.stack(images, axis=2), unit=task.unit, modality=task.modality)
         for images in ([one.low() for one in slices], [one.high() for one in slices])

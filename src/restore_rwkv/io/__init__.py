@@ -1,9 +1,9 @@
-"""Images in and out, whole or not at all: NIfTI, DICOM series, PNG, TIFF, NPY, and their records.
+"""Reading and writing of images: NIfTI, DICOM series, PNG, TIFF, NPY, and their records.
 
-Uses errors alone, and no torch; tasks, physics and all rooms above use it.
+Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
-from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.io.atomic import atomic_file, atomic_folder
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
 from restore_rwkv.io.nifti import NiftiSource
@@ -23,6 +23,7 @@ from restore_rwkv.io.volume import (
     Stored,
     Volume,
     acquisition_axis,
+    affine_of_axes,
     plane_axis,
     same_field_of_view,
 )
@@ -38,7 +39,9 @@ __all__ = [
     "Stored",
     "Volume",
     "acquisition_axis",
+    "affine_of_axes",
     "atomic_file",
+    "atomic_folder",
     "check_output",
     "check_output_path",
     "check_record",

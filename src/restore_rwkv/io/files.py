@@ -1,4 +1,4 @@
-"""Reading and writing any supported file, chosen by its name."""
+"""Reading and writing of any supported file; the name decides the format."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _READABLE = ".nii, .nii.gz, .dcm, .png, .tif, .npy or a folder with a DICOM seri
 def read_volume(path: str | Path, *, series: int | str | None = None) -> Volume:
     """Read an image: NIfTI, a DICOM series folder or file, PNG, TIFF or NPY.
 
-    The suffix decides; a folder is a DICOM series.
+    The suffix decides the format; a folder is a DICOM series.
 
     Args:
         path: File or folder.
-        series: Which series of a DICOM folder with several: its number or SeriesInstanceUID.
+        series: SeriesNumber or SeriesInstanceUID, for a DICOM folder with several series.
 
     Returns:
-        The image in physical units, float32, in the file's own voxel order.
+        The image in physical units, float32, in the voxel order of the file.
 
     Raises:
-        InputError: The path does not exist, or the image cannot be used; the message says why
-            and what to do.
+        InputError: The path does not exist, or the image cannot be used; the message says why,
+            and the remedy.
 
     Example:
         >>> volume = read_volume("scan.nii.gz")  # doctest: +SKIP
@@ -52,7 +52,7 @@ def read_volume(path: str | Path, *, series: int | str | None = None) -> Volume:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; check the path")
-    path = path.absolute()  # so that "." too has a name for messages
+    path = path.absolute()  # so that even "." has a name for messages
     name = path.name.lower()
     if path.is_dir() or name.endswith(_DICOM):
         return read_dicom(path, series=series)
@@ -72,18 +72,18 @@ def write_volume(
 ) -> None:
     """Write an image in the format of the suffix: .nii, .nii.gz, .png, .tif or .npy.
 
-    The file appears whole or not at all. NIfTI from NIfTI keeps the header: both affines bit for
+    The file appears complete or not at all. NIfTI from NIfTI keeps the header: both affines bit for
     bit, codes, units, dimensions, description, intent and extensions.
 
     Args:
         volume: The image, in physical units.
         path: Where to write.
-        dtype: "float32"; "source" for the type of the source's file, rounded and clipped and with
-            its slope and intercept; "auto" is "source" for PNG and "float32" for all others.
+        dtype: "float32"; "source" for the type of the source file with its slope and intercept,
+            rounded and clipped; "auto" is "source" for PNG and "float32" for all others.
         overwrite: Replace an existing file.
 
     Raises:
-        InputError: What ``check_output`` refuses.
+        InputError: As for ``check_output``.
         OSError: The disk is full, or the folder cannot be written to.
     """
     path = Path(path)
@@ -102,16 +102,16 @@ def write_volume(
 def check_output(
     volume: Volume, path: str | Path, *, dtype: OutputType = "auto", overwrite: bool = False
 ) -> None:
-    """Refuse an output that ``write_volume`` could not write, before anything is computed.
+    """Check before any computation that ``write_volume`` can write an output.
 
     Args:
         volume: The image that was read; the result will have its grid and source.
-        path: Where the result is to go.
+        path: Path of the result.
         dtype: As for ``write_volume``.
         overwrite: As for ``write_volume``.
 
     Raises:
-        InputError: The format cannot hold the image, or ``check_output_path`` refuses.
+        InputError: The format cannot store the image, or ``check_output_path`` raises.
         ConfigError: ``dtype`` is unknown.
     """
     path = Path(path)
@@ -130,17 +130,17 @@ def check_output(
     if _resolved(dtype, name) == "source":
         _check_stored(volume, path)
     elif name.endswith(".png"):
-        raise InputError(f"{path.name}: PNG has no float32; write .tif, or leave dtype at auto")
+        raise InputError(f"{path.name}: PNG has no float32; write .tif, or give dtype='auto'")
 
 
 def check_output_path(
     path: str | Path, *, source: str | Path | None = None, overwrite: bool = False
 ) -> None:
-    """Refuse an output path before anything is read.
+    """Check an output path before anything is read.
 
     Args:
-        path: Where the result is to go.
-        source: The input, which is never written over.
+        path: Path of the result.
+        source: The input, which is never overwritten.
         overwrite: Whether an existing file may be replaced.
 
     Raises:
@@ -163,7 +163,7 @@ def check_output_path(
     if source is not None and Path(source).exists() and os.path.samefile(path, source):
         raise InputError(f"{path.name}: output and input are the same file; name another output")
     if not overwrite:
-        raise InputError(f"{path}: exists already; name another file, or allow overwriting")
+        raise InputError(f"{path}: exists already; name another file, or give overwrite=True")
 
 
 def _resolved(dtype: OutputType, name: str) -> Literal["float32", "source"]:
@@ -173,7 +173,7 @@ def _resolved(dtype: OutputType, name: str) -> Literal["float32", "source"]:
 
 
 def _check_stored(volume: Volume, path: Path) -> None:
-    """Refuse a source type that the output format cannot hold."""
+    """Check that the output format can store the type of the source."""
     name = path.name.lower()
     stored = volume.source.stored if volume.source else None
     if stored is None:
@@ -190,6 +190,6 @@ def _check_stored(volume: Volume, path: Path) -> None:
     types = _SOURCE_TYPES.get(path.suffix.lower())
     if types is not None and stored.dtype.newbyteorder("=") not in types:
         raise InputError(
-            f"{path.name}: cannot hold the source's type {stored.dtype}; "
+            f"{path.name}: cannot store the source's type {stored.dtype}; "
             "write .npy, or float32 to .tif"
         )

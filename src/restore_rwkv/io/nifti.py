@@ -43,9 +43,9 @@ class NiftiSource(Source):
     """A NIfTI file with its header exactly as read.
 
     Attributes:
-        header: The fixed fields, never repaired (copy before changing one).
-        extensions: The bytes between them and the voxels: the extension flag and all extensions.
-        affine: (4, 4), what the header says in mm, RAS+.
+        header: The fixed fields as read, not repaired (copy before changing any).
+        extensions: The bytes between the header and the voxels: extension flag and extensions.
+        affine: (4, 4), affine of the header in mm, RAS+.
     """
 
     header: Nifti1Header
@@ -56,12 +56,12 @@ class NiftiSource(Source):
 def read_nifti(path: Path) -> Volume:
     """Read a NIfTI file whose voxels are real numbers in two or three dimensions.
 
-    Axes of length 1 behind the third are dropped from the data and restored by the writer.
-    The format tells neither modality nor unit; a JSON file beside it may (see ``read_sidecar``).
+    Axes of length 1 after the third are dropped from the data and restored by the writer.
+    The format has neither modality nor unit; a JSON file beside it may (see ``read_sidecar``).
 
     Raises:
-        InputError: The file is damaged or truncated, holds more than its header promises, has a
-            time axis, colours or complex numbers, a spacing of 0, or an unusable affine.
+        InputError: The file is damaged or truncated, is larger than its header says, has a time
+            axis, colours or complex numbers, a spacing of 0, or an unusable affine.
     """
     payload, raw, header = _read_payload(path)
     offset = _data_offset(header)
@@ -82,13 +82,13 @@ def read_nifti(path: Path) -> Volume:
 def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
     """Write a volume with an affine as NIfTI.
 
-    A volume read from NIfTI gets its header back; only data type, scaling, display range and data
-    offset change, and for another grid along the same axes its size, spacing and both affines. Any
-    other gets a NIfTI-1 header with qform and sform code 1 (scanner) in mm.
+    A volume read from NIfTI keeps its header; only data type, scaling, display range and data
+    offset change, and for another grid along the same axes its size, spacing and both affines.
+    Other volumes get a NIfTI-1 header with qform and sform code 1 (scanner) in mm.
 
     Args:
-        volume: What to write.
-        path: Where to write; compressed where it ends in .gz.
+        volume: The image, with an affine.
+        path: Where to write; compressed if it ends in .gz.
         dtype: "float32", or "source" for the type and scaling of the volume's source.
     """
     stored = Stored(np.dtype(np.float32))
@@ -102,7 +102,7 @@ def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"])
     stored = Stored(header.get_data_dtype(), stored.slope, stored.inter)
     with path.open("wb") as file:
         if path.name.lower().endswith(".gz"):
-            # No name and no time inside, so that equal images give equal files.
+            # Without name and time, so that equal images give equal files.
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
                 _write_stream(stream, header.binaryblock + extensions, volume.data, stored)
         else:
@@ -143,7 +143,7 @@ def _grid_of(header: Nifti1Header) -> tuple[int, ...]:
 
 
 def _move_grid(header: Nifti1Header, indices: Float64Array, shape: tuple[int, ...]) -> None:
-    """Describe another grid along the same axes; whichever of both affines is in use goes along."""
+    """Describe another grid along the same axes, in each of both affines that is in use."""
     axes = min(3, int(header["dim"][0]))
     header["dim"][1 : axes + 1] = shape[:axes]
     if header["sform_code"] > 0:
@@ -153,7 +153,7 @@ def _move_grid(header: Nifti1Header, indices: Float64Array, shape: tuple[int, ..
         repaired["pixdim"][0] = -1 if header["pixdim"][0] == -1 else 1
         try:
             origin = repaired.get_qform() @ indices[:, 3]
-        except ValueError:  # beside a sound sform; what cannot be read cannot be moved
+        except ValueError:  # the sform is valid; an unreadable qform cannot be moved
             header["qform_code"] = 0
         else:
             header["qoffset_x"], header["qoffset_y"], header["qoffset_z"] = origin[:3]
@@ -161,7 +161,7 @@ def _move_grid(header: Nifti1Header, indices: Float64Array, shape: tuple[int, ..
 
 
 def _scaled(numbers: npt.NDArray[np.generic], stored: Stored) -> Float32Array:
-    """Apply slope and intercept in float64, slice by slice to spare memory."""
+    """Apply slope and intercept in float64, slice by slice to save memory."""
     if (stored.slope, stored.inter) == (1.0, 0.0):
         return cast(Float32Array, numbers)  # Volume converts
     out = np.empty(numbers.shape, np.float32, order="F")
@@ -185,15 +185,15 @@ def _affine_in_mm(header: Nifti1Header, path: Path) -> Float64Array:
 
 
 def _read_payload(path: Path) -> tuple[bytearray, Nifti1Header, Nifti1Header]:
-    """Return the uncompressed file, its header as read, and the header to be interpreted."""
+    """Return the uncompressed file, its header as read, and the repaired header."""
     compressed = path.name.lower().endswith(".gz")
     try:
         with gzip.open(path) if compressed else path.open("rb") as stream:
-            # Header first: a small gzip can unpack to any size.
+            # Header first: a small gzip file can expand to any size.
             payload = bytearray(stream.read(_LONGEST_HEADER))
             raw = _parse_header(payload, path)
             header = _interpreted(raw, path)
-            expected = _promised_size(header, path)
+            expected = _expected_size(header, path)
             while len(payload) <= expected:
                 chunk = stream.read(min(_CHUNK, expected + 1 - len(payload)))
                 if not chunk:
@@ -208,13 +208,14 @@ def _read_payload(path: Path) -> tuple[bytearray, Nifti1Header, Nifti1Header]:
     if len(payload) != expected:
         amount = "less" if len(payload) < expected else "more"
         raise InputError(
-            f"{path.name}: holds {amount} than the {expected} bytes that its header promises; "
+            f"{path.name}: holds {amount} than the {expected} bytes that its header gives; "
             "the file is truncated or damaged, copy or export it again"
         )
     return payload, raw, header
 
 
-def _promised_size(header: Nifti1Header, path: Path) -> int:
+def _expected_size(header: Nifti1Header, path: Path) -> int:
+    """Size of the uncompressed file by its header, in bytes."""
     from nibabel.spatialimages import HeaderDataError
 
     shape = tuple(int(length) for length in header.get_data_shape())
@@ -236,7 +237,7 @@ def _promised_size(header: Nifti1Header, path: Path) -> int:
 
 
 def _data_offset(header: Nifti1Header) -> int:
-    return int(header["vox_offset"]) or int(header.single_vox_offset)  # 0 means the least
+    return int(header["vox_offset"]) or int(header.single_vox_offset)  # 0 means the smallest offset
 
 
 def _parse_header(data: bytearray, path: Path) -> Nifti1Header:
@@ -252,7 +253,7 @@ def _parse_header(data: bytearray, path: Path) -> Nifti1Header:
 
 
 def _interpreted(header: Nifti1Header, path: Path) -> Nifti1Header:
-    """Return a copy with the small repairs that every reader makes (qfac 0 is 1, ...)."""
+    """Return a copy with the usual small repairs (qfac 0 is 1, ...)."""
     from nibabel.spatialimages import HeaderDataError
 
     spacing = header["pixdim"][1 : 1 + min(3, int(header["dim"][0]))]

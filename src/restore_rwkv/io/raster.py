@@ -1,13 +1,11 @@
 """Images without geometry: PNG, TIFF and NumPy arrays.
 
-The data keeps the order of the pixels in the file: axis 0 counts rows from the top, axis 1
-columns from the left, axis 2 has length 1.
+The data keeps the pixel order of the file: axis 0 counts rows from the top, axis 1 columns from the
+left, and axis 2 has length 1.
 """
 
 from __future__ import annotations
 
-import struct
-import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -15,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.volume import Float32Array, Source, Stored, Volume, encode, one_line
 
 if TYPE_CHECKING:
@@ -35,19 +34,6 @@ _PNG_TYPES: dict[str, _PixelType] = {
     "I;16": np.uint16,
     "I": np.uint16,
 }  # "I": Pillow before 11.3
-# What Pillow and NumPy raise on damaged files.
-_DECODING_ERRORS = (
-    EOFError,
-    IndexError,
-    KeyError,
-    OSError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-)
 _COLOURS = {"RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
@@ -66,7 +52,7 @@ def read_image(path: Path) -> Volume:
             pixels = np.asarray(image).astype(dtype)
     except UnidentifiedImageError as error:
         raise InputError(f"{path.name}: not a PNG or TIFF image; export it again") from error
-    except (*_DECODING_ERRORS, Image.DecompressionBombError) as error:
+    except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
         ) from error
@@ -78,12 +64,12 @@ def read_array(path: Path) -> Volume:
     """Read a .npy file with a real array of two or three axes. Pickled objects are never loaded.
 
     Raises:
-        InputError: The file is damaged or truncated, or its array is of another kind.
+        InputError: The file is damaged or truncated, or its array has another type or shape.
     """
     try:
-        # Mapped, so that a header cannot ask for more memory than the file has bytes.
+        # Mapped, so that a header cannot request more memory than the size of the file.
         array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _DECODING_ERRORS as error:
+    except DECODING_ERRORS as error:
         raise InputError(
             f"{path.name}: not a sound array of numbers ({one_line(error)}); "
             "save it with numpy.save"
@@ -93,7 +79,7 @@ def read_array(path: Path) -> Volume:
 
 
 def write_image(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
-    """Write a two-dimensional volume as PNG or TIFF, chosen by the suffix."""
+    """Write a two-dimensional volume as PNG or TIFF; the suffix decides."""
     from PIL import Image
 
     pixels = _numbers(volume, dtype)[..., 0]
@@ -102,10 +88,10 @@ def write_image(volume: Volume, path: Path, dtype: Literal["float32", "source"])
 
 
 def write_array(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
-    """Write a volume as .npy, two-dimensional where its source was."""
+    """Write a volume as .npy, two-dimensional if its source was."""
     shape = volume.source.shape[:3] if volume.source is not None else volume.data.shape
     array = np.ascontiguousarray(_numbers(volume, dtype)).reshape(shape)
-    with path.open("wb") as file:  # to a name that does not end in .npy, NumPy would add that
+    with path.open("wb") as file:  # NumPy appends .npy to other names
         np.save(file, array, allow_pickle=False)
 
 
@@ -116,7 +102,11 @@ def _numbers(volume: Volume, dtype: Literal["float32", "source"]) -> npt.NDArray
 
 
 def _pixel_type(image: Image, path: Path) -> _PixelType:
-    """Return the type of the stored pixels, or refuse the image by name."""
+    """Return the type of the stored pixels.
+
+    Raises:
+        InputError: The image is not a single grey image of a supported type.
+    """
     if getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path.name}: holds several pages; save one image per file")
     if image.mode in _COLOURS:

@@ -159,22 +159,22 @@ def identify(volume: Volume) -> SourceRecord | None:
 
 
 def record_of(output: Path, kind: Literal["restoration", "degradation"] = "restoration") -> Path:
-    """Path of the record beside an output: scan.nii.gz has scan.restoration.json.
+    """Path of the record beside an output: scan.restoration.json for scan.nii.gz.
 
-    Not scan.json, which BIDS gives a meaning of its own.
+    Not scan.json, which has another meaning in BIDS.
     """
     inner = output.with_suffix("") if output.suffix.lower() == ".gz" else output
     return inner.with_suffix(f".{kind}.json")
 
 
 def check_record(path: Path, *, overwrite: bool) -> None:
-    """Refuse a record that must not be replaced.
+    """Check that a record may be written.
 
     Raises:
         InputError: it exists, and `overwrite` is false.
     """
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already; name another output, or allow overwriting")
+        raise InputError(f"{path}: exists already; name another output, or give overwrite=True")
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -201,7 +201,7 @@ def record_values(record: Record) -> dict[str, Any]:
 
 
 def file_sha256(path: Path) -> str:
-    """Digest of a file, hex."""
+    """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_CHUNK):

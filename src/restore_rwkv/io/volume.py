@@ -1,4 +1,4 @@
-"""An image with its place in space, and what a writer needs to give its file back."""
+"""An image with its position in space, and the properties of its file that writers keep."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ Plane = Literal["axial", "coronal", "sagittal"]
 
 # The world axis (0 right, 1 anterior, 2 superior) that each plane is perpendicular to.
 _NORMAL_OF_PLANE = {"sagittal": 0, "coronal": 1, "axial": 2}
+# World axis and sign of each direction: R(ight), L(eft), A(nterior), P(osterior), S(up.), I(nf.).
+_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """How a file keeps its values: ``value = slope * stored + inter``.
+    """Number format of a file: ``value = slope * stored + inter``.
 
     Attributes:
         dtype: NumPy type of the stored numbers, with the file's byte order.
@@ -37,12 +39,12 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Where a volume came from. Formats with headers extend it.
+    """Origin of a volume. Formats with headers extend this class.
 
     Attributes:
         path: File or folder that was read.
-        shape: Shape of the image as a file has it, axes of length 1 included.
-        stored: How the file keeps its values, or None where one rule does not fit all of them.
+        shape: Shape of the image in the file, including axes of length 1.
+        stored: Number format of the file, or None if its values have several.
     """
 
     path: Path
@@ -55,15 +57,15 @@ class Volume:
     """A three-dimensional image in physical units.
 
     Attributes:
-        data: float32, shape (X, Y, Z), in the file's own voxel order; two-dimensional images have
+        data: float32, shape (X, Y, Z), in the voxel order of the file; two-dimensional images have
             shape (X, Y, 1). Other real types are converted.
         affine: (4, 4) float64; maps voxel indices (i, j, k, 1) to millimetres in RAS+ (x to the
             right, y to the front, z to the head). None for images without geometry.
         unit: "HU", "SUV", "Bq/ml", "a.u.", or None when unknown.
         modality: "CT", "MR", "PT", another of DICOM's codes, or None when unknown.
-        source: The file it was read from, or None for an array of your own.
-        suv_per_unit: SUV (by body weight) of a value of 1, where the files of a PET in Bq/ml tell
-            it; else None.
+        source: The file it was read from, or None for your own array.
+        suv_per_unit: SUV (by body weight) of a value of 1, for PET in Bq/ml whose files give it;
+            else None.
 
     Raises:
         InputError: The data is not 2-D or 3-D, is empty, complex or not finite, the affine is not a
@@ -162,7 +164,7 @@ class Volume:
 def same_field_of_view(
     affine: Float64Array, shape: tuple[int, ...], matrix: tuple[int, ...]
 ) -> Float64Array:
-    """Return the affine of a grid of another size whose outer edges are those of a given one.
+    """Return the affine of a grid of another size with the same outer edges as a given grid.
 
     Spacings become ``old * n / m``. Edges lie half a voxel outside the first and the last centre,
     so the first centre moves by ``(n / m - 1) / 2`` old voxels along each axis.
@@ -170,10 +172,10 @@ def same_field_of_view(
     Args:
         affine: (4, 4), voxel indices of the given grid to mm.
         shape: (X, Y, Z) of the given grid.
-        matrix: (X, Y, Z) of the other.
+        matrix: (X, Y, Z) of the other grid.
     """
     step = np.array(shape) / np.array(matrix)
-    indices = np.diag([*step, 1.0])  # of the given grid, by those of the other
+    indices = np.diag([*step, 1.0])  # of the given grid, from those of the other
     indices[:3, 3] = (step - 1) / 2
     result: Float64Array = affine @ indices
     return result
@@ -182,8 +184,8 @@ def same_field_of_view(
 def plane_axis(affine: Float64Array, plane: Plane) -> int:
     """Return the array axis that is perpendicular to an anatomical plane.
 
-    For oblique scans it is the axis closest to the plane's normal; each of the three planes gets
-    another axis.
+    For oblique scans it is the axis closest to the normal of the plane; the three planes have three
+    different axes.
 
     Args:
         affine: (4, 4), voxel indices to mm in RAS+.
@@ -193,7 +195,7 @@ def plane_axis(affine: Float64Array, plane: Plane) -> int:
         0, 1 or 2.
 
     Raises:
-        InputError: The plane has another name.
+        InputError: The name of the plane is unknown.
     """
     from nibabel.orientations import io_orientation
 
@@ -203,8 +205,40 @@ def plane_axis(affine: Float64Array, plane: Plane) -> int:
     return int(world_axis_of.index(_NORMAL_OF_PLANE[plane]))
 
 
+def affine_of_axes(
+    axes: str, shape: tuple[int, ...], spacing: tuple[float, float, float]
+) -> Float64Array:
+    """Return the affine of a grid whose axes run in named directions, its centre at the origin.
+
+    Args:
+        axes: The direction in which each array axis runs, one letter an axis: one of R and L, one
+            of A and P, one of S and I. "PIR" is to the back, down, and to the right.
+        shape: (X, Y, Z).
+        spacing: Distance between voxel centres along each array axis in mm.
+
+    Returns:
+        (4, 4), voxel indices to mm in RAS+.
+
+    Raises:
+        InputError: ``axes`` does not name one direction along each world axis.
+
+    Example:
+        >>> affine_of_axes("LAS", (3, 3, 1), (2.0, 2.0, 5.0)).tolist()[0]
+        [-2.0, 0.0, 0.0, 2.0]
+    """
+    if len(axes) != 3 or sorted(_DIRECTIONS.get(a, (3, 0))[0] for a in axes) != [0, 1, 2]:
+        raise InputError(f"axes is {axes!r}; give one of R L, one of A P, one of S I, as 'PIR'")
+    affine = np.zeros((4, 4))
+    for axis, letter in enumerate(axes):
+        world, sign = _DIRECTIONS[letter]
+        affine[world, axis] = sign * spacing[axis]
+    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(shape)) / 2)
+    affine[3, 3] = 1
+    return affine
+
+
 def acquisition_axis(spacing: tuple[float, float, float]) -> int:
-    """Array axis across the plane of finest spacing; the last one of those alike within 1 %."""
+    """Array axis across the plane of finest spacing; the last of those equal within 1 %."""
     return max(axis for axis in range(3) if spacing[axis] >= 0.99 * max(spacing))
 
 
@@ -217,7 +251,7 @@ def three_axes(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
     if any(length < 1 for length in shape):
         raise InputError(f"{where}: an axis has no voxels, shape {shape}; export the image again")
     if len(shape) < 2:
-        raise InputError(f"{where}: shape {shape} is no image; give one with 2 or 3 axes")
+        raise InputError(f"{where}: shape {shape} is not an image; give 2 or 3 axes")
     if any(length > 1 for length in shape[3:]):
         raise InputError(
             f"{where}: the image has {len(shape)} axes, shape {shape}; "
@@ -233,7 +267,7 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
             f"{where}: values of type {data.dtype} are not supported; convert to real numbers"
         )
     shape = three_axes(data.shape, where)
-    with np.errstate(over="ignore"):  # what overflows is reported as infinite below
+    with np.errstate(over="ignore"):  # overflow to infinity is reported below
         values = data.astype(np.float32, copy=False).reshape(shape)
     if not all(np.isfinite(part).all() for part in values):  # no mask as large as the volume
         finite = np.isfinite(values)
@@ -248,28 +282,28 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
 def _checked_affine(affine: npt.ArrayLike, where: str) -> Float64Array:
     matrix = np.array(affine, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.array_equal(matrix[3], [0, 0, 0, 1]):
-        raise InputError(f"{where}: the affine is not a 4 x 4 matrix ending in 0 0 0 1; mend it")
+        raise InputError(f"{where}: the affine is not a 4 x 4 matrix ending in 0 0 0 1; correct it")
     if not np.isfinite(matrix).all():
-        raise InputError(f"{where}: the affine holds NaN or infinity; mend sform and qform")
-    # Scaled by the spacing, so that thin voxels are not taken for flat ones.
+        raise InputError(f"{where}: the affine holds NaN or infinity; correct sform and qform")
+    # Scaled by the spacing, so that thin voxels are not mistaken for flat ones.
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if (lengths == 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
-        raise InputError(f"{where}: the affine is singular; mend sform and qform")
+        raise InputError(f"{where}: the affine is singular; correct sform and qform")
     matrix.flags.writeable = False
     return matrix
 
 
 def one_line(error: Exception) -> str:
-    """Return a library's message, some of which have several lines, for use within one of ours."""
+    """Return the message of a library on one line, for use inside a message of this package."""
     return " ".join(str(error).split())
 
 
 def encode(data: Float32Array, stored: Stored) -> npt.NDArray[np.generic]:
-    """Turn values into a file's stored numbers, rounded and clipped, never wrapped around.
+    """Convert values to the stored numbers of a file: rounded and clipped, never wrapped around.
 
     Args:
         data: Values in physical units, any shape.
-        stored: Type, slope and intercept of the file.
+        stored: Number format of the file.
 
     Returns:
         Array of the same shape and of type ``stored.dtype``.

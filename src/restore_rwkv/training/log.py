@@ -105,7 +105,7 @@ def _draw(pictures: Sequence[Picture], path: Path) -> None:
     """The picture grid: each slice in the window that its task's metrics see."""
     rows, limits = [], []
     for picture in pictures:
-        low, high = picture.slice.prepared.kind.metric_range
+        low, high = picture.slice.prepared.task.metric_range
         bright = float(np.quantile(picture.high, 0.999))
         rows.append((picture.slice.name, picture.low, picture.restored, picture.high))
         limits.append((low, min(high, max(bright, low + 1e-6))))

@@ -117,7 +117,7 @@ def train(
     sets = find_sets([Path(folder) for folder in data], tuple(t.name for t in recipe.tasks))
     sampler = PairSampler(sets, recipe)
     slices = slices_of(sets, "validation", recipe.data.validation_slices)
-    there = {one.prepared.task for one in slices}
+    there = {one.prepared.task_name for one in slices}
     for task in recipe.tasks:
         if task.name not in there:
             raise ConfigError(f"{task.name}: its sets have no validation slices; prepare some")
@@ -266,5 +266,6 @@ def _require_same_start(trainer: Trainer) -> None:
 
 def _record_of(sets: Sequence[PreparedSet]) -> list[dict[str, Any]]:
     return [
-        {"dataset": one.dataset, "task": one.task, "manifest_sha256": one.sha256} for one in sets
+        {"dataset": one.dataset, "task": one.task_name, "manifest_sha256": one.sha256}
+        for one in sets
     ]

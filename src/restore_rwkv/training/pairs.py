@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restore_rwkv.data.prepared import PreparedSet, Stack
+from restore_rwkv.data import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import degraded, has_signal
 from restore_rwkv.errors import ConfigError
@@ -116,7 +116,7 @@ class PairSampler:
 
     def _pair(self, draw: Draw, crop: int) -> tuple[Image, Image]:
         source, stack = draw.slice, draw.slice.stack
-        rule = self.recipe.rule(source.prepared.kind)
+        rule = self.recipe.rule(source.prepared.task)
         high = _turned(source.high(), draw.turns, draw.mirrored)
         if "low" in stack.files:
             low = _turned(source.low(), draw.turns, draw.mirrored)
@@ -149,7 +149,9 @@ class _Pool:
 def _pools(sets: Sequence[PreparedSet], recipe: Recipe) -> list[_Pool]:
     """One pool of all slices, or one for each task that the batches share equally."""
     stacks = {
-        task.name: [(one, s) for one in sets if one.task == task.name for s in one.split("train")]
+        task.name: [
+            (one, s) for one in sets if one.task_name == task.name for s in one.split("train")
+        ]
         for task in recipe.tasks
     }
     for name, found in stacks.items():
@@ -181,7 +183,7 @@ def contrast(image: Image, level: np.float32, gamma: float) -> Image:
 
 def is_air(image: Image, source: Slice) -> bool:
     """Whether an image has no signal, by the scaling of the volume that it is cut from."""
-    task = source.prepared.kind
+    task = source.prepared.task
     return not has_signal(image, task, source.stack.scaling(task.scaling))
 
 

@@ -83,7 +83,7 @@ class Validator:
     def __init__(self, slices: Sequence[Slice], recipe: Recipe, fabric: Fabric) -> None:
         self.recipe = recipe
         self.fabric = fabric
-        self.tasks = tuple(dict.fromkeys(one.prepared.task for one in slices))
+        self.tasks = tuple(dict.fromkeys(one.prepared.task_name for one in slices))
         self.share = slices[fabric.global_rank :: fabric.world_size]
         self._inputs: dict[str, MeanScore] | None = None
 
@@ -93,13 +93,13 @@ class Validator:
         inputs: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
         pictures: list[Picture] = []
         for one in self.share:
-            task = one.prepared.kind
+            task = one.prepared.task
             low, high = one.low(), one.high()
             restored = self._restored(network, one, low)
             scores[task.name].append(paper_score(restored, high, task.metric_range))
             if self._inputs is None:
                 inputs[task.name].append(paper_score(low, high, task.metric_range))
-            drawn = sum(picture.slice.prepared.task == task.name for picture in pictures)
+            drawn = sum(picture.slice.prepared.task_name == task.name for picture in pictures)
             # The middle of a volume shows more than its end.
             if drawn < _PICTURES_PER_TASK and one.index >= one.stack.shape[0] // 2:
                 pictures.append(Picture(one, low, restored, high))
@@ -111,7 +111,7 @@ class Validator:
         self, network: RestoreRWKV, one: Slice, low: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Restore a slice as `restore` does, tiles and bounds of the values included."""
-        task = one.prepared.kind
+        task = one.prepared.task
         scaling = one.stack.scaling(self.recipe.rule(task))
         tiling = choose_tiling(
             network.config, self.fabric.device, (1, *one.stack.shape[1:]), RestoreOptions().memory

@@ -117,7 +117,7 @@ def test_compression_does_not_matter(scans: Path) -> None:
     check_scans(scans, table())
 
 
-def test_axes_mend_the_directions(scans: Path) -> None:
+def test_axes_correct_the_directions(scans: Path) -> None:
     volume = read_scan(replace(table()[0], axes="PIL"), scans)
     assert nib.aff2axcodes(volume.affine) == ("P", "I", "L")
     assert volume.spacing == pytest.approx((0.75, 0.5, 3.0))

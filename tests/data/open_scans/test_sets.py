@@ -79,7 +79,7 @@ def test_splits_and_names(made: Path) -> None:
     for name in SETS:
         prepared = PreparedSet.read(made / name)
         prepared.verify()
-        names[prepared.task] = {
+        names[prepared.task_name] = {
             split: {stack.name for stack in prepared.split(split)}
             for split in ("train", "validation", "test")
         }

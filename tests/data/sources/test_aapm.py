@@ -165,7 +165,7 @@ def spoil(root: Path) -> dict[str, str]:
         "L291": "1 slices have no partner at full dose, the first at 8 mm",
         "L310": "several series of full dose",
         "L333": "different grids",
-        "3mm B30/full_3mm/what": "neither path nor header tell: SliceThickness, patient",
+        "3mm B30/full_3mm/what": "neither path nor header give: SliceThickness, patient",
     }
 
 

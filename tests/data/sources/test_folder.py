@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.slices import ranges, slices_across, square_planes
+from restore_rwkv.data.slices import index_ranges, slices_across, square_planes
 from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, read_volume
@@ -219,7 +219,7 @@ def test_every_fault_of_pairs_is_named_at_once(tmp_path, calls):
         "HQ/p2": "is missing, its partner is there",
         "p3": "HQ is (12, 10, 9) and LQ (11, 10, 9) voxels",
         "p4": "different grids",
-        "p5": "no slice with more than air; is it CT?",
+        "p5": "no slice shows more than air; is this CT?",
         "p6": "not a sound gzip",
     }.items():
         assert any(line.startswith(f"  {name}: ") and why in line for line in lines), name
@@ -235,7 +235,7 @@ def test_every_fault_of_pairs_is_named_at_once(tmp_path, calls):
 
 def test_half_a_pair_of_folders_is_refused(tmp_path):
     save_nifti(tmp_path / "in/HQ/a.nii", ct())
-    with pytest.raises(InputError, match="has HQ alone"):
+    with pytest.raises(InputError, match="has only HQ"):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"))
     save_nifti(tmp_path / "in/LQ/a.nii", ct())
     with pytest.raises(ConfigError, match="real pairs are low in one plane"):
@@ -262,7 +262,7 @@ def test_patients_are_told_by_a_pattern_or_not_guessed(tmp_path, calls):
     for patient in ("a", "b", "c"):
         for scan in ("t1", "t2"):
             save_nifti(tmp_path / f"in/{patient}/{scan}.nii", ct())
-    with pytest.raises(InputError, match=r"c/t2: nothing tells whose it is; give --patient"):
+    with pytest.raises(InputError, match=r"c/t2: the patient is unknown; give patient="):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"))
     options = FolderOptions("ct-denoise", patient="^[^/]+")
     (prepared,) = prepare_folder(tmp_path / "in", tmp_path / "out", options).sets
@@ -277,7 +277,7 @@ def test_patients_are_told_by_a_pattern_or_not_guessed(tmp_path, calls):
 def test_too_few_patients_for_a_split_are_refused(tmp_path, calls):
     for name in ("scan_1", "scan_2", "other_1"):
         save_nifti(tmp_path / f"in/{name}.nii", ct())
-    with pytest.raises(InputError, match=r"2 patients: too few .* --patient PATTERN"):
+    with pytest.raises(InputError, match=r"2 patients: too few .* patient=PATTERN"):
         prepare_folder(tmp_path / "in", tmp_path / "out", FolderOptions("ct-denoise"), skip=True)
     options = FolderOptions("ct-denoise", validation=0)
     (prepared,) = prepare_folder(tmp_path / "in", tmp_path / "out", options).sets
@@ -344,8 +344,8 @@ def test_planes_and_ranges():
     assert square_planes(Volume(np.zeros((40, 32, 5)), np.diag([1.0, 1, 5, 1]))) == [2]
     images, spacing = slices_across(volume, 1)
     assert (images.shape, spacing) == ((31, 40, 50), (1.0, 1.0, 1.6))
-    assert ranges([3, 4, 5, 9, 11, 12]) == "3-5, 9, 11-12"
-    assert ranges([]) == ""
+    assert index_ranges([3, 4, 5, 9, 11, 12]) == "3-5, 9, 11-12"
+    assert index_ranges([]) == ""
 
 
 def test_links_are_followed_once(tmp_path, calls):

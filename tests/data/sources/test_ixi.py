@@ -116,7 +116,7 @@ def test_every_fault_is_named_at_once_and_nothing_is_written(tmp_path, small):
         prepare_ixi(source, tmp_path / "deep/out")
     message = str(caught.value)
     assert "5 problems; nothing was written" in message
-    assert "--skip-faulty" in message
+    assert "skip=True" in message
     assert f"{name_of(1)}: axial slices are 16 x 12, not 16 x 16" in message
     assert f"{name_of(2)}: has 5 axial slices, not 6" in message
     assert f"{name_of(3)}: the gzip data is truncated" in message

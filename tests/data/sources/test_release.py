@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.data.sources.jobs import natural
+from restore_rwkv.data.sources.jobs import natural_key
 from restore_rwkv.data.sources.release import prepare_release
 from restore_rwkv.errors import InputError
 from tests.helpers.source_trees import blob, files_below, save_nifti, save_pickle
@@ -66,7 +66,7 @@ def test_every_image_is_where_the_release_has_it(root, tmp_path):
     assert done[-1] == (11, 11)
     assert [one.folder for one in report.sets] == [tmp_path / "out" / t for t in TASKS.values()]
     for prepared, (modality, splits) in zip(report.sets, NAMES.items(), strict=True):
-        assert (prepared.task, prepared.dataset) == (TASKS[modality], "release")
+        assert (prepared.task_name, prepared.dataset) == (TASKS[modality], "release")
         for split, names in splits.items():
             count = prepared.counts()[split]
             assert count.slices == len(names)
@@ -77,7 +77,7 @@ def test_every_image_is_where_the_release_has_it(root, tmp_path):
                 for quality, letters in (("high", "HQ"), ("low", "LQ")):
                     images = prepared.images(stack, quality)
                     assert isinstance(images, np.memmap)
-                    expected = [image(name, letters).T for name in sorted(mine, key=natural)]
+                    expected = [image(name, letters).T for name in sorted(mine, key=natural_key)]
                     np.testing.assert_array_equal(images, expected)
     assert {stack.patient for stack in report.sets[0].stacks} >= {"IXI002", "IXI385"}
     assert {stack.patient for stack in report.sets[1].split("test")} == {"L506"}
@@ -104,7 +104,7 @@ def test_one_modality_alone_and_files_nobody_asked_for(root, tmp_path):
     (root / "MRI/train/LQ/Thumbs.db").touch()
     report = prepare_release(root, tmp_path / "out")
     assert files_below(tmp_path / "out")[0] == "mri-sr"
-    assert [one.task for one in report.sets] == ["mri-sr"]
+    assert [one.task_name for one in report.sets] == ["mri-sr"]
     assert report.others == {
         "All-in-One/CT-old": 12,
         "All-in-One/readme.txt": 1,
@@ -132,7 +132,7 @@ def spoil(root: Path) -> dict[str, str]:
         "CT/train/L067_2_0": "HQ is 9 x 6 and LQ 4 x 4",
         "CT/train/L067_2_11": "not finite",
         "CT/train/L067_4_0": "holds 3 x 6 x 9 values, not one slice",
-        "CT/train/nobody": "tells no patient",
+        "CT/train/nobody": "has no patient",
         "PET/train/Patient_7_1_0": "holds bool",
         "PET/train/Patient_4_105_0": "getcwd",
         "PET/test/Patient_6_1_0": "truncated",
@@ -179,7 +179,7 @@ def test_missing_folders_and_double_files_are_named(root, tmp_path):
     with pytest.raises(InputError) as caught:
         prepare_release(root, tmp_path / "out")
     assert "MRI/test/HQ: is missing" in str(caught.value)
-    assert f"{name}.nii: is there as L506_105_0.bin too" in str(caught.value)
+    assert f"{name}.nii: exists as L506_105_0.bin too" in str(caught.value)
     with pytest.raises(InputError, match="give the folder above"):
         prepare_release(root / "CT", tmp_path / "out")
 

@@ -147,7 +147,7 @@ def test_empty_identifiers_are_reported_and_read(
     assert "SOPClassUID, SOPInstanceUID, SeriesInstanceUID missing" in caplog.text
 
 
-def test_bytes_behind_the_pixels_are_left_out(
+def test_bytes_after_the_pixels_are_ignored(
     write_series: SeriesWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_series()
@@ -156,10 +156,10 @@ def test_bytes_behind_the_pixels_are_left_out(
         file.write_bytes(file.read_bytes() + tail)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(read_volume(folder).data, expected)
-    assert caplog.text.count("data behind the pixels") == 2
+    assert caplog.text.count("trailing data after the pixels") == 2
 
 
-def test_other_files_in_the_folder_are_left_out(
+def test_other_files_in_the_folder_are_ignored(
     write_series: SeriesWriter, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = write_series()
@@ -169,7 +169,7 @@ def test_other_files_in_the_folder_are_left_out(
     save(report, folder / "report.dcm")
     with caplog.at_level(logging.WARNING):
         assert read_volume(folder).data.shape[2] == SLICES
-    assert "2 file(s) are no DICOM images" in caplog.text
+    assert "ignored 2 file(s) that are not DICOM images" in caplog.text
 
 
 def test_several_series_are_listed_and_one_can_be_chosen(write_series: SeriesWriter) -> None:

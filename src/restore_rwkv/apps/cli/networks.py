@@ -74,7 +74,7 @@ def evaluate(
 
     Scans are degraded first, as `degrade` would; prepared sets have their low quality.
     """
-    from restore_rwkv.data.prepared import SPLITS
+    from restore_rwkv.data import SPLITS
     from restore_rwkv.evaluation.scores import evaluate_paths
 
     if split not in SPLITS:

@@ -12,7 +12,7 @@ from restore_rwkv.apps.cli.console import progress_bar
 from restore_rwkv.apps.cli.options import Seed
 
 if TYPE_CHECKING:
-    from restore_rwkv.data.sources.jobs import Report
+    from restore_rwkv.data.sources.jobs import Preparation
     from restore_rwkv.io import Progress
 
 data_app = typer.Typer(
@@ -139,7 +139,7 @@ def check(
     _run("volumes", lambda progress: check_sets(source, progress=progress))
 
 
-def _run(unit: str, prepare: Callable[[Progress | None], Report]) -> None:
+def _run(unit: str, prepare: Callable[[Progress | None], Preparation]) -> None:
     with progress_bar("reading", unit, quiet=False) as progress:
         report = prepare(progress)
     for line in report.lines():

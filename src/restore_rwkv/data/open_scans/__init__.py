@@ -1,6 +1,6 @@
-"""Openly licensed scans out of software packages: the table, fetching, conversion, the sets.
+"""Openly licensed scans from software packages: the table, fetching, conversion, the sets.
 
-Uses the writer of sets and the jobs of sources; the command line uses it.
+Uses the writer of sets and the shared parts of sources; the command line uses it.
 """
 
 from restore_rwkv.data.open_scans.convert import check_scans, fetch_scans, read_scan

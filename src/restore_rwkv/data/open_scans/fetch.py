@@ -1,4 +1,4 @@
-"""Archives of packages out of public registries, through the clients that everyone has."""
+"""Archives of packages from public registries, fetched with their ordinary clients."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _APT_FOLDER = Path("/etc/apt")
 def fetch_archive(package: Package, folder: Path) -> Path:
     """Find the archive of a package in a folder, or fetch it into that folder.
 
-    Python packages are fetched by pip, npm's by npm and Debian sources by apt-get, each with a
-    temporary configuration where it needs one; nothing is installed and the system stays as it is.
+    Python packages are fetched by pip, npm packages by npm and Debian sources by apt-get, with a
+    temporary configuration where one is needed; nothing is installed or changed on the system.
 
     Args:
-        package: which archive.
-        folder: where it lies, or is to lie; made if missing.
+        package: package of the archive.
+        folder: folder of the archive; created if missing.
 
     Returns:
-        The path of the archive, its SHA-256 checked.
+        The path of the archive, with its SHA-256 checked.
 
     Raises:
-        InputError: the archive cannot be had, or is not the one that was pinned; the message names
-            the package and the mend.
+        InputError: the archive cannot be fetched, or is not the pinned one; the message names the
+            package and the remedy.
     """
     path = folder / package.archive
     if not path.exists():
@@ -48,7 +48,7 @@ def fetch_archive(package: Package, folder: Path) -> Path:
             _CLIENTS[package.ecosystem](package, Path(temporary))
             fetched = Path(temporary) / package.archive
             if not fetched.is_file():
-                raise InputError(f"{package}: got no {package.archive}; {_mend(package)}")
+                raise InputError(f"{package}: got no {package.archive}; {_remedy(package)}")
             _check(package, fetched)
             os.replace(fetched, path)
     _check(package, path)
@@ -65,7 +65,7 @@ def _check(package: Package, path: Path) -> None:
 
 
 def _pip(package: Package, folder: Path) -> None:
-    """Let pip fetch; it looks into an sdist by running it, so it has to check the hash first."""
+    """Fetch with pip. Inspecting an sdist runs its code, so pip must check the hash first."""
     requirement = folder / "requirements.txt"
     requirement.write_text(
         f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n", encoding="utf-8"
@@ -91,24 +91,25 @@ def _npm(package: Package, folder: Path) -> None:
 
 
 def _apt(package: Package, folder: Path) -> None:
-    """Let apt-get fetch a source, with package lists of its own that know of sources."""
+    """Fetch with apt-get, using separate package lists that include sources."""
     configuration = _apt_configuration(folder)
     client, cache = (["apt-get", "-q", "-c", configuration], ["apt-cache", "-c", configuration])
-    updated = _run(package, [*client, "update"], folder, strict=False)  # one list may be broken
+    updated = _run(package, [*client, "update"], folder, strict=False)  # single lists may fail
     listed = _run(package, [*cache, "showsrc", package.name], folder, strict=False)
     pattern = rf"Version: ((?:\d+:)?{re.escape(package.version)}-[^-\s]+)"
     versions = re.findall(pattern, listed)
     if not versions:
-        complaint = _complaint(updated) or "it is of another release"
+        complaint = _complaint(updated) or "it has another release"
         raise InputError(
-            f"{package}: this system's package lists do not have it ({complaint}); {_mend(package)}"
+            f"{package}: this system's package lists do not have it ({complaint}); "
+            f"{_remedy(package)}"
         )
     source = f"{package.name}={versions[0]}"
     _run(package, [*client, "source", "--download-only", "--tar-only", source], folder)
 
 
 def _apt_configuration(folder: Path) -> str:
-    """Write a configuration with the system's lists, turned to sources; return its path."""
+    """Write a configuration with the lists of the system, changed to sources; return its path."""
     parts = folder / "sources"
     for sub in ("sources", "lists/partial", "cache/archives/partial"):
         (folder / sub).mkdir(parents=True)
@@ -125,7 +126,7 @@ def _apt_configuration(folder: Path) -> str:
         f'Dir::Etc::SourceParts "{parts}";\n'
         f'Dir::State::Lists "{folder / "lists"}";\n'
         f'Dir::Cache "{folder / "cache"}";\n'
-        'APT::Sandbox::User "";\n',  # else a user of its own that cannot write here
+        'APT::Sandbox::User "";\n',  # the default user cannot write here
         encoding="utf-8",
     )
     return str(path)
@@ -147,7 +148,7 @@ def _run(
     *,
     strict: bool = True,
 ) -> str:
-    """Run a client and return what it said; unless `strict`, whatever came of it."""
+    """Run a client and return its output; with `strict`, raise an error if it fails."""
     client = shutil.which(command[0])
     if client is None:
         raise InputError(f"{package}: {command[0]} is missing; install it, or {_give(package)}")
@@ -163,24 +164,24 @@ def _run(
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(f"{package}: {command[0]} failed ({error}); {_mend(package)}") from error
-    said = done.stdout + "\n" + done.stderr
+        raise InputError(f"{package}: {command[0]} failed ({error}); {_remedy(package)}") from error
+    output = done.stdout + "\n" + done.stderr
     if strict and done.returncode != 0:
         name = "pip" if "pip" in command else command[0]
-        raise InputError(f"{package}: {name} failed ({_complaint(said)}); {_mend(package)}")
-    return said
+        raise InputError(f"{package}: {name} failed ({_complaint(output)}); {_remedy(package)}")
+    return output
 
 
-def _complaint(said: str) -> str:
-    """The line of a client's output that says what went wrong."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _complaint(output: str) -> str:
+    """Error message in the output of a client: its first error line, or else its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     complaints = [line for line in lines if _COMPLAINT.match(line)]
     return (complaints or lines[-1:] or [""])[0][:200]
 
 
-def _mend(package: Package) -> str:
+def _remedy(package: Package) -> str:
     return f"check the network, or {_give(package)}"
 
 
 def _give(package: Package) -> str:
-    return f"give a folder with {package.archive} (--downloads)"
+    return f"give a folder with {package.archive} as downloads=FOLDER"

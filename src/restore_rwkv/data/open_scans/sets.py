@@ -1,4 +1,4 @@
-"""Open scans: real CT and MRI out of software packages, made into sets for all three tasks."""
+"""Prepared sets for all three tasks from open scans, real CT and MRI from software packages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any, Literal
 
 from restore_rwkv.data.open_scans.convert import check_scans, fetch_scans, read_scan
 from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan
-from restore_rwkv.data.prepared import PreparedSet, Progress, Split
-from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
-from restore_rwkv.data.sources.jobs import Report, Slices, writers
+from restore_rwkv.data.prepared import PreparedSet
+from restore_rwkv.data.slices import index_ranges, indices_with_signal, slices_across, square_planes
+from restore_rwkv.data.sources.jobs import Preparation, Slices, writers
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, acquisition_axis, plane_axis
+from restore_rwkv.io import Progress, Volume, acquisition_axis, plane_axis
 from restore_rwkv.tasks import TASKS, Task, slice_axis
 from restore_rwkv.tasks.degradation import degrade
 
-# Who is in which split of each task; test subjects are those of the scans' own folders.
+# Split of each scan by task; the test scans are those in the folder "test" of the table.
 _SPLITS: Mapping[str, Mapping[str, Split]] = {
     "mri-sr": {
         "mr_t1_a": "train",
@@ -42,7 +43,7 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
         "mr_t1_d": "test",
     },
 }
-# How often each scan is degraded for training: other noise, and for PET another uptake too.
+# How often each scan is degraded for training, with new noise and for PET with a new uptake.
 _REALISATIONS = {"mri-sr": 1, "ct-denoise": 2, "pet-synth": 3}
 _WITH_AIR = ("ct-denoise",)  # sets that keep slices of air
 _PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coronal", "axial")
@@ -50,8 +51,8 @@ _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A scan to be made into slices for a task; `number` tells realisations of it apart."""
+class _Realisation:
+    """A scan to be sliced for a task; `number` distinguishes realisations of one scan."""
 
     task: Task
     scan: OpenScan
@@ -70,39 +71,41 @@ def prepare_open(
     downloads: Path | str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Fetch the open scans and prepare the sets that the shipped weights are trained with.
 
-    They appear together or not at all, as `mri-sr`, `ct-denoise` and `pet-synth` in the output. PET
-    is simulated: no real one was at hand, so FDG-like activity is assigned to the anatomy of T1
-    scans. The same seed gives the same sets.
+    The sets appear together or not at all, as `mri-sr`, `ct-denoise` and `pet-synth` in the output.
+    PET is simulated, as no real PET was available: FDG-like activity is assigned to the anatomy of
+    T1 scans. The same seed gives the same sets.
 
     Args:
-        output: folder of the sets; may exist, but not hold any of them.
-        scans: folder of the scans, as `fetch_scans` makes it. By default `scans` in the output,
-            made by `fetch_scans` if it is not there.
+        output: folder of the sets; may exist, but must not contain any of them.
+        scans: folder of the scans, as created by `fetch_scans`. By default `scans` in the output,
+            created by `fetch_scans` if it does not exist.
         downloads: folder of archives, as for `fetch_scans`.
-        seed: of all noise, uptakes and lesions; 0 or more.
+        seed: seed of all noise, uptakes and lesions; 0 or more.
         progress: called with (steps done, all).
 
     Returns:
-        What was prepared.
+        The prepared sets.
 
     Raises:
-        InputError: a set is there already, scans cannot be fetched, or differ from what was pinned.
+        InputError: a set exists already, or scans cannot be fetched or differ from the pinned ones.
 
     Example:
         >>> prepare_open("data/open").lines()  # doctest: +SKIP
     """
     output = Path(output)
     if scans is not None and downloads is not None:
-        raise InputError("scans and downloads: scans are made of downloads; give only one of them")
+        raise InputError(
+            "scans and downloads: scans are made from downloads; give only one of them"
+        )
     opened = {name: SetWriter(output / name, "open", name) for name in _SPLITS}
-    jobs = list(_jobs())
+    realisations = list(_realisations())
     report = progress or (lambda _done, _all: None)
     folder = output / "scans" if scans is None else Path(scans)
     fetching = 0 if scans is not None or folder.exists() else _FETCHING_STEPS
-    steps = fetching + len(jobs)
+    steps = fetching + len(realisations)
     if fetching:
         fetch_scans(
             folder,
@@ -113,71 +116,81 @@ def prepare_open(
     else:
         check_scans(folder, OPEN_SCANS)
     with writers(output, *opened.values()):
-        for done, job in enumerate(jobs, fetching + 1):
-            for one in _slices(job, folder, seed):
-                opened[job.task.name].add(
-                    *(one.name, job.scan.name, job.split, one.high, one.low),
-                    spacing=one.spacing,
-                    origin=one.origin,
+        for done, realisation in enumerate(realisations, fetching + 1):
+            for stack in _slices(realisation, folder, seed):
+                opened[realisation.task.name].add(
+                    *(stack.name, realisation.scan.name, realisation.split),
+                    *(stack.high, stack.low),
+                    spacing=stack.spacing,
+                    origin=stack.origin,
                 )
             report(done, steps)
         for writer in opened.values():
             writer.record["seed"] = seed
-    return Report(tuple(PreparedSet.read(output / name) for name in opened))
+    return Preparation(tuple(PreparedSet.read(output / name) for name in opened))
 
 
-def _jobs() -> Iterator[_Job]:
+def _realisations() -> Iterator[_Realisation]:
     table = {scan.name: scan for scan in OPEN_SCANS}
     for task, splits in _SPLITS.items():
         for name, split in splits.items():
             times = _REALISATIONS[task] if split == "train" else 1
             for number in range(1, times + 1):
-                yield _Job(TASKS[task], table[name], split, number if times > 1 else None)
+                yield _Realisation(TASKS[task], table[name], split, number if times > 1 else None)
 
 
-def _slices(job: _Job, folder: Path, seed: int) -> list[Slices]:
-    volume = read_scan(job.scan, folder)
-    if not job.task.rules.stored_pairs:
-        return _sharp(job, volume)
-    return [_pair(job, volume, seed)]
+def _slices(realisation: _Realisation, folder: Path, seed: int) -> list[Slices]:
+    volume = read_scan(realisation.scan, folder)
+    if not realisation.task.rules.stored_pairs:
+        return _sharp(realisation, volume)
+    return [_pair(realisation, volume, seed)]
 
 
-def _sharp(job: _Job, volume: Volume) -> list[Slices]:
-    """MRI: all planes with signal to train on, else each slice of the acquisition plane."""
+def _sharp(realisation: _Realisation, volume: Volume) -> list[Slices]:
+    """MRI: slices with signal in all planes for training, else the whole acquisition plane."""
     if volume.affine is None or volume.spacing is None:
-        raise InputError(f"{job.scan.name}: has no geometry; fetch the scans again")
+        raise InputError(f"{realisation.scan.name}: has no geometry; fetch the scans again")
     plane_of = {plane_axis(volume.affine, plane): plane for plane in _PLANES}
-    train = job.split == "train"
+    train = realisation.split == "train"
     axes = square_planes(volume) if train else [acquisition_axis(volume.spacing)]
     stacks = []
     for axis in axes:
         images, spacing = slices_across(volume, axis)
-        kept = with_signal(images, volume, job.task) if train else list(range(len(images)))
-        name = f"{job.name}-{plane_of[axis]}" if train else job.name
-        origin = _origin(job.scan, plane=plane_of[axis], slices=ranges(kept))
+        kept = list(range(len(images)))
+        if train:
+            kept = indices_with_signal(images, volume, realisation.task)
+        name = f"{realisation.name}-{plane_of[axis]}" if train else realisation.name
+        origin = _origin(realisation.scan, plane=plane_of[axis], slices=index_ranges(kept))
         stacks.append(Slices(name, images[kept], None, spacing, origin))
     return stacks
 
 
-def _pair(job: _Job, volume: Volume, seed: int) -> Slices:
-    """CT: every axial slice. PET: coronal slices with signal of a simulated scan."""
-    own_seed = _seed(f"{seed}:{job.task.name}:{job.name}")
-    degraded = degrade(volume, job.task, seed=own_seed)
+def _pair(realisation: _Realisation, volume: Volume, seed: int) -> Slices:
+    """CT: all axial slices. PET: coronal slices with signal of a simulated scan."""
+    own_seed = _seed(f"{seed}:{realisation.task.name}:{realisation.name}")
+    degraded = degrade(volume, realisation.task, seed=own_seed)
     high = degraded.high
     if high.affine is None:
-        raise InputError(f"{job.name}: degrading it lost its geometry; this is a fault of ours")
-    axis = slice_axis(high, job.task)
+        raise InputError(
+            f"{realisation.name}: degrading it lost its geometry; this is a bug, please report it"
+        )
+    axis = slice_axis(high, realisation.task)
     images, spacing = slices_across(high, axis)
     low, _ = slices_across(degraded.low, axis)
     kept = list(range(len(images)))
-    if job.task.name not in _WITH_AIR:
-        kept = with_signal(images, high, job.task)
-    origin = _origin(job.scan, plane=job.task.plane, slices=ranges(kept), physics=degraded.record)
-    return Slices(job.name, images[kept], low[kept], spacing, origin)
+    if realisation.task.name not in _WITH_AIR:
+        kept = indices_with_signal(images, high, realisation.task)
+    origin = _origin(
+        realisation.scan,
+        plane=realisation.task.plane,
+        slices=index_ranges(kept),
+        physics=degraded.record,
+    )
+    return Slices(realisation.name, images[kept], low[kept], spacing, origin)
 
 
 def _seed(text: str) -> int:
-    """A seed that differs for each text, the same on any machine."""
+    """Seed derived from a text; the same on any machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 

@@ -1,8 +1,8 @@
-"""The table of open scans: out of which package each comes, and what it must be afterwards.
+"""The table of open scans: the package of each scan, and the expected result of its conversion.
 
-Every scan was found in an openly distributed software package. A package is named with its version
-and the SHA-256 of its archive, each file in it with its own, and each scan with that of its voxels
-and geometry after the conversion; so whoever fetches them has the same scans, or an error.
+Every scan was found in an openly distributed software package. A package is pinned by its version
+and the SHA-256 of its archive, each file in it by its own SHA-256, and each scan by that of its
+voxels and geometry after the conversion: everyone gets the same scans, or an error.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ Ecosystem = Literal["PyPI sdist", "PyPI wheel", "npm", "Debian source"]
 
 @dataclass(frozen=True)
 class Package:
-    """An archive that a package registry serves.
+    """An archive in a package registry.
 
     Attributes:
-        ecosystem: which registry, and which kind of archive there.
-        name: of the package.
-        version: of the package; for a Debian source the upstream version.
-        licence: under which the package is distributed, an SPDX expression.
+        ecosystem: registry and kind of archive.
+        name: name of the package.
+        version: version of the package; for a Debian source the upstream version.
+        licence: licence of the package, an SPDX expression.
         archive: file name of the archive.
         sha256: digest of the archive, hex.
-        needs: packages that an sdist needs before pip can look at it, because it does not say so.
+        needs: packages that pip needs to inspect an sdist which does not declare them.
     """
 
     ecosystem: Ecosystem
@@ -42,14 +42,14 @@ class Package:
 
 @dataclass(frozen=True)
 class Conversion:
-    """How the files become a scan: `rint(min(factor * value, ceiling))`, as int16.
+    """Conversion of files to a scan: `rint(min(factor * value, ceiling))`, as int16.
 
     Attributes:
         kind: "NRRD"; "NIfTI"; "frames" for the stored values of one multi-frame DICOM file;
-            "PAR/REC" for the values on a Philips console; "series" for a DICOM series that is
-            kept as it is.
-        factor: on the values.
-        ceiling: highest value.
+            "PAR/REC" for the values on a Philips console; "series" for a DICOM series, which is
+            copied unchanged.
+        factor: factor of the values.
+        ceiling: upper limit of the values.
     """
 
     kind: Literal["NRRD", "NIfTI", "frames", "PAR/REC", "series"]
@@ -62,18 +62,18 @@ class OpenScan:
     """A scan of the table.
 
     Attributes:
-        name: unique; also the name of the patient, as every scan is of another one.
-        split: "train" or "test": the folder that the scan lies in.
+        name: unique; also the name of the patient, as each scan is of another patient.
+        split: "train" or "test": the folder of the scan.
         modality: "CT" (in HU) or "MR" (in arbitrary units).
-        package: what it comes out of.
-        paths: its files there. One that ends in "/" stands for the files directly in that folder;
-            for "PAR/REC", the PAR file and the gzipped REC file.
-        digests: SHA-256 of each of them, hex; of a folder, that of what `sha256sum *` prints in it
-            in the order of the C locale.
-        conversion: what is done with them.
+        package: package that contains the scan.
+        paths: its files in the archive. A path that ends in "/" stands for the files directly in
+            that folder; for "PAR/REC", the PAR file and the gzipped REC file.
+        digests: SHA-256 of each path, hex; for a folder, that of the output of `sha256sum *` in it,
+            sorted as in the C locale.
+        conversion: conversion of the files to the scan.
         sha256: digest of voxels and geometry of the scan, see `convert.digest`.
-        axes: directions that the array's axes run in, as "PIL" for to the back, down and to the
-            left, where the affine of the converted scan holds right spacings but wrong directions.
+        axes: directions of the array axes as for `affine_of_axes`, where the affine of the
+            converted scan has correct spacings but wrong directions.
     """
 
     name: str
@@ -88,7 +88,7 @@ class OpenScan:
 
     @property
     def file(self) -> Path:
-        """Where it lies in the folder of scans."""
+        """Path of the scan in the folder of scans."""
         suffix = "_dicom" if self.conversion.kind == "series" else ".nii.gz"
         return Path(self.split) / (self.name + suffix)
 
@@ -143,7 +143,7 @@ INSIGHTTOOLKIT = Package(
     "a267fe9b37921cecbe85aa3f6ca64185c602d7a8ca3f148a705a4971f1b88202",
 )
 
-# The toolkit keeps test inputs under their MD5. Their names are, in this order,
+# The toolkit stores test inputs under their MD5. Their names are, in this order,
 # Modules/IO/DCMTK/test/Input/MultiFrameDicomTest.dcm, Modules/IO/GDCM/test/Input/
 # LegacyMultiFrame.dcm, Modules/IO/PhilipsREC/test/Input/Test_Orientation_2_1.PAR and .REC.gz.
 _INPUTS = "InsightToolkit-5.2.1/.ExternalData/MD5/"

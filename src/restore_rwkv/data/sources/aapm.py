@@ -13,23 +13,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import PreparedSet, Progress, Split
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import slices_across
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
-    is_dicom,
+    folders_with_files,
     require_source,
-    walk,
     write_jobs,
     writers,
 )
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume
-from restore_rwkv.io.dicom.files import DicomImage, find_images, refusing
+from restore_rwkv.io import Progress, Volume, read_volume
+from restore_rwkv.io.dicom.files import DicomImage, find_images, is_dicom, patient_id
 
 Dose = Literal["full", "low"]
 
@@ -52,10 +52,10 @@ class Series:
     """A series of images of one dose.
 
     Attributes:
-        folder: that directly holds its files.
+        folder: folder that directly contains its files.
         uid: SeriesInstanceUID, or None where the files have none.
-        title: its path inside the source, for messages.
-        patient: such as "L067".
+        title: path inside the source, for messages.
+        patient: name of the patient, such as "L067".
         dose: "full" or "low".
     """
 
@@ -75,36 +75,36 @@ def prepare_aapm(
     test: Sequence[str] = ("L506",),
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare pairs of full and low dose, all slices, 512 x 512, in HU.
 
-    Series are found by walking the folder, in either form in which the data is given out: that of
-    the challenge (`full_3mm/L067/full_3mm/*.IMA`, `quarter_3mm/...`) and that of The Cancer Imaging
+    Series are found at any depth, in both layouts in which the data is distributed: that of the
+    challenge (`full_3mm/L067/full_3mm/*.IMA`, `quarter_3mm/...`) and that of The Cancer Imaging
     Archive (`L067/STUDY/1.000000-Full Dose Images-12345/*.dcm`, `... Low Dose Images ...`). Dose
     and patient come from the words of the path, or else from SeriesDescription and PatientID.
-    Slices are paired by where they lie, never by name.
+    Slices are paired by position, never by name.
 
     The paper splits the ten patients of the challenge 8 : 1 : 1, with 2,039, 128 and 211 slices of
-    3 mm. L506 alone has 211 of them and L109 alone 128, so these two are the defaults for test and
+    3 mm. Only L506 has 211 slices and only L109 has 128, so these two are the defaults for test and
     validation; all other patients are for training.
 
     Args:
         source: folder with the data.
-        output: the prepared set, a folder to be made.
-        thickness: SliceThickness in mm of the series to take; others are counted, and left alone.
-            So are sharp kernels (`full_3mm_sharp`, D45) and projections.
+        output: folder of the prepared set, to be created.
+        thickness: SliceThickness in mm of the series to use. Series of another thickness, sharp
+            kernels (`full_3mm_sharp`, D45) and projections are counted and not used.
         validation: patients for validation.
         test: patients for testing.
-        skip: leave faulty patients out and report them, instead of refusing all.
+        skip: leave faulty patients out and report them, instead of raising an error.
         progress: called with (patients done, all).
 
     Returns:
-        What was prepared.
+        The prepared set and the files that were not used.
 
     Raises:
-        InputError: patients have one dose only or several series of one; series cannot be read,
+        InputError: patients have only one dose or several series of one; series cannot be read,
             have slices missing, or lie on different grids; a patient named for validation or
-            testing is not there, or is in both; the message names each.
+            testing is missing, or is named for both. The message names each.
     """
     source, output = Path(source), Path(output)
     require_source(source, output=output)
@@ -114,10 +114,10 @@ def prepare_aapm(
         there = f" ({', '.join(sorted(others))} there)" if others else ""
         raise InputError(
             f"{source}: no CT series with slices of {thickness:g} mm{there}; give the folder that "
-            "holds the patients, or another --thickness"
+            "holds the patients, or another thickness=MM"
         )
     pairs = _pairs(found, faults)
-    splits = _splits({one.patient for one in found}, validation, test, faults)
+    splits = _splits({series.patient for series in found}, validation, test, faults)
     factor = _factor(list(pairs), faults)
     if faults.grave:
         faults.refuse(source, skip=skip)
@@ -130,12 +130,12 @@ def prepare_aapm(
         write_jobs(jobs, faults, source, skip=skip, progress=progress)
         writer.record.update(left_out=faults.entries, not_asked_for=dict(others))
         writer.record["thickness"] = thickness
-    return Report((PreparedSet.read(output),), faults.entries, dict(others))
+    return Preparation((PreparedSet.read(output),), faults.entries, dict(others))
 
 
 def _find(source: Path, thickness: float, faults: Faults, others: Counter[str]) -> Iterator[Series]:
-    """Series of images of that thickness; those that cannot be told become faults."""
-    for folder, files in walk(source):
+    """Series of that thickness; those whose dose or patient is unknown become faults."""
+    for folder, files in folders_with_files(source):
         title = folder.relative_to(source).as_posix()
         if _PROJECTIONS.search(title):
             others["projections"] += len(files)
@@ -173,13 +173,13 @@ def _series_in(
             what = {"SliceThickness": mm, "dose": dose, "patient": patient}
             missing = [key for key, value in what.items() if not value]
             if dose is None or patient is None or missing:
-                faults.add(name, f"neither path nor header tell: {', '.join(missing)}; rename it")
+                faults.add(name, f"neither path nor header give: {', '.join(missing)}; rename it")
             else:
                 yield Series(folder, uid or None, name, patient, dose)
 
 
 def _dose(words: Sequence[str]) -> Dose | None:
-    """Dose by the last word that names one alone; that is, the innermost folder or the file."""
+    """Dose by the last word that names exactly one, i.e. by the file or the innermost folder."""
     for word in reversed(words):
         named = [dose for dose, pattern in _DOSES.items() if pattern.search(word)]
         if len(named) == 1:
@@ -188,15 +188,11 @@ def _dose(words: Sequence[str]) -> Dose | None:
 
 
 def _patient(words: Sequence[str], path: Path) -> str | None:
-    """Patient by the innermost word that names one, or PatientID."""
-    from pydicom import dcmread
-
+    """Patient by the last word that names one, or by PatientID."""
     for word in reversed(words):
         if match := _PATIENT.search(word):
             return match[0]
-    with refusing(path.name, "the DICOM header is damaged"):
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-        match = _PATIENT.search(str(header.get("PatientID") or ""))
+    match = _PATIENT.search(patient_id(path))
     return match[0] if match else None
 
 
@@ -205,20 +201,20 @@ def _pairs(found: Sequence[Series], faults: Faults) -> dict[str, tuple[Series, S
     groups: defaultdict[str, dict[Dose, list[Series]]] = defaultdict(
         lambda: {"full": [], "low": []}
     )
-    for one in found:
-        groups[one.patient][one.dose].append(one)
+    for series in found:
+        groups[series.patient][series.dose].append(series)
     pairs = {}
     for patient, doses in groups.items():
-        if all(len(series) == 1 for series in doses.values()):
+        if all(len(candidates) == 1 for candidates in doses.values()):
             pairs[patient] = (doses["full"][0], doses["low"][0])
             continue
-        for dose, series in doses.items():
+        for dose, candidates in doses.items():
             other: Dose = "low" if dose == "full" else "full"
-            if not series:
-                titles = ", ".join(one.title for one in doses[other])
+            if not candidates:
+                titles = ", ".join(series.title for series in doses[other])
                 faults.add(patient, f"has no {dose} dose, only {titles}; download the other")
-            elif len(series) > 1:
-                titles = " and ".join(one.title for one in series)
+            elif len(candidates) > 1:
+                titles = " and ".join(series.title for series in candidates)
                 faults.add(patient, f"has several series of {dose} dose: {titles}; keep one")
     return pairs
 
@@ -242,26 +238,26 @@ def _splits(
 
 
 def _factor(patients: Sequence[str], faults: Faults) -> float | None:
-    """Dose of chests, or None for the task's own."""
+    """Factor of chests, or None for that of the task."""
     chests = sorted(patient for patient in patients if patient.startswith("C"))
     if chests and len(chests) < len(patients):
         faults.grave.append(
-            f"{', '.join(chests)}: chests at 10 % dose among others at 25 %; prepare them as sets "
-            "of their own, from folders of their own"
+            f"{', '.join(chests)}: chests at 10 % dose among others at 25 %; prepare them as a "
+            "separate set, from a separate folder"
         )
     return _CHEST_FACTOR if chests else None
 
 
 def _read(patient: str, full: Series, low: Series, faults: Faults) -> list[Slices]:
-    high, reduced = (read_volume(one.folder, series=one.uid) for one in (full, low))
-    _require_same_grid(high, reduced)
+    high, reduced = (read_volume(series.folder, series=series.uid) for series in (full, low))
+    _require_slices_at_same_positions(high, reduced)
     images, spacing = slices_across(high, 2)
     origin = {"full_dose": full.title, "low_dose": low.title}
     return [Slices(patient, images, slices_across(reduced, 2)[0], spacing, origin)]
 
 
-def _require_same_grid(high: Volume, low: Volume) -> None:
-    """Refuse series whose slices do not lie at the same places."""
+def _require_slices_at_same_positions(high: Volume, low: Volume) -> None:
+    """Check that the slices of two series lie at the same positions, on the same grid."""
     if high.affine is None or low.affine is None:
         raise InputError("has no geometry; download it again")
     if high.data.shape[:2] != low.data.shape[:2]:
@@ -282,7 +278,7 @@ def _require_same_grid(high: Volume, low: Volume) -> None:
 
 
 def _places(volume: Volume, normal: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where the slices lie along a direction, in mm."""
+    """Positions of the slices along a direction, in mm."""
     assert volume.affine is not None  # both have been checked
     steps = np.arange(volume.data.shape[2])[:, None] * volume.affine[:3, 2]
     places: NDArray[np.float64] = (volume.affine[:3, 3] + steps) @ normal

@@ -1,4 +1,4 @@
-"""Scans of one's own: a folder of NIfTI files or DICOM series, good ones alone or real pairs."""
+"""Your own scans, as NIfTI files or DICOM series: high-quality only, or real low/high pairs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from restore_rwkv.data.prepared import PreparedSet, Progress, Split
-from restore_rwkv.data.slices import ranges, slices_across, square_planes, with_signal
+from restore_rwkv.data.prepared import PreparedSet
+from restore_rwkv.data.slices import index_ranges, indices_with_signal, slices_across, square_planes
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
     require_source,
     split_patients,
@@ -27,31 +27,32 @@ from restore_rwkv.data.sources.jobs import (
     writers,
 )
 from restore_rwkv.data.sources.volumes import find_volumes, patients_of, source_digest
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.io import Volume, plane_axis, read_volume
+from restore_rwkv.io import Progress, Volume, plane_axis, read_volume
 from restore_rwkv.tasks import DegradeOptions, Task, degradation, get_task, slice_axis
 
 _SAME_AFFINE = 1e-3  # mm
-_MIN_SIDE = 8  # pixels, what `restore` takes
+_MIN_SIDE = 8  # pixels, the minimum of `restore`
 _PLANES: tuple[Literal["axial", "coronal", "sagittal"], ...] = ("axial", "coronal", "sagittal")
 
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How scans of one's own are prepared.
+    """Options for preparing your own scans.
 
     Attributes:
         task: name of the task.
-        factor: how much less is measured, as `Task.factor`; None for the task's own. For real
-            pairs it is recorded alone.
-        seed: of the degradation and of the split.
-        validation: share of the patients for validation; at least one unless it is 0.
-        test: share of the patients for testing; at least one unless it is 0.
-        planes: "task" for the task's own plane; "all" for each plane with nearly square pixels,
-            for MRI that is good in all three.
-        patient: regular expression that finds the patient in a volume's path; None as `patients_of`
-            says.
+        factor: factor of the degradation, as `Task.factor`; None for that of the task. For real
+            pairs it is only recorded.
+        seed: seed of the degradation and of the split.
+        validation: share of the patients for validation; at least one patient unless it is 0.
+        test: share of the patients for testing; at least one patient unless it is 0.
+        planes: "task" for the plane of the task; "all" for each plane with nearly square pixels,
+            for MRI of high quality in all three.
+        patient: regular expression that finds the patient in the path of a volume; None for the
+            rules of `patients_of`.
 
     Raises:
         ConfigError: a value is out of range.
@@ -94,31 +95,32 @@ def prepare_folder(
     *,
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare a folder of NIfTI files and DICOM series (one a subfolder).
 
-    With subfolders `LQ` and `HQ` that hold volumes of the same names, these are real pairs. All
-    other volumes are taken for good scans, and the task's physics makes the low quality: for MRI
-    as the set is read, for CT and PET now, each with a seed of its own. Slices of air are left out.
+    Volumes of the same names in subfolders `LQ` and `HQ` are real pairs. All other volumes are
+    treated as high-quality scans, and the physics of the task makes the low quality: for MRI when
+    the set is read, for CT and PET now, each volume with its own seed. Slices of air are left out.
 
-    No name, identity or path of the source gets into the set: patients are numbered in the order of
-    their volumes' paths (`patient-0001`), their volumes after them (`patient-0001-1`), and each
-    is traced by the SHA-256 of its file. `Report.names` tells which volume got which name.
+    No name, identity or path of the source is stored in the set: patients are numbered in the order
+    of the paths of their volumes (`patient-0001`), their volumes after them (`patient-0001-1`), and
+    each volume can be traced by the SHA-256 of its file. `Preparation.names` has the name that each
+    volume was given.
 
     Args:
         source: the folder.
-        output: the prepared set, a folder to be made.
+        output: folder of the prepared set, to be created.
         options: task, physics and split.
-        skip: leave faulty volumes out and report them, instead of refusing all.
+        skip: leave faulty volumes out and report them, instead of raising an error.
         progress: called with (volumes done, all).
 
     Returns:
-        What was prepared.
+        The prepared set, the volumes left out, and the names of the others.
 
     Raises:
-        InputError: volumes cannot be read, lack their partner, are of another modality or unit,
-            differ in grid from their partner, are too small, or hold air alone; nothing tells whose
-            they are; or there are too few patients for the split. The message names each.
+        InputError: volumes cannot be read, lack their partner, have another modality or unit, or
+            another grid than their partner, are too small, or contain only air; their patient is
+            unknown; or there are too few patients for the split. The message names each.
 
     Example:
         >>> options = FolderOptions("ct-denoise", factor=10)  # doctest: +SKIP
@@ -146,25 +148,25 @@ def prepare_folder(
         left_out = [names.get(volume, "without a name") for volume in faults.entries]
         writer.record.update(options=_public(options), left_out=left_out)
     kept = {volume: name for volume, name in names.items() if volume not in faults.entries}
-    return Report((PreparedSet.read(output),), faults.entries, dict(others), kept)
+    return Preparation((PreparedSet.read(output),), faults.entries, dict(others), kept)
 
 
 def _public(options: FolderOptions) -> dict[str, Any]:
-    """Options for the manifest, without the pattern, which may hold names."""
+    """Options for the manifest, without the pattern, which may contain names."""
     return {key: value for key, value in dataclasses.asdict(options).items() if key != "patient"}
 
 
 def _find(
     source: Path, options: FolderOptions, faults: Faults, others: Counter[str]
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Good volumes and, where there are pairs, low-quality ones, by name."""
+    """Paths by name of the high-quality volumes and, of pairs, of the low-quality ones."""
     there = [name for name in ("LQ", "HQ") if (source / name).is_dir()]
     if not there:
         return find_volumes(source, faults, others), {}
     if len(there) == 1:
-        raise InputError(f"{source}: has {there[0]} alone; real pairs need LQ and HQ")
+        raise InputError(f"{source}: has only {there[0]}; real pairs need LQ and HQ")
     if options.planes == "all":
-        raise ConfigError("planes 'all': real pairs are low in one plane; leave planes out")
+        raise ConfigError("planes 'all': real pairs are low in one plane; leave out planes=")
     high, low = (find_volumes(source / name, faults, others, f"{name}/") for name in ("HQ", "LQ"))
     for quality, mine, partners in (("LQ", high, low), ("HQ", low, high)):
         for name in sorted(mine.keys() - partners.keys()):
@@ -174,7 +176,7 @@ def _find(
 
 
 def _stack_names(patients: Mapping[str, str]) -> dict[str, str]:
-    """Names for the set by volume: patients in the order of their first volume, then volumes."""
+    """Name in the set of each volume: patients are numbered by first volume, then volumes."""
     numbers = {patient: i for i, patient in enumerate(dict.fromkeys(patients.values()), 1)}
     seen: Counter[str] = Counter()
     names = {}
@@ -194,7 +196,7 @@ def _splits(
     if patients and validation + test >= count:
         faults.grave.append(
             f"{count} patient{'s' * (count > 1)}: too few to train, validate and test; give more, "
-            "tell them apart with --patient PATTERN, or give --validation 0 or --test 0"
+            "tell them apart with patient=PATTERN, or give validation=0 or test=0"
         )
     return split_patients(patients.values(), validation, test, options.seed)
 
@@ -211,7 +213,7 @@ def _read(
     low: Volume | None = None
     if partner is not None:
         low = task.rules.to_task_unit(read_volume(partner), task)
-        _require_same_grid(high, low)
+        _require_equal_shape_and_affine(high, low)
         origin |= {"low_sha256": source_digest(partner), "low": "a scan of its own"}
     elif task.rules.stored_pairs:
         physics = DegradeOptions(factor=options.factor)
@@ -220,10 +222,13 @@ def _read(
         high, low = made.high, made.low
         origin["low"] = made.record
     axes = square_planes(high) if options.planes == "all" else [slice_axis(high, task)]
-    stacks = [one for axis in axes if (one := _stack(high, low, task, axis, origin)) is not None]
+    candidates = (_stack(high, low, task, axis, origin) for axis in axes)
+    stacks = [stack for stack in candidates if stack is not None]
     if not stacks:
-        raise InputError(f"{path.name}: no slice with more than air; is it {task.modality}?")
-    cropped = (options.factor or task.factor) if low is None else 0  # k-space, when it is read
+        raise InputError(f"{path.name}: no slice shows more than air; is this {task.modality}?")
+    cropped = (
+        (options.factor or task.factor) if low is None else 0
+    )  # the physics needs a matrix of this size
     for stack in stacks:
         sides = stack.high.shape[1:]
         if min(sides) < max(_MIN_SIDE, cropped):
@@ -235,14 +240,14 @@ def _read(
 def _stack(
     high: Volume, low: Volume | None, task: Task, axis: int, origin: Mapping[str, Any]
 ) -> Slices | None:
-    """Slices with signal across an axis, without a name; None where there are none."""
+    """Slices with signal across an axis, still without a name; None if all slices are air."""
     images, spacing = slices_across(high, axis)
-    kept = with_signal(images, high, task)
+    kept = indices_with_signal(images, high, task)
     if not kept:
         return None
     of_air = len(images) - len(kept)
     degraded = None if low is None else slices_across(low, axis)[0][kept]
-    record = {"plane": _plane(high, axis), "slices": ranges(kept), "slices_of_air": of_air}
+    record = {"plane": _plane(high, axis), "slices": index_ranges(kept), "slices_of_air": of_air}
     return Slices("", images[kept], degraded, spacing, {**origin, **record})
 
 
@@ -253,7 +258,7 @@ def _plane(volume: Volume, axis: int) -> str:
     return next(plane for plane in _PLANES if plane_axis(affine, plane) == axis)
 
 
-def _require_same_grid(high: Volume, low: Volume) -> None:
+def _require_equal_shape_and_affine(high: Volume, low: Volume) -> None:
     if high.data.shape != low.data.shape:
         raise InputError(f"{high.name}: HQ is {high.data.shape} and LQ {low.data.shape} voxels")
     if high.affine is None or low.affine is None:

@@ -7,22 +7,22 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from restore_rwkv.data.prepared import PreparedSet, Progress
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.slices import slices_across
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
+    folders_with_files,
     require_source,
     split_patients,
-    walk,
     write_jobs,
     writers,
 )
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import plane_axis, read_volume
+from restore_rwkv.io import Progress, plane_axis, read_volume
 
 SLICES = 100
 SIZE = 256
@@ -38,22 +38,22 @@ def prepare_ixi(
     *,
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare IXI T2 as the paper did: the central 100 axial slices of 256 x 256 of each volume.
 
-    The patients are split 405 : 59 : 114 as the paper's 578 (for another number, in the same
-    proportions) by `split_patients`; which subject the authors had in which split is not published.
-    Only full quality is stored, as degrading (k-space, factor 4) is deterministic and fast.
+    `split_patients` splits the patients 405 : 59 : 114, as the 578 patients of the paper, and other
+    numbers of patients in the same proportions; the authors have not published their own split.
+    Only the high quality is stored, as degrading (k-space, factor 4) is deterministic and fast.
 
     Args:
-        source: folder with `IXI002-Guys-0828-T2.nii.gz` and so on, directly or in folders below.
-            Files of other contrasts are counted, and left alone.
-        output: the prepared set, a folder to be made.
-        skip: leave faulty volumes out and report them, instead of refusing all.
+        source: folder with `IXI002-Guys-0828-T2.nii.gz` and so on, at any depth. Files of other
+            contrasts are counted and not used.
+        output: folder of the prepared set, to be created.
+        skip: leave faulty volumes out and report them, instead of raising an error.
         progress: called with (volumes done, all).
 
     Returns:
-        What was prepared.
+        The prepared set, the volumes left out, and the number of files that were not used.
 
     Raises:
         InputError: volumes cannot be read, are not 256 x 256 in the axial plane, have fewer than
@@ -64,7 +64,9 @@ def prepare_ixi(
     faults = Faults()
     files, others = _find(source, faults)
     if not files:
-        raise InputError(f"{source}: no IXI T2 volumes, such as IXI002-Guys-0828-T2.nii.gz")
+        raise InputError(
+            f"{source}: no IXI T2 volumes, such as IXI002-Guys-0828-T2.nii.gz; check the folder"
+        )
     patients = {name: name.partition("-")[0] for name in files}
     share = len(set(patients.values())) / sum(PAPER_SPLIT.values())
     splits = split_patients(
@@ -78,14 +80,14 @@ def prepare_ixi(
     with writers(output, writer):
         write_jobs(jobs, faults, source, skip=skip, progress=progress)
         writer.record.update(left_out=faults.entries, not_asked_for=others)
-    return Report((PreparedSet.read(output),), faults.entries, others)
+    return Preparation((PreparedSet.read(output),), faults.entries, others)
 
 
 def _find(source: Path, faults: Faults) -> tuple[dict[str, Path], dict[str, int]]:
-    """T2 volumes by name, in order, and how many files of other kinds there are."""
+    """Paths of T2 volumes by name, in order, and the number of files of other kinds."""
     files: dict[str, Path] = {}
     others: Counter[str] = Counter()
-    for path in (path for _, paths in walk(source) for path in paths):
+    for path in (path for _, paths in folders_with_files(source) for path in paths):
         name = _SUFFIX.sub("", path.name)
         match = _NAME.fullmatch(name)
         if match is None or name == path.name:

@@ -1,4 +1,4 @@
-"""What all sources share: jobs that are read and written one by one, faults, the report."""
+"""Parts that all sources share: faults, jobs that are read and written one by one, the result."""
 
 from __future__ import annotations
 
@@ -13,50 +13,52 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import MANIFEST, PreparedSet, Progress, Split, read_sets
+from restore_rwkv.data.prepared import MANIFEST, PreparedSet, read_sets
+from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError, RestoreError
+from restore_rwkv.io import Progress
 
 
 @dataclass
 class Faults:
-    """What cannot be used, and why.
+    """Volumes and files that cannot be used, with the reasons.
 
     Attributes:
-        entries: reason by name of the volume or file; left out where that is asked for.
-        grave: what leaving out does not mend, such as a patient in two splits.
+        entries: reason by name of the volume or file; left out on request (`skip`).
+        grave: problems that leaving volumes out does not solve, such as a patient in two splits.
     """
 
     entries: dict[str, str] = field(default_factory=dict)
     grave: list[str] = field(default_factory=list)
 
     def add(self, name: str, why: str | Exception) -> None:
-        """Note a fault, one more where there is one; the reason need not repeat the name."""
+        """Add a fault; more than one of a name are joined, and the reason may repeat the name."""
         own = rf"{re.escape(Path(name).name)}(\.nii|\.nii\.gz|\.bin)?: "
         reasons = [self.entries[name]] if name in self.entries else []
         self.entries[name] = "; ".join([*reasons, re.sub(f"^{own}", "", str(why))])
 
     def refuse(self, where: Path, *, skip: bool, whole: bool = False) -> None:
-        """Refuse all faults at once, or only where there are grave ones if others are skipped.
+        """Raise one error for all faults; with `skip`, for the grave ones only.
 
         Args:
             where: the source.
-            skip: whether faulty volumes are to be left out.
-            whole: list these too, because nothing is left without them.
+            skip: whether faulty volumes are left out.
+            whole: list these too, because no volume is left without them.
 
         Raises:
-            InputError: with a line for each fault.
+            InputError: there are such faults; the message has a line for each.
         """
         lines = list(self.grave)
         if whole or not skip:
             lines += [f"{name}: {why}" for name, why in self.entries.items()]
         if not lines:
             return
-        mend = "mend them"
+        remedy = "correct them"
         if self.entries and not skip:
-            mend += ", or leave faulty volumes out with --skip-faulty (skip=True)"
+            remedy += ", or leave faulty volumes out with skip=True"
         count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError("\n  ".join([f"{where}: {count}; nothing was written; {mend}:", *lines]))
+        raise InputError("\n  ".join([f"{where}: {count}; nothing was written; {remedy}:", *lines]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +74,15 @@ class Slices:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A volume, or whatever else is read at once.
+    """A unit of reading, usually one volume.
 
     Attributes:
-        title: what faults are reported under.
-        patient: whose it is.
-        split: where it goes.
-        writer: of the set that it goes into.
-        read: gives its stacks; faults of parts of it are added to the argument, and it raises
-            where nothing of it can be used.
+        title: name under which faults are reported.
+        patient: identifier of the patient.
+        split: split of the patient.
+        writer: writer of the set that the stacks are added to.
+        read: function that returns the stacks. It adds faults of parts of the volume to its
+            argument, and raises if no part of it can be used.
     """
 
     title: str
@@ -91,14 +93,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was prepared.
+class Preparation:
+    """Result of a preparation.
 
     Attributes:
-        sets: the prepared sets; `PreparedSet.counts` tells patients, stacks and slices per split.
-        left_out: faulty volumes or files by name, with the reason.
-        others: what the source holds besides and nobody asked for: number of files by kind.
-        names: name of the stacks of each volume, by its path; where the set does not keep it.
+        sets: the prepared sets; `PreparedSet.counts` has patients, stacks and slices per split.
+        left_out: reason by name of each faulty volume or file that was left out.
+        others: number of other files in the source that were not used, by kind.
+        names: name of the stacks by path of the volume, where the set itself does not record it.
     """
 
     sets: tuple[PreparedSet, ...]
@@ -107,46 +109,46 @@ class Report:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The report as text."""
+        """Format the result as lines of text."""
         lines = []
-        for one in self.sets:
-            for split, count in one.counts().items():
+        for prepared in self.sets:
+            for split, count in prepared.counts().items():
                 lines.append(
-                    f"{one.folder} {split}: {count.patients} patients, {count.stacks} volumes, "
-                    f"{count.slices:,} slices"
+                    f"{prepared.folder} {split}: {count.patients} patients, "
+                    f"{count.stacks} volumes, {count.slices:,} slices"
                 )
         lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
         lines += [f"not asked for: {kind}: {count} files" for kind, count in self.others.items()]
         return lines
 
 
-def check_sets(folder: Path | str, *, progress: Progress | None = None) -> Report:
-    """Check that the prepared sets in a folder, or one level below it, are as they were prepared.
+def check_sets(folder: Path | str, *, progress: Progress | None = None) -> Preparation:
+    """Check that the prepared sets in a folder, or one level below it, are unchanged.
 
     Args:
-        folder: of a set, or of several.
+        folder: folder of a set, or of several sets.
         progress: called with (volumes done, all) of each set.
 
     Returns:
-        What is in them, and what was left out of them.
+        The sets, and the volumes that were left out when they were prepared.
 
     Raises:
-        InputError: there is none, a manifest is damaged, a file is missing or differs, or a patient
-            is in several splits; the message names each.
+        InputError: there is no set, a manifest is damaged, a file is missing or differs, or a
+            patient is in several splits; the message names each.
     """
     sets = read_sets(Path(folder))
-    for one in sets:
-        one.verify(progress)
+    for prepared in sets:
+        prepared.verify(progress)
     left_out: dict[str, str] = {}
-    for one in sets:
-        recorded = one.record.get("left_out") or {}
+    for prepared in sets:
+        recorded = prepared.record.get("left_out") or {}
         left_out |= recorded if isinstance(recorded, dict) else dict.fromkeys(recorded, "faulty")
-    return Report(tuple(sets), left_out)
+    return Preparation(tuple(sets), left_out)
 
 
 @contextlib.contextmanager
 def writers(output: Path, *opened: SetWriter) -> Iterator[None]:
-    """Open writers together: all sets appear or none, and no empty folder stays behind."""
+    """Open writers together: all sets appear or none, and no empty folder remains."""
     missing = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
         with contextlib.ExitStack() as stack:
@@ -155,7 +157,7 @@ def writers(output: Path, *opened: SetWriter) -> Iterator[None]:
             yield
     except BaseException:
         for folder in missing:
-            with contextlib.suppress(OSError):  # something else is in it by now
+            with contextlib.suppress(OSError):  # other files are in it by now
                 folder.rmdir()
         raise
 
@@ -163,10 +165,10 @@ def writers(output: Path, *opened: SetWriter) -> Iterator[None]:
 def write_jobs(
     jobs: Sequence[Job], faults: Faults, where: Path, *, skip: bool, progress: Progress | None
 ) -> None:
-    """Read and write volume after volume; after a fault only read, to find all of them.
+    """Read and write one volume after another; after a fault only read, to find all faults.
 
     Raises:
-        InputError: something is faulty, and not to be skipped or nothing is left.
+        InputError: volumes are faulty and not skipped, or none is left for training and test.
     """
     for done, job in enumerate(jobs, 1):
         try:
@@ -187,7 +189,7 @@ def write_jobs(
 
 
 class _WritingError(Exception):
-    """Trouble with the set that is written, which is no fault of what is read."""
+    """Error of writing the set, to be kept apart from faults of the source."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -206,13 +208,13 @@ def _write(job: Job, slices: Slices) -> None:
 
 
 def require_source(source: Path, *, output: Path) -> None:
-    """Refuse a source that is no folder, and an output that exists.
+    """Check that the source is a folder and that the output does not exist.
 
     Raises:
-        InputError: with the mend.
+        InputError: there is no such folder, or the output exists; the message has the remedy.
     """
     if not source.is_dir():
-        raise InputError(f"{source}: no such folder; give the folder that the data lie in")
+        raise InputError(f"{source}: no such folder; give the folder that contains the data")
     if (output / MANIFEST).exists() or (output.exists() and not output.is_dir()):
         raise InputError(f"{output}: exists already; name another folder, or remove it first")
 
@@ -220,10 +222,10 @@ def require_source(source: Path, *, output: Path) -> None:
 def split_patients(
     patients: Iterable[str], validation: int, test: int, seed: int = 0
 ) -> dict[str, Split]:
-    """Split of each patient: the same for the same patients and seed, on any machine.
+    """Assign a split to each patient: the same for the same patients and seed on any machine.
 
-    Patients are put in the order of SHA-256 of "SEED:PATIENT"; the first `test` of them are for
-    testing, the next `validation` for validation, and all others for training.
+    Patients are sorted by the SHA-256 of "SEED:PATIENT"; the first `test` of them are for testing,
+    the next `validation` for validation, and all others for training.
     """
 
     def digest(patient: str) -> str:
@@ -236,10 +238,10 @@ def split_patients(
     }
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Folders at any depth with the files directly in them, both in the order of their names.
+def folders_with_files(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield folders at any depth, each with the files directly in it, sorted by name.
 
-    Links are followed, no folder is visited twice, and hidden folders are left out.
+    Links are followed, no folder is visited twice, and hidden folders are skipped.
     """
     seen: set[str] = set()
     for here, subfolders, names in os.walk(folder, followlinks=True):
@@ -247,20 +249,11 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(one for one in subfolders if not one.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         yield Path(here), [Path(here) / name for name in sorted(names)]
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM; one that cannot be opened may be, and reading it says why not."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return True
-
-
-def natural(text: str) -> list[tuple[int, int, str]]:
-    """Key that sorts names as people do: slice 9 before slice 10."""
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Sort key that compares the numbers in names as numbers: slice 9 before slice 10."""
     parts = re.findall(r"\d+|\D+", text)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

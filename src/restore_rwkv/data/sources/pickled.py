@@ -1,7 +1,11 @@
 """Pickled NumPy arrays, read without executing anything that a file asks for.
 
-A pickle is a program for a small machine, which may call any function of any module. Two gates
-stand before it here. First, its bytes are scanned: only the instructions that the pickle of an
+A pickle is a program for a small machine that may call any function of any module. The recipe of
+Python's documentation, an allow-list in `Unpickler.find_class`, keeps foreign functions out but not
+memory bombs: a pickle of 9 bytes that names nothing makes `pickle` allocate a memo of gigabytes,
+and so do a length that the file does not hold, and NumPy's own functions with a large shape.
+
+So there are two checks. First, the bytes are scanned: only the instructions that the pickle of an
 array consists of may occur, with lengths that the file can hold. Then `pickle` runs it, and each
 function or class that it names is one of the few below or refused. Even these are not NumPy's own
 but stand-ins that keep their arguments; the array is made from those, after they are checked.
@@ -23,30 +27,29 @@ from numpy.typing import NDArray
 
 from restore_rwkv.errors import InputError
 
-_LARGEST_FILE = 1 << 30  # a slice of 8192 x 8192 float64 has half of it
+_LARGEST_FILE = 1 << 30  # bytes; a slice of 8192 x 8192 float64 is half as large
 _LARGEST_PROGRAM = 500  # instructions; an array has about 50
 _LARGEST_MEMO = 1000
 _MOST_AXES = 4
 _SIZES = {"f": (2, 4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "b": (1,)}
 
-# Instructions by what follows them in the file: nothing, so many bytes, text up to the end of a
-# line (two for GLOBAL), or so many bytes that hold the length of what follows.
-_FIXED = {
-    **dict.fromkeys(b"(t)\x85\x86\x87N\x88\x89Rb0\x94\x93", 0),
-    **dict.fromkeys(b"]lae", 0),  # lists: of arrays of objects, refused later with what is in them
-    **dict.fromkeys(b"\x80K", 1),  # protocol, integers
-    **{ord("M"): 2, ord("J"): 4, ord("G"): 8, 0x95: 8},
-    **dict.fromkeys(b"qh", 1),  # memo
-    **dict.fromkeys(b"rj", 4),
+# Instructions that the pickle of an array consists of, by what follows them in the file. Lists are
+# admitted for arrays of objects, which are refused later with a message about their content.
+_ADMITTED_CODES = frozenset(
+    b"(t)\x85\x86\x87N\x88\x89Rb0\x94\x93]lae"  # nothing
+    b"\x80KMJG\x95qhrj"  # a fixed number of bytes
+    b"ILSVpgc"  # a line of text, after "c" (GLOBAL) two
+    b"UC\x8c\x8aTBX\x8b\x8d\x8e\x96"  # a length and as many bytes
+)
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
+_LENGTH_BYTES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
-_LINES = {**dict.fromkeys(b"ILSVpg", 1), ord("c"): 2}
-_COUNTED = {
-    **dict.fromkeys(b"UC\x8c\x8a", 1),
-    **dict.fromkeys(b"TBX\x8b", 4),
-    **dict.fromkeys(b"\x8d\x8e\x96", 8),
-}
-_PUTS = {ord("q"): 1, ord("r"): 4}
-_STOP = ord(".")
+_GLOBAL, _STOP = ord("c"), ord(".")
+_PUT, _BINARY_PUTS = ord("p"), b"qr"
 
 
 def read_pickled_array(path: Path) -> NDArray[Any]:
@@ -60,14 +63,14 @@ def read_pickled_array(path: Path) -> NDArray[Any]:
 
     Raises:
         InputError: The file asks for anything else than an array, is damaged, or holds an array of
-            another size than its data; the message says what. Nothing in it is executed.
+            another size than its data; the message says which. Nothing in it is executed.
 
     Example:
         >>> read_pickled_array(Path("IXI385-HH-2078-T2_58.bin")).shape  # doctest: +SKIP
         (1, 128, 128)
     """
     if path.stat().st_size > _LARGEST_FILE:
-        raise InputError(f"{path.name}: larger than 1 GiB, no slice is; give single slices")
+        raise InputError(f"{path.name}: larger than 1 GiB; give one slice per file")
     try:
         return _load(path.read_bytes())
     except _RefusalError as refusal:
@@ -75,7 +78,7 @@ def read_pickled_array(path: Path) -> NDArray[Any]:
 
 
 class _RefusalError(Exception):
-    """Why a pickle is refused, and the mend."""
+    """A pickle is refused; the message says why, and the remedy."""
 
 
 def _load(content: bytes) -> NDArray[Any]:
@@ -103,7 +106,7 @@ def _scan(content: bytes) -> None:
         position += 1
         if code == _STOP:
             if position != len(content):
-                raise _damaged("it goes on behind its end")
+                raise _damaged("it continues after its end")
             return
         steps += 1
         if steps > _LARGEST_PROGRAM:
@@ -115,34 +118,37 @@ def _scan(content: bytes) -> None:
 
 
 def _after(content: bytes, code: int, position: int) -> int:
-    """Position behind what follows an instruction."""
-    if code in _FIXED:
-        width = _PUTS.get(code, 0)
-        if int.from_bytes(content[position : position + width], "little") > _LARGEST_MEMO:
+    """Position after the argument of an instruction."""
+    if code not in _ADMITTED_CODES:
+        name = _OPCODES[code].name if code in _OPCODES else f"an unknown instruction ({code})"
+        raise _RefusalError(f"a pickle with {name}, which no array has; give arrays")
+    argument = _OPCODES[code].arg
+    width = 0 if argument is None else argument.n
+    if width >= 0:
+        end = position + width
+        number = int.from_bytes(content[position:end], "little")
+        if code in _BINARY_PUTS and number > _LARGEST_MEMO:
             raise _damaged("its memo is too large")
-        return position + _FIXED[code]
-    if code in _COUNTED:
-        start = position + _COUNTED[code]
+        return end
+    if width in _LENGTH_BYTES:
+        start = position + _LENGTH_BYTES[width]
         return start + int.from_bytes(content[position:start], "little")
-    if code in _LINES:
-        start = position
-        for _ in range(_LINES[code]):
-            position = content.find(b"\n", position) + 1
-            if position == 0:
-                raise _damaged("a line has no end")
-        if code == ord("p") and not re.fullmatch(rb"\d{1,3}\n", content[start:position]):
-            raise _damaged("its memo is too large")
-        return position
-    raise _RefusalError(f"a pickle with {_name(code)}, which no array has; give arrays")
+    return _after_lines(content, code, position)
 
 
-def _name(code: int) -> str:
-    named = [opcode.name for opcode in pickletools.opcodes if ord(opcode.code) == code]
-    return named[0] if named else f"an unknown instruction ({code})"
+def _after_lines(content: bytes, code: int, start: int) -> int:
+    end = start
+    for _ in range(2 if code == _GLOBAL else 1):
+        end = content.find(b"\n", end) + 1
+        if end == 0:
+            raise _damaged("a line has no end")
+    if code == _PUT and not re.fullmatch(rb"\d{1,3}\n", content[start:end]):
+        raise _damaged("its memo is too large")
+    return end
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Runs a scanned pickle; what it names is a stand-in or refused."""
+    """Runs a scanned pickle with stand-ins; names that have none are refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _ADMITTED:
@@ -153,7 +159,7 @@ class _ArrayUnpickler(pickle.Unpickler):
                 f"a pickled PyTorch tensor (asks for {asked!a}); save tensor.numpy() instead"
             )
         raise _RefusalError(
-            f"asks for {asked!a}, which is no part of a NumPy array; nothing was executed, do not "
+            f"asks for {asked!a}, which is not part of a NumPy array; nothing was executed, do not "
             "trust this file"
         )
 
@@ -182,7 +188,7 @@ class _Named:
 
 
 class _Dtype:
-    """What a pickle says of a data type."""
+    """Unchecked description of a data type, as the pickle gives it."""
 
     __slots__ = ("code", "order")
 
@@ -198,7 +204,7 @@ class _Dtype:
     def made(self) -> np.dtype[Any]:
         code, order = self.code, self.order
         if type(code) is not str or type(order) is not str or order not in ("<", ">", "|", "="):
-            raise _damaged("its data type is none")
+            raise _damaged("its data type is invalid")
         kind, size = code[:1], code[1:]
         if size not in map(str, _SIZES.get(kind, ())):
             raise _RefusalError(f"an array of type {code[:20]!a}; give arrays of real numbers")
@@ -206,7 +212,7 @@ class _Dtype:
 
 
 class _Array:
-    """What a pickle says of an array."""
+    """Unchecked description of an array, as the pickle gives it."""
 
     __slots__ = ("axes", "data", "dtype", "order", "shape")
 
@@ -241,7 +247,7 @@ class _Array:
         self.order = "F" if fortran in (True, 1) else "C"
 
     def made(self) -> NDArray[Any]:
-        """The array, after all that the pickle says of it is checked."""
+        """The array, after its description has been checked."""
         data = self.data.encode("latin1") if isinstance(self.data, str) else self.data
         shape = self.shape
         if type(self.dtype) is not _Dtype or not isinstance(data, (bytes, bytearray)):
@@ -249,15 +255,15 @@ class _Array:
         dtype = self.dtype.made()
         if not isinstance(shape, tuple) or not 1 <= len(shape) <= _MOST_AXES:
             raise _RefusalError(
-                f"an array without or with more than {_MOST_AXES} axes; give slices"
+                f"an array without axes or with more than {_MOST_AXES}; give slices"
             )
         if any(type(length) is not int or length < 1 for length in shape):
-            raise _damaged("its shape is none")
+            raise _damaged("its shape is invalid")
         if math.prod(shape) * dtype.itemsize != len(data):
-            raise _damaged(f"its array should have {len(data)} bytes and has not")
+            raise _damaged(f"its array should have {len(data)} bytes and does not")
         order = self.order if isinstance(self.order, str) else ""
         if order not in ("C", "F", "K") or (order == "K" and self.axes is None):
-            raise _damaged("its order is none")
+            raise _damaged("its order is invalid")
         array = np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
         if order == "K":
             array = array.transpose(_permutation(self.axes, len(shape)))
@@ -266,14 +272,14 @@ class _Array:
 
 def _permutation(axes: object, count: int) -> tuple[int, ...]:
     if not isinstance(axes, (tuple, list)) or any(type(axis) is not int for axis in axes):
-        raise _damaged("its axes are none")
+        raise _damaged("its axes are invalid")
     if sorted(axes) != list(range(count)):
-        raise _damaged("its axes are none")
+        raise _damaged("its axes are invalid")
     return tuple(axes)
 
 
 def _encode(text: object = None, encoding: object = None) -> bytes:
-    """`_codecs.encode`, which protocols 0 to 2 turn text into bytes with."""
+    """`_codecs.encode`, with which protocols 0 to 2 turn text into bytes."""
     if type(text) is not str or type(encoding) is not str or encoding != "latin1":
         raise _damaged("it encodes no bytes")
     return text.encode("latin1")

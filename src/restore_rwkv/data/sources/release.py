@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.data.prepared import SPLITS, PreparedSet, Progress, Split
+from restore_rwkv.data.prepared import PreparedSet
 from restore_rwkv.data.sources.jobs import (
     Faults,
     Job,
-    Report,
+    Preparation,
     Slices,
-    natural,
+    natural_key,
     require_source,
     write_jobs,
     writers,
 )
 from restore_rwkv.data.sources.pickled import read_pickled_array
+from restore_rwkv.data.stack import SPLITS, Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import read_volume
+from restore_rwkv.io import Progress, read_volume
 
 _QUALITIES = ("LQ", "HQ")
 _SUFFIXES = (".bin", ".nii", ".nii.gz")
@@ -54,30 +55,29 @@ def prepare_release(
     *,
     skip: bool = False,
     progress: Progress | None = None,
-) -> Report:
+) -> Preparation:
     """Prepare `ROOT/{MRI,CT,PET}/{train,validation,test}/{LQ,HQ}/NAME` as released.
 
-    Splits and both qualities stay as they are. All slices and patches of a patient that have the
-    same size become one stack, in the order of their numbers. The authors read and write arrays of
-    rows and columns (SimpleITK); here they are turned over to columns and rows, the order of the
-    axes in the scans themselves, in which `restore` gives slices to a network.
+    Splits and both qualities are kept. All slices and patches of a patient that have the same size
+    become one stack, in the order of their numbers. The authors store arrays as rows by columns
+    (SimpleITK); here they are transposed to columns by rows, the axis order of the scans, in which
+    `restore` passes slices to a network.
 
     Args:
         source: ROOT. Training images are `*.bin`, pickled NumPy arrays of shape (1, H, W) or
             (H, W), of which nothing is executed (see `read_pickled_array`); others are 2-D `*.nii`.
-            A modality may be missing.
-        output: folder to be made, with a set for each modality: `mri-sr`, `ct-denoise` and
+            Modalities may be missing.
+        output: folder to be created, with a set for each modality: `mri-sr`, `ct-denoise` and
             `pet-synth`.
-        skip: leave faulty images out and report them, instead of refusing all.
+        skip: leave faulty images out and report them, instead of raising an error.
         progress: called with (patients done, all).
 
     Returns:
-        What was prepared.
+        The prepared sets, the images left out, and the number of files that were not used.
 
     Raises:
-        InputError: images lack their partner, cannot be read, hold something else than one slice,
-            differ in size from their partner, or a patient is in several splits; the message names
-            each.
+        InputError: images lack their partner, cannot be read, are not single slices, differ in
+            size from their partner, or a patient is in several splits; the message names each.
     """
     source, output = Path(source), Path(output)
     require_source(source, output=output)
@@ -99,11 +99,11 @@ def prepare_release(
             left_out = {k: v for k, v in faults.entries.items() if k.startswith(f"{modality}/")}
             writer.record.update(left_out=left_out)
     sets = tuple(PreparedSet.read(writer.folder) for writer in opened)
-    return Report(sets, faults.entries, dict(others))
+    return Preparation(sets, faults.entries, dict(others))
 
 
 def _count_unknown(folder: Path, known: Collection[str], others: Counter[str]) -> None:
-    """Count what lies in a folder besides the subfolders that the release has."""
+    """Count the files in a folder that lie outside the subfolders of the release."""
     for entry in sorted(folder.iterdir()):
         if entry.name not in known:
             files = sum(path.is_file() for path in entry.rglob("*")) if entry.is_dir() else 1
@@ -113,7 +113,7 @@ def _count_unknown(folder: Path, known: Collection[str], others: Counter[str]) -
 def _jobs(
     source: Path, modality: str, writer: SetWriter, faults: Faults, others: Counter[str]
 ) -> Iterator[Job]:
-    """One job for each patient and split; faults of the listing are noted."""
+    """Yield a job for each patient and split; add faults found in the listing."""
     seen: defaultdict[str, list[Split]] = defaultdict(list)
     for split in SPLITS:
         folder = source / modality / split
@@ -123,12 +123,10 @@ def _jobs(
         for pair in _pairs(folder, f"{modality}/{split}", faults, others):
             match = _NAMES[modality].fullmatch(pair.name)
             if match is None:
-                faults.add(
-                    f"{modality}/{split}/{pair.name}", "the name tells no patient; rename it"
-                )
+                faults.add(f"{modality}/{split}/{pair.name}", "the name has no patient; rename it")
             else:
                 patients[match[1]].append(pair)
-        for patient, pairs in sorted(patients.items(), key=lambda entry: natural(entry[0])):
+        for patient, pairs in sorted(patients.items(), key=lambda entry: natural_key(entry[0])):
             seen[patient].append(split)
             title = f"{modality}/{split}/{patient}"
             yield Job(title, patient, split, writer, partial(_read, patient, title, pairs))
@@ -140,7 +138,7 @@ def _jobs(
 
 
 def _pairs(folder: Path, title: str, faults: Faults, others: Counter[str]) -> list[Pair]:
-    """Images that are there in both qualities, in the order of their numbers."""
+    """Images that exist in both qualities, in the order of their numbers."""
     files: dict[str, dict[str, Path]] = {}
     for quality in _QUALITIES:
         if not (folder / quality).is_dir():
@@ -149,15 +147,16 @@ def _pairs(folder: Path, title: str, faults: Faults, others: Counter[str]) -> li
         files[quality] = _images(folder / quality, f"{title}/{quality}", faults, others)
     low, high = files["LQ"], files["HQ"]
     for quality, here, there in (("HQ", low, high), ("LQ", high, low)):
-        for name in sorted(here.keys() - there.keys(), key=natural):
+        for name in sorted(here.keys() - there.keys(), key=natural_key):
             faults.add(f"{title}/{quality}/{name}", "is missing, its partner is there; copy it")
     return [
-        Pair(name, high[name], low[name]) for name in sorted(low.keys() & high.keys(), key=natural)
+        Pair(name, high[name], low[name])
+        for name in sorted(low.keys() & high.keys(), key=natural_key)
     ]
 
 
 def _images(folder: Path, title: str, faults: Faults, others: Counter[str]) -> dict[str, Path]:
-    """Image files by name without suffix."""
+    """Paths of image files by name without suffix."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
@@ -166,13 +165,13 @@ def _images(folder: Path, title: str, faults: Faults, others: Counter[str]) -> d
             continue
         name = path.name[: -len(suffix)]
         if name in found:
-            faults.add(f"{title}/{path.name}", f"is there as {found[name].name} too; remove one")
+            faults.add(f"{title}/{path.name}", f"exists as {found[name].name} too; remove one")
         found[name] = path
     return found
 
 
 def _read(patient: str, title: str, pairs: Sequence[Pair], faults: Faults) -> Iterator[Slices]:
-    """Stacks of one patient; images that cannot be used become faults of their own."""
+    """Stacks of one patient; each image that cannot be used becomes a fault."""
     groups: defaultdict[tuple[int, int], list[tuple[str, NDArray[Any], NDArray[Any]]]]
     groups = defaultdict(list)
     for pair in pairs:
@@ -196,7 +195,7 @@ def _origin(names: Sequence[str], patient: str) -> Mapping[str, Any]:
 
 
 def _image(path: Path) -> NDArray[Any]:
-    """The one slice of a file, columns by rows, real and finite."""
+    """Slice of a file, columns by rows, checked to be single, real and finite."""
     if path.suffix.lower() == ".bin":
         array = read_pickled_array(path)
         image: NDArray[Any] = (array[0] if array.ndim == 3 else array).T
@@ -207,7 +206,7 @@ def _image(path: Path) -> NDArray[Any]:
         shape = " x ".join(map(str, array.shape))
         raise InputError(f"{path.name}: holds {shape} values, not one slice; export it again")
     if image.dtype.kind not in "iuf":
-        raise InputError(f"{path.name}: holds {image.dtype}, no image; export it again")
+        raise InputError(f"{path.name}: holds {image.dtype}, not real numbers; export it again")
     if not np.isfinite(image).all():
-        raise InputError(f"{path.name}: has values that are not finite; mend them")
+        raise InputError(f"{path.name}: has values that are not finite; replace them")
     return image

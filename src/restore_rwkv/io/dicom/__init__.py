@@ -1,4 +1,4 @@
-"""DICOM series: which files make one, where its slices lie, and the units of its values."""
+"""DICOM series: their files, the positions of their slices, and the units of their values."""
 
 from restore_rwkv.io.dicom.read import DicomSource, read_dicom
 

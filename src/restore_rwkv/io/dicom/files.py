@@ -1,10 +1,8 @@
-"""Which files make one DICOM series, and how to read them when they are damaged."""
+"""Files of a DICOM series: their selection, and robust reading of their headers."""
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.dicom.suv import SUV_FIELDS
 from restore_rwkv.io.volume import one_line
 
@@ -49,25 +48,11 @@ _OTHERS = (
     "SeriesNumber",
     "SharedFunctionalGroupsSequence",
 )
-# What pydicom, highdicom and the decoders raise on damaged or unsupported files.
-_DECODING_ERRORS = (
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    sqlite3.Error,  # highdicom indexes frames in SQLite
-    struct.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
 class DicomImage:
-    """A file and its header (only what is needed to sort and place the image)."""
+    """A file and the part of its header that is needed to sort and place the image."""
 
     path: Path
     header: Dataset
@@ -75,63 +60,85 @@ class DicomImage:
 
 @contextmanager
 def refusing(name: str, problem: str) -> Iterator[None]:
-    """Turn what pydicom, highdicom and the decoders raise on damaged files into a refusal."""
+    """Turn errors of pydicom, highdicom and the decoders into an InputError."""
     from pydicom.errors import BytesLengthException
 
     try:
         yield
-    except (*_DECODING_ERRORS, BytesLengthException) as error:
+    except (*DECODING_ERRORS, BytesLengthException) as error:
         raise InputError(
             f"{name}: {problem} ({one_line(error)}); copy or export it again"
         ) from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has the DICOM signature, or cannot be opened.
+
+    Reading the latter then reports why it cannot be opened, instead of skipping it silently.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return True
+
+
+def patient_id(path: Path) -> str:
+    """PatientID of a DICOM file without surrounding blanks; empty if it has none.
+
+    Raises:
+        InputError: The file cannot be read, or its header is damaged.
+    """
+    from pydicom import dcmread
+
+    with refusing(path.name, "the DICOM header is damaged"):
+        header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(header.get("PatientID") or "").strip()
 
 
 def find_images(path: Path) -> list[DicomImage]:
     """Return the DICOM images in a folder (not its subfolders), or the one file.
 
     Raises:
-        InputError: There are none, or a header is damaged.
+        InputError: There are no images, or a header is damaged.
+        OSError: A file cannot be opened.
     """
     if not path.is_dir():
-        if not _is_dicom(path):
+        if not is_dicom(path):
             raise InputError(f"{path.name}: not a DICOM file; export it again")
         files = [path]
     else:
         candidates = sorted(file for file in path.iterdir() if file.is_file())
         if not any(path.iterdir()):
             raise InputError(f"{path.name}: the folder is empty; give one with a DICOM series")
-        files = [file for file in candidates if _is_dicom(file)]
+        files = [file for file in candidates if is_dicom(file)]
     images = [DicomImage(file, _read_header(file)) for file in files]
     images = [image for image in images if "Rows" in image.header]
     if not images:
         raise InputError(
-            f"{path.name}: no DICOM images here; give the folder that directly holds the series"
+            f"{path.name}: no DICOM images here; give the folder that directly contains the series"
         )
     if path.is_dir() and len(images) < len(candidates):
         _log.warning(
-            "%s: %d file(s) are no DICOM images and left out",
+            "%s: ignored %d file(s) that are not DICOM images",
             path.name,
             len(candidates) - len(images),
         )
     return images
 
 
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
-
-
 def _read_header(path: Path) -> Dataset:
     from pydicom import dcmread
 
-    with refusing(path.name, "the DICOM header is damaged"):
+    # Opened first: a file that cannot be opened is not a damaged file.
+    with path.open("rb") as stream, refusing(path.name, "the DICOM header is damaged"):
         header = dcmread(
-            path,
+            stream,
             stop_before_pixels=True,
             specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS, *SUV_FIELDS],
         )
         for keyword in (*_NUMBERS, *IDENTIFIERS, *_OTHERS):
-            header.get(keyword)  # pydicom decodes an element when it is first looked at
+            header.get(keyword)  # pydicom decodes an element at its first access
         for keyword in _NUMBERS:
             float(header.get(keyword) or 0)  # refuses lists
     return header
@@ -141,7 +148,7 @@ def one_series(images: list[DicomImage], series: int | str | None, where: str) -
     """Return the images of the only series, or of the one with this number or UID.
 
     Raises:
-        InputError: Several series, or none, can be meant.
+        InputError: Several series match, or none.
     """
     groups: dict[str, list[DicomImage]] = defaultdict(list)
     for image in images:
@@ -174,7 +181,7 @@ def _describe(uid: str, group: list[DicomImage]) -> str:
 
 
 def read_up_to_pixels(path: Path) -> FileDataset:
-    """Read a file without what follows its pixel data, which real exports fill with garbage."""
+    """Read a file up to its pixel data; some exports append invalid data after it."""
     from pydicom.filereader import read_partial
 
     seen = False
@@ -191,5 +198,5 @@ def read_up_to_pixels(path: Path) -> FileDataset:
     with refusing(path.name, "the DICOM file is damaged"), path.open("rb") as stream:
         dataset = read_partial(stream, stop_when=stop)
     if after and after[0] not in _AFTER_PIXELS:
-        _log.warning("%s: data behind the pixels is no DICOM and left out", path.name)
+        _log.warning("%s: ignored trailing data after the pixels", path.name)
     return dataset

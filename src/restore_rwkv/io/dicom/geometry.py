@@ -1,4 +1,4 @@
-"""Where the slices of a DICOM series lie: one regular grid, or a refusal that says why."""
+"""Geometry of a DICOM series: the regular grid of its slices, or an error that says why not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from restore_rwkv.io.volume import Float64Array
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Scanners write positions rounded to 0.1 mm: 7 mm steps then vary by 1 %. A missing slice is 100 %.
+# Positions are often rounded to 0.1 mm, so 7 mm steps vary by 1 %. A missing slice is 100 %.
 SPACING_TOLERANCE = 0.02
 # 1 - cosine of the angle between the stack and the slice normal: 2.6 degrees. A smaller shear is
-# kept exactly, because the affine steps from the first to the last position as the file has them.
+# kept exactly, because the affine steps from the first to the last position given in the files.
 TILT_TOLERANCE = 1e-3
 _SAME_POSITION = 1e-3  # mm
 _SAME_DIRECTION = 1e-4  # largest difference of direction cosines within one orientation
@@ -54,8 +54,8 @@ def series_grid(slices: Sequence[Dataset], names: Sequence[str], where: str) -> 
         where: Name of the folder, for messages.
 
     Raises:
-        InputError: Sizes, spacings or orientations are mixed; slices are missing, duplicate,
-            unequally spaced or tilted against their stack; or a header lacks the geometry.
+        InputError: Sizes, spacings or orientations differ; slices are missing, duplicate, unequally
+            spaced or tilted against their stack; or a header lacks the geometry.
     """
     from highdicom.spatial import get_volume_positions
 
@@ -116,7 +116,7 @@ def _stack(
             values[i] = [float(number) for number in numbers or ()]
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{names[i]}: {keyword} is missing or no {count} numbers; "
+                f"{names[i]}: {keyword} is missing or not {count} numbers; "
                 "export the series with its geometry"
             ) from error
     if not np.isfinite(values).all():
@@ -154,7 +154,7 @@ def _why_irregular(
     names: Sequence[str],
     order: npt.NDArray[np.intp],
 ) -> str:
-    """Say what is wrong with sorted positions that make no regular stack, and the mend."""
+    """Explain why sorted positions are not a regular stack, and the remedy."""
     sorted_names = [names[int(i)] for i in order]
     steps = np.diff(positions @ normal)
     closest = int(np.argmin(steps))
@@ -172,7 +172,7 @@ def _why_irregular(
         )
     gaps = np.rint(steps / steps.min()).astype(int) - 1
     wide = np.flatnonzero(gaps)
-    if 0 < wide.size <= len(steps) / 2:  # else the usual step is the wide one
+    if 0 < wide.size <= len(steps) / 2:  # otherwise the wide step is the usual one
         return (
             f"{gaps.sum()} slice(s) missing, the first between {sorted_names[wide[0]]} and "
             f"{sorted_names[wide[0] + 1]}; copy or export the whole series again"

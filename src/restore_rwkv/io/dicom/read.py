@@ -1,4 +1,4 @@
-"""DICOM series: a folder of single-frame slices, one slice, or one enhanced multi-frame file."""
+"""Reading of DICOM series: a folder of slices, one slice, or one enhanced multi-frame file."""
 
 from __future__ import annotations
 
@@ -59,13 +59,14 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
 
     Data axes are (column, row, slice): axis 0 runs along a row of pixels (first three numbers of
     ImageOrientationPatient), axis 1 down a column (last three), axis 2 along the cross product of
-    both. The affine is turned from DICOM's LPS to RAS+. The geometry is taken from the position
-    and orientation of each slice, never from file names, instance numbers or slice thickness.
+    both. The affine is converted from the LPS of DICOM to RAS+. The geometry is taken from the
+    position and orientation of each slice, never from file names, instance numbers or slice
+    thickness.
     Values are rescaled slice by slice; display settings (window, inversion) are not applied.
 
     Args:
         path: Folder or file.
-        series: SeriesNumber or SeriesInstanceUID, where a folder holds several series.
+        series: SeriesNumber or SeriesInstanceUID, for a folder with several series.
 
     Returns:
         CT in HU, PET in Bq/ml, SUV (Units GML) or a.u., MR in a.u.
@@ -84,7 +85,7 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
         if _frames(image) > 1 and len(chosen) > 1:
             raise InputError(
                 f"{image.path.name}: one of several multi-frame files in its series; "
-                "give this file alone"
+                "give only this file"
             )
     if _frames(chosen[0]) > 1:
         return _read_multi_frame(chosen[0], path)
@@ -123,7 +124,7 @@ def _read_pixels(path: Path, grid: Grid) -> Float32Array:
 
     dataset = read_up_to_pixels(path)
     with refusing(path.name, "the pixel data cannot be decoded"), np.errstate(over="ignore"):
-        # Volume refuses what overflows to infinity.
+        # Volume raises an error for values that overflow to infinity.
         values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
     if values.shape != (grid.rows, grid.columns):
         raise InputError(
@@ -142,7 +143,7 @@ def _read_multi_frame(image: DicomImage, path: Path) -> Volume:
         )
     dataset = read_up_to_pixels(image.path)
     with refusing(image.path.name, "the frames make no regular volume"):
-        # Real-world maps would bring units of their own; display settings are not values.
+        # Real-world maps would change the units; display settings are not part of the values.
         volume = Image.from_dataset(dataset, copy=False).get_volume(
             apply_presentation_lut=False,
             apply_real_world_transform=False,
@@ -162,7 +163,7 @@ def _volume(
     stored: Stored | None,
     files: tuple[Path, ...],
 ) -> Volume:
-    """Give the values their modality and unit."""
+    """Volume with the modality and the unit of its values."""
     modality = headers[0].get("Modality")
     source = DicomSource(
         *(path, data.shape, stored, files),
@@ -178,7 +179,7 @@ def _volume(
         return Volume(data, affine, _ct_unit(headers[0]), modality, source)
     if modality == "MR":
         return Volume(data, affine, "a.u.", modality, source)
-    unknown = modality in (None, "", "OT")  # "other" says nothing
+    unknown = modality in (None, "", "OT")  # OT is "other"
     return Volume(data, affine, modality=None if unknown else str(modality), source=source)
 
 
@@ -188,7 +189,7 @@ def _text(header: Dataset, keyword: str) -> str | None:
 
 
 def _common_stored(headers: list[Dataset]) -> Stored | None:
-    """Return how all slices are stored, or None where they differ or use tables."""
+    """Number format common to all slices, or None if they differ or use tables."""
     kinds = {
         (
             int(header.get("BitsAllocated") or 0),
@@ -206,6 +207,6 @@ def _common_stored(headers: list[Dataset]) -> Stored | None:
 
 
 def _ct_unit(header: Dataset) -> str:
-    # Enhanced files keep the rescale type with each frame; for CT it is HU.
+    # Enhanced files store the rescale type with each frame; for CT it is HU.
     rescaled = "RescaleIntercept" in header or "SharedFunctionalGroupsSequence" in header
     return "HU" if rescaled and header.get("RescaleType") in (None, "", "HU") else "a.u."

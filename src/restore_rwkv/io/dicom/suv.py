@@ -1,9 +1,9 @@
-"""Units of a PET series, and the SUV (by body weight) that its DICOM fields give.
+"""Units of a PET series, and the SUV (by body weight) computed from its DICOM fields.
 
 The rules are those of QIBA's vendor-neutral pseudo-code: activity that was decay-corrected to the
-start of the scan (DecayCorrection START) is divided by the dose that was left then, activity
-corrected to the injection (ADMIN) by the injected dose. Fields that are missing, or that no
-examination can have, give no SUV and the reason instead: a wrong SUV would not be noticed.
+start of the scan (DecayCorrection START) is divided by the dose remaining at that time, activity
+corrected to the injection (ADMIN) by the injected dose. Missing or implausible fields give a reason
+instead of an SUV, since a wrong SUV would not be noticed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _OF_DRUG = (
 )
 _DRUGS = "RadiopharmaceuticalInformationSequence"
 SUV_FIELDS = (*_OF_SERIES, *_OF_TIME, *_OF_FRAME, _DRUGS)
-"""Keywords of the DICOM elements that `pet_unit` looks at."""
+"""Keywords of the DICOM elements that `pet_unit` reads."""
 
-# What mice and men can have; wider than that are mistaken units (g, MBq, minutes).
+# Plausible values for mice to humans; values outside have wrong units (g, MBq, minutes).
 _WEIGHTS = (0.005, 500.0)  # kg
 _DOSES = (1e5, 1e11)  # Bq
 _DOSES_PER_WEIGHT = (1e4, 1e10)  # Bq/kg
 _HALF_LIVES = (30.0, 1e6)  # s
-_MOST_HALF_LIVES = 6.0  # from injection to scan; beyond it 98 % are gone
-_DAY_MATTERS = 8 * 3600.0  # s: half-life from which a time without a day does not do
+_MOST_HALF_LIVES = 6.0  # from injection to scan; after that 98 % have decayed
+_DAY_MATTERS = 8 * 3600.0  # s: for longer half-lives a time without a date is ambiguous
 _LONGEST_SERIES = 4 * 3600.0  # s from the start of a series to its first slice
 _MIDNIGHT = datetime.time()
 
@@ -50,8 +50,8 @@ class PetUnit:
 
     Attributes:
         unit: "Bq/ml", "SUV" or "a.u.".
-        suv_per_unit: SUV of 1 Bq/ml, where the unit is that and the fields give it.
-        no_suv: why not, in a few words, where the values are not in SUV and it is not known.
+        suv_per_unit: SUV of 1 Bq/ml, if the unit is Bq/ml and the fields give it; else None.
+        no_suv: reason in a few words, if the values are not in SUV and `suv_per_unit` is None.
     """
 
     unit: str
@@ -60,14 +60,14 @@ class PetUnit:
 
 
 class _NoSuvError(Exception):
-    """The fields give no SUV; the message says why in a few words."""
+    """The fields give no SUV; the message is the reason in a few words."""
 
 
 def pet_unit(headers: Sequence[Dataset]) -> PetUnit:
-    """Unit of a series and its SUV per Bq/ml.
+    """Find the unit of a series and its SUV per Bq/ml.
 
     Args:
-        headers: of all its slices, with the elements `SUV_FIELDS`.
+        headers: headers of all slices, with the elements `SUV_FIELDS`.
     """
     unit = "a.u."
     try:
@@ -88,7 +88,7 @@ def pet_unit(headers: Sequence[Dataset]) -> PetUnit:
 
 
 def _suv_of_one(headers: Sequence[Dataset]) -> float:
-    """SUV of 1 Bq/ml: body weight in g over the dose in Bq that is left at the reference time."""
+    """SUV of 1 Bq/ml: body weight in g over the dose in Bq remaining at the reference time."""
     header = headers[0]
     drug = _drug(headers)
     _require(header, ("CorrectedImage", "DecayCorrection", "PatientWeight"))
@@ -111,7 +111,7 @@ def _suv_of_one(headers: Sequence[Dataset]) -> float:
 
 
 def _drug(headers: Sequence[Dataset]) -> Dataset:
-    """The one item of the radiopharmaceutical sequence, the same in all slices."""
+    """The single item of the radiopharmaceutical sequence, equal in all slices."""
     drugs = []
     for header in headers:
         items = list(header.get(_DRUGS) or ())
@@ -125,7 +125,7 @@ def _drug(headers: Sequence[Dataset]) -> Dataset:
 
 
 def _scan_start(headers: Sequence[Dataset], half_life: float) -> _Moment:
-    """Moment that START corrects to: of the series, unless that was written afterwards."""
+    """Time that START corrects to: that of the series, unless it was written afterwards."""
     _require_same(headers, _OF_TIME)
     frames = [_moment(header, "AcquisitionDate", "AcquisitionTime") for header in headers]
     if None in frames:
@@ -162,7 +162,7 @@ def _decay_time(header: Dataset, drug: Dataset, scan: _Moment, half_life: float)
         start = datetime.datetime.combine(scan.date(), _MIDNIGHT) + clock
         if start > scan:  # injected before midnight
             start -= datetime.timedelta(days=1)
-    if _MIDNIGHT in (start.time(), scan.time()):  # as some put in for a time that they take out
+    if _MIDNIGHT in (start.time(), scan.time()):  # anonymisers replace times by this
         raise _NoSuvError("the time of injection or scan is blank, 00:00:00")
     seconds = (scan - start).total_seconds()
     if not 0 <= seconds <= _MOST_HALF_LIVES * half_life:
@@ -189,7 +189,7 @@ def _number(item: Dataset, keyword: str, limits: tuple[float, float], unit: str)
     """A field's number within limits."""
     _require(item, (keyword,))
     value = float(item.get(keyword))
-    if not limits[0] <= value <= limits[1]:  # NaN is in no limits
+    if not limits[0] <= value <= limits[1]:  # NaN fails this too
         raise _NoSuvError(f"{keyword} is {value:g} {unit}")
     return value
 

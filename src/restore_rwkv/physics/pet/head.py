@@ -19,13 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from restore_rwkv.errors import OperatorError
-from restore_rwkv.io import Volume
+from restore_rwkv.errors import InputError, OperatorError
+from restore_rwkv.io import Volume, affine_of_axes
 from restore_rwkv.physics.pet.masks import Mask, closed, dilated, eroded, filled, largest
 
 Array = NDArray[np.float32]
-
-_DIRECTIONS = {"L": (0, -1), "R": (0, 1), "P": (1, -1), "A": (1, 1), "I": (2, -1), "S": (2, 1)}
 
 _SCALP = 10.0  # mm: no brain is closer to the surface of the head
 _CORE = 24.0  # mm: what is deeper than this near the top of the head is brain
@@ -100,15 +98,10 @@ def _placed(volume: Volume, axes: str | None) -> NDArray[np.float64]:
         raise OperatorError("volume has no affine; give Volume(data, affine) with spacing in mm")
     if axes is None:
         return volume.affine
-    if len(axes) != 3 or sorted(_DIRECTIONS.get(a, (3, 0))[0] for a in axes) != [0, 1, 2]:
-        raise OperatorError(f"axes is {axes!r}; give one of R L, one of A P, one of S I, as 'PIR'")
-    affine = np.zeros((4, 4))
-    for axis, letter in enumerate(axes):
-        world, sign = _DIRECTIONS[letter]
-        affine[world, axis] = sign * volume.spacing[axis]
-    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(volume.data.shape)) / 2)
-    affine[3, 3] = 1
-    return affine
+    try:
+        return affine_of_axes(axes, volume.data.shape, volume.spacing)
+    except InputError as error:
+        raise OperatorError(str(error)) from error
 
 
 def _resampled(
