@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +17,8 @@ from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.apps.cli.options import parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.metrics import MeanScore
-from restore_rwkv.model import RestoreRWKV, load_weights
+from restore_rwkv.model import RestoreRWKV, load_weights, read_info, shipped_weights
+from restore_rwkv.ops import available_backends
 from restore_rwkv.tasks import TASKS
 from tests.helpers import ROOT
 
@@ -148,6 +150,49 @@ def test_info_lists_tasks_weights_backends_and_devices() -> None:
     assert result.returncode == 0, result.stderr
     for word in ("mri-sr", "ct-denoise", "light-mri-sr", "reference", "device cpu", "device cuda"):
         assert word in result.stdout
+
+
+def test_info_as_json_says_what_torch_and_the_weight_files_say() -> None:
+    result = run("info", "--json")
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert set(facts["tasks"]) == set(TASKS)
+    assert set(facts["weights"]) == set(shipped_weights())
+    for name, path in shipped_weights().items():
+        record = read_info(path)
+        assert facts["weights"][name] == {
+            "tasks": list(record.scaling),
+            "parameters": record.parameters,
+            "sha256": record.sha256,
+        }
+    assert facts["backends"] == available_backends()
+    devices = {device["name"]: device for device in facts["devices"]}
+    assert devices["cpu"]["threads"] == torch.get_num_threads()
+    assert devices["cuda"]["count"] == torch.cuda.device_count()
+    assert devices["mps"]["count"] == int(torch.backends.mps.is_available())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["restore", "--help"], ["data", "prepare", "folder", "--help"], ["info"]],
+    ids=" ".join,
+)
+def test_help_and_info_do_not_wait_for_pytorch(words: list[str]) -> None:
+    """The best of three takes 0.2 s on an idle machine; importing PyTorch alone takes 1.5 s."""
+    code = (
+        "import atexit, sys; sys.argv = ['restore-rwkv', *sys.argv[1:]]\n"
+        "atexit.register(lambda: print(sorted({'torch', 'numpy'} & set(sys.modules))))\n"
+        "from restore_rwkv.apps.cli import main; main()\n"
+    )
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60
+        )
+        times.append(time.perf_counter() - start)
+        assert result.stdout.splitlines()[-1] == "[]", result.stderr
+    assert min(times) < 1
 
 
 def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path: Path) -> None:

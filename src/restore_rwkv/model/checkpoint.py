@@ -9,9 +9,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,11 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
-from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.header import FORMAT, KEY, Header, damaged, damaged_record, read_header
+from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.tasks import NOTICE, ScalingRule
 
-FORMAT = 2
-_KEY = "restore_rwkv"  # one metadata entry, since safetensors does not keep the order of several
 _RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
 
@@ -95,7 +93,7 @@ def save_weights(
     record |= {"config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
     record["scaling"] = {task: rule.to_dict() for task, rule in scaling.items()}
     try:
-        metadata = {_KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
+        metadata = {KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{path}: training is no JSON ({error}); use plain, finite values"
@@ -124,9 +122,8 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
         WeightsError: the file is missing, damaged, of another kind or version, or its tensors do
             not match its hash or its configuration.
     """
-    with _opened(path) as stream:
-        info = _info(path, stream)
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    info = read_info(path)
+    tensors = _read_tensors(path)
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
             raise WeightsError(f"{path}: {name} is {tensor.dtype}; save float32 or float16")
@@ -150,8 +147,7 @@ def read_info(path: str | Path) -> WeightsInfo:
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.
     """
-    with _opened(path) as stream:
-        return _info(path, stream)
+    return _info(path, read_header(path))
 
 
 def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -202,44 +198,24 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a safetensors file; faults of the file become WeightsError."""
-    if not Path(path).is_file():
-        raise WeightsError(f"{path}: no such file; give the path of a weight file")
+def _read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as stream:
-            yield stream
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: no safetensors file, or a damaged one ({error}); fetch it again, or convert "
-            "a published checkpoint with `restore-rwkv convert`"
-        ) from error
+        raise damaged(path, error) from error
 
 
-def _info(path: str | Path, stream: Any) -> WeightsInfo:
-    metadata = stream.metadata() or {}
-    if _KEY not in metadata:
-        raise WeightsError(
-            f"{path}: holds no {_KEY} record; use a file written by restore-rwkv, or convert a "
-            "published checkpoint with `restore-rwkv convert`"
-        )
-    shapes = [stream.get_slice(name).get_shape() for name in stream.keys()]  # noqa: SIM118
+def _info(path: str | Path, header: Header) -> WeightsInfo:
     try:
-        record = json.loads(metadata[_KEY])
-        version = record["format"]
-        if version == FORMAT:
-            values = {name: record[name] for name in _RECORDED}
-            values["config"] = RestoreRWKVConfig.from_dict(values["config"])
-            values["scaling"] = {
-                str(task): ScalingRule.from_dict(rule) for task, rule in record["scaling"].items()
-            }
-            return _typed(WeightsInfo(**values, parameters=sum(map(math.prod, shapes))))
-    except (ConfigError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(
-            f"{path}: the {_KEY} record is damaged ({error}); fetch the file again"
-        ) from error
-    raise WeightsError(f"{path}: weight format {version!r}; this release reads {FORMAT}, update it")
+        values = {name: header.record[name] for name in _RECORDED}
+        values["config"] = RestoreRWKVConfig.from_dict(values["config"])
+        values["scaling"] = {
+            str(task): ScalingRule.from_dict(rule) for task, rule in values["scaling"].items()
+        }
+        return _typed(WeightsInfo(**values, parameters=header.parameters))
+    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+        raise damaged_record(path, error) from error
 
 
 def _typed(info: WeightsInfo) -> WeightsInfo:

@@ -23,7 +23,8 @@ from restore_rwkv.model.checkpoint import (
     require_fit,
     save_weights,
 )
-from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.tasks import ScalingRule
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from importlib.resources import files
 from pathlib import Path
 
 from restore_rwkv.errors import WeightsError
 
+_PACKAGE = Path(__file__).parents[1]
+
 
 def shipped_weights() -> dict[str, Path]:
     """Weight files in the package, by name, such as "light-mri-sr"."""
-    folder = Path(str(files("restore_rwkv") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return {path.stem: path for path in sorted((_PACKAGE / "weights").glob("*.safetensors"))}
 
 
 def find_weights(name: str | Path) -> Path:
@@ -35,4 +35,4 @@ def find_weights(name: str | Path) -> Path:
 
 def sample_scan() -> Path:
     """The scan that the demo restores: see samples/README.md for its origin and licence."""
-    return Path(str(files("restore_rwkv") / "samples" / "mr_t1gd_a.nii.gz"))
+    return _PACKAGE / "samples" / "mr_t1gd_a.nii.gz"

@@ -1,27 +1,32 @@
 """What a scan is taken for: its task, plane, unit and scaling, and how its modality is degraded.
 
 Uses physics and io, without torch until a scan is degraded; model, restoration, data and all rooms
-above use it.
+above use it. Each name is imported when it is first used: the table of the tasks needs no NumPy.
 """
 
-from restore_rwkv.tasks.choose import AUTO, Plane, pick_task, slice_axis
-from restore_rwkv.tasks.scaling import (
-    FOREGROUND_LEVEL,
-    Scaling,
-    ScalingRule,
-    onto_unit_range,
-    robust_scaling,
-)
-from restore_rwkv.tasks.table import (
-    ALL_IN_ONE,
-    NOTICE,
-    TASKS,
-    Modality,
-    Task,
-    get_task,
-    get_tasks,
-    task_of,
-)
+from typing import TYPE_CHECKING
+
+from restore_rwkv.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from restore_rwkv.tasks.choose import AUTO, Plane, pick_task, slice_axis
+    from restore_rwkv.tasks.scaling import (
+        FOREGROUND_LEVEL,
+        Scaling,
+        ScalingRule,
+        onto_unit_range,
+        robust_scaling,
+    )
+    from restore_rwkv.tasks.table import (
+        ALL_IN_ONE,
+        NOTICE,
+        TASKS,
+        Modality,
+        Task,
+        get_task,
+        get_tasks,
+        task_of,
+    )
 
 __all__ = [
     "ALL_IN_ONE",
@@ -42,3 +47,27 @@ __all__ = [
     "slice_axis",
     "task_of",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "restore_rwkv.tasks.choose": ["AUTO", "Plane", "pick_task", "slice_axis"],
+        "restore_rwkv.tasks.scaling": [
+            "FOREGROUND_LEVEL",
+            "Scaling",
+            "ScalingRule",
+            "onto_unit_range",
+            "robust_scaling",
+        ],
+        "restore_rwkv.tasks.table": [
+            "ALL_IN_ONE",
+            "NOTICE",
+            "TASKS",
+            "Modality",
+            "Task",
+            "get_task",
+            "get_tasks",
+            "task_of",
+        ],
+    },
+)

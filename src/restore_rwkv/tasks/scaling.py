@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from restore_rwkv.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     FloatArray = TypeVar("FloatArray", NDArray[np.float32], NDArray[np.float64], Tensor)
@@ -146,6 +145,8 @@ def robust_scaling(data: NDArray[Any]) -> Scaling:
         >>> robust_scaling(np.array([[0.0, 0.0], [100.0, 100.0]])).apply(np.array([100.0]))
         array([10.])
     """
+    import numpy as np
+
     values = np.asarray(data).ravel()
     if values.size == 0:
         raise InputError("image: it has no voxels to find a scale from; give a non-empty image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -9,12 +10,10 @@ from typing import Annotated
 import typer
 
 from restore_rwkv.apps.cli.console import (
-    plain_table,
     score_row,
     score_table,
     show,
     training_report,
-    yes,
 )
 from restore_rwkv.apps.cli.options import Device, Overwrite, Quiet, Seed, TaskName, Weights
 from restore_rwkv.errors import ConfigError
@@ -112,28 +111,13 @@ def convert(
     typer.echo(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
 
 
-def info() -> None:
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
     """List tasks, weights, operator backends and devices."""
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count GPUs without waking one
-    import torch
+    from restore_rwkv.apps.cli.about import about, about_tables
 
-    from restore_rwkv.model import read_info
-    from restore_rwkv.model.shipped import shipped_weights
-    from restore_rwkv.ops import available_backends
-    from restore_rwkv.tasks import TASKS
-
-    tasks = plain_table("task", "what it does", "modality", "weights")
-    for task in TASKS.values():
-        tasks.add_row(task.name, task.title, task.modality, task.weights)
-    weights = plain_table("weights", "tasks", "parameters", "SHA-256")
-    for name, path in shipped_weights().items():
-        record = read_info(path)
-        served = ", ".join(record.scaling)
-        weights.add_row(name, served, f"{record.parameters:,}", record.sha256[:16])
-    machine = plain_table("backend or device", "here")
-    for name, here in available_backends().items():
-        machine.add_row(f"backend {name}", "yes" if here else "no")
-    machine.add_row("device cpu", f"yes, {torch.get_num_threads()} threads")
-    machine.add_row("device cuda", yes(torch.cuda.is_available()))
-    machine.add_row("device mps", yes(torch.backends.mps.is_available()))
-    show(tasks, weights, machine)
+    if as_json:
+        typer.echo(json.dumps(about(), indent=2))
+    else:
+        show(*about_tables(about()))
