@@ -6,7 +6,6 @@ Loading executes nothing that a file holds, and checks all of it before a networ
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -23,12 +22,14 @@ from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.model.config import RestoreRWKVConfig
 from restore_rwkv.model.header import FORMAT, KEY, Header, damaged, damaged_record, read_header
 from restore_rwkv.model.network import RestoreRWKV
+from restore_rwkv.options import nearest, validated
 from restore_rwkv.tasks import NOTICE, ScalingRule
 
 _RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
 
 
+@validated()
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
     """What a weight file says of its weights.
@@ -48,6 +49,10 @@ class WeightsInfo:
     training: dict[str, Any]
     sha256: str
     parameters: int
+
+    def __post_init__(self) -> None:
+        if not self.scaling:
+            raise ConfigError("scaling names no task; give a rule for each task")
 
 
 def save_weights(
@@ -158,8 +163,8 @@ def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, 
     if missing:
         faults.append(f"{len(missing)} missing ({_some(missing)})")
     if unexpected:
-        nearest = difflib.get_close_matches(unexpected[0], missing or expected, n=1, cutoff=0.0)
-        faults.append(f"{len(unexpected)} unexpected ({_some(unexpected)}; nearest: {nearest[0]})")
+        near = nearest(unexpected[0], missing or expected)
+        faults.append(f"{len(unexpected)} unexpected ({_some(unexpected)}; nearest: {near})")
     shapes = [
         f"{name} is {tuple(given[name].shape)} for {tuple(tensor.shape)}"
         for name, tensor in expected.items()
@@ -213,16 +218,6 @@ def _info(path: str | Path, header: Header) -> WeightsInfo:
         values["scaling"] = {
             str(task): ScalingRule.from_dict(rule) for task, rule in values["scaling"].items()
         }
-        return _typed(WeightsInfo(**values, parameters=header.parameters))
+        return WeightsInfo(**values, parameters=header.parameters)
     except (ConfigError, TypeError, KeyError, AttributeError) as error:
         raise damaged_record(path, error) from error
-
-
-def _typed(info: WeightsInfo) -> WeightsInfo:
-    kinds = {"merged": bool, "training": dict, "sha256": str}
-    for name, kind in kinds.items():
-        if not isinstance(getattr(info, name), kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
-    if not info.scaling:
-        raise TypeError("scaling names no task")
-    return info

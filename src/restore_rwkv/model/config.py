@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from restore_rwkv.errors import ConfigError
-
-_CHOICES = {
-    "scan_mixing": ("recurrent", "alternating", "sum"),
-    "attention": ("bi-wkv", "uni-wkv"),
-    "shift": ("omni", "quad", "uni"),
-    "shift_kernel": (1, 3, 5, 7, 9),
-    "shift_branches": (True, False),
-}
+from restore_rwkv.options import Count, Expected, from_mapping, validated
 
 
+@validated("config")
 @dataclasses.dataclass(frozen=True)
 class RestoreRWKVConfig:
     """What defines a network; the defaults are the published `base` network.
@@ -41,43 +34,41 @@ class RestoreRWKVConfig:
         ConfigError: a value is out of range.
     """
 
-    in_channels: int = 1
-    out_channels: int = 1
-    dim: int = 48
-    num_blocks: tuple[int, ...] = (4, 6, 6, 8)
-    num_refinement_blocks: int = 4
-    hidden_rate: int = 4
-    scans: tuple[str, ...] = ("rows", "columns")
-    scan_mixing: str = "recurrent"
-    attention: str = "bi-wkv"
-    shift: str = "omni"
-    shift_kernel: int = 5
+    in_channels: Count = 1
+    out_channels: Count = 1
+    dim: Count = 48
+    num_blocks: Annotated[tuple[Count, ...], Expected("a list of 4 whole numbers from 1")] = (
+        4,
+        6,
+        6,
+        8,
+    )
+    num_refinement_blocks: Count = 4
+    hidden_rate: Count = 4
+    scans: Annotated[
+        tuple[Literal["rows", "columns"], ...], Expected("a list of 'rows' and 'columns'")
+    ] = ("rows", "columns")
+    scan_mixing: Literal["recurrent", "alternating", "sum"] = "recurrent"
+    attention: Literal["bi-wkv", "uni-wkv"] = "bi-wkv"
+    shift: Literal["omni", "quad", "uni"] = "omni"
+    shift_kernel: Annotated[int, Expected("1, 3, 5, 7 or 9")] = 5
     shift_branches: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_blocks", "scans"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)):
-                raise ConfigError(f"config: {name} is {value!r}; give a list")
-            object.__setattr__(self, name, tuple(value))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            counts = value if isinstance(value, tuple) else (value,)
-            if "int" in str(field.type) and any(type(n) is not int or n < 1 for n in counts):
-                raise ConfigError(f"config: {field.name} is {value!r}; give whole numbers from 1")
         if len(self.num_blocks) != 4 or self.dim % 2:
-            raise ConfigError("config: num_blocks must have 4 entries and dim be even; mend them")
+            raise ConfigError(
+                f"config: num_blocks is {self.num_blocks} and dim {self.dim}; "
+                "give 4 numbers of blocks, and an even dim"
+            )
         if self.in_channels != self.out_channels:
             raise ConfigError(
                 f"config: in_channels is {self.in_channels} and out_channels {self.out_channels}; "
                 "give equal numbers, the network adds its input to its output"
             )
-        if not self.scans or any(scan not in ("rows", "columns") for scan in self.scans):
+        if not self.scans:
             raise ConfigError(f"config: scans is {self.scans}; list 'rows' and 'columns'")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices or type(value) is not type(choices[0]):
-                raise ConfigError(f"config: {name} is {value!r}; choose from {choices}")
+        if self.shift_kernel not in (1, 3, 5, 7, 9):
+            raise ConfigError(f"config: shift_kernel is {self.shift_kernel}; give 1, 3, 5, 7 or 9")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RestoreRWKVConfig:
@@ -86,12 +77,7 @@ class RestoreRWKVConfig:
         Raises:
             ConfigError: a key is unknown (the message names the nearest) or a value out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"config: unknown key {key!r}; did you mean {nearest!r}?")
-        return cls(**values)
+        return from_mapping(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` restores them."""

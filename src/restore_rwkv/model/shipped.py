@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from restore_rwkv.errors import WeightsError
+from restore_rwkv.options import nearest
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -26,8 +26,8 @@ def find_weights(name: str | Path) -> Path:
         return shipped[str(name)]
     if Path(name).is_file():
         return Path(name)
-    near = difflib.get_close_matches(str(name), shipped, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = nearest(name, shipped, cutoff=0.4)
+    hint = f"did you mean {near}? " if near else ""
     raise WeightsError(
         f"{name}: no such file or shipped weights; {hint}shipped: {', '.join(shipped) or 'none'}"
     )

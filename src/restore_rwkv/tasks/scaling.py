@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.options import Expected, from_mapping, validated
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,7 @@ class Scaling:
         return asdict(self)
 
 
+@validated("scaling rule")
 @dataclass(frozen=True)
 class ScalingRule:
     """How the scaling of a volume is found; what weights were trained with, and record.
@@ -70,13 +72,11 @@ class ScalingRule:
         ConfigError: the kind is unknown, or the numbers make no scaling.
     """
 
-    kind: Literal["robust", "fixed"]
+    kind: Annotated[Literal["robust", "fixed"], Expected(name="scaling rule")]
     offset: float = 0.0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("robust", "fixed"):
-            raise ConfigError(f"scaling rule {self.kind!r} is unknown; give 'robust' or 'fixed'")
         Scaling(self.offset, self.scale)
 
     def scaling_of(self, data: NDArray[Any]) -> Scaling:
@@ -100,12 +100,7 @@ class ScalingRule:
         Raises:
             ConfigError: a key is unknown or missing, or a value is no number.
         """
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(
-                f"scaling rule {dict(values)!r} is none; give kind, offset and scale"
-            ) from error
+        return from_mapping(cls, values)
 
 
 def onto_unit_range(low: float, high: float) -> ScalingRule:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.options import nearest
 from restore_rwkv.tasks.scaling import ScalingRule, onto_unit_range
 
 Modality = Literal["MR", "CT", "PT"]
@@ -126,8 +126,8 @@ def get_task(name: str) -> Task:
             f"{ALL_IN_ONE} is no task of a scan but weights for all; give the scan's task "
             f"({', '.join(TASKS)}) and the weights light-{ALL_IN_ONE}"
         )
-    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, TASKS, cutoff=0.4)
+    hint = f"did you mean {near!r}? " if near else ""
     raise ConfigError(f"task {name!r} is unknown; {hint}tasks are: {', '.join(TASKS)}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -89,7 +89,9 @@ def folder(
     seed: Seed = 0,
     validation: Annotated[float, typer.Option(help="Share of the patients.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share of the patients.")] = 0.1,
-    planes: Annotated[str, typer.Option(help="MRI: task, or all with square pixels.")] = "task",
+    planes: Annotated[
+        Literal["task", "all"], typer.Option(help="MRI: task, or all with square pixels.")
+    ] = "task",
     patient: Annotated[
         str | None, typer.Option(metavar="REGEX", help="What of a path names the patient.")
     ] = None,
@@ -98,7 +100,15 @@ def folder(
     """NIfTI and DICOM of your own: pairs in LQ and HQ, or good scans that are degraded."""
     from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
 
-    options = FolderOptions(task, factor, seed, validation, test, planes, patient)  # type: ignore[arg-type]
+    options = FolderOptions(
+        task,
+        factor=factor,
+        seed=seed,
+        validation=validation,
+        test=test,
+        planes=planes,
+        patient=patient,
+    )
     _run(
         "volumes",
         lambda progress: prepare_folder(source, output, options, skip=skip, progress=progress),
