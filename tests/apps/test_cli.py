@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -13,8 +14,10 @@ import pytest
 import torch
 
 from restore_rwkv.apps.cli import main
+from restore_rwkv.apps.cli.app import option_flags
 from restore_rwkv.apps.cli.console import score_row
-from restore_rwkv.apps.cli.options import parse_memory
+from restore_rwkv.apps.cli.messages import user_message, with_flags
+from restore_rwkv.apps.cli.options import Task, parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.model import RestoreRWKV, load_weights, read_info, shipped_weights
@@ -204,6 +207,101 @@ def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path
     assert info.scaling == {"mri-sr": TASKS["mri-sr"].paper_scaling}
     for key, value in tiny_network.state_dict().items():
         assert torch.equal(network.state_dict()[key], value)
+
+
+def test_convert_does_not_replace_a_file_unless_allowed(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "net.pth", tmp_path / "net.safetensors"
+    torch.save(tiny_network.state_dict(), source)
+    output.write_text("mine")
+    refused = run("convert", source, "-o", output)
+    assert refused.returncode == 2
+    assert f"{output}: exists already" in refused.stderr
+    assert output.read_text() == "mine"
+    assert "same file" in run("convert", source, "-o", source, "--overwrite").stderr
+    assert run("convert", source, "-o", output, "--overwrite").returncode == 0
+    assert load_weights(output)[1].parameters
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert get_args(Task) == tuple(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["restore", "x", "-o", "y", "--task", "mri"], "did you mean 'mri-sr'? use auto, mri-sr,"),
+        (["restore", "x", "-o", "y", "--plane", "axal"], "plane 'axal' is unknown; did you mean"),
+        (["restore", "x", "-o", "y", "--scaling", "paper1"], "scaling 'paper1' is unknown"),
+        (["convert", "x", "-o", "y", "--task", "all"], "did you mean 'all-in-one'?"),
+        (["data", "prepare", "folder", "x", "-o", "y"], "Missing option '--task' / '-t'. Choose"),
+    ],
+)
+def test_a_wrong_choice_is_named_in_one_line(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["restore-rwkv", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("give task='mri-sr' or task='ct-denoise'", "give --task mri-sr or --task ct-denoise"),
+        ("give task=mri-sr|ct-denoise|pet-synth", "give --task mri-sr|ct-denoise|pet-synth"),
+        ("is it CT (task='ct-denoise')?", "is it CT (--task ct-denoise)?"),
+        ("leave them out with skip=True", "leave them out with --skip-faulty"),
+        ("name another file, or give overwrite=True", "name another file, or give --overwrite"),
+        ("give patient=PATTERN, such as '^[^/]+'", "give --patient PATTERN, such as '^[^/]+'"),
+        ("or give validation=0 or test=0.", "or give --validation 0 or --test 0."),
+        ("give scale=2.5; or none", "give --scale 2.5; or none"),
+        ("give series='2 b'", "give --series '2 b'"),
+        ('use backend="torch"', 'use backend="torch"'),
+        ("TRITON_INTERPRET=1, package==1.0", "TRITON_INTERPRET=1, package==1.0"),
+        ("/data/task=rest/scan.nii: damaged", "/data/task=rest/scan.nii: damaged"),
+        ("image is 3 x 4; give one of 5 x 6", "image is 3 x 4; give one of 5 x 6"),
+    ],
+)
+def test_arguments_in_messages_become_flags(message: str, printed: str) -> None:
+    assert with_flags(message, option_flags()) == printed
+
+
+def test_every_option_has_its_flag() -> None:
+    flags = option_flags()
+    assert flags["skip"] == "--skip-faulty"
+    assert flags["as_json"] == "--json"
+    assert all(flag.startswith("--") for flag in flags.values())
+
+
+def test_a_bug_is_not_a_message() -> None:
+    assert user_message(KeyError("x"), {}) is None
+    assert user_message(ConfigError("give task='x'"), {"task": "--task"}) == "give --task x"
+
+
+def test_the_shell_completes_commands() -> None:
+    assert "--install-completion" in run("--help").stdout
+    result = subprocess.run(
+        [sys.executable, "-m", "restore_rwkv"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "_RESTORE_RWKV_COMPLETE": "complete_bash",
+            "COMP_WORDS": "restore-rwkv de",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert result.stdout.split() == ["degrade", "demo"]
 
 
 @pytest.mark.slow

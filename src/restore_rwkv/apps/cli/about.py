@@ -1,4 +1,4 @@
-"""What `restore-rwkv info` lists: tasks, weights, operator backends and devices.
+"""The facts that `restore-rwkv info` lists: tasks, weights, operator backends and devices.
 
 Nothing here imports PyTorch or NumPy, so that the command answers at once.
 """
@@ -9,7 +9,7 @@ import dataclasses
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from restore_rwkv.apps.cli.console import plain_table, yes
+from restore_rwkv.apps.cli.console import plain_table, yes_no
 from restore_rwkv.model.header import read_header
 from restore_rwkv.model.shipped import shipped_weights
 from restore_rwkv.ops.machine import available_backends, devices
@@ -52,9 +52,9 @@ def about_tables(facts: dict[str, Any]) -> tuple[Table, Table, Table]:
             name, ", ".join(file["tasks"]), f"{file['parameters']:,}", file["sha256"][:16]
         )
     machine = plain_table("backend or device", "here")
-    for name, here in facts["backends"].items():
-        machine.add_row(f"backend {name}", yes(here))
+    for name, present in facts["backends"].items():
+        machine.add_row(f"backend {name}", yes_no(present))
     for device in facts["devices"]:
         threads = f", {device['threads']} threads" if device["threads"] else ""
-        machine.add_row(f"device {device['name']}", yes(device["count"] > 0) + threads)
+        machine.add_row(f"device {device['name']}", yes_no(device["count"] > 0) + threads)
     return tasks, weights, machine
