@@ -1,4 +1,4 @@
-"""The network, its configuration, its weight files, and the weights that come with the package.
+"""The network, its configuration, its weight files, and the weights shipped with the package.
 
 Uses ops, io and the scaling rules of tasks; restoration, training and all rooms above use it. Each
 name is imported when it is first used: configurations and the list of the shipped weights need no

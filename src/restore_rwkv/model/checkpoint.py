@@ -1,6 +1,6 @@
-"""Weight files of our own: safetensors with the configuration and provenance inside.
+"""Weight files of this package: safetensors with the configuration and provenance inside.
 
-Loading executes nothing that a file holds, and checks all of it before a network is returned.
+Loading runs no code from a file, and checks all of it before a network is returned.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _DTYPES = (torch.float32, torch.float16)
 @validated()
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
-    """What a weight file says of its weights.
+    """The record that a weight file keeps of its weights.
 
     Attributes:
         config: the network's configuration.
-        merged: whether the weights are of the inference form.
-        scaling: how physical values become network values, by task that they were trained for.
+        merged: whether the weights are in the inference form.
+        scaling: how physical values become network values, by task trained for.
         training: provenance: data, iterations, seed, figures ..., as plain JSON values.
         sha256: digest of the tensors (names, data types, shapes, bytes; sorted by name), hex.
         parameters: number of weights, counted from the tensors.
@@ -67,17 +67,17 @@ def save_weights(
 
     Args:
         path: file to write; an existing one is replaced.
-        network: in either form, on any device; left as it is.
-        scaling: how physical values become network values, by task it was trained for.
+        network: in either form, on any device; not changed.
+        scaling: how physical values become network values, by task trained for.
         training: provenance of the weights, as plain JSON values.
         dtype: torch.float32, or torch.float16 for half the size.
 
     Returns:
-        What was written beside the tensors.
+        The record that was written with the tensors.
 
     Raises:
-        WeightsError: a weight is not finite in `dtype`, a record is no JSON, or the file cannot be
-            written.
+        WeightsError: a weight is not finite in `dtype`, a record is not JSON, or the file cannot
+            be written.
     """
     if dtype not in _DTYPES:
         raise WeightsError(f"{path}: weights cannot be stored as {dtype}; use float32 or float16")
@@ -120,8 +120,8 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
         path: a safetensors file.
 
     Returns:
-        The network, float32 on the CPU in evaluation mode and in the form that was saved, and what
-        the file says of it.
+        The network, float32 on the CPU, in evaluation mode and in the form that was saved, and its
+        record.
 
     Raises:
         WeightsError: the file is missing, damaged, of another kind or version, or its tensors do
@@ -136,7 +136,7 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
         raise WeightsError(f"{path}: the weights do not match their SHA-256; fetch the file again")
     config = info.config
     if sum(config.num_blocks) + config.num_refinement_blocks > len(tensors):
-        # A hostile number of blocks must not be built.
+        # Never build a number of blocks that only a hostile file has.
         raise WeightsError(f"{path}: the configuration does not fit the tensors; fetch it again")
     with torch.device("meta"):
         network = RestoreRWKV(config, merged=info.merged)
@@ -147,7 +147,7 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
 
 
 def read_info(path: str | Path) -> WeightsInfo:
-    """Read what a weight file says of its weights, without reading or checking them.
+    """Read the record of a weight file, without reading or checking the weights.
 
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.
@@ -156,7 +156,7 @@ def read_info(path: str | Path) -> WeightsInfo:
 
 
 def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError unless both have the same names and shapes; `where` opens the message."""
+    """Raise WeightsError unless names and shapes are equal; `where` starts the message."""
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
     faults = []
@@ -180,7 +180,7 @@ def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, 
 
 
 def require_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError if a weight is infinite or not a number; `where` opens the message."""
+    """Raise WeightsError if a weight is infinite or NaN; `where` starts the message."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise WeightsError(

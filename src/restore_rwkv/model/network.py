@@ -23,7 +23,7 @@ _STRIDE = 8  # pixels of the input per token of the latent level
 
 
 class RestoreRWKV(nn.Module):
-    """The four-level U that predicts what to add to a low-quality image (section 3.1).
+    """The four-level U that predicts the residual of a low-quality image (section 3.1).
 
     Example:
         >>> from restore_rwkv.model import PRESETS
@@ -32,14 +32,16 @@ class RestoreRWKV(nn.Module):
         torch.Size([1, 1, 181, 217])
 
     Args:
-        config: what to build.
+        config: configuration of the network.
         merged: build the inference form, with one kernel per Omni-Shift and without gradients; the
-            method `merged` makes it from a trained network, `is_merged` tells.
+            method `merged` makes it from a trained network.
 
     Attributes:
-        checkpoint_activations: whether training keeps the input of each block alone and computes
-            the rest of it again in the backward pass: the same gradients in less memory and more
-            time (docs/training.md has the figures). False at first.
+        config: configuration of the network.
+        is_merged: whether this is the inference form.
+        checkpoint_activations: whether training keeps only the input of each block and recomputes
+            the rest in the backward pass: the same gradients with less memory and more time
+            (docs/training.md has the figures). False by default.
     """
 
     def __init__(self, config: RestoreRWKVConfig, *, merged: bool = False) -> None:
@@ -74,8 +76,9 @@ class RestoreRWKV(nn.Module):
         """Restore an image.
 
         Args:
-            image: (B, C, H, W), floating point, H and W at least 8, in the range of the training.
-                Sizes that are no multiple of 8 are reflected at the bottom and right, and cropped.
+            image: (B, C, H, W), floating point, H and W at least 8, in the value range of training.
+                Sizes that are not multiples of 8 are padded by reflection at the bottom and right;
+                the output is cropped.
 
         Returns:
             (B, C, H, W), `image` plus the predicted residual.
@@ -90,8 +93,7 @@ class RestoreRWKV(nn.Module):
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
 
-    # Written so that each map of features is let go as soon as it has served: it has no second
-    # name, and no call holds on to its argument until all blocks of a level are done.
+    # Keeps no second reference, so that each feature map is freed after its last use.
     def _residual(self, image: Tensor) -> Tensor:
         """(B, H, W, C_in) -> (B, H, W, C_in); H and W are multiples of 8."""
         x = self.patch_embed(image)  # (B, H, W, C)
@@ -130,8 +132,8 @@ class RestoreRWKV(nn.Module):
         """Return an inference copy with one depth-wise kernel per Omni-Shift.
 
         The structural re-parameterisation of section 3.2: the same function with fewer parameters.
-        The copy is in evaluation mode, holds its own weights and records no gradients; this network
-        is left as it is.
+        The copy is in evaluation mode, has its own weights and records no gradients; this network
+        is not changed.
         """
         weights = {key: value.detach().clone() for key, value in self.state_dict().items()}
         for name, module in self.named_modules():

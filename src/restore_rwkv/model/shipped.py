@@ -1,4 +1,4 @@
-"""The weights and the sample scan that come with the package."""
+"""The weights and the sample scan that are part of the package."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def shipped_weights() -> dict[str, Path]:
 
 
 def find_weights(name: str | Path) -> Path:
-    """Path of a weight file given as a path, or by the name of shipped weights.
+    """Path of a weight file, given as a path or as the name of shipped weights.
 
     Raises:
-        WeightsError: there is neither such a file nor such a name.
+        WeightsError: there is no such file and no such name.
     """
     shipped = shipped_weights()
     if str(name) in shipped:
@@ -34,5 +34,5 @@ def find_weights(name: str | Path) -> Path:
 
 
 def sample_scan() -> Path:
-    """The scan that the demo restores: see samples/README.md for its origin and licence."""
+    """Path of the scan that the demo restores; samples/README.md states its origin and licence."""
     return _PACKAGE / "samples" / "mr_t1gd_a.nii.gz"
