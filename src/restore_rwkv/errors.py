@@ -1,6 +1,6 @@
 """Every error that this package raises on purpose.
 
-Each message is one line that says what is wrong, where, and the mend.
+Each message is one line that says what is wrong, where, and how to correct it.
 """
 
 from __future__ import annotations
@@ -27,4 +27,4 @@ class OperatorError(RestoreError, ValueError):
 
 
 class TrainingError(RestoreError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -12,11 +13,14 @@ import pytest
 import torch
 
 from restore_rwkv.apps.cli import main
+from restore_rwkv.apps.cli.app import option_flags
 from restore_rwkv.apps.cli.console import score_row
-from restore_rwkv.apps.cli.options import parse_memory
+from restore_rwkv.apps.cli.messages import user_message, with_flags
+from restore_rwkv.apps.cli.options import Task, parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.metrics import MeanScore
-from restore_rwkv.model import RestoreRWKV, load_weights
+from restore_rwkv.model import RestoreRWKV, load_weights, read_info, shipped_weights
+from restore_rwkv.ops import available_backends
 from restore_rwkv.tasks import TASKS
 from tests.helpers import ROOT
 
@@ -70,11 +74,11 @@ def test_restore_says_which_task_it_picked(
         (
             ("restore", "{scan}", "-o", "out.nii.gz", "--task", "auto"),
             "scan.nii.gz: nothing tells whether it is MR, CT or PT; "
-            "give task=mri-sr|ct-denoise|pet-synth",
+            "give --task mri-sr|ct-denoise|pet-synth",
         ),
         (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "9"), "scale 9 is out of range"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "four"), "--scale"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "'kg' is not one of"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "unit 'kg' is unknown"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "SUV"), "is not that of mri-sr"),
         (("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
         (("restore", ".", "-o", "out.nii.gz"), "DICOM"),
@@ -83,7 +87,7 @@ def test_restore_says_which_task_it_picked(
         (("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct"), "task 'ct' is unknown"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "much"), "2GiB"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "1kB"), "allow at least"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "'up' is not one of"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "plane 'up' is unknown"),
         (("restore", "{scan}", "-o", "out.png"), "write .nii.gz"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--device", "tpu"), "device 'tpu' is unknown"),
         (("restore", "{scan}", "-o", ""), "is a folder"),
@@ -150,6 +154,50 @@ def test_info_lists_tasks_weights_backends_and_devices() -> None:
         assert word in result.stdout
 
 
+def test_info_as_json_says_what_torch_and_the_weight_files_say() -> None:
+    result = run("info", "--json")
+    assert result.returncode == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert set(facts["tasks"]) == set(TASKS)
+    assert set(facts["weights"]) == set(shipped_weights())
+    for name, path in shipped_weights().items():
+        record = read_info(path)
+        assert facts["weights"][name] == {
+            "tasks": list(record.scaling),
+            "parameters": record.parameters,
+            "sha256": record.sha256,
+        }
+    assert facts["backends"] == available_backends()
+    devices = {device["name"]: device for device in facts["devices"]}
+    assert devices["cpu"]["threads"] == torch.get_num_threads()
+    assert devices["cuda"]["count"] == torch.cuda.device_count()
+    assert devices["mps"]["count"] == int(torch.backends.mps.is_available())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["restore", "--help"], ["data", "prepare", "folder", "--help"], ["info"]],
+    ids=" ".join,
+)
+def test_help_and_info_do_not_wait_for_pytorch(words: list[str]) -> None:
+    """They take 0.2 s of processor time, whatever the load of the machine; PyTorch takes 1.5 s."""
+    code = (
+        "import atexit, sys; sys.argv = ['restore-rwkv', *sys.argv[1:]]\n"
+        "atexit.register(lambda: print(sorted({'torch', 'numpy'} & set(sys.modules))))\n"
+        "from restore_rwkv.apps.cli import main; main()\n"
+    )
+    times = []
+    for _ in range(3):
+        before = os.times()
+        result = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60
+        )
+        after = os.times()
+        times.append(sum(after[2:4]) - sum(before[2:4]))  # of the processes started here
+        assert result.stdout.splitlines()[-1] == "[]", result.stderr
+    assert min(times) < 1
+
+
 def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path: Path) -> None:
     torch.save(tiny_network.state_dict(), tmp_path / "net.pth")
     output = tmp_path / "net.safetensors"
@@ -159,6 +207,101 @@ def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path
     assert info.scaling == {"mri-sr": TASKS["mri-sr"].paper_scaling}
     for key, value in tiny_network.state_dict().items():
         assert torch.equal(network.state_dict()[key], value)
+
+
+def test_convert_does_not_replace_a_file_unless_allowed(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    source, output = tmp_path / "net.pth", tmp_path / "net.safetensors"
+    torch.save(tiny_network.state_dict(), source)
+    output.write_text("mine")
+    refused = run("convert", source, "-o", output)
+    assert refused.returncode == 2
+    assert f"{output}: exists already" in refused.stderr
+    assert output.read_text() == "mine"
+    assert "same file" in run("convert", source, "-o", source, "--overwrite").stderr
+    assert run("convert", source, "-o", output, "--overwrite").returncode == 0
+    assert load_weights(output)[1].parameters
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert get_args(Task) == tuple(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["restore", "x", "-o", "y", "--task", "mri"], "did you mean 'mri-sr'? use auto, mri-sr,"),
+        (["restore", "x", "-o", "y", "--plane", "axal"], "plane 'axal' is unknown; did you mean"),
+        (["restore", "x", "-o", "y", "--scaling", "paper1"], "scaling 'paper1' is unknown"),
+        (["convert", "x", "-o", "y", "--task", "all"], "did you mean 'all-in-one'?"),
+        (["data", "prepare", "folder", "x", "-o", "y"], "Missing option '--task' / '-t'. Choose"),
+    ],
+)
+def test_a_wrong_choice_is_named_in_one_line(
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["restore-rwkv", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("give task='mri-sr' or task='ct-denoise'", "give --task mri-sr or --task ct-denoise"),
+        ("give --task mri-sr|ct-denoise|pet-synth", "give --task mri-sr|ct-denoise|pet-synth"),
+        ("is it CT (task='ct-denoise')?", "is it CT (--task ct-denoise)?"),
+        ("leave them out with skip=True", "leave them out with --skip-faulty"),
+        ("name another file, or give overwrite=True", "name another file, or give --overwrite"),
+        ("give patient=PATTERN, such as '^[^/]+'", "give --patient PATTERN, such as '^[^/]+'"),
+        ("or give validation=0 or test=0.", "or give --validation 0 or --test 0."),
+        ("give scale=2.5; or none", "give --scale 2.5; or none"),
+        ("give series='2 b'", "give --series '2 b'"),
+        ('use backend="torch"', 'use backend="torch"'),
+        ("TRITON_INTERPRET=1, package==1.0", "TRITON_INTERPRET=1, package==1.0"),
+        ("/data/task=rest/scan.nii: damaged", "/data/task=rest/scan.nii: damaged"),
+        ("image is 3 x 4; give one of 5 x 6", "image is 3 x 4; give one of 5 x 6"),
+    ],
+)
+def test_arguments_in_messages_become_flags(message: str, printed: str) -> None:
+    assert with_flags(message, option_flags()) == printed
+
+
+def test_every_option_has_its_flag() -> None:
+    flags = option_flags()
+    assert flags["skip"] == "--skip-faulty"
+    assert flags["as_json"] == "--json"
+    assert all(flag.startswith("--") for flag in flags.values())
+
+
+def test_a_bug_is_not_a_message() -> None:
+    assert user_message(KeyError("x"), {}) is None
+    assert user_message(ConfigError("give task='x'"), {"task": "--task"}) == "give --task x"
+
+
+def test_the_shell_completes_commands() -> None:
+    assert "--install-completion" in run("--help").stdout
+    result = subprocess.run(
+        [sys.executable, "-m", "restore_rwkv"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={
+            **os.environ,
+            "_RESTORE_RWKV_COMPLETE": "complete_bash",
+            "COMP_WORDS": "restore-rwkv de",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert result.stdout.split() == ["degrade", "demo"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
 
 
 @dataclasses.dataclass(frozen=True)

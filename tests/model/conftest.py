@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from restore_rwkv.model.network import RestoreRWKVConfig
+from restore_rwkv.model import RestoreRWKVConfig
 from tests.helpers import GOLDEN
 from tests.helpers.golden_network import GoldenNetwork
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from restore_rwkv.errors import WeightsError
+from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.model.checkpoint import load_weights, read_info, save_weights
-from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.tasks import ScalingRule
 from tests.helpers.golden_network import GoldenNetwork
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from restore_rwkv.errors import ConfigError, OperatorError
+from restore_rwkv.model import PRESETS, RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.model.blocks import OmniShift
-from restore_rwkv.model.network import PRESETS, RestoreRWKV, RestoreRWKVConfig
 from tests.helpers import GOLDEN
 from tests.helpers.golden_network import GoldenNetwork
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import WeightsError
+from restore_rwkv.model import PRESETS, RestoreRWKV
 from restore_rwkv.model.checkpoint import load_weights
-from restore_rwkv.model.network import PRESETS, RestoreRWKV
 from restore_rwkv.model.published import (
     config_from_published,
     convert_published,

@@ -169,7 +169,7 @@ def test_data_prepared_as_the_papers_is_of_no_unit_that_is_known(
 
 
 def test_a_setting_is_one_of_its_choices() -> None:
-    with pytest.raises(ConfigError, match="unit 'HU' is unknown; use auto, SUV"):
+    with pytest.raises(ConfigError, match="unit 'HU' is unknown; choose from 'auto', 'SUV'"):
         RestoreOptions(unit="HU")  # type: ignore[arg-type]
 
 

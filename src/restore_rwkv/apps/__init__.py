@@ -1,6 +1,6 @@
-"""What a person or a machine starts: the command line.
+"""Applications: the command line.
 
-Uses every room, each when a command needs it; nothing uses apps.
+Uses every other room, imported when a command needs it; nothing imports apps.
 """
 
 __all__ = ["cli"]

@@ -154,6 +154,15 @@ def check_output_path(
         raise InputError(
             f"{path.name}: unknown output format; end the name in .nii.gz, .nii, .png, .tif or .npy"
         )
+    check_writable(path, source=source, overwrite=overwrite)
+
+
+def check_writable(
+    path: Path, *, source: str | Path | None = None, overwrite: bool = False
+) -> None:
+    """Refuse an output path of any format; arguments and errors as for `check_output_path`."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file in it")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder; create it first")
     if not os.access(path.parent, os.W_OK):

@@ -1,18 +1,26 @@
-"""The network, its configuration, its weight files, and the weights that come with the package.
+"""The network, its configuration, its weight files, and the weights shipped with the package.
 
-Uses ops, io and the scaling rules of tasks; restoration, training and all rooms above use it.
+Uses ops, io and the scaling rules of tasks; restoration, training and all rooms above use it. Each
+name is imported when it is first used: configurations and the list of the shipped weights need no
+PyTorch.
 """
 
-from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
-from restore_rwkv.model.network import PRESETS, RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.model.published import (
-    config_from_published,
-    convert_published,
-    load_published,
-    network_from_published,
-    read_published,
-)
-from restore_rwkv.model.shipped import find_weights, sample_scan, shipped_weights
+from typing import TYPE_CHECKING
+
+from restore_rwkv.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
+    from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
+    from restore_rwkv.model.network import RestoreRWKV
+    from restore_rwkv.model.published import (
+        config_from_published,
+        convert_published,
+        load_published,
+        network_from_published,
+        read_published,
+    )
+    from restore_rwkv.model.shipped import find_weights, sample_scan, shipped_weights
 
 __all__ = [
     "PRESETS",
@@ -31,3 +39,25 @@ __all__ = [
     "save_weights",
     "shipped_weights",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "restore_rwkv.model.checkpoint": [
+            "WeightsInfo",
+            "load_weights",
+            "read_info",
+            "save_weights",
+        ],
+        "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
+        "restore_rwkv.model.network": ["RestoreRWKV"],
+        "restore_rwkv.model.published": [
+            "config_from_published",
+            "convert_published",
+            "load_published",
+            "network_from_published",
+            "read_published",
+        ],
+        "restore_rwkv.model.shipped": ["find_weights", "sample_scan", "shipped_weights"],
+    },
+)

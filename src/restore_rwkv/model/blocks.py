@@ -31,7 +31,7 @@ class TokenConv(nn.Conv2d):
         if self.kernel_size == (1, 1):
             return F.linear(input, self.weight.flatten(1), self.bias)
         convolved = super().forward(input.permute(0, 3, 1, 2))
-        # One input channel leaves the layout open, and torch then answers channels-first.
+        # With one input channel the layout is ambiguous, and torch returns channels-first.
         return convolved.permute(0, 2, 3, 1).contiguous()
 
 
@@ -54,7 +54,7 @@ class Resample(nn.Module):
         return _pixel_shuffle(self.body(x)) if self.up else _pixel_unshuffle(self.body(x))
 
 
-# torch's own (un)shuffle answers channels-first, which would cost a second copy.
+# torch's own (un)shuffle returns channels-first, which would need a second copy.
 def _pixel_shuffle(x: Tensor) -> Tensor:
     b, h, w, c = x.shape
     x = x.reshape(b, h, w, c // 4, 2, 2).permute(0, 1, 4, 2, 5, 3)  # B, H, 2, W, 2, C/4
@@ -71,12 +71,12 @@ class OmniShift(nn.Module):
     """Omni-Shift, the multi-scale depth-wise token shift (eq. 11).
 
     `alpha[0] * x + alpha[1] * DW1x1(x) + alpha[2] * DW3x3(x) + ...`, zero padded. The sum is linear
-    in x, so the branches are added up as kernels, which costs one convolution in training too.
+    in x, so the kernels of the branches are added first; training, too, needs one convolution.
 
     Args:
         channels: C.
         kernel_size: side of the largest branch: 1, 3, 5, 7 or 9 (table 8).
-        branches: False keeps the largest branch alone, without alpha and the identity (table 8).
+        branches: False keeps only the largest branch, without alpha and the identity (table 8).
         merged: hold one kernel instead of the branches (inference).
     """
 
@@ -120,11 +120,11 @@ class OmniShift(nn.Module):
 
 
 class NeighbourShift(nn.Module):
-    """The shifts that Omni-Shift is compared with in table 5.
+    """The simpler token shifts that table 5 compares with Omni-Shift.
 
-    `mix * x + (1 - mix) * neighbour(x)` with one learned weight per channel, 0.5 at the start. RWKV
-    and Vision-RWKV learn it separately for r, k and v; here one serves all, as Omni-Shift's output
-    does, so that the comparison changes the shift alone. Outside the image the neighbour is 0.
+    `mix * x + (1 - mix) * neighbour(x)` with one learned weight per channel, initially 0.5. RWKV
+    and Vision-RWKV learn separate weights for r, k and v; here they share one, as they share the
+    output of Omni-Shift, so that only the shift is compared. Neighbours outside the image are 0.
 
     Args:
         channels: C.
@@ -157,7 +157,7 @@ def _from_four_sides(x: Tensor) -> Tensor:
 
 
 class TokenMix(nn.Module):
-    """What both mixes share: functions of single tokens, whose results stay in cache."""
+    """Base of both mixes: applies functions of single tokens in bands that fit the cache."""
 
     def _each_token(
         self,
@@ -169,7 +169,7 @@ class TokenMix(nn.Module):
     ) -> Tensor:
         """Return `residual + gamma * function(*inputs)` for a function of single tokens.
 
-        Unless `whole`, it is done band by band of tokens: a hidden layer of 4 C channels is then
+        Unless `whole`, the tokens are processed in bands: a hidden layer of 4 C channels is then
         never in memory as a whole, and chains of cheap operations run from cache.
 
         Args:
@@ -177,7 +177,7 @@ class TokenMix(nn.Module):
             inputs: (B, H, W, C).
             residual: (B, H, W, C).
             gamma: (C,).
-            whole: do it in one piece.
+            whole: process all tokens at once.
         """
         if whole:
             return torch.addcmul(residual, gamma, function(*inputs))
@@ -194,14 +194,14 @@ class TokenMix(nn.Module):
         return out
 
     def _is_recorded(self, *tensors: Tensor) -> bool:
-        """Whether PyTorch has to see every operation: for gradients, a graph, or autocast."""
+        """Whether PyTorch must record every operation: for gradients, a graph, or autocast."""
         if not cpu.is_eager(*tensors) or torch.is_autocast_enabled(tensors[0].device.type):
             return True
         return cpu.records_gradients(*tensors, *self.parameters())
 
 
 def _band(x: Tensor) -> int:
-    """Tokens per band: on a CPU what its cache holds, elsewhere what bounds the memory."""
+    """Tokens per band: on a CPU as many as its cache holds, elsewhere a bound on memory."""
     elements = 2**18 if x.device.type == "cpu" else 2**26
     return max(1, elements // x.shape[-1])
 
@@ -213,8 +213,8 @@ class SpatialMix(TokenMix):
         channels: C.
         shift: the token shift, (B, H, W, C) -> (B, H, W, C).
         scans: directions, "rows" or "columns", each with its own decay and bonus (M = len(scans)).
-        summed: add up the scans of one v (table 7) instead of feeding each scan to the next.
-        causal: Uni-WKV, in which a token sees earlier tokens only (table 5).
+        summed: sum the scans of the same v (table 7) instead of feeding each scan to the next.
+        causal: use Uni-WKV, where a token sees only itself and earlier tokens (table 5).
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class ChannelMix(TokenMix):
 
 
 def _squared_relu(x: Tensor) -> Tensor:
-    """Return max(x, 0)^2; overwrites x where no gradients are recorded."""
+    """Return max(x, 0)^2; overwrites x if no gradients are recorded."""
     if torch.is_grad_enabled():
         squared: Tensor = _SquaredReLU.apply(x)  # type: ignore[no-untyped-call]
         return squared
@@ -312,7 +312,7 @@ def _squared_relu(x: Tensor) -> Tensor:
 
 
 class _SquaredReLU(torch.autograd.Function):
-    """The gradient 2 max(x, 0) in two passes where autograd's chain takes four (10 % of a step)."""
+    """Computes its gradient 2 max(x, 0) in two passes, autograd in four (10 % of a step)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -321,7 +321,7 @@ class _SquaredReLU(torch.autograd.Function):
         return k.square()
 
     @staticmethod
-    @once_differentiable  # a second derivative would miss what k depends on
+    @once_differentiable  # a second derivative would treat k as a constant
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (k,) = ctx.saved_tensors
         product: Tensor = gradient * k

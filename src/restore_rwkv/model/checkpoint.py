@@ -1,17 +1,14 @@
-"""Weight files of our own: safetensors with the configuration and provenance inside.
+"""Weight files of this package: safetensors with the configuration and provenance inside.
 
-Loading executes nothing that a file holds, and checks all of it before a network is returned.
+Loading runs no code from a file, and checks all of it before a network is returned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +19,25 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
-from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.header import FORMAT, KEY, Header, damaged, damaged_record, read_header
+from restore_rwkv.model.network import RestoreRWKV
+from restore_rwkv.options import nearest, validated
 from restore_rwkv.tasks import NOTICE, ScalingRule
 
-FORMAT = 2
-_KEY = "restore_rwkv"  # one metadata entry, since safetensors does not keep the order of several
 _RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
 
 
+@validated()
 @dataclasses.dataclass(frozen=True)
 class WeightsInfo:
-    """What a weight file says of its weights.
+    """The record that a weight file keeps of its weights.
 
     Attributes:
         config: the network's configuration.
-        merged: whether the weights are of the inference form.
-        scaling: how physical values become network values, by task that they were trained for.
+        merged: whether the weights are in the inference form.
+        scaling: how physical values become network values, by task trained for.
         training: provenance: data, iterations, seed, figures ..., as plain JSON values.
         sha256: digest of the tensors (names, data types, shapes, bytes; sorted by name), hex.
         parameters: number of weights, counted from the tensors.
@@ -50,6 +49,10 @@ class WeightsInfo:
     training: dict[str, Any]
     sha256: str
     parameters: int
+
+    def __post_init__(self) -> None:
+        if not self.scaling:
+            raise ConfigError("scaling names no task; give a rule for each task")
 
 
 def save_weights(
@@ -64,17 +67,17 @@ def save_weights(
 
     Args:
         path: file to write; an existing one is replaced.
-        network: in either form, on any device; left as it is.
-        scaling: how physical values become network values, by task it was trained for.
+        network: in either form, on any device; not changed.
+        scaling: how physical values become network values, by task trained for.
         training: provenance of the weights, as plain JSON values.
         dtype: torch.float32, or torch.float16 for half the size.
 
     Returns:
-        What was written beside the tensors.
+        The record that was written with the tensors.
 
     Raises:
-        WeightsError: a weight is not finite in `dtype`, a record is no JSON, or the file cannot be
-            written.
+        WeightsError: a weight is not finite in `dtype`, a record is not JSON, or the file cannot
+            be written.
     """
     if dtype not in _DTYPES:
         raise WeightsError(f"{path}: weights cannot be stored as {dtype}; use float32 or float16")
@@ -95,7 +98,7 @@ def save_weights(
     record |= {"config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
     record["scaling"] = {task: rule.to_dict() for task, rule in scaling.items()}
     try:
-        metadata = {_KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
+        metadata = {KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{path}: training is no JSON ({error}); use plain, finite values"
@@ -117,16 +120,15 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
         path: a safetensors file.
 
     Returns:
-        The network, float32 on the CPU in evaluation mode and in the form that was saved, and what
-        the file says of it.
+        The network, float32 on the CPU, in evaluation mode and in the form that was saved, and its
+        record.
 
     Raises:
         WeightsError: the file is missing, damaged, of another kind or version, or its tensors do
             not match its hash or its configuration.
     """
-    with _opened(path) as stream:
-        info = _info(path, stream)
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    info = read_info(path)
+    tensors = _read_tensors(path)
     for name, tensor in tensors.items():
         if tensor.dtype not in _DTYPES:
             raise WeightsError(f"{path}: {name} is {tensor.dtype}; save float32 or float16")
@@ -134,7 +136,7 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
         raise WeightsError(f"{path}: the weights do not match their SHA-256; fetch the file again")
     config = info.config
     if sum(config.num_blocks) + config.num_refinement_blocks > len(tensors):
-        # A hostile number of blocks must not be built.
+        # Never build a number of blocks that only a hostile file has.
         raise WeightsError(f"{path}: the configuration does not fit the tensors; fetch it again")
     with torch.device("meta"):
         network = RestoreRWKV(config, merged=info.merged)
@@ -145,25 +147,24 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
 
 
 def read_info(path: str | Path) -> WeightsInfo:
-    """Read what a weight file says of its weights, without reading or checking them.
+    """Read the record of a weight file, without reading or checking the weights.
 
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.
     """
-    with _opened(path) as stream:
-        return _info(path, stream)
+    return _info(path, read_header(path))
 
 
 def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError unless both have the same names and shapes; `where` opens the message."""
+    """Raise WeightsError unless names and shapes are equal; `where` starts the message."""
     missing = [name for name in expected if name not in given]
     unexpected = [name for name in given if name not in expected]
     faults = []
     if missing:
         faults.append(f"{len(missing)} missing ({_some(missing)})")
     if unexpected:
-        nearest = difflib.get_close_matches(unexpected[0], missing or expected, n=1, cutoff=0.0)
-        faults.append(f"{len(unexpected)} unexpected ({_some(unexpected)}; nearest: {nearest[0]})")
+        near = nearest(unexpected[0], missing or expected)
+        faults.append(f"{len(unexpected)} unexpected ({_some(unexpected)}; nearest: {near})")
     shapes = [
         f"{name} is {tuple(given[name].shape)} for {tuple(tensor.shape)}"
         for name, tensor in expected.items()
@@ -179,7 +180,7 @@ def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, 
 
 
 def require_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raise WeightsError if a weight is infinite or not a number; `where` opens the message."""
+    """Raise WeightsError if a weight is infinite or NaN; `where` starts the message."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise WeightsError(
@@ -202,51 +203,21 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """Open a safetensors file; faults of the file become WeightsError."""
-    if not Path(path).is_file():
-        raise WeightsError(f"{path}: no such file; give the path of a weight file")
+def _read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as stream:
-            yield stream
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: no safetensors file, or a damaged one ({error}); fetch it again, or convert "
-            "a published checkpoint with `restore-rwkv convert`"
-        ) from error
+        raise damaged(path, error) from error
 
 
-def _info(path: str | Path, stream: Any) -> WeightsInfo:
-    metadata = stream.metadata() or {}
-    if _KEY not in metadata:
-        raise WeightsError(
-            f"{path}: holds no {_KEY} record; use a file written by restore-rwkv, or convert a "
-            "published checkpoint with `restore-rwkv convert`"
-        )
-    shapes = [stream.get_slice(name).get_shape() for name in stream.keys()]  # noqa: SIM118
+def _info(path: str | Path, header: Header) -> WeightsInfo:
     try:
-        record = json.loads(metadata[_KEY])
-        version = record["format"]
-        if version == FORMAT:
-            values = {name: record[name] for name in _RECORDED}
-            values["config"] = RestoreRWKVConfig.from_dict(values["config"])
-            values["scaling"] = {
-                str(task): ScalingRule.from_dict(rule) for task, rule in record["scaling"].items()
-            }
-            return _typed(WeightsInfo(**values, parameters=sum(map(math.prod, shapes))))
-    except (ConfigError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(
-            f"{path}: the {_KEY} record is damaged ({error}); fetch the file again"
-        ) from error
-    raise WeightsError(f"{path}: weight format {version!r}; this release reads {FORMAT}, update it")
-
-
-def _typed(info: WeightsInfo) -> WeightsInfo:
-    kinds = {"merged": bool, "training": dict, "sha256": str}
-    for name, kind in kinds.items():
-        if not isinstance(getattr(info, name), kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
-    if not info.scaling:
-        raise TypeError("scaling names no task")
-    return info
+        values = {name: header.record[name] for name in _RECORDED}
+        values["config"] = RestoreRWKVConfig.from_dict(values["config"])
+        values["scaling"] = {
+            str(task): ScalingRule.from_dict(rule) for task, rule in values["scaling"].items()
+        }
+        return WeightsInfo(**values, parameters=header.parameters)
+    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+        raise damaged_record(path, error) from error

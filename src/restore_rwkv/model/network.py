@@ -1,18 +1,13 @@
-"""Restore-RWKV (arXiv 2407.11087, section 3.1): its configuration and the four-level U."""
+"""Restore-RWKV (arXiv 2407.11087, section 3.1): the four-level U."""
 
 from __future__ import annotations
-
-import dataclasses
-import difflib
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from restore_rwkv.errors import ConfigError, OperatorError
+from restore_rwkv.errors import OperatorError
 from restore_rwkv.model.blocks import (
     Block,
     ChannelMix,
@@ -22,124 +17,32 @@ from restore_rwkv.model.blocks import (
     SpatialMix,
     TokenConv,
 )
+from restore_rwkv.model.config import RestoreRWKVConfig
 
 STRIDE = 8
 """Pixels of the input per token of the latent level, and the least height and width."""
 
-_CHOICES = {
-    "scan_mixing": ("recurrent", "alternating", "sum"),
-    "attention": ("bi-wkv", "uni-wkv"),
-    "shift": ("omni", "quad", "uni"),
-    "shift_kernel": (1, 3, 5, 7, 9),
-    "shift_branches": (True, False),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class RestoreRWKVConfig:
-    """What defines a network; the defaults are the published `base` network.
-
-    Attributes:
-        in_channels: channels of the input image.
-        out_channels: channels of the output; the same, as the network adds its input (residual).
-        dim: C, channels at full size; doubled at each of the three levels below; even.
-        num_blocks: blocks at the four levels, from full size to the latent.
-        num_refinement_blocks: blocks after the last decoder level.
-        hidden_rate: width of the channel mix in units of its channels.
-        scans: directions of Re-WKV, "rows" or "columns"; M = len(scans) (table 6).
-        scan_mixing: "recurrent", each scan reads the one before; "sum", a block adds up its scans;
-            "alternating", successive blocks take one scan each in turn (table 7).
-        attention: "bi-wkv", or the causal "uni-wkv"; with scans=("rows",) RWKV's (table 5).
-        shift: "omni", "quad" (four neighbours) or "uni" (previous token) (table 5).
-        shift_kernel: context of Omni-Shift in pixels: 1, 3, 5, 7 or 9 (table 8).
-        shift_branches: False leaves the largest kernel of Omni-Shift alone (table 8).
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-
-    in_channels: int = 1
-    out_channels: int = 1
-    dim: int = 48
-    num_blocks: tuple[int, ...] = (4, 6, 6, 8)
-    num_refinement_blocks: int = 4
-    hidden_rate: int = 4
-    scans: tuple[str, ...] = ("rows", "columns")
-    scan_mixing: str = "recurrent"
-    attention: str = "bi-wkv"
-    shift: str = "omni"
-    shift_kernel: int = 5
-    shift_branches: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("num_blocks", "scans"):
-            value = getattr(self, name)
-            if not isinstance(value, (tuple, list)):
-                raise ConfigError(f"config: {name} is {value!r}; give a list")
-            object.__setattr__(self, name, tuple(value))
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            counts = value if isinstance(value, tuple) else (value,)
-            if "int" in str(field.type) and any(type(n) is not int or n < 1 for n in counts):
-                raise ConfigError(f"config: {field.name} is {value!r}; give whole numbers from 1")
-        if len(self.num_blocks) != 4 or self.dim % 2:
-            raise ConfigError("config: num_blocks must have 4 entries and dim be even; mend them")
-        if self.in_channels != self.out_channels:
-            raise ConfigError(
-                f"config: in_channels is {self.in_channels} and out_channels {self.out_channels}; "
-                "give equal numbers, the network adds its input to its output"
-            )
-        if not self.scans or any(scan not in ("rows", "columns") for scan in self.scans):
-            raise ConfigError(f"config: scans is {self.scans}; list 'rows' and 'columns'")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices or type(value) is not type(choices[0]):
-                raise ConfigError(f"config: {name} is {value!r}; choose from {choices}")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RestoreRWKVConfig:
-        """Build a configuration from plain values, as of JSON; absent keys keep their defaults.
-
-        Raises:
-            ConfigError: a key is unknown (the message names the nearest) or a value out of range.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in values:
-            if key not in known:
-                nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-                raise ConfigError(f"config: unknown key {key!r}; did you mean {nearest!r}?")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold; `from_dict` restores them."""
-        values = dataclasses.asdict(self)
-        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
-
-
-PRESETS = {
-    "base": RestoreRWKVConfig(),
-    "light": RestoreRWKVConfig(dim=16, num_blocks=(1, 1, 2, 2), num_refinement_blocks=1),
-}
-"""`base` is the paper's network; `light` is our own, at the size of the paper's small variant."""
-
 
 class RestoreRWKV(nn.Module):
-    """The four-level U that predicts what to add to a low-quality image (section 3.1).
+    """The four-level U that predicts the residual of a low-quality image (section 3.1).
 
     Example:
+        >>> from restore_rwkv.model import PRESETS
         >>> network = RestoreRWKV(PRESETS["light"])
         >>> network(torch.zeros(1, 1, 181, 217)).shape
         torch.Size([1, 1, 181, 217])
 
     Args:
-        config: what to build.
+        config: configuration of the network.
         merged: build the inference form, with one kernel per Omni-Shift and without gradients; the
-            method `merged` makes it from a trained network, `is_merged` tells.
+            method `merged` makes it from a trained network.
 
     Attributes:
-        checkpoint_activations: whether training keeps the input of each block alone and computes
-            the rest of it again in the backward pass: the same gradients in less memory and more
-            time (docs/training.md has the figures). False at first.
+        config: configuration of the network.
+        is_merged: whether this is the inference form.
+        checkpoint_activations: whether training keeps only the input of each block and recomputes
+            the rest in the backward pass: the same gradients with less memory and more time
+            (docs/training.md has the figures). False by default.
     """
 
     def __init__(self, config: RestoreRWKVConfig, *, merged: bool = False) -> None:
@@ -174,8 +77,9 @@ class RestoreRWKV(nn.Module):
         """Restore an image.
 
         Args:
-            image: (B, C, H, W), floating point, H and W at least 8, in the range of the training.
-                Sizes that are no multiple of 8 are reflected at the bottom and right, and cropped.
+            image: (B, C, H, W), floating point, H and W at least 8, in the value range of training.
+                Sizes that are not multiples of 8 are padded by reflection at the bottom and right;
+                the output is cropped.
 
         Returns:
             (B, C, H, W), `image` plus the predicted residual.
@@ -190,8 +94,7 @@ class RestoreRWKV(nn.Module):
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
 
-    # Written so that each map of features is let go as soon as it has served: it has no second
-    # name, and no call holds on to its argument until all blocks of a level are done.
+    # Keeps no second reference, so that each feature map is freed after its last use.
     def _residual(self, image: Tensor) -> Tensor:
         """(B, H, W, C_in) -> (B, H, W, C_in); H and W are multiples of 8."""
         x = self.patch_embed(image)  # (B, H, W, C)
@@ -230,8 +133,8 @@ class RestoreRWKV(nn.Module):
         """Return an inference copy with one depth-wise kernel per Omni-Shift.
 
         The structural re-parameterisation of section 3.2: the same function with fewer parameters.
-        The copy is in evaluation mode, holds its own weights and records no gradients; this network
-        is left as it is.
+        The copy is in evaluation mode, has its own weights and records no gradients; this network
+        is not changed.
         """
         weights = {key: value.detach().clone() for key, value in self.state_dict().items()}
         for name, module in self.named_modules():

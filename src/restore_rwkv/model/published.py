@@ -1,6 +1,6 @@
 """Checkpoints of the published Restore-RWKV code and of its descendants.
 
-The names are ours already. What varies is what surrounds them: wrapping dictionaries, prefixes of
+The parameter names are the same as here. Checkpoints differ in wrapping dictionaries, prefixes from
 parallel or compiled training, copies of merged kernels, and weights of a layer since deleted.
 """
 
@@ -23,7 +23,8 @@ from restore_rwkv.model.checkpoint import (
     require_fit,
     save_weights,
 )
-from restore_rwkv.model.network import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.tasks import ScalingRule
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
@@ -43,20 +44,20 @@ def read_published(path: str | Path) -> dict[str, Any]:
 
     Raises:
         WeightsError: the file is missing or damaged, holds anything but tensors and plain values
-            (a pickle can run programs), or is no dictionary.
+            (a pickle can run programs), or is not a dictionary.
     """
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such file; give the path of a .pth checkpoint")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that are about to be refused
+            warnings.simplefilter("ignore")  # about pickles that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch documents no exceptions, and damaged files raise many kinds
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
         fault = (
             f"refused, it asks to run {unsafe[1]} and may be malicious"
             if unsafe
-            else "refused, no checkpoint of plain tensors, or a damaged one"
+            else "refused, not a checkpoint of plain tensors, or a damaged one"
         )
         raise WeightsError(f"{path}: {fault}; ask its author for a plain state dict") from error
     if not isinstance(content, dict):
@@ -67,15 +68,15 @@ def read_published(path: str | Path) -> dict[str, Any]:
 def load_published(network: RestoreRWKV, state_dict: Mapping[str, Any]) -> None:
     """Load published weights into a network.
 
-    Accepted are all variants known: wrapped as {"params": ...}, {"state_dict": ...} and the like
-    (an exponential moving average, "params_ema", first), names with `module.` prefixes, weights of
-    the deleted `dwconv` (ignored), and training branches or merged kernels. Where both are present
-    the branches count and the merged copies, which the published code leaves stale, are ignored.
-    Branches load into a network of either form; merged kernels into a merged one only, as the
-    branches that they came from cannot be recovered.
+    All known variants are accepted: weights wrapped as {"params": ...}, {"state_dict": ...} and the
+    like (an exponential moving average, "params_ema", is preferred), names with `module.` prefixes,
+    weights of the deleted `dwconv` (ignored), and training branches or merged kernels. If both are
+    present, the branches are used; the published code leaves the merged copies stale. Branches load
+    into a network of either form, merged kernels only into a merged one, since the branches cannot
+    be recovered from them.
 
     Args:
-        network: keeps its data type and device; unchanged if an error is raised.
+        network: its data type and device are kept; unchanged if an error is raised.
         state_dict: as `read_published` returns it.
 
     Raises:
@@ -97,7 +98,7 @@ def load_published(network: RestoreRWKV, state_dict: Mapping[str, Any]) -> None:
 def config_from_published(state_dict: Mapping[str, Any]) -> RestoreRWKVConfig:
     """Infer the configuration of published weights from their names and shapes.
 
-    The directions of the scans are not in the weights; they are taken to alternate from rows.
+    The weights do not record the directions of the scans; they are assumed to alternate from rows.
 
     Raises:
         WeightsError: the weights are not of a Restore-RWKV network.
@@ -106,7 +107,7 @@ def config_from_published(state_dict: Mapping[str, Any]) -> RestoreRWKVConfig:
 
 
 def network_from_published(state_dict: Mapping[str, Any]) -> RestoreRWKV:
-    """Build the network that published weights belong to, in their form, in evaluation mode.
+    """Build the network of published weights, in their form and in evaluation mode.
 
     Raises:
         WeightsError: as `load_published`.
@@ -118,16 +119,16 @@ def network_from_published(state_dict: Mapping[str, Any]) -> RestoreRWKV:
 def convert_published(
     checkpoint: str | Path, path: str | Path, *, scaling: Mapping[str, ScalingRule]
 ) -> WeightsInfo:
-    """Write a published `.pth` checkpoint as a weight file of ours, in the form it has.
+    """Convert a published `.pth` checkpoint to a weight file, keeping its form.
 
     Args:
         checkpoint: a file written by `torch.save`; nothing in it is executed.
         path: safetensors file to write; an existing one is replaced.
-        scaling: how physical values become network values, by task that it was trained for, as
-            `save_weights` takes it; published checkpoints do not say.
+        scaling: how physical values become network values, by task that the checkpoint was
+            trained for, as in `save_weights`; published checkpoints do not record it.
 
     Returns:
-        What was written beside the tensors.
+        The record that was written with the tensors.
 
     Raises:
         WeightsError: as `read_published`, `load_published` and `save_weights`, or the output is
@@ -200,11 +201,11 @@ def _config(weights: Mapping[str, Tensor]) -> RestoreRWKVConfig:
                 for index in range(weights["encoder_level1.0.att.spatial_decay"].shape[0])
             ),
             shift_kernel=max(sides, default=0),
-            # Merged kernels do not tell; branches are what the paper trains.
+            # Unknown from merged kernels; the paper trains branches.
             shift_branches=_holds_merged(weights) or f"{shift}.alpha" in weights,
         )
     except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        fault = str(error) if isinstance(error, ConfigError) else f"no proper {error}"
+        fault = str(error) if isinstance(error, ConfigError) else f"unexpected {error}"
         raise WeightsError(
             f"{_WHERE}: not of a Restore-RWKV network ({fault}); give its state dict"
         ) from error

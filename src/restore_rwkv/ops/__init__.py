@@ -1,5 +1,23 @@
-"""Attention operators and their backends."""
+"""Attention operators and their backends.
 
-from restore_rwkv.ops.dispatch import available_backends as available_backends
-from restore_rwkv.ops.dispatch import bi_wkv as bi_wkv
-from restore_rwkv.ops.dispatch import uni_wkv as uni_wkv
+Uses errors; model and restoration use it. Each name is imported when it is first used:
+`available_backends` and `devices` need no PyTorch.
+"""
+
+from typing import TYPE_CHECKING
+
+from restore_rwkv.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from restore_rwkv.ops.dispatch import bi_wkv, uni_wkv
+    from restore_rwkv.ops.machine import available_backends, devices
+
+__all__ = ["available_backends", "bi_wkv", "devices", "uni_wkv"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "restore_rwkv.ops.dispatch": ["bi_wkv", "uni_wkv"],
+        "restore_rwkv.ops.machine": ["available_backends", "devices"],
+    },
+)

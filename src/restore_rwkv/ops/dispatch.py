@@ -12,10 +12,10 @@ from restore_rwkv.errors import OperatorError
 from restore_rwkv.ops import portable, reference
 from restore_rwkv.ops.cpu import binding as cpu
 from restore_rwkv.ops.gpu import launch as gpu
+from restore_rwkv.ops.machine import BACKENDS
 
 _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-BACKENDS = ("reference", "torch", "cpu", "triton")
 
 # An exported graph must run where this package is not. Older than torch 2.7: nor in a compiled one.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -88,7 +88,7 @@ def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto"
 
 
 def available_backends() -> dict[str, bool]:
-    """Name of every backend, and whether it can run on this machine."""
+    """Every backend, and whether it can run here; `ops.machine` says so without PyTorch."""
     kernels = {"cpu": cpu.available, "triton": gpu.available}
     return {name: name not in kernels or kernels[name]() for name in BACKENDS}
 

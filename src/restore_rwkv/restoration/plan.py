@@ -14,6 +14,7 @@ from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, same_field_of_view
 from restore_rwkv.model import RestoreRWKVConfig
 from restore_rwkv.model.network import STRIDE
+from restore_rwkv.options import Count, validated
 from restore_rwkv.physics.mri import fourier_interpolate
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 from restore_rwkv.tasks import PlaneChoice, Scaling, ScalingRule, Task, slice_axis
@@ -27,6 +28,7 @@ _LARGEST_SCALE = 8.0
 _COPIES = 3  # of the volume in memory: as read, restored, and as it is written
 
 
+@validated()
 @dataclass(frozen=True, kw_only=True)
 class RestoreOptions:
     """How a volume is run through the network.
@@ -47,20 +49,11 @@ class RestoreOptions:
 
     plane: PlaneChoice = "auto"
     scaling: ScalingChoice = "auto"
-    memory: int = 2 << 30
+    memory: Count = 2 << 30
     scale: float | None = None
     unit: Unit = "auto"
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("plane", ("auto", "axial", "coronal", "sagittal")),
-            ("scaling", ("auto", "robust", "paper")),
-            ("unit", ("auto", "SUV")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)!r} is unknown; use {', '.join(choices)}"
-                )
         if self.scale is not None and not 1 < self.scale <= _LARGEST_SCALE:
             raise ConfigError(
                 f"scale {self.scale:g} is out of range; give a factor above 1 and at most "

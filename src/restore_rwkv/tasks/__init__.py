@@ -1,31 +1,36 @@
 """What a scan is taken for: its task, plane, unit and scaling, and how its modality is degraded.
 
 Uses physics and io, and torch only once a scan is degraded; model, restoration, data and all rooms
-above use it.
+above use it. Each name is imported when it is first used: the table of the tasks needs no NumPy.
 """
 
-from restore_rwkv.tasks.degradation import degrade, degrade_file
-from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality
-from restore_rwkv.tasks.plane import PlaneChoice, slice_axis
-from restore_rwkv.tasks.scaling import (
-    FOREGROUND_LEVEL,
-    Scaling,
-    ScalingRule,
-    onto_unit_range,
-    robust_scaling,
-)
-from restore_rwkv.tasks.table import (
-    ALL_IN_ONE,
-    AUTO,
-    MODALITIES,
-    NOTICE,
-    TASKS,
-    Task,
-    get_task,
-    get_tasks,
-    pick_task,
-    task_of,
-)
+from typing import TYPE_CHECKING
+
+from restore_rwkv.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from restore_rwkv.tasks.degradation import degrade, degrade_file
+    from restore_rwkv.tasks.modalities import MODALITIES
+    from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality
+    from restore_rwkv.tasks.plane import PlaneChoice, slice_axis
+    from restore_rwkv.tasks.scaling import (
+        FOREGROUND_LEVEL,
+        Scaling,
+        ScalingRule,
+        onto_unit_range,
+        robust_scaling,
+    )
+    from restore_rwkv.tasks.table import (
+        ALL_IN_ONE,
+        AUTO,
+        NOTICE,
+        TASKS,
+        Task,
+        get_task,
+        get_tasks,
+        pick_task,
+        task_of,
+    )
 
 __all__ = [
     "ALL_IN_ONE",
@@ -51,3 +56,31 @@ __all__ = [
     "slice_axis",
     "task_of",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "restore_rwkv.tasks.degradation": ["degrade", "degrade_file"],
+        "restore_rwkv.tasks.modalities": ["MODALITIES"],
+        "restore_rwkv.tasks.modality": ["DegradeOptions", "Degraded", "Modality"],
+        "restore_rwkv.tasks.plane": ["PlaneChoice", "slice_axis"],
+        "restore_rwkv.tasks.scaling": [
+            "FOREGROUND_LEVEL",
+            "Scaling",
+            "ScalingRule",
+            "onto_unit_range",
+            "robust_scaling",
+        ],
+        "restore_rwkv.tasks.table": [
+            "ALL_IN_ONE",
+            "AUTO",
+            "NOTICE",
+            "TASKS",
+            "Task",
+            "get_task",
+            "get_tasks",
+            "pick_task",
+            "task_of",
+        ],
+    },
+)

@@ -13,6 +13,7 @@ import numpy as np
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume
+from restore_rwkv.options import validated
 from restore_rwkv.tasks.scaling import Scaling, ScalingRule
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _FAR_BELOW = 0.05  # of the 99.9 % quantile
 _MANY = 0.01  # of the voxels
 
 
+@validated()
 @dataclass(frozen=True, kw_only=True)
 class DegradeOptions:
     """Choices about the simulated scanner; the defaults are the paper's degradations.

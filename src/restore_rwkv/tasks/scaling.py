@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.options import Expected, from_mapping, validated
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     FloatArray = TypeVar("FloatArray", NDArray[np.float32], NDArray[np.float64], Tensor)
@@ -58,6 +58,7 @@ class Scaling:
         return asdict(self)
 
 
+@validated("scaling rule")
 @dataclass(frozen=True)
 class ScalingRule:
     """How the scaling of a volume is found; what weights were trained with, and record.
@@ -71,13 +72,11 @@ class ScalingRule:
         ConfigError: the kind is unknown, or the numbers make no scaling.
     """
 
-    kind: Literal["robust", "fixed"]
+    kind: Annotated[Literal["robust", "fixed"], Expected(name="scaling rule")]
     offset: float = 0.0
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("robust", "fixed"):
-            raise ConfigError(f"scaling rule {self.kind!r} is unknown; give 'robust' or 'fixed'")
         Scaling(self.offset, self.scale)
 
     def scaling_of(self, data: NDArray[Any]) -> Scaling:
@@ -101,12 +100,7 @@ class ScalingRule:
         Raises:
             ConfigError: a key is unknown or missing, or a value is no number.
         """
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise ConfigError(
-                f"scaling rule {dict(values)!r} is none; give kind, offset and scale"
-            ) from error
+        return from_mapping(cls, values)
 
 
 def onto_unit_range(low: float, high: float) -> ScalingRule:
@@ -146,6 +140,8 @@ def robust_scaling(data: NDArray[Any]) -> Scaling:
         >>> robust_scaling(np.array([[0.0, 0.0], [100.0, 100.0]])).apply(np.array([100.0]))
         array([10.])
     """
+    import numpy as np
+
     values = np.asarray(data).ravel()
     if values.size == 0:
         raise InputError("image: it has no voxels to find a scale from; give a non-empty image")

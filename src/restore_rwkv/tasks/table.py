@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.io import Volume
-from restore_rwkv.tasks.ct import CT
-from restore_rwkv.tasks.modality import Modality, ModalityCode
-from restore_rwkv.tasks.mri import MRI
-from restore_rwkv.tasks.pet import PET
+from restore_rwkv.options import nearest
 from restore_rwkv.tasks.scaling import ScalingRule, onto_unit_range
+
+if TYPE_CHECKING:
+    from restore_rwkv.io import Volume
+    from restore_rwkv.tasks.modality import Modality, ModalityCode
 
 _logger = logging.getLogger(__name__)
 
@@ -27,10 +26,6 @@ NOTICE = "For research only. Not a medical device; not for diagnosis or treatmen
 """What every weight file and every record says."""
 
 _RESEARCH = "Research only, not a medical device: not for diagnosis or treatment. "
-
-
-MODALITIES: dict[str, Modality] = {one.code: one for one in (MRI(), CT(), PET())}
-"""All modalities by DICOM's code."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,8 @@ class Task:
     @property
     def rules(self) -> Modality:
         """How scans of the task's modality are checked, scaled, kept within bounds and degraded."""
+        from restore_rwkv.tasks.modalities import MODALITIES  # NumPy, which the table needs not
+
         return MODALITIES[self.modality]
 
     @property
@@ -144,8 +141,8 @@ def get_task(name: str) -> Task:
             f"{ALL_IN_ONE} is no task of a scan but weights for all; give the scan's task "
             f"({', '.join(TASKS)}) and the weights light-{ALL_IN_ONE}"
         )
-    near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, TASKS, cutoff=0.4)
+    hint = f"did you mean {near!r}? " if near else ""
     raise ConfigError(f"task {name!r} is unknown; {hint}tasks are: {', '.join(TASKS)}")
 
 
@@ -184,7 +181,7 @@ def pick_task(volume: Volume, name: str = AUTO) -> Task:
         raise InputError(
             f"{volume.name}: nothing tells whether it is MR, CT or PT; give task={tasks}"
         )
-    if volume.modality not in MODALITIES:
+    if volume.modality not in {task.modality for task in TASKS.values()}:
         raise InputError(
             f"{volume.name}: is {volume.modality}, which no task restores; give MR, CT or PT"
         )

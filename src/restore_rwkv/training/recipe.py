@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import PRESETS, RestoreRWKVConfig
+from restore_rwkv.options import Count, Expected, Whole, from_mapping, validated
 from restore_rwkv.tasks import ScalingRule, Task, get_tasks
 
 if sys.version_info >= (3, 11):
@@ -20,10 +20,12 @@ else:
     import tomli as tomllib
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_Range = Annotated[tuple[float, float], Expected("two numbers, 0 < lowest <= highest")]
 
 _MAX_EXTENDS = 8
 
 
+@validated("recipe", table="data")
 @dataclasses.dataclass(frozen=True)
 class DataRecipe:
     """How training pairs are drawn from prepared sets; the defaults are the paper's.
@@ -42,45 +44,37 @@ class DataRecipe:
         validation_slices: slices of each task to validate on, evenly spread; 0 for all.
     """
 
-    crop: int = 128
-    early_crop: int = 0
-    early_iterations: int = 0
+    crop: Count = 128
+    early_crop: Whole = 0
+    early_iterations: Whole = 0
     balance: Literal["slices", "tasks"] = "slices"
     augment: bool = False
-    gain: tuple[float, float] = (1.0, 1.0)
-    gamma: tuple[float, float] = (1.0, 1.0)
+    gain: _Range = (1.0, 1.0)
+    gamma: _Range = (1.0, 1.0)
     avoid_air: bool = False
-    validation_slices: int = 0
+    validation_slices: Whole = 0
 
     def __post_init__(self) -> None:
-        _require_positive("data", self, "crop")
-        if self.early_iterations:
-            _require_positive("data", self, "early_crop", "early_iterations")
-        if type(self.validation_slices) is not int or self.validation_slices < 0:
+        if self.early_iterations and not self.early_crop:
             raise ConfigError(
-                f"recipe: data.validation_slices is {self.validation_slices!r}; "
-                "give a whole number from 0"
+                f"recipe: data.early_crop is {self.early_crop}; give a whole number above 0, as "
+                "data.early_iterations is"
             )
-        _require_one_of("data.balance", self.balance, ("slices", "tasks"))
-        for name in ("augment", "avoid_air"):
-            _require_one_of(f"data.{name}", getattr(self, name), (False, True))
         for name in ("gain", "gamma"):
-            value = getattr(self, name)
-            numbers = isinstance(value, (list, tuple)) and all(
-                isinstance(bound, (int, float)) for bound in value
-            )
-            bounds = tuple(map(float, value)) if numbers else ()
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < math.inf:
+            low, high = (float(bound) for bound in getattr(self, name))
+            if not 0 < low <= high < math.inf:
                 raise ConfigError(
-                    f"recipe: data.{name} is {value!r}; give two numbers, 0 < lowest <= highest"
+                    f"recipe: data.{name} is {getattr(self, name)!r}; "
+                    "give two numbers, 0 < lowest <= highest"
                 )
-            object.__setattr__(self, name, bounds)
+            object.__setattr__(self, name, (low, high))
 
     def crop_at(self, iteration: int) -> int:
         """Side of the crops of an iteration, in pixels."""
         return self.early_crop if iteration < self.early_iterations else self.crop
 
 
+@validated("recipe", table="training")
 @dataclasses.dataclass(frozen=True)
 class TrainingRecipe:
     """How to optimise: Adam with betas (0.9, 0.999), L1 loss, cosine annealing.
@@ -102,8 +96,8 @@ class TrainingRecipe:
         validate_every: iterations between validations and checkpoints.
     """
 
-    iterations: int = 300_000
-    batch_size: int = 4
+    iterations: Count = 300_000
+    batch_size: Count = 4
     learning_rate: float = 2e-4
     final_learning_rate: float = 1e-6
     warm_up: int = 0
@@ -112,10 +106,9 @@ class TrainingRecipe:
     ema: float = 0.0
     precision: Precision = "32-true"
     checkpoint_activations: bool = False
-    validate_every: int = 1000
+    validate_every: Count = 1000
 
     def __post_init__(self) -> None:
-        _require_positive("training", self, "iterations", "batch_size", "validate_every")
         if not 0 < self.final_learning_rate <= self.learning_rate < math.inf:
             raise ConfigError(
                 f"recipe: training.learning_rate is {self.learning_rate} and final_learning_rate "
@@ -126,9 +119,9 @@ class TrainingRecipe:
                 f"recipe: training.ema is {self.ema}, warm_up {self.warm_up} and clip {self.clip}; "
                 "give 0 <= ema < 1, warm_up >= 0 and clip >= 0"
             )
-        _require_one_of("training.precision", self.precision, get_args(Precision))
 
 
+@validated("recipe", table="")
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Task, network, data and optimisation of one training run.
@@ -148,13 +141,10 @@ class Recipe:
     data: DataRecipe
     training: TrainingRecipe
     scaling: Literal["paper", "own"] = "paper"
-    seed: int = 0
+    seed: Whole = 0
 
     def __post_init__(self) -> None:
         get_tasks(self.task)
-        _require_one_of("scaling", self.scaling, ("paper", "own"))
-        if type(self.seed) is not int or self.seed < 0:
-            raise ConfigError(f"recipe: seed is {self.seed!r}; give a whole number from 0")
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -187,9 +177,8 @@ class Recipe:
         else:
             raise ConfigError(f"recipe: network is {network!r}; give a table or a name")
         for key, kind in (("data", DataRecipe), ("training", TrainingRecipe)):
-            values[key] = _build(kind, values.get(key, {}), key)
-        recipe: Recipe = _build(cls, values, "top level")
-        return recipe
+            values[key] = from_mapping(kind, values.get(key, {}))
+        return from_mapping(cls, values)
 
     @classmethod
     def read(cls, path: Path | str) -> Recipe:
@@ -206,37 +195,6 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` restores them."""
         return {**dataclasses.asdict(self), "network": self.network.to_dict()}
-
-
-def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from a table; refuses unknown and missing keys by name."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"recipe: {where} is {values!r}; give a table")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for key in values:
-        if key not in fields:
-            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"recipe: unknown key {key!r} in {where}; did you mean {nearest!r}?")
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and name not in values:
-            raise ConfigError(f"recipe: {name!r} is missing in {where}; add it")
-    try:
-        return kind(**values)
-    except (AttributeError, TypeError) as error:
-        raise ConfigError(f"recipe: a value of {where} has a wrong type ({error})") from error
-
-
-def _require_positive(table: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"recipe: {table}.{name} is {value!r}; give a whole number above 0")
-
-
-def _require_one_of(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices or type(value) is not type(choices[0]):
-        given = ", ".join(map(repr, choices))
-        raise ConfigError(f"recipe: {name} is {value!r}; choose from {given}")
 
 
 def _read_table(path: Path, depth: int) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def test_a_name_twice_is_a_fault(tmp_path, calls):
         ({"seed": -1}, "from 0"),
         ({"validation": 0.5, "test": 0.5}, "leave nothing to train on"),
         ({"test": -0.1}, "leave nothing to train on"),
-        ({"planes": "all"}, "'task' alone"),
+        ({"planes": "all"}, "has only 'task'"),
         ({"task": "mri-sr", "planes": "sagittal"}, "'task' or 'all'"),
         ({"patient": "("}, "is no pattern"),
     ],

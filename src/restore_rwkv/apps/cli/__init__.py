@@ -1,3 +1,5 @@
-"""The command line. `main` is the command `restore-rwkv`."""
+"""The command line; `main` is the command `restore-rwkv`."""
 
-from restore_rwkv.apps.cli.app import main as main
+from restore_rwkv.apps.cli.app import main
+
+__all__ = ["main"]

@@ -1,23 +1,23 @@
-"""The command `restore-rwkv`: each command translates its words into one call of the library."""
+"""The command `restore-rwkv`: each command turns its options into one call of the library."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import typer
 
+from restore_rwkv.apps.cli.messages import user_message
 from restore_rwkv.apps.cli.networks import convert, evaluate, info, train
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
-from restore_rwkv.errors import RestoreError
 
 app = typer.Typer(
     name="restore-rwkv",
     help="Medical image restoration with Restore-RWKV. For research only; not a medical device.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -27,41 +27,45 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line; mistakes of the user end in one line and exit code 2."""
+    """Run the command line; a mistake of the user ends in one line and exit code 2."""
     keep_freed_memory()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        words = sys.argv[1:] or ["--help"]
+        sys.exit(app(words, prog_name="restore-rwkv", standalone_mode=False))
     except typer.Abort:
         sys.exit(130)
     except Exception as error:
-        message = _told(error)
+        message = user_message(error, option_flags())
         if message is None:
             raise
         typer.echo(f"error: {message}", err=True)
         sys.exit(2)
 
 
-def _told(error: Exception) -> str | None:
-    """The line to print of an error; None for a defect of the program."""
-    if isinstance(error, RestoreError):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return "this machine has run out of memory; free some, or give a smaller scan or --scale"
-    if isinstance(error, OSError):
-        where = f"{os.fspath(error.filename)}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
-    if hasattr(error, "format_message"):  # of click, which typer brings under changing names
-        return f"{error.format_message()} See restore-rwkv --help."
-    return None
+def option_flags() -> dict[str, str]:
+    """Long flag of every option of every command, by the name of its argument."""
+    return {
+        str(parameter.name): max(parameter.opts, key=len)
+        for command in _commands(typer.main.get_command(app))
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+    }
+
+
+def _commands(command: Any) -> Iterator[Any]:
+    """A command and those below it."""
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _commands(inner)
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep freed blocks, or each operation pays for its pages anew (2x in time)."""
+    """Make glibc keep freed blocks; giving their pages back and forth doubles the run time."""
     if not sys.platform.startswith("linux"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give the end of the heap back
-        # M_MMAP_THRESHOLD, limited in older glibc. Blocks above it cost time and leave no holes.
+        # M_MMAP_THRESHOLD; older glibc allows less. Blocks above it are slower and leave no holes.
         mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)

@@ -1,4 +1,4 @@
-"""What commands print: progress, tables of scores, and the line of a training run."""
+"""Output of the commands: progress bars, tables of scores, and the line of a training run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress_bar(what: str, unit: str, quiet: bool) -> Iterator[Progress | None]:
-    """A bar with the time left, on a terminal alone."""
+def progress_bar(title: str, unit: str, quiet: bool) -> Iterator[Progress | None]:
+    """Show a bar with the remaining time, on a terminal only."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -27,14 +27,14 @@ def progress_bar(what: str, unit: str, quiet: bool) -> Iterator[Progress | None]
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
     with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        job = bar.add_task(what, total=None)
+        job = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(job, completed=done, total=total)
 
 
 def training_report(iterations: int) -> Callable[[Step], None]:
-    """A line that is rewritten on a terminal, and a line for each validation anywhere."""
+    """Print one line per validation and, on a terminal, a line that is updated in place."""
     rate: list[float] = []
     waiting: list[float] = []
     terminal = sys.stdout.isatty()
@@ -64,7 +64,7 @@ def training_report(iterations: int) -> Callable[[Step], None]:
 
 
 def score_table(*columns: str) -> Table:
-    """An empty table of scores, named after their protocol; `columns` come first."""
+    """Empty table of scores, titled with their protocol; `columns` come first."""
     from restore_rwkv.evaluation.metrics import PAPER_PROTOCOL
 
     table = plain_table(*columns, "image", "PSNR dB", "SSIM", "RMSE", "slices")
@@ -73,7 +73,7 @@ def score_table(*columns: str) -> Table:
 
 
 def score_row(name: str, score: MeanScore) -> tuple[str, ...]:
-    """The cells of an image's mean score."""
+    """Cells of a row with the mean score of an image."""
     slices = f"{score.slices}"
     if score.slices_without_score:
         slices += f" of {score.slices + score.slices_without_score}"
@@ -84,7 +84,7 @@ def score_row(name: str, score: MeanScore) -> tuple[str, ...]:
 
 
 def plain_table(*columns: str) -> Table:
-    """An empty table with these columns."""
+    """Empty table with these columns."""
     from rich import box
     from rich.table import Table
 
@@ -100,6 +100,6 @@ def show(*tables: Table) -> None:
         console.print(table)
 
 
-def yes(here: bool) -> str:
-    """The word for it."""
-    return "yes" if here else "no"
+def yes_no(present: bool) -> str:
+    """The word "yes" or "no"."""
+    return "yes" if present else "no"

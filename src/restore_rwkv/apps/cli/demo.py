@@ -1,4 +1,4 @@
-"""The demo: a real scan of known truth is degraded, restored, scored and drawn."""
+"""The demo: degrade, restore, score and draw a real high-quality scan."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from restore_rwkv.restoration.restorer import Restorer
 
 @dataclass(frozen=True, eq=False)
 class Demo:
-    """What the demo made.
+    """Result of the demo.
 
     Attributes:
         evaluation: images and scores.
-        files: what was written, by what it is.
+        files: path of each file written, by a description of its content.
     """
 
     evaluation: Evaluation
@@ -32,7 +32,7 @@ def run_demo(output: Path, device: str = "auto") -> Demo:
     """Restore the sample scan with the shipped weights, and write images and a picture.
 
     Args:
-        output: folder, made if missing; files of an earlier demo are replaced.
+        output: folder, created if missing; files of an earlier demo are replaced.
         device: where the network runs.
     """
     truth = read_volume(sample_scan())
@@ -59,6 +59,6 @@ def run_demo(output: Path, device: str = "auto") -> Demo:
 
 
 def _drawn(volume: Volume, result: Evaluation, index: int) -> NDArray[np.float32]:
-    """A slice as an image matrix: the first voxel axis to the right, the second up."""
+    """A slice as an image matrix, with the first voxel axis to the right and the second up."""
     image: NDArray[np.float32] = np.moveaxis(volume.data, result.slice_axis, 0)[index].T[::-1]
     return image

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from restore_rwkv.apps.cli.console import (
-    plain_table,
     score_row,
     score_table,
     show,
     training_report,
-    yes,
 )
-from restore_rwkv.apps.cli.options import Device, Overwrite, Quiet, Seed, TaskName, Weights
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.apps.cli.options import Device, Overwrite, Quiet, Seed, Task, TaskName, Weights
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe, such as recipes/base-mri-sr.toml.")],
     data: Annotated[
-        list[Path], typer.Option(help="Prepared set, or a folder of sets; may be repeated.")
+        list[Path], typer.Option(help="Prepared set, or a folder of them; may be repeated.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that read data; 0 on a CPU, 4 on a GPU by default."),
+        typer.Option(min=0, help="Processes that read data; by default 0 on a CPU, 4 on a GPU."),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network; the same command goes on where a stopped run was.
+    """Train a network; the same command resumes a stopped run.
 
     For several GPUs or machines: torchrun ... -m restore_rwkv train ...
     """
@@ -58,27 +56,30 @@ def train(
 def evaluate(
     sources: Annotated[
         list[Path],
-        typer.Argument(metavar="SCAN|SET...", help="Good scans, or folders of prepared sets."),
+        typer.Argument(
+            metavar="SCAN|SET...", help="High-quality scans, or folders of prepared sets."
+        ),
     ],
     task: TaskName = "auto",
     weights: Weights = None,
-    split: Annotated[str, typer.Option(help="Of sets: train, validation or test.")] = "test",
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Part of the prepared sets.")
+    ] = "test",
     axes: Annotated[
         str | None,
-        typer.Option(help="PET from a T1 scan of wrong affine: directions of its axes, as PIR."),
+        typer.Option(
+            help="PET made from a T1 scan with a wrong affine: directions of its axes, as PIR."
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Score what restoring gains over the low-quality input, by the paper's protocol.
+    """Score restored images against the low-quality input, by the paper's protocol.
 
-    Scans are degraded first, as `degrade` would; prepared sets have their low quality.
+    Scans are degraded first, as by `degrade`; prepared sets come with their low-quality images.
     """
-    from restore_rwkv.data import SPLITS
     from restore_rwkv.evaluation.scores import evaluate_paths
 
-    if split not in SPLITS:
-        raise ConfigError(f"split {split!r} is unknown; use {', '.join(SPLITS)}")
     table = score_table("scan or patient")
     try:
         for name, scores in evaluate_paths(
@@ -87,7 +88,7 @@ def evaluate(
             for image, score in scores.items():
                 table.add_row(name, *score_row(image, score))
     finally:
-        if table.rows:  # what was scored before a scan that fails is not lost
+        if table.rows:  # also where a later scan fails
             show(table)
 
 
@@ -97,43 +98,29 @@ def convert(
         Path, typer.Option("--output", "-o", metavar="OUT", help="Weight file: *.safetensors.")
     ],
     task: Annotated[
-        str, typer.Option("--task", "-t", help="What it was trained for; also all-in-one.")
+        Literal[Task, "all-in-one"],
+        typer.Option("--task", "-t", help="Task that the checkpoint was trained for."),
     ] = "mri-sr",
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert a published checkpoint (.pth) to a weight file; executes nothing in it."""
+    """Convert a published checkpoint (.pth) to a weight file, without running code in it."""
+    from restore_rwkv.io.files import check_writable
     from restore_rwkv.model import convert_published
     from restore_rwkv.tasks import get_tasks
 
-    if output.exists() and not overwrite:
-        raise ConfigError(f"{output}: exists already; name another file, or use --overwrite")
+    check_writable(output, source=checkpoint, overwrite=overwrite)
     scaling = {trained.name: trained.paper_scaling for trained in get_tasks(task)}
     record = convert_published(checkpoint, output, scaling=scaling)
     typer.echo(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
 
 
-def info() -> None:
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
     """List tasks, weights, operator backends and devices."""
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # count GPUs without waking one
-    import torch
+    from restore_rwkv.apps.cli.about import about, about_tables
 
-    from restore_rwkv.model import read_info
-    from restore_rwkv.model.shipped import shipped_weights
-    from restore_rwkv.ops import available_backends
-    from restore_rwkv.tasks import TASKS
-
-    tasks = plain_table("task", "what it does", "modality", "weights")
-    for task in TASKS.values():
-        tasks.add_row(task.name, task.title, task.modality, task.weights)
-    weights = plain_table("weights", "tasks", "parameters", "SHA-256")
-    for name, path in shipped_weights().items():
-        record = read_info(path)
-        served = ", ".join(record.scaling)
-        weights.add_row(name, served, f"{record.parameters:,}", record.sha256[:16])
-    machine = plain_table("backend or device", "here")
-    for name, here in available_backends().items():
-        machine.add_row(f"backend {name}", "yes" if here else "no")
-    machine.add_row("device cpu", f"yes, {torch.get_num_threads()} threads")
-    machine.add_row("device cuda", yes(torch.cuda.is_available()))
-    machine.add_row("device mps", yes(torch.backends.mps.is_available()))
-    show(tasks, weights, machine)
+    if as_json:
+        typer.echo(json.dumps(about(), indent=2))
+    else:
+        show(*about_tables(about()))

@@ -1,37 +1,43 @@
-"""Options that several commands share, and how their words are read."""
+"""Options that several commands share, and the reading of their values."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from restore_rwkv.errors import ConfigError
+
+Task = Literal["mri-sr", "ct-denoise", "pet-synth"]  # as in `tasks.TASKS`, which a test compares
 
 OutputFile = Annotated[
     Path,
     typer.Option("--output", "-o", metavar="OUT", help="File to write, such as out.nii.gz."),
 ]
 TaskName = Annotated[
-    str, typer.Option("--task", "-t", help="auto (by modality), mri-sr, ct-denoise, pet-synth.")
+    Literal["auto", Task],
+    typer.Option("--task", "-t", help="auto chooses by the modality of the scan."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda (or cuda:1, ...) or mps.")]
 Weights = Annotated[
-    str | None, typer.Option(help="Shipped weights by name, or a weight file.", show_default=False)
+    str | None,
+    typer.Option(help="Name of shipped weights, or a weight file.", show_default=False),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace existing outputs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Series = Annotated[
     str | None,
-    typer.Option(help="Number or UID, for a DICOM folder with several.", show_default=False),
+    typer.Option(
+        help="Number or UID of the series, if a DICOM folder has several.", show_default=False
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 
 
 def series_of(text: str | None) -> int | str | None:
-    """A series by its number, where the text is one, or by its UID."""
+    """Number of a series if the text is one, else its UID."""
     return int(text) if text and text.isdecimal() else text
 
 
@@ -39,7 +45,7 @@ def parse_memory(text: str) -> int:
     """Bytes of a size such as "2GiB", "800 MB" or "500000000".
 
     Raises:
-        ConfigError: the text is no size.
+        ConfigError: the text is not a size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None or len(match[1]) > 18:

@@ -1,15 +1,15 @@
-"""`restore-rwkv data`: prepared sets from each source."""
+"""The commands `restore-rwkv data`: make prepared sets from each source, and check them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from restore_rwkv.apps.cli.console import progress_bar
-from restore_rwkv.apps.cli.options import Seed
+from restore_rwkv.apps.cli.options import Seed, Task
 
 if TYPE_CHECKING:
     from restore_rwkv.data.sources.jobs import Preparation
@@ -24,11 +24,13 @@ data_app.add_typer(prepare_app, name="prepare")
 
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of the source.")]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to make; must not exist.")
+    Path, typer.Option("--output", "-o", metavar="OUT", help="Folder to make; must not exist yet.")
 ]
 Skip = Annotated[
     bool,
-    typer.Option("--skip-faulty", help="Leave faulty volumes out and list them; not refuse all."),
+    typer.Option(
+        "--skip-faulty", help="Leave faulty volumes out and list them, rather than refuse all."
+    ),
 ]
 
 
@@ -44,12 +46,14 @@ def ixi(source: Source, output: Output, skip: Skip = False) -> None:
 def aapm(
     source: Source,
     output: Output,
-    thickness: Annotated[float, typer.Option(help="Of the slices, in mm: 3 or 1.")] = 3.0,
+    thickness: Annotated[float, typer.Option(metavar="MM", help="Slice thickness, 3 or 1.")] = 3.0,
     validation: Annotated[
-        list[str] | None, typer.Option(help="Patient for validation; may be repeated. L109.")
+        list[str] | None,
+        typer.Option(help="Patients for validation, one each; L109 by default."),
     ] = None,
     test: Annotated[
-        list[str] | None, typer.Option(help="Patient for testing; may be repeated. L506.")
+        list[str] | None,
+        typer.Option(help="Patients for testing, one each; L506 by default."),
     ] = None,
     skip: Skip = False,
 ) -> None:
@@ -72,7 +76,7 @@ def aapm(
 
 @prepare_app.command()
 def release(source: Source, output: Output, skip: Skip = False) -> None:
-    """The authors' preprocessed release; its pickles are read without running anything."""
+    """The authors' preprocessed data; their pickle files are read without running code in them."""
     from restore_rwkv.data.sources.release import prepare_release
 
     _run("patients", lambda progress: prepare_release(source, output, skip=skip, progress=progress))
@@ -82,23 +86,34 @@ def release(source: Source, output: Output, skip: Skip = False) -> None:
 def folder(
     source: Source,
     output: Output,
-    task: Annotated[str, typer.Option("--task", "-t", help="mri-sr, ct-denoise, pet-synth.")],
+    task: Annotated[Task, typer.Option("--task", "-t", help="Task that the set is for.")],
     factor: Annotated[
-        float | None, typer.Option(help="Low quality: 4 is a quarter; the task's by default.")
+        float | None,
+        typer.Option(help="How much less is measured, 4 for a quarter; the task's by default."),
     ] = None,
     seed: Seed = 0,
-    validation: Annotated[float, typer.Option(help="Share of the patients.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of the patients.")] = 0.1,
-    planes: Annotated[str, typer.Option(help="MRI: task, or all with square pixels.")] = "task",
+    validation: Annotated[float, typer.Option(help="Share of patients for validation.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of patients for testing.")] = 0.1,
+    planes: Annotated[
+        Literal["task", "all"], typer.Option(help="all (MRI only): every plane with square pixels.")
+    ] = "task",
     patient: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="What of a path names the patient.")
+        str | None, typer.Option(metavar="REGEX", help="Part of the path that names the patient.")
     ] = None,
     skip: Skip = False,
 ) -> None:
-    """NIfTI and DICOM of your own: pairs in LQ and HQ, or good scans that are degraded."""
+    """Your own NIfTI and DICOM: pairs in folders LQ and HQ, or high-quality scans to degrade."""
     from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
 
-    options = FolderOptions(task, factor, seed, validation, test, planes, patient)  # type: ignore[arg-type]
+    options = FolderOptions(
+        task,
+        factor=factor,
+        seed=seed,
+        validation=validation,
+        test=test,
+        planes=planes,
+        patient=patient,
+    )
     _run(
         "volumes",
         lambda progress: prepare_folder(source, output, options, skip=skip, progress=progress),
@@ -109,14 +124,14 @@ def folder(
 def open_(
     output: Output,
     scans: Annotated[
-        Path | None, typer.Option(help="Folder with the scans, fetched before; works offline.")
+        Path | None, typer.Option(help="Folder with scans fetched earlier; works offline.")
     ] = None,
     downloads: Annotated[
-        Path | None, typer.Option(help="Folder with the packages, downloaded before.")
+        Path | None, typer.Option(help="Folder with packages downloaded earlier.")
     ] = None,
     seed: Seed = 0,
 ) -> None:
-    """The openly licensed scans that the shipped weights are made from; fetches packages."""
+    """The openly licensed scans that the shipped weights are trained on; downloads packages."""
     from restore_rwkv.data.open_scans.sets import prepare_open
 
     _run(
@@ -133,7 +148,7 @@ def check(
         Path, typer.Argument(metavar="SET", help="A prepared set, or a folder of sets.")
     ],
 ) -> None:
-    """Hash every file of prepared sets, and look for patients in two splits."""
+    """Verify the hash of every file of prepared sets, and that no patient is in two splits."""
     from restore_rwkv.data.sources.jobs import check_sets
 
     _run("volumes", lambda progress: check_sets(source, progress=progress))

@@ -35,7 +35,7 @@ def restore(
     scale: Annotated[
         float | None,
         typer.Option(
-            metavar="F", help="MRI on its coarse native grid: to a grid finer by this factor."
+            metavar="F", help="MRI on its coarse native grid: restore on a grid finer by F."
         ),
     ] = None,
     plane: Annotated[
@@ -48,12 +48,14 @@ def restore(
     ] = "auto",
     unit: Annotated[
         Literal["auto", "SUV"],
-        typer.Option(help="SUV for PET whose file does not say that it is."),
+        typer.Option(help="SUV for PET in SUV whose file does not say so."),
     ] = "auto",
-    memory: Annotated[str, typer.Option(help="For the network's activations.")] = "2GiB",
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
+    ] = "2GiB",
     dtype: Annotated[
         Literal["auto", "float32", "source"],
-        typer.Option(help="source: the source's type, clipped."),
+        typer.Option(help="Type of the output; source is the input's type, clipped."),
     ] = "auto",
     series: Series = None,
     overwrite: Overwrite = False,
@@ -63,7 +65,7 @@ def restore(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Restore a scan; grid (without --scale), affine, units and header stay as they are."""
+    """Restore a scan. Affine, units and header are kept, and the grid unless --scale is given."""
     from restore_rwkv.io import record_of
     from restore_rwkv.restoration import RestoreOptions, Restorer
 
@@ -98,38 +100,44 @@ def restore(
 
 def degrade(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="A good scan: NIfTI, or a folder of DICOM.")
+        Path, typer.Argument(metavar="IN", help="High-quality scan: NIfTI, or a folder of DICOM.")
     ],
     output: OutputFile,
     task: TaskName = "auto",
     dose: Annotated[
         float | None,
-        typer.Option(help="CT, PET: fraction of the dose; the paper's 0.25, 1/12 by default."),
+        typer.Option(help="CT, PET: fraction of the dose; 0.25 and 1/12 by default, as the paper."),
     ] = None,
     factor: Annotated[
-        float | None, typer.Option(help="MRI: full over measured extent of k-space; 4 by default.")
+        float | None,
+        typer.Option(help="MRI: full over measured extent of k-space; 4 by default."),
     ] = None,
     sigma: Annotated[
-        float, typer.Option(help="MRI: sd of the noise, in image units of a full acquisition.")
+        float,
+        typer.Option(help="MRI: noise (standard deviation), in units of the full image."),
     ] = 0.0,
     photons: Annotated[
         float | None,
-        typer.Option(help="CT: per ray at the scan's dose; measured from its noise by default."),
+        typer.Option(
+            help="CT: photons per ray at the scan's dose; estimated from its noise by default."
+        ),
     ] = None,
     axes: Annotated[
         str | None,
-        typer.Option(help="PET from a T1 scan of wrong affine: directions of its axes, as PIR."),
+        typer.Option(
+            help="PET made from a T1 scan with a wrong affine: directions of its axes, as PIR."
+        ),
     ] = None,
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the scan of full quality on the same grid too."),
+        typer.Option(metavar="FILE", help="Also write the full-quality scan on the same grid."),
     ] = None,
     seed: Seed = 0,
     series: Series = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a low-quality scan from a good one, as a scanner would have; records the parameters."""
+    """Simulate a low-quality scan from a high-quality one, and record the parameters."""
     from restore_rwkv.tasks import DegradeOptions, degrade_file
 
     record = degrade_file(
@@ -152,7 +160,7 @@ def demo(
     ),
     device: Device = "auto",
 ) -> None:
-    """Restore a shipped scan of known truth, print what it gains, and draw it."""
+    """Degrade and restore the sample scan, print the scores, and draw a comparison."""
     from restore_rwkv.apps.cli.demo import run_demo
 
     result = run_demo(output, device)
@@ -160,5 +168,5 @@ def demo(
     for name, score in result.evaluation.scores.items():
         table.add_row(*score_row(name, score))
     show(table)
-    for what, path in result.files.items():
-        typer.echo(f"{what}: {path}")
+    for name, path in result.files.items():
+        typer.echo(f"{name}: {path}")

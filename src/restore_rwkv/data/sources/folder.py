@@ -7,10 +7,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Progress, Volume, plane_axis, read_volume
+from restore_rwkv.options import Expected, Whole, validated
 from restore_rwkv.tasks import DegradeOptions, Task, degradation, get_task, slice_axis
 
 _SAME_AFFINE = 1e-3  # mm
@@ -38,6 +39,7 @@ _MIN_SIDE = 8  # pixels, the minimum of `restore`
 _PLANES: tuple[Literal["axial", "coronal", "sagittal"], ...] = ("axial", "coronal", "sagittal")
 
 
+@validated()
 @dataclass(frozen=True)
 class FolderOptions:
     """Options for preparing your own scans.
@@ -59,29 +61,25 @@ class FolderOptions:
     """
 
     task: str
+    _: KW_ONLY
     factor: float | None = None
-    seed: int = 0
+    seed: Whole = 0
     validation: float = 0.1
     test: float = 0.1
-    planes: Literal["task", "all"] = "task"
+    planes: Annotated[Literal["task", "all"], Expected("'task' or 'all'")] = "task"
     patient: str | None = None
 
     def __post_init__(self) -> None:
         task = get_task(self.task)
         if self.factor is not None and not 1 < self.factor < np.inf:
             raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; give a whole number from 0")
         if min(self.validation, self.test) < 0 or not self.validation + self.test < 1:
             raise ConfigError(
                 f"validation {self.validation:g} and test {self.test:g} leave nothing to train on; "
                 "give shares from 0 that sum to less than 1"
             )
-        if self.planes not in ("task", "all") or (self.planes == "all" and task.rules.stored_pairs):
-            raise ConfigError(
-                f"planes {self.planes!r}: {self.task} has 'task'"
-                + (" alone" if task.rules.stored_pairs else " or 'all'")
-            )
+        if self.planes == "all" and task.rules.stored_pairs:
+            raise ConfigError(f"planes {self.planes!r}: {self.task} has only 'task'")
         try:
             re.compile(self.patient or "")
         except re.error as error:

@@ -1,0 +1,64 @@
+"""Error messages of the library, in the words of the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from restore_rwkv.errors import RestoreError
+from restore_rwkv.options import nearest
+
+# An argument as messages of the library write it: skip=True, task='mri-sr' or patient=PATTERN.
+_ARGUMENT = re.compile(r"(?<![\w./=-])([a-z][a-z_]*)=(True\b|'[^']*'|[^\s=,;()']*[^\s=,;()'.?:])")
+_CHOICE = re.compile(r"(?:Value error, )?('.*') is not one of (.*?)\.?")
+
+
+def user_message(error: Exception, flags: Mapping[str, str]) -> str | None:
+    """One-line message for an error of the user or of the system; None for a bug.
+
+    Args:
+        error: what ended the command.
+        flags: flag of each option, by the name of its argument.
+    """
+    if isinstance(error, RestoreError):
+        return with_flags(str(error), flags)
+    if isinstance(error, MemoryError):
+        return "this machine has run out of memory; free some, or give a smaller scan or --scale"
+    if isinstance(error, OSError):
+        where = f"{os.fspath(error.filename)}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
+    if hasattr(error, "format_message"):  # of click, which typer brings under changing names
+        return _usage_message(error, error.format_message())
+    return None
+
+
+def with_flags(message: str, flags: Mapping[str, str]) -> str:
+    """A message with `name=value` as `--name value`; names that are not options stay.
+
+    Example:
+        >>> with_flags("give task='mri-sr' or skip=True", {"task": "--task", "skip": "--skip"})
+        'give --task mri-sr or --skip'
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        if name not in flags:
+            return match[0]
+        if value == "True":
+            return flags[name]
+        return f"{flags[name]} {value if ' ' in value else value.strip(chr(39))}"
+
+    return _ARGUMENT.sub(replaced, message)
+
+
+def _usage_message(error: Exception, text: str) -> str:
+    """Message for a mistake on the command line itself, which typer found."""
+    parameter = getattr(getattr(error, "param", None), "name", None)
+    choice = _CHOICE.fullmatch(str(getattr(error, "message", "")))
+    if parameter and choice:
+        given, choices = choice[1].strip("'"), re.findall(r"'([^']*)'", choice[2])
+        near = nearest(given, choices, cutoff=0.4)
+        hint = f"did you mean {near!r}? " if near else ""
+        text = f"{parameter} {given!r} is unknown; {hint}use {', '.join(choices)}."
+    return f"{' '.join(text.split())} See restore-rwkv --help."

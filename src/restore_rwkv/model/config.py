@@ -1,0 +1,90 @@
+"""The configuration of a network, and the two networks of this project; needs no PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from restore_rwkv.errors import ConfigError
+from restore_rwkv.options import Count, Expected, from_mapping, validated
+
+_Blocks = Annotated[tuple[Count, ...], Expected("a list of 4 whole numbers from 1")]
+_Scans = Annotated[
+    tuple[Literal["rows", "columns"], ...], Expected("a list of 'rows' and 'columns'")
+]
+
+
+@validated("config")
+@dataclasses.dataclass(frozen=True)
+class RestoreRWKVConfig:
+    """Configuration of a network; the defaults are the published `base` network.
+
+    Attributes:
+        in_channels: channels of the input image.
+        out_channels: channels of the output; equal to `in_channels`, since the input is added.
+        dim: C, channels at full size; doubled at each of the three levels below; even.
+        num_blocks: blocks at the four levels, from full size to the latent.
+        num_refinement_blocks: blocks after the last decoder level.
+        hidden_rate: width of the channel mix in units of its channels.
+        scans: directions of Re-WKV, "rows" or "columns"; M = len(scans) (table 6).
+        scan_mixing: "recurrent", each scan reads the previous one; "sum", a block sums its scans;
+            "alternating", successive blocks take turns with one scan each (table 7).
+        attention: "bi-wkv", or the causal "uni-wkv", with scans=("rows",) that of RWKV (table 5).
+        shift: "omni", "quad" (four neighbours) or "uni" (previous token) (table 5).
+        shift_kernel: context of Omni-Shift in pixels: 1, 3, 5, 7 or 9 (table 8).
+        shift_branches: False keeps only the largest kernel of Omni-Shift (table 8).
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    in_channels: Count = 1
+    out_channels: Count = 1
+    dim: Count = 48
+    num_blocks: _Blocks = (4, 6, 6, 8)
+    num_refinement_blocks: Count = 4
+    hidden_rate: Count = 4
+    scans: _Scans = ("rows", "columns")
+    scan_mixing: Literal["recurrent", "alternating", "sum"] = "recurrent"
+    attention: Literal["bi-wkv", "uni-wkv"] = "bi-wkv"
+    shift: Literal["omni", "quad", "uni"] = "omni"
+    shift_kernel: Annotated[int, Expected("1, 3, 5, 7 or 9")] = 5
+    shift_branches: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.num_blocks) != 4 or self.dim % 2:
+            raise ConfigError(
+                f"config: num_blocks is {self.num_blocks} and dim {self.dim}; "
+                "give 4 numbers of blocks, and an even dim"
+            )
+        if self.in_channels != self.out_channels:
+            raise ConfigError(
+                f"config: in_channels is {self.in_channels} and out_channels {self.out_channels}; "
+                "give equal numbers, since the network adds its input to its output"
+            )
+        if not self.scans:
+            raise ConfigError(f"config: scans is {self.scans}; list 'rows' and 'columns'")
+        if self.shift_kernel not in (1, 3, 5, 7, 9):
+            raise ConfigError(f"config: shift_kernel is {self.shift_kernel}; give 1, 3, 5, 7 or 9")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RestoreRWKVConfig:
+        """Build a configuration from plain values, such as JSON; absent keys keep their defaults.
+
+        Raises:
+            ConfigError: a key is unknown (the message names the nearest) or a value out of range.
+        """
+        return from_mapping(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold; `from_dict` restores them."""
+        values = dataclasses.asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+PRESETS = {
+    "base": RestoreRWKVConfig(),
+    "light": RestoreRWKVConfig(dim=16, num_blocks=(1, 1, 2, 2), num_refinement_blocks=1),
+}
+"""`base` is the network of the paper; `light` is ours, about the size of its small variant."""

@@ -1,0 +1,148 @@
+"""Backends and devices of this machine, found without importing PyTorch.
+
+PyTorch takes more than a second to import, and a list of what is here needs only files: the built C
+kernels, the versions of the installed packages, and the driver of the GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+BACKENDS = ("reference", "torch", "cpu", "triton")
+_DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+_OLDEST_TRITON = (3, 5)
+_OLDEST_MACOS = (14,)  # that the Metal backend of current PyTorch runs on
+
+
+@dataclass(frozen=True)
+class Device:
+    """A kind of device that a network can run on.
+
+    Attributes:
+        name: "cpu", "cuda" or "mps".
+        count: how many there are; 0 if none.
+        threads: threads that PyTorch uses on the CPU; 0 for other devices.
+    """
+
+    name: str
+    count: int
+    threads: int = 0
+
+
+def available_backends() -> dict[str, bool]:
+    """Name of every backend, and whether it can run on this machine.
+
+    Does not import PyTorch. Where the operators are loaded already, they are asked themselves.
+    """
+    dispatch = sys.modules.get("restore_rwkv.ops.dispatch")
+    if dispatch is not None:
+        answers: dict[str, bool] = dispatch.available_backends()
+        return answers
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    kernels = {
+        "cpu": _is_built("") and _is_built("_f64"),
+        "triton": (interpreted or cuda_devices() > 0) and has_triton(),
+    }
+    return {name: kernels.get(name, True) for name in BACKENDS}
+
+
+def devices() -> list[Device]:
+    """The devices that a network can run on, and how many of each are here.
+
+    Does not import PyTorch, but for its builds for AMD GPUs.
+    """
+    return [
+        Device("cpu", 1, cpu_threads()),
+        Device("cuda", cuda_devices()),
+        Device("mps", int(_has_metal())),
+    ]
+
+
+def has_triton() -> bool:
+    """Whether a Triton that can compile the GPU kernels is installed."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # under another name, as for other GPUs
+        return True
+    return tuple(map(int, version.split(".")[:2])) >= _OLDEST_TRITON
+
+
+def cuda_devices() -> int:
+    """Number of GPUs that the installed build of PyTorch can use."""
+    build = _torch_build()
+    if build.get("hip"):  # counted by ROCm, which is loaded with PyTorch
+        import torch
+
+        return torch.cuda.device_count()
+    if not build.get("cuda"):
+        return 0
+    try:
+        driver = ctypes.CDLL(_DRIVERS[sys.platform])
+    except (KeyError, OSError):
+        return 0
+    version, count = ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(version)):
+        return 0
+    if version.value // 1000 < int(build["cuda"].split(".")[0]):  # too old for this build
+        return 0
+    return 0 if driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
+
+
+def cpu_threads() -> int:
+    """Threads that PyTorch starts with: one per physical core, or fewer if the environment says so.
+
+    This is the rule of MKL, which PyTorch follows on x86.
+    """
+    cores = len(set(_cores()))
+    for name in ("MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "")
+        if text.isdecimal() and int(text) > 0:
+            return min(int(text), cores)
+    return cores
+
+
+def _cores() -> Iterator[str]:
+    """The physical core of each logical processor that this process may use."""
+    if not hasattr(os, "sched_getaffinity"):
+        yield from map(str, range(os.cpu_count() or 1))
+        return
+    for processor in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{processor}/topology")
+        try:
+            yield (topology / "thread_siblings_list").read_text()
+        except OSError:
+            yield str(processor)
+
+
+def _is_built(stem: str) -> bool:
+    """Whether a build of the C kernels is installed; the build for any processor has no stem."""
+    folder = Path(__file__).with_name("cpu")
+    return any((folder / f"_kernels{stem}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
+
+
+def _torch_build() -> dict[str, str]:
+    """Versions of CUDA and HIP that PyTorch was built with, read from its `version.py`."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return {}
+    text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.findall(r"^(cuda|hip)\b[^=\n]*= *'([^']+)'", text, re.MULTILINE)
+    return dict(found)
+
+
+def _has_metal() -> bool:
+    if sys.platform != "darwin" or platform.machine() != "arm64":
+        return False
+    return tuple(map(int, platform.mac_ver()[0].split(".")[:1])) >= _OLDEST_MACOS
