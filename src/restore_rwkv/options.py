@@ -112,7 +112,7 @@ def from_mapping(cls: type[T], values: Any) -> T:
     """Build a dataclass decorated by `validated` from plain values, as of JSON or TOML.
 
     Raises:
-        ConfigError: it is no mapping, a key is unknown or missing, or a value does not fit.
+        ConfigError: it is not a mapping, a key is unknown or missing, or a value does not fit.
     """
     place: _Place = cls._place  # type: ignore[attr-defined]
     if not isinstance(values, Mapping):

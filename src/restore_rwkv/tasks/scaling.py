@@ -98,7 +98,7 @@ class ScalingRule:
         """Build a rule from what `to_dict` returned.
 
         Raises:
-            ConfigError: a key is unknown or missing, or a value is no number.
+            ConfigError: a key is unknown or missing, or a value is not a number.
         """
         return from_mapping(cls, values)
 

@@ -203,7 +203,7 @@ def _read_table(path: Path, depth: int) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no valid TOML ({error}); mend that line") from error
+        raise ConfigError(f"{path}: no valid TOML ({error}); correct that line") from error
     if "extends" not in table:
         return table
     if depth == 0:

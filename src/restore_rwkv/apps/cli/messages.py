@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 
 from restore_rwkv.errors import RestoreError
-from restore_rwkv.options import nearest
 
 # An argument as messages of the library write it: skip=True, task='mri-sr' or patient=PATTERN.
 _ARGUMENT = re.compile(r"(?<![\w./=-])([a-z][a-z_]*)=(True\b|'[^']*'|[^\s=,;()']*[^\s=,;()'.?:])")
@@ -54,6 +53,8 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
 
 def _usage_message(error: Exception, text: str) -> str:
     """Message for a mistake on the command line itself, which typer found."""
+    from restore_rwkv.options import nearest
+
     parameter = getattr(getattr(error, "param", None), "name", None)
     choice = _CHOICE.fullmatch(str(getattr(error, "message", "")))
     if parameter and choice:
