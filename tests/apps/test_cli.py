@@ -387,3 +387,30 @@ def test_small_errors_keep_their_digits() -> None:
     """RMSE of PET is some hundredths of an SUV, of MRI some tens."""
     rows = [score_row("x", MeanScore(37.0, 0.9, rmse, 4, 0)) for rmse in (0.08634, 67.109)]
     assert [row[3] for row in rows] == ["0.0863", "67.11"]
+
+
+def test_warnings_name_flags_too(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    image = nib.load(scan)
+    values = np.where(image.get_fdata() > 300, 40, -1000).astype(np.int16)
+    nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "ct.nii.gz")
+    words = ("-o", tmp_path / "out.nii.gz", "-t", "mri-sr", "--weights", tiny_weights)
+    result = run("restore", tmp_path / "ct.nii.gz", *words)
+    assert result.returncode == 0
+    assert "impossible for MRI; is it CT (--task ct-denoise)?" in result.stderr
+
+
+def test_a_dry_run_prints_the_plan_and_refusals_and_writes_nothing(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.nii.gz"
+    words = ("restore", scan, "-o", output, "-t", "mri-sr", "--weights", tiny_weights, "--dry-run")
+    result = run(*words)
+    assert result.returncode == 0, result.stderr
+    assert "slices: 5 of 40 x 33 across axis 2, whole" in result.stdout
+    assert not output.exists()
+    output.write_text("mine")
+    refused = run(*words, "--memory", "1kB")
+    assert refused.returncode == 2
+    assert "out.nii.gz: exists already" in refused.stderr
+    assert "allow at least" in refused.stderr
+    assert output.read_text() == "mine"

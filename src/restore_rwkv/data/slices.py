@@ -25,7 +25,7 @@ def slices_across(
 
     Rows and columns are the other two axes in their order, as when a scan is restored.
     """
-    images = np.moveaxis(volume.data, axis, 0)
+    images = volume.slices(axis)
     if volume.spacing is None:
         return images, None
     down, along = (volume.spacing[other] for other in range(3) if other != axis)

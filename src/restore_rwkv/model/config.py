@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import Count, Expected, from_mapping, validated
 
+STRIDE = 8
+"""Pixels of the input per token of the lowest level; height and width are at least as large."""
+
 _Blocks = Annotated[tuple[Count, ...], Expected("a list of 4 whole numbers from 1")]
 _Scans = Annotated[
     tuple[Literal["rows", "columns"], ...], Expected("a list of 'rows' and 'columns'")

@@ -17,10 +17,7 @@ from restore_rwkv.model.blocks import (
     SpatialMix,
     TokenConv,
 )
-from restore_rwkv.model.config import RestoreRWKVConfig
-
-STRIDE = 8
-"""Pixels of the input per token of the latent level, and the least height and width."""
+from restore_rwkv.model.config import STRIDE, RestoreRWKVConfig
 
 
 class RestoreRWKV(nn.Module):
@@ -153,7 +150,8 @@ class RestoreRWKV(nn.Module):
         channels, shape = self.config.in_channels, tuple(image.shape)
         if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < STRIDE:
             raise OperatorError(
-                f"RestoreRWKV: image is {shape}; give (B, {channels}, H, W), H and W at least 8"
+                f"RestoreRWKV: image is {shape}; give (B, {channels}, H, W), H and W at least "
+                f"{STRIDE}"
             )
         if not image.is_floating_point():
             raise OperatorError(f"RestoreRWKV: image is {image.dtype}; convert it to a float type")

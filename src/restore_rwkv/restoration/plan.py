@@ -13,7 +13,7 @@ import torch
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, same_field_of_view
 from restore_rwkv.model import RestoreRWKVConfig
-from restore_rwkv.model.network import STRIDE
+from restore_rwkv.model.config import STRIDE
 from restore_rwkv.options import Count, validated
 from restore_rwkv.physics.mri import fourier_interpolate
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling

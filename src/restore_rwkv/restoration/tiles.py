@@ -14,7 +14,7 @@ from torch import Tensor
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.io import Progress
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.model.network import STRIDE
+from restore_rwkv.model.config import STRIDE
 from restore_rwkv.ops import available_backends
 
 # Peak bytes per pixel and unit of `dim`, the allocator's share included: measured on a CPU with the

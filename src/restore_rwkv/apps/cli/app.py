@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from restore_rwkv.apps.cli.messages import user_message
+from restore_rwkv.apps.cli.messages import user_message, with_flags
 from restore_rwkv.apps.cli.networks import convert, evaluate, info, train
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
@@ -29,7 +29,9 @@ app.add_typer(data_app, name="data")
 def main() -> None:
     """Run the command line; a mistake of the user ends in one line and exit code 2."""
     keep_freed_memory()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_FlagFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         words = sys.argv[1:] or ["--help"]
         sys.exit(app(words, prog_name="restore-rwkv", standalone_mode=False))
@@ -41,6 +43,13 @@ def main() -> None:
             raise
         typer.echo(f"error: {message}", err=True)
         sys.exit(2)
+
+
+class _FlagFormatter(logging.Formatter):
+    """Warnings of the library, with flags in place of its arguments."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_flags(super().format(record), option_flags())
 
 
 def option_flags() -> dict[str, str]:

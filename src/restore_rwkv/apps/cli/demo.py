@@ -60,5 +60,5 @@ def run_demo(output: Path, device: str = "auto") -> Demo:
 
 def _drawn(volume: Volume, result: Evaluation, index: int) -> NDArray[np.float32]:
     """A slice as an image matrix, with the first voxel axis to the right and the second up."""
-    image: NDArray[np.float32] = np.moveaxis(volume.data, result.slice_axis, 0)[index].T[::-1]
+    image: NDArray[np.float32] = volume.slices(result.slice_axis)[index].T[::-1]
     return image

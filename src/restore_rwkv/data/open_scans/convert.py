@@ -133,7 +133,7 @@ def digest(volume: Volume) -> str:
     if volume.affine is None:
         raise InputError("scan: has no geometry; fetch the scans again")
     hashed = hashlib.sha256(np.array(volume.data.shape, "<i4").tobytes())
-    for plane in np.moveaxis(volume.data, 2, 0):
+    for plane in volume.slices(2):
         hashed.update(plane.astype("<f4").tobytes(order="F"))
     hashed.update(np.rint(volume.affine * 1000).astype("<i8").tobytes())
     return hashed.hexdigest()

@@ -31,11 +31,11 @@ from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Progress, Volume, plane_axis, read_volume
+from restore_rwkv.model.config import STRIDE
 from restore_rwkv.options import Expected, Whole, validated
 from restore_rwkv.tasks import DegradeOptions, Task, degradation, get_task, slice_axis
 
 _SAME_AFFINE = 1e-3  # mm
-_MIN_SIDE = 8  # pixels, the minimum of `restore`
 _PLANES: tuple[Literal["axial", "coronal", "sagittal"], ...] = ("axial", "coronal", "sagittal")
 
 
@@ -229,7 +229,7 @@ def _read(
     )  # the physics needs a matrix of this size
     for stack in stacks:
         sides = stack.high.shape[1:]
-        if min(sides) < max(_MIN_SIDE, cropped):
+        if min(sides) < max(STRIDE, cropped):
             raise InputError(f"{path.name}: slices of {sides[0]} x {sides[1]} pixels are too small")
         plane = f"-{stack.origin['plane']}" if options.planes == "all" else ""
         yield dataclasses.replace(stack, name=name + plane)
