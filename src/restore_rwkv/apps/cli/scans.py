@@ -81,7 +81,7 @@ def restore(
         for line in preview.plan.lines() if preview.plan else ():
             typer.echo(line)
         if preview.refusals:
-            raise InputError("\n  ".join(["refused:", *preview.refusals]))
+            raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
         return
     with progress_bar("restoring", "slices", quiet) as progress:
         restored = restorer.file(
