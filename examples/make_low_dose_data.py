@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from restore_rwkv import TASKS, DegradeOptions, degrade, read_volume, write_volume
+from restore_rwkv import DegradeOptions, degrade, read_volume, write_volume
 
 
 def main() -> None:
@@ -28,12 +28,10 @@ def main() -> None:
     for number, scan in enumerate(sorted(arguments.source.glob("*.nii*"))):
         # The physics needs HU for CT and SUV or Bq/ml for PET. With photons=None, the default,
         # the noise of the scan itself says how many photons it had.
-        pair = degrade(
-            read_volume(scan), TASKS[arguments.task], options, seed=arguments.seed + number
-        )
+        pair = degrade(read_volume(scan), arguments.task, options, seed=arguments.seed + number)
         write_volume(pair.low, arguments.output / "LQ" / scan.name)
         write_volume(pair.high, arguments.output / "HQ" / scan.name)
-        records[scan.name] = pair.record
+        records[scan.name] = dict(pair.record)
         print(f"{scan.name}: noise of 1/{pair.record['factor']:g} of the dose")
     (arguments.output / "records.json").write_text(json.dumps(records, indent=2) + "\n")
 

@@ -19,7 +19,8 @@ class RowsAndColumns(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.key, self.value, self.gate = (nn.Linear(channels, channels) for _ in range(3))
         self.output = nn.Linear(channels, channels)
-        self.decay = nn.Parameter(torch.zeros(2, channels))  # w: how fast far tokens fade
+        reach = torch.linspace(0, 256, channels)  # of a channel: from all tokens to a few
+        self.decay = nn.Parameter(reach.repeat(2, 1))  # w: how fast far tokens fade
         self.bonus = nn.Parameter(torch.zeros(2, channels))  # u: weight of the token itself
 
     def forward(self, x: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def test_restore_folder(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@in_root("TASKS", "Recipe", "DegradeOptions", "degrade", "train")
+@in_root("Recipe", "DegradeOptions", "degrade", "train")
 def test_low_dose_pairs_are_trained_on(ct_scans: Path, recipe: Path, tmp_path: Path) -> None:
     pairs, output = tmp_path / "pairs", tmp_path / "output"
     printed = run("make_low_dose_data.py", ct_scans, pairs, "--factor", "10")
