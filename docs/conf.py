@@ -32,7 +32,7 @@ autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True  # attributes of dataclasses, once
+napoleon_use_ivar = True  # attributes as a list, described once
 
 myst_heading_anchors = 3
 suppress_warnings = ["myst.header"]  # README starts anew below the title of the page
@@ -77,18 +77,24 @@ def _read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     )
 
 
-def _equations(
+def _plain_docstring(
     app: Sphinx, what: str, name: str, object_: object, options: object, lines: list[str]
 ) -> None:
-    """Have an indented equation below a line that ends in a colon printed as it stands."""
+    """Have a docstring read as it is written here, without marks that are only for Sphinx.
+
+    An indented equation below a line that ends in a colon is printed as it stands, and the colon
+    in "Bytes in all: ..." of a property does not make "Bytes in all" its type.
+    """
     for i, line in enumerate(lines[:-2]):
         indented = lines[i + 2].startswith(" " * (len(line) - len(line.lstrip()) + 4))
         if line.endswith(":") and not line.endswith("::") and not lines[i + 1].strip() and indented:
             lines[i] = f"{line}:"
+    if what == "property":
+        lines.insert(0, "")
 
 
 def setup(app: Sphinx) -> None:
     """Register what happens before pages are read."""
     app.connect("builder-inited", lambda app: write_api_pages(DOCS / "api"))
     app.connect("source-read", _read_page)
-    app.connect("autodoc-process-docstring", _equations, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _plain_docstring, priority=400)  # before napoleon
