@@ -64,6 +64,7 @@ docs: .venv/docs-installed
 	touch .venv/installed $@
 
 .venv/docs-installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
+	$(BIN)/python -c "import sys; sys.exit('make docs: needs Python 3.11 or later, as Sphinx does' if sys.version_info < (3, 11) else 0)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch .venv/installed $@
 
