@@ -1,4 +1,4 @@
-# Both commands make and use .venv in this folder; nothing else on the machine is touched.
+# Every command makes and uses .venv in this folder; nothing else on the machine is touched.
 PYTHON ?= python3
 BIN := .venv/bin
 ifeq ($(OS),Windows_NT)
@@ -10,7 +10,9 @@ KERNELS := $(wildcard src/restore_rwkv/ops/cpu/*.[ch])
 # One process a core, of one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
-.PHONY: demo test test-fast check clean
+CHECKS := lint formatted types imports workflows
+
+.PHONY: demo test test-fast check $(CHECKS) docs clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -22,11 +24,31 @@ test: .venv/test-installed
 test-fast: .venv/test-installed
 	$(PYTEST) -m "not slow"
 
-check: .venv/test-installed
+# .pre-commit-config.yaml runs the same targets before a commit.
+check: $(CHECKS)
+
+$(CHECKS): .venv/test-installed
+
+lint:
 	$(BIN)/ruff check .
+
+formatted:
 	$(BIN)/ruff format --check .
+
+# The oldest Python supported, by pyproject.toml, and a newer one.
+types:
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.13
+
+imports:
 	$(BIN)/lint-imports
+
+workflows:
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+# Needs Python 3.11 or later, as Sphinx does. Warnings are errors.
+docs: .venv/docs-installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 .venv/bin-made:
 	$(PYTHON) -m venv .venv
@@ -41,5 +63,10 @@ check: .venv/test-installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch .venv/installed $@
 
+.venv/docs-installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
+	$(BIN)/python -c "import sys; sys.exit('make docs: needs Python 3.11 or later, as Sphinx does' if sys.version_info < (3, 11) else 0)"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	touch .venv/installed $@
+
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist docs/_build docs/api

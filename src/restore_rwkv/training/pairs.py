@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -177,7 +178,7 @@ def contrast(image: Image, level: np.float32, gamma: float) -> Image:
     """A monotone contrast curve that keeps 0 and `level`: `level * (image / level)^gamma`."""
     if gamma == 1:
         return image
-    curved: Image = level * (np.maximum(image, 0) / level) ** np.float32(gamma)
+    curved: NDArray[Any] = level * (np.maximum(image, 0) / level) ** np.float32(gamma)
     return curved
 
 
