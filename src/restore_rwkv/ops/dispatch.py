@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import portable, reference
+from restore_rwkv.ops import eager, portable, reference
 from restore_rwkv.ops.cpu import binding as cpu
 from restore_rwkv.ops.gpu import launch as gpu
 
 _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 BACKENDS = ("reference", "torch", "cpu", "triton")
-
-# An exported graph must run where this package is not. Older than torch 2.7: nor in a compiled one.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def bi_wkv(
@@ -101,7 +98,7 @@ def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: 
 
 def _choose(backend: str, device: torch.device) -> str:
     if backend == "auto":
-        backend = "torch" if _is_exporting() else _fastest(device)
+        backend = "torch" if eager.is_exporting() else _fastest(device)
         if not torch.compiler.is_compiling():
             _log_choice(backend, device.type)
     elif backend not in BACKENDS:
@@ -190,11 +187,9 @@ def _check_out(out: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         )
     is_v = out.data_ptr() == v.data_ptr() and out.stride() == v.stride()
     places = {x.untyped_storage().data_ptr() for x in (k, v)}
-    if torch._debug_has_internal_overlap(out) == 1 or (
-        not is_v and out.untyped_storage().data_ptr() in places
-    ):
+    if eager.repeats_elements(out) or (not is_v and out.untyped_storage().data_ptr() in places):
         raise OperatorError(
             "out shares memory with k, another part of v, or itself; give v itself or a new tensor"
         )
-    if cpu.records_gradients(w, u, k, v, out):
+    if eager.records_gradients(w, u, k, v, out):
         raise OperatorError("out: gradients are recorded; leave it out, or use torch.no_grad()")
