@@ -13,6 +13,7 @@ from restore_rwkv import Restorer, Settings, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration.restorer import record_of
+from restore_rwkv.restoration.tiles import bytes_per_pixel
 from restore_rwkv.tasks import TASKS, Plane, ScalingRule
 
 ROBUST = ScalingRule("robust")
@@ -133,9 +134,11 @@ def test_wrong_uses_are_refused_before_anything_is_written(
     assert not list(tmp_path.glob(".*partial*"))
 
 
-def test_tiles_are_told_and_recorded(tiny_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tiles_are_told_and_recorded(
+    tiny_network: RestoreRWKV, tiny_weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     volume = Volume(np.random.default_rng(0).uniform(0, 9, (300, 250, 1)))
-    settings = Settings(memory=192 * 192 * 96 * 4)
+    settings = Settings(memory=192 * 192 * bytes_per_pixel(tiny_network))
     restored, record = Restorer(weights=tiny_weights).restore(volume, settings)
     assert restored.data.shape == volume.data.shape
     assert record["tile"] == [192, 192]
@@ -143,9 +146,9 @@ def test_tiles_are_told_and_recorded(tiny_weights: Path, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("plane", ["auto", "axial", "coronal", "sagittal"])
-@pytest.mark.parametrize("memory", [2 << 30, 192 * 208 * 96 * 4])
+@pytest.mark.parametrize("pixels", [1 << 22, 192 * 208])  # whole slices, tiles
 def test_a_network_that_adds_nothing_gives_the_image_back(
-    tiny_network: RestoreRWKV, tmp_path: Path, plane: Plane, memory: int
+    tiny_network: RestoreRWKV, tmp_path: Path, plane: Plane, pixels: int
 ) -> None:
     """No plane, odd size or tile may shift, mirror or rescale anything."""
     for parameter in tiny_network.parameters():
@@ -155,7 +158,7 @@ def test_a_network_that_adds_nothing_gives_the_image_back(
     data = np.random.default_rng(0).integers(-500, 3000, (209, 21, 203)).astype(np.int16)
     affine = np.array([[0, 0, 2.5, -10], [-0.7, 0.1, 0, 3], [0.1, 0.7, 0, 78], [0, 0, 0, 1.0]])
     nib.save(nib.Nifti1Image(data, affine), tmp_path / "in.nii")
-    settings = Settings(plane=plane, memory=memory)
+    settings = Settings(plane=plane, memory=pixels * bytes_per_pixel(tiny_network))
     output = tmp_path / "out.nii"
     restore(tmp_path / "in.nii", output, weights=weights, settings=settings, dtype="source")
     assert np.array_equal(np.asarray(nib.load(output).dataobj), data)

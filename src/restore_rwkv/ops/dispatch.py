@@ -118,6 +118,11 @@ def _fastest(device: torch.device) -> str:
 
 def _check_cpu(device: torch.device) -> None:
     if not cpu.available():
+        if cpu.switched_off():
+            raise OperatorError(
+                f'backend "cpu": {cpu.SWITCH}=0 switches its kernel off; unset it, or use '
+                'backend="torch"'
+            )
         raise OperatorError(
             'backend "cpu": its kernel was not built here; install a C compiler and reinstall, '
             'or use backend="torch"'
@@ -144,7 +149,8 @@ def _check_triton(device: torch.device) -> None:
 @functools.cache
 def _log_choice(backend: str, device: str) -> None:
     if device == "cpu" and backend == "torch":
-        _logger.warning("no C kernel on this machine: bi_wkv runs in plain PyTorch, more slowly")
+        why = f"{cpu.SWITCH}=0" if cpu.switched_off() else "no C kernel on this machine"
+        _logger.warning("%s: bi_wkv runs in plain PyTorch, more slowly", why)
     elif device == "cuda" and backend == "torch":
         _logger.warning(
             "no Triton on this machine: bi_wkv on cuda runs in plain PyTorch, more slowly; "

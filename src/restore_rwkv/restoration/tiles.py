@@ -49,7 +49,7 @@ def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
     Raises:
         ConfigError: not even the smallest tile fits.
     """
-    per_pixel = _bytes_per_channel(network) * network.config.dim
+    per_pixel = bytes_per_pixel(network)
     pixels = memory // per_pixel
     whole = (math.ceil(shape[0] / _STRIDE) * _STRIDE) * (math.ceil(shape[1] / _STRIDE) * _STRIDE)
     if whole <= pixels:
@@ -66,12 +66,13 @@ def plan(network: RestoreRWKV, shape: tuple[int, int], memory: int) -> Plan:
     return Plan(1, (rows, columns))
 
 
-def _bytes_per_channel(network: RestoreRWKV) -> int:
+def bytes_per_pixel(network: RestoreRWKV) -> int:
+    """Peak memory of the activations of a network, in bytes per pixel of what runs together."""
     on_cpu = next(network.parameters()).device.type == "cpu"
     config = network.config
     one_by_one = config.attention == "bi-wkv" and config.scan_mixing != "sum"
     in_place = on_cpu and available_backends()["cpu"] and one_by_one
-    return _BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE
+    return (_BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE) * config.dim
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from restore_rwkv.apps.cli.networks import convert, evaluate, info, train
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
 from restore_rwkv.errors import RestoreError
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 app = typer.Typer(
     name="restore-rwkv",
@@ -54,14 +54,3 @@ def _told(error: Exception) -> str | None:
     if hasattr(error, "format_message"):  # of click, which typer brings under changing names
         return f"{error.format_message()} See restore-rwkv --help."
     return None
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed blocks, or each operation pays for its pages anew (2x in time)."""
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give the end of the heap back
-        # M_MMAP_THRESHOLD, limited in older glibc. Blocks above it cost time and leave no holes.
-        mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)

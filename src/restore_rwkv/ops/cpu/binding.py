@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ def _built(stems: tuple[str, ...]) -> Path | None:
     return next((path for path in map(Path(__file__).with_name, names) if path.exists()), None)
 
 
+# Read once: "0" leaves the kernels out, as on a machine without a C compiler.
+SWITCH = "RESTORE_RWKV_KERNELS"
+_SWITCHED_OFF = os.environ.get(SWITCH) == "0"
+
 _WIDTHS = {"AVX512": ("_avx512", "_avx2", ""), "AVX2": ("_avx2", "")}
 _BUILDS = {
     torch.float32: _built(_WIDTHS.get(torch.backends.cpu.get_cpu_capability(), ("",))),
@@ -57,9 +62,14 @@ _BUILDS = {
 }
 
 
+def switched_off() -> bool:
+    """Whether the environment says to run without the kernels."""
+    return _SWITCHED_OFF
+
+
 def available() -> bool:
-    """Whether the kernel was built on this machine."""
-    return None not in _BUILDS.values()
+    """Whether the kernels were built on this machine and may be used."""
+    return not switched_off() and None not in _BUILDS.values()
 
 
 @functools.cache
