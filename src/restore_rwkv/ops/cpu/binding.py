@@ -21,7 +21,7 @@ from torch import Tensor
 
 from restore_rwkv.ops import eager
 
-_MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in bi_wkv.c
+_MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in tiles.h
 _SUMS = 5
 _STATES = 7
 _PARALLEL_FROM = 32_768  # elements; below this, waking a second thread costs more than it gives
