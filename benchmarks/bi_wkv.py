@@ -16,8 +16,8 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.timing import machine, milliseconds, ratio, shown
-from restore_rwkv.apps.cli.app import keep_freed_memory
 from restore_rwkv.ops import bi_wkv
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 from restore_rwkv.ops.reference import bi_wkv_rows
 
 SHAPES = ((256, 384), (1024, 192), (4096, 96), (16384, 48), (65536, 48), (262144, 48))

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing import machine, milliseconds, shown
-from restore_rwkv.apps.cli.app import keep_freed_memory
 from restore_rwkv.model import PRESETS, RestoreRWKV
 from restore_rwkv.model.blocks import OmniShift
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 CASES = (("light", 512), ("light", 256), ("base", 128), ("base", 256))
 REPEATS = 9

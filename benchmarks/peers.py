@@ -35,7 +35,7 @@ from benchmarks.timing import (
     mebibytes,
     row,
 )
-from restore_rwkv.apps.cli.app import keep_freed_memory
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 _SIGMA = 20.0  # HU, of the phantom's noise
 

@@ -31,8 +31,8 @@ from benchmarks.timing import (
     mebibytes,
     row,
 )
-from restore_rwkv.apps.cli.app import keep_freed_memory
 from restore_rwkv.io import atomic_file
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 # Style of the line, mark and grey of each.
 SHOWN = {

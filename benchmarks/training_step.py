@@ -31,7 +31,7 @@ from benchmarks.timing import (
     repeated,
     row,
 )
-from restore_rwkv.apps.cli.app import keep_freed_memory
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 Step = Callable[[], float]
 

@@ -19,7 +19,8 @@ PACKAGES = [
     ),
 ]
 ROOT_NAMES = {
-    *("restore", "Restorer", "Settings", "degrade", "evaluate", "train", "Recipe"),
+    *("restore", "Restorer", "Restored", "RestoreOptions", "degrade", "DegradeOptions"),
+    *("evaluate", "train", "Recipe"),
     *("Volume", "read_volume", "write_volume", "RestoreRWKV", "RestoreRWKVConfig", "PRESETS"),
     *("TASKS", "RestoreError", "load_weights", "save_weights", "load_published"),
 }

@@ -21,6 +21,7 @@ from restore_rwkv.model.blocks import (
     TokenMix,
 )
 from restore_rwkv.ops.cpu import binding as cpu
+from restore_rwkv.ops.eager import is_eager
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7, 9])
@@ -227,9 +228,9 @@ def test_traced_and_fake_tensors_meet_no_kernel() -> None:
     x = torch.randn(1, 9, 8, 16)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
         assert block(mode.from_tensor(x)).shape == x.shape
-    assert not cpu.is_eager(x.to("meta"))
+    assert not is_eager(x.to("meta"))
     eager: list[bool] = []
-    torch.func.vmap(lambda x: (eager.append(cpu.is_eager(x)), x)[1])(x)
+    torch.func.vmap(lambda x: (eager.append(is_eager(x)), x)[1])(x)
     assert eager == [False]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is on its way out

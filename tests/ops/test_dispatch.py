@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +21,7 @@ W, K = torch.zeros(4), torch.zeros(2, 6, 4)
 
 @pytest.fixture
 def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "SWITCHED_OFF", False)
     monkeypatch.setattr(cpu, "_BUILDS", {torch.float32: None, torch.float64: None})
     dispatch._log_choice.cache_clear()
 
@@ -69,6 +73,31 @@ def test_a_missing_kernel_asked_for_by_name_is_an_error() -> None:
     assert not available_backends()["cpu"]
     with pytest.raises(OperatorError, match="not built here; install a C compiler and reinstall"):
         bi_wkv(W, W, K, K, backend="cpu")
+
+
+def test_kernels_that_are_switched_off_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cpu, "SWITCHED_OFF", True)
+    dispatch._log_choice.cache_clear()
+    assert not available_backends()["cpu"]
+    bi_wkv(W, W, K, K)
+    assert "RESTORE_RWKV_KERNELS=0: bi_wkv runs in plain PyTorch" in caplog.text
+    with pytest.raises(
+        OperatorError, match="RESTORE_RWKV_KERNELS=0 switches its kernel off; unset"
+    ):
+        bi_wkv(W, W, K, K, backend="cpu")
+
+
+@pytest.mark.parametrize(("value", "off"), [("0", True), ("1", False)])
+def test_the_switch_is_read_from_the_environment(value: str, off: bool) -> None:
+    code = (
+        "from restore_rwkv.ops.cpu import binding; from restore_rwkv.ops import available_backends;"
+        f"assert binding.SWITCHED_OFF is {off};"
+        f"assert {not off} or not available_backends()['cpu']"
+    )
+    environment = {**os.environ, "RESTORE_RWKV_KERNELS": value}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 @pytest.mark.usefixtures("_no_kernel")

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from pydicom.dataset import Dataset
 
 import restore_rwkv
@@ -14,9 +15,11 @@ from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration.restorer import record_of
+from restore_rwkv.restoration.tiles import bytes_per_pixel
 from restore_rwkv.tasks import TASKS, PlaneChoice, ScalingRule
 from tests.helpers.synthetic_series import SeriesWriter
 
+CPU = torch.device("cpu")
 ROBUST = ScalingRule("robust")
 HU = TASKS["ct-denoise"].scaling
 PAPER = TASKS["mri-sr"].paper_scaling
@@ -145,19 +148,21 @@ def test_wrong_uses_are_refused_before_anything_is_written(
     assert not list(tmp_path.glob(".*partial*"))
 
 
-def test_tiles_are_told_and_recorded(tiny_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tiles_are_told_and_recorded(
+    tiny_network: RestoreRWKV, tiny_weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     volume = Volume(np.random.default_rng(0).uniform(0, 9, (300, 250, 1)))
-    options = RestoreOptions(memory=192 * 192 * 96 * 4)
-    restored = Restorer("mri-sr", tiny_weights).run(volume, options)
+    memory = 192 * 192 * bytes_per_pixel(tiny_network.config, CPU)
+    restored = Restorer("mri-sr", tiny_weights).run(volume, RestoreOptions(memory=memory))
     assert restored.volume.data.shape == volume.data.shape
     assert restored.record.tile == (192, 192)
     assert "restored in tiles of 192 x 192" in caplog.text
 
 
 @pytest.mark.parametrize("plane", ["auto", "axial", "coronal", "sagittal"])
-@pytest.mark.parametrize("memory", [2 << 30, 192 * 208 * 96 * 4])
+@pytest.mark.parametrize("pixels", [1 << 22, 192 * 208])  # whole slices, tiles
 def test_a_network_that_adds_nothing_gives_the_image_back(
-    tiny_network: RestoreRWKV, tmp_path: Path, plane: PlaneChoice, memory: int
+    tiny_network: RestoreRWKV, tmp_path: Path, plane: PlaneChoice, pixels: int
 ) -> None:
     """No plane, odd size or tile may shift, mirror or rescale anything."""
     for parameter in tiny_network.parameters():
@@ -167,6 +172,7 @@ def test_a_network_that_adds_nothing_gives_the_image_back(
     data = np.random.default_rng(0).integers(-500, 3000, (209, 21, 203)).astype(np.int16)
     affine = np.array([[0, 0, 2.5, -10], [-0.7, 0.1, 0, 3], [0.1, 0.7, 0, 78], [0, 0, 0, 1.0]])
     nib.save(nib.Nifti1Image(data, affine), tmp_path / "in.nii")
+    memory = pixels * bytes_per_pixel(tiny_network.config, CPU)
     options = RestoreOptions(plane=plane, memory=memory)
     output = tmp_path / "out.nii"
     restore(tmp_path / "in.nii", output, weights=weights, options=options, dtype="source")

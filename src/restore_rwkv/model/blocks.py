@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from restore_rwkv.ops import bi_wkv, uni_wkv
-from restore_rwkv.ops.cpu import binding as cpu
 from restore_rwkv.ops.cpu import pointwise
+from restore_rwkv.ops.eager import is_recorded
 
 
 class TokenConv(nn.Conv2d):
@@ -193,12 +193,6 @@ class TokenMix(nn.Module):
             torch.addcmul(residual[band], gamma, y, out=target[band])
         return out
 
-    def _is_recorded(self, *tensors: Tensor) -> bool:
-        """Whether PyTorch must record every operation: for gradients, a graph, or autocast."""
-        if not cpu.is_eager(*tensors) or torch.is_autocast_enabled(tensors[0].device.type):
-            return True
-        return cpu.records_gradients(*tensors, *self.parameters())
-
 
 def _band(x: Tensor) -> int:
     """Tokens per band: on a CPU as many as its cache holds, elsewhere a bound on memory."""
@@ -240,7 +234,7 @@ class SpatialMix(TokenMix):
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over the image."""
         shifted = self.omni_shift(norm(x))
-        recorded = self._is_recorded(x, shifted, gamma)
+        recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.value, self.receptance, self.output)
         if not recorded and pointwise.takes(shifted, *layers):
             y = self._scan(*pointwise.project(shifted, self.key, self.value), recorded)
@@ -291,7 +285,7 @@ class ChannelMix(TokenMix):
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over their channels."""
         shifted = self.omni_shift(norm(x))
-        recorded = self._is_recorded(x, shifted, gamma)
+        recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.receptance, self.value)
         if not recorded and pointwise.takes(shifted, *layers):
             return pointwise.mix_channels(shifted, *layers, x, gamma)

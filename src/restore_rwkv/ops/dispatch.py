@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import portable, reference
+from restore_rwkv.ops import eager, portable, reference
 from restore_rwkv.ops.cpu import binding as cpu
 from restore_rwkv.ops.gpu import launch as gpu
-from restore_rwkv.ops.machine import BACKENDS
+from restore_rwkv.ops.machine import BACKENDS, KERNELS_SWITCH
 
 _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-# An exported graph must run where this package is not. Older than torch 2.7: nor in a compiled one.
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def bi_wkv(
@@ -101,7 +98,7 @@ def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: 
 
 def _choose(backend: str, device: torch.device) -> str:
     if backend == "auto":
-        backend = "torch" if _is_exporting() else _fastest(device)
+        backend = "torch" if eager.is_exporting() else _fastest(device)
         if not torch.compiler.is_compiling():
             _log_choice(backend, device.type)
     elif backend not in BACKENDS:
@@ -121,6 +118,11 @@ def _fastest(device: torch.device) -> str:
 
 def _check_cpu(device: torch.device) -> None:
     if not cpu.available():
+        if cpu.SWITCHED_OFF:
+            raise OperatorError(
+                f'backend "cpu": {KERNELS_SWITCH}=0 switches its kernel off; unset it, or use '
+                'backend="torch"'
+            )
         raise OperatorError(
             'backend "cpu": its kernel was not built here; install a C compiler and reinstall, '
             'or use backend="torch"'
@@ -147,7 +149,8 @@ def _check_triton(device: torch.device) -> None:
 @functools.cache
 def _log_choice(backend: str, device: str) -> None:
     if device == "cpu" and backend == "torch":
-        _logger.warning("no C kernel on this machine: bi_wkv runs in plain PyTorch, more slowly")
+        why = f"{KERNELS_SWITCH}=0" if cpu.SWITCHED_OFF else "no C kernel on this machine"
+        _logger.warning("%s: bi_wkv runs in plain PyTorch, more slowly", why)
     elif device == "cuda" and backend == "torch":
         _logger.warning(
             "no Triton on this machine: bi_wkv on cuda runs in plain PyTorch, more slowly; "
@@ -190,11 +193,9 @@ def _check_out(out: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
         )
     is_v = out.data_ptr() == v.data_ptr() and out.stride() == v.stride()
     places = {x.untyped_storage().data_ptr() for x in (k, v)}
-    if torch._debug_has_internal_overlap(out) == 1 or (
-        not is_v and out.untyped_storage().data_ptr() in places
-    ):
+    if eager.repeats_elements(out) or (not is_v and out.untyped_storage().data_ptr() in places):
         raise OperatorError(
             "out shares memory with k, another part of v, or itself; give v itself or a new tensor"
         )
-    if cpu.records_gradients(w, u, k, v, out):
+    if eager.records_gradients(w, u, k, v, out):
         raise OperatorError("out: gradients are recorded; leave it out, or use torch.no_grad()")

@@ -18,7 +18,11 @@ from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
+KERNELS_SWITCH = "RESTORE_RWKV_KERNELS"
+"""Environment variable; "0" leaves the C kernels out, as on a machine without a C compiler."""
+
 BACKENDS = ("reference", "torch", "cpu", "triton")
+SWITCHED_OFF = os.environ.get(KERNELS_SWITCH) == "0"  # read once
 _DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 _OLDEST_TRITON = (3, 5)
 _OLDEST_MACOS = (14,)  # that the Metal backend of current PyTorch runs on
@@ -50,7 +54,7 @@ def available_backends() -> dict[str, bool]:
         return answers
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     kernels = {
-        "cpu": _is_built("") and _is_built("_f64"),
+        "cpu": not SWITCHED_OFF and _is_built("") and _is_built("_f64"),
         "triton": (interpreted or cuda_devices() > 0) and has_triton(),
     }
     return {name: kernels.get(name, True) for name in BACKENDS}

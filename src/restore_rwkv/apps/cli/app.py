@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from restore_rwkv.apps.cli.messages import user_message, with_flags
 from restore_rwkv.apps.cli.networks import convert, evaluate, info, train
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
+from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 app = typer.Typer(
     name="restore-rwkv",
@@ -67,14 +67,3 @@ def _commands(command: Any) -> Iterator[Any]:
     yield command
     for inner in getattr(command, "commands", {}).values():
         yield from _commands(inner)
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed blocks; giving their pages back and forth doubles the run time."""
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: never give the end of the heap back
-        # M_MMAP_THRESHOLD; older glibc allows less. Blocks above it are slower and leave no holes.
-        mallopt(-3, 2**31 - 1) or mallopt(-3, 2**25)

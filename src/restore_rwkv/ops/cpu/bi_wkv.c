@@ -19,13 +19,9 @@
  */
 #include <float.h>
 #include <math.h>
-#if defined(__unix__) || defined(__APPLE__)
-#include <sched.h>
-#endif
-#include <stdint.h>
 #include <string.h>
 
-#include "lanes.h"
+#include "tiles.h"
 
 #ifdef DOUBLE
 #define REAL_MAX DBL_MAX
@@ -35,264 +31,7 @@
 #define MAX_VALUE 0x1p80f /* sums of larger values may overflow */
 #endif
 
-#define WIDE ((int64_t)(VECTOR / sizeof(double))) /* lanes that are worked on in double at a time */
-#define MAX_CHUNK 64
 #define MAX_SPAN 16.0 /* e^16 at most between the weights of one chunk: far from overflow */
-#define GROUP 4       /* tiles per task */
-#define SUMS 5        /* per chunk and block: scale, (a, b) decayed to the right edge, to the left */
-#define STATES 7      /* per chunk and block: scale, (scale, a, b) entering from left, from right */
-
-typedef struct {
-  void *data;
-  int64_t stride[4]; /* in elements: batch, row, column, channel */
-} image;
-
-/* Per-channel constants of a block: w/T, u/T, the decay of one step e^(-w/T), the bonus e^(u/T). */
-typedef struct {
-  double w[LANES], u[LANES];
-  real decay[LANES], bonus[LANES];
-} constants;
-
-typedef struct {
-  int64_t batch, rows, columns, channels; /* token t = row * columns + column */
-  int64_t chunk;                          /* tokens per chunk, from bi_wkv_chunk_length */
-  int64_t threads;
-  launcher launch;      /* NULL: this thread does everything */
-  const double *w, *u;  /* (channels), as trained */
-  image k, v, y;        /* y: forward only; may be v */
-  image gy, gk, gv;     /* backward only */
-  constants *constants; /* (blocks): workspace */
-  void *summary;        /* (batch, chunks, blocks, SUMS, LANES): workspace */
-  void *state;          /* (batch, chunks, blocks, STATES, LANES): out of the forward pass, in of
-                           the backward pass */
-  void *gradient_state; /* as state; backward only: workspace */
-  double *gw_terms, *gu_terms; /* (batch, chunks, blocks, LANES): workspace */
-  double *gw, *gu;      /* (channels) */
-  int64_t overflow;     /* out: 1 if sums of v may overflow, before y is written; in the backward
-                           pass if gk, gw or gu is not finite */
-} job;
-
-INLINE int64_t tokens_of(const job *j) { return j->rows * j->columns; }
-INLINE int64_t chunks_of(const job *j) { return (tokens_of(j) + j->chunk - 1) / j->chunk; }
-INLINE int64_t blocks_of(const job *j) { return (j->channels + LANES - 1) / LANES; }
-
-/* A step of a pass: independent tasks. */
-typedef struct {
-  void (*run)(job *, int64_t task);
-  int64_t tasks, next, done;
-} step;
-
-typedef struct {
-  job *job;
-  step steps[6];
-  int64_t count;
-} pass;
-
-INLINE void add_step(pass *p, void (*run)(job *, int64_t), int64_t tasks) {
-  p->steps[p->count++] = (step){run, tasks, 0, 0};
-}
-
-/* Waits a moment; in a long wait the processor is left to others. */
-INLINE void relax(int64_t waited) {
-#if defined(__unix__) || defined(__APPLE__)
-  if (waited % 1024 == 1023) sched_yield();
-#endif
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
-/* What each thread does. A task taken is a task being worked on, so the wait ends however many
- * threads there are. */
-static void work(void *data) {
-  pass *p = data;
-  for (int64_t i = 0; i < p->count; i++) {
-    step *s = &p->steps[i];
-    if (__atomic_load_n(&p->job->overflow, __ATOMIC_RELAXED)) return;
-    for (int64_t task; (task = __atomic_fetch_add(&s->next, 1, __ATOMIC_RELAXED)) < s->tasks;) {
-      s->run(p->job, task);
-      __atomic_fetch_add(&s->done, 1, __ATOMIC_RELEASE);
-    }
-    for (int64_t i = 0; __atomic_load_n(&s->done, __ATOMIC_ACQUIRE) < s->tasks; i++) relax(i);
-  }
-}
-
-static void run(pass *p) { run_on(p->job->launch, p->job->threads, work, p); }
-
-INLINE vreal maximum(vreal a, vreal b) {
-  for (int64_t c = 0; c < LANES; c++) a[c] = a[c] > b[c] ? a[c] : b[c];
-  return a;
-}
-
-INLINE vreal magnitude(vreal x) { return maximum(x, -x); }
-
-typedef double vdouble __attribute__((vector_size(VECTOR)));
-typedef int64_t vlong __attribute__((vector_size(VECTOR)));
-typedef vdouble unaligned_double __attribute__((aligned(sizeof(double)), may_alias));
-typedef real part __attribute__((vector_size(VECTOR * sizeof(real) / sizeof(double))));
-typedef part unaligned_part __attribute__((aligned(sizeof(real)), may_alias));
-
-INLINE vdouble load_wide(const double *p) { return *(const unaligned_double *)p; }
-INLINE void store_wide(double *p, vdouble x) { *(unaligned_double *)p = x; }
-INLINE part narrow(vdouble x) { return __builtin_convertvector(x, part); }
-INLINE vdouble widen(part x) { return __builtin_convertvector(x, vdouble); }
-INLINE part load_part(const real *p) { return *(const unaligned_part *)p; }
-INLINE void store_part(real *p, part x) { *(unaligned_part *)p = x; }
-
-/* Lane by lane, mask ? a : b (C has no ?: for vectors). */
-INLINE vdouble choose(vlong mask, vdouble a, vdouble b) {
-  return (vdouble)((mask & (vlong)a) | (~mask & (vlong)b));
-}
-
-INLINE vdouble at_most(vdouble x, double limit) {
-  for (int64_t c = 0; c < WIDE; c++) x[c] = x[c] > limit ? limit : x[c];
-  return x;
-}
-
-INLINE vdouble clamp(vdouble x, double limit) { return -at_most(-at_most(x, limit), limit); }
-
-/* e^x = 2^n e^r with |r| <= ln2 / 2, e^r by its Taylor series; 0 below e^-708. Adding
- * 1.5 * 2^52 + 1023 rounds to whole numbers and leaves the exponent field of 2^n in the low bits.
- * More than e^64 is met only where sums cancel it, and not at all in exact arithmetic: cut off. */
-INLINE vdouble exp_wide(vdouble x) {
-  const double round = 6755399441055744.0 + 1023;
-  const vlong normal = x >= -708.0;
-  x = at_most(x, 64);
-  const vdouble shifted = x * 1.4426950408889634 + round, n = shifted - round;
-  const vdouble r = (x - n * 6.93145751953125e-1) - n * 1.42860682030941723212e-6;
-  vdouble p = r * (1.0 / 6227020800.0) + (1.0 / 479001600.0);
-  p = p * r + (1.0 / 39916800.0);
-  p = p * r + (1.0 / 3628800.0);
-  p = p * r + (1.0 / 362880.0);
-  p = p * r + (1.0 / 40320.0);
-  p = p * r + (1.0 / 5040.0);
-  p = p * r + (1.0 / 720.0);
-  p = p * r + (1.0 / 120.0);
-  p = p * r + (1.0 / 24.0);
-  p = p * r + (1.0 / 6.0);
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
-  return (vdouble)((vlong)(p * (vdouble)((vlong)shifted << 52)) & normal);
-}
-
-#ifdef DOUBLE /* else that of lanes.h */
-INLINE vreal exp_lanes(vreal x) { return exp_wide(x); }
-#endif
-
-/* One block of channels of one chunk of tokens. */
-typedef vreal tile[MAX_CHUNK];
-
-/* Where work is done: batch b, tokens first .. first + count - 1, channels channel .. + lanes - 1. */
-typedef struct {
-  int64_t b, block, first, count, channel, lanes, index;
-} place;
-
-INLINE place place_of(const job *j, int64_t b, int64_t chunk, int64_t block) {
-  const int64_t first = chunk * j->chunk, rest = tokens_of(j) - first;
-  const int64_t channel = block * LANES, left = j->channels - channel;
-  return (place){b, block, first, rest < j->chunk ? rest : j->chunk, channel,
-                 left < LANES ? left : LANES, (b * chunks_of(j) + chunk) * blocks_of(j) + block};
-}
-
-/* The tiles of one task of the steps 1 and 3, side by side in memory: the blocks of a chunk and, where
- * tokens run down the columns of an image, the same chunk of columns beside it. Read or written
- * together they use whole stretches of memory, whichever way tokens run. */
-typedef struct {
-  int64_t count;
-  place at[GROUP];
-} group;
-
-/* Columns beside each other per task (rows of `job`, which knows only the order of tokens). */
-INLINE int64_t abreast(const job *j) {
-  const int64_t *stride = j->k.stride, most = GROUP / blocks_of(j);
-  if (stride[1] >= stride[2] || j->columns % j->chunk || most < 2) return 1;
-  return most < j->rows ? most : j->rows;
-}
-
-INLINE int64_t lots_of(const job *j) {
-  return abreast(j) == 1 ? chunks_of(j)
-                         : (j->rows + abreast(j) - 1) / abreast(j) * (j->columns / j->chunk);
-}
-
-INLINE int64_t groups_of(const job *j) { return (blocks_of(j) + GROUP - 1) / GROUP; }
-INLINE int64_t tasks_of(const job *j) { return j->batch * lots_of(j) * groups_of(j); }
-
-INLINE group group_of(const job *j, int64_t task) {
-  const int64_t groups = groups_of(j), wide = abreast(j);
-  const int64_t lot = task / groups % lots_of(j), b = task / groups / lots_of(j);
-  const int64_t first = task % groups * GROUP, rest = blocks_of(j) - first;
-  const int64_t per_row = wide == 1 ? 1 : j->columns / j->chunk;
-  group g = {0};
-  for (int64_t i = 0; i < wide; i++) {
-    const int64_t row = lot / per_row * wide + i, chunk = row * per_row + lot % per_row;
-    if (chunk >= chunks_of(j)) break;
-    for (int64_t block = first; block < first + (rest < GROUP ? rest : GROUP); block++)
-      g.at[g.count++] = place_of(j, b, chunk, block);
-  }
-  return g;
-}
-
-/* Where the tokens of a tile lie: `at` walks along them. */
-typedef struct {
-  real *at;
-  int64_t step, next_row, column, columns;
-} walk;
-
-INLINE walk walk_along(const image *image, const job *j, place p) {
-  const int64_t *stride = image->stride, column = p.first % j->columns;
-  real *at = (real *)image->data + p.b * stride[0] + p.channel * stride[3] +
-             p.first / j->columns * stride[1] + column * stride[2];
-  return (walk){at, stride[2], stride[1] - j->columns * stride[2], column, j->columns};
-}
-
-INLINE void next_token(walk *w) {
-  w->at += w->step;
-  if (++w->column == w->columns) w->column = 0, w->at += w->next_row;
-}
-
-/* Whether every tile of a group is of whole vectors; then their distances from the first. */
-INLINE int is_packed(const image *image, const job *j, const group *g, int64_t *distance) {
-  const real *first = walk_along(image, j, g->at[0]).at;
-  for (int64_t i = 0; i < g->count; i++) {
-    if (image->stride[3] != 1 || g->at[i].lanes < LANES) return 0;
-    distance[i] = walk_along(image, j, g->at[i]).at - first;
-  }
-  return 1;
-}
-
-/* Channels beyond the last read as 0: harmless, and never stored. */
-static void load_tiles(tile *tiles, const image *from, const job *j, const group *g) {
-  int64_t distance[GROUP];
-  if (is_packed(from, j, g, distance)) {
-    walk w = walk_along(from, j, g->at[0]);
-    for (int64_t t = 0; t < g->at[0].count; t++, next_token(&w))
-      for (int64_t i = 0; i < g->count; i++) tiles[i][t] = load(w.at + distance[i]);
-    return;
-  }
-  for (int64_t i = 0; i < g->count; i++) {
-    walk w = walk_along(from, j, g->at[i]);
-    for (int64_t t = 0; t < g->at[i].count; t++, next_token(&w)) {
-      tiles[i][t] = (vreal){0};
-      for (int64_t c = 0; c < g->at[i].lanes; c++) tiles[i][t][c] = w.at[c * from->stride[3]];
-    }
-  }
-}
-
-static void store_tiles(const image *to, tile *tiles, const job *j, const group *g) {
-  int64_t distance[GROUP];
-  if (is_packed(to, j, g, distance)) {
-    walk w = walk_along(to, j, g->at[0]);
-    for (int64_t t = 0; t < g->at[0].count; t++, next_token(&w))
-      for (int64_t i = 0; i < g->count; i++) store(w.at + distance[i], tiles[i][t]);
-    return;
-  }
-  for (int64_t i = 0; i < g->count; i++) {
-    walk w = walk_along(to, j, g->at[i]);
-    for (int64_t t = 0; t < g->at[i].count; t++, next_token(&w))
-      for (int64_t c = 0; c < g->at[i].lanes; c++) w.at[c * to->stride[3]] = tiles[i][t][c];
-  }
-}
 
 /* Fills the constants; the first thing that a pass does. */
 static void prepare(job *j) {
@@ -306,8 +45,8 @@ static void prepare(job *j) {
       k->u[c] = j->u[block * LANES + c] / tokens;
     }
     for (int64_t c = 0; c < LANES; c += WIDE) {
-      store_part(k->decay + c, narrow(exp_wide(-load_wide(k->w + c))));
-      store_part(k->bonus + c, narrow(exp_wide(load_wide(k->u + c))));
+      store_part(k->decay + c, rounded(exp_wide(-load_wide(k->w + c))));
+      store_part(k->bonus + c, rounded(exp_wide(load_wide(k->u + c))));
     }
   }
 }
@@ -390,12 +129,12 @@ INLINE void carry(const job *j, real *state, int64_t b, int64_t block, int64_t l
     const place p = place_of(j, b, direction > 0 ? i : chunks - 1 - i, block);
     const real *in = (const real *)j->summary + p.index * SUMS * LANES + lane;
     real *out = state + (p.index * STATES + (direction > 0 ? 1 : 4)) * LANES + lane;
-    const part scale = narrow(exponent);
+    const part scale = rounded(exponent);
     const vdouble rest = rounded_away(exponent, scale);
     if (direction > 0) store_part(out - LANES, load_part(in));
     store_part(out, scale);
-    store_part(out + LANES, narrow(sum_a * rest));
-    store_part(out + 2 * LANES, narrow(sum_b * rest));
+    store_part(out + LANES, rounded(sum_a * rest));
+    store_part(out + 2 * LANES, rounded(sum_b * rest));
 
     const vdouble local = widen(load_part(in));
     const vdouble old = at_most(exponent - w * (double)p.count, REAL_MAX);
@@ -432,8 +171,8 @@ INLINE own_weight own_weight_of(const job *j, const constants *k, vreal local) {
   for (int64_t c = 0; c < LANES; c += WIDE) {
     real *scale = (real *)&own.scale + c;
     const vdouble exponent = clamp(widen(load_part(scale)) + load_wide(k->u + c), REAL_MAX);
-    store_part(scale, narrow(exponent));
-    store_part((real *)&own.factor + c, narrow(rounded_away(exponent, narrow(exponent))));
+    store_part(scale, rounded(exponent));
+    store_part((real *)&own.factor + c, rounded(rounded_away(exponent, rounded(exponent))));
   }
   return own;
 }
@@ -594,7 +333,7 @@ INLINE vdouble pair_weight(const job *j, const vreal *a, const vreal *b, int64_t
 INLINE vreal pair_weights(const job *j, vreal a, vreal b) {
   vreal weights;
   for (int64_t c = 0; c < LANES; c += WIDE)
-    store_part((real *)&weights + c, narrow(pair_weight(j, &a, &b, c, (vdouble){})));
+    store_part((real *)&weights + c, rounded(pair_weight(j, &a, &b, c, (vdouble){})));
   return weights;
 }
 
@@ -620,7 +359,7 @@ INLINE void pass_gradient(gradient_sum *s, vreal a, vreal b, vreal decay) {
 INLINE void store_terms(job *j, place p, const attention *x, const gradient_sum *early,
                         const gradient_sum *late, vreal early_gw, vreal late_gw, vreal gu) {
   double *gw_terms = j->gw_terms + p.index * LANES, *gu_terms = j->gu_terms + p.index * LANES;
-  vreal narrow_gw;
+  vreal rounded_gw;
   for (int64_t c = 0; c < LANES; c += WIDE) {
     const vdouble w = load_wide(constants_of(j, p)->w + c);
     const vdouble gw = widen(load_part((const real *)&early_gw + c)) *
@@ -629,9 +368,9 @@ INLINE void store_terms(job *j, place p, const attention *x, const gradient_sum 
                            pair_weight(j, &x->left_scale, &late->scale, c, w);
     store_wide(gw_terms + c, gw);
     store_wide(gu_terms + c, widen(load_part((const real *)&gu + c)));
-    store_part((real *)&narrow_gw + c, narrow(gw));
+    store_part((real *)&rounded_gw + c, rounded(gw));
   }
-  note_overflow(j, ((narrow_gw + gu) * 0 != 0));
+  note_overflow(j, ((rounded_gw + gu) * 0 != 0));
 }
 
 /* Step 3 of the backward pass for one block; gv and gk go where a and k were. */
@@ -725,21 +464,21 @@ static void add_sums(pass *p, const job *j) {
 
 /* Both return once the work is done; the caller owns every buffer of the job. */
 void bi_wkv_forward(job *j) {
-  pass p = {.job = j};
+  pass p = {.job = j, .stop = &j->overflow};
   prepare(j);
   add_sums(&p, j);
   add_step(&p, finish, tasks_of(j));
-  run(&p);
+  run(&p, j->launch, j->threads);
 }
 
 /* With `recompute` the state of the forward pass is made anew. */
 void bi_wkv_backward(job *j, int64_t recompute) {
-  pass p = {.job = j};
+  pass p = {.job = j, .stop = &j->overflow};
   prepare(j);
   if (recompute) add_sums(&p, j);
   add_step(&p, summarise_gradients, tasks_of(j));
   add_step(&p, carry_gradients, j->batch * blocks_of(j) * 2);
   add_step(&p, finish_gradients, tasks_of(j));
   add_step(&p, add_up, blocks_of(j));
-  run(&p);
+  run(&p, j->launch, j->threads);
 }

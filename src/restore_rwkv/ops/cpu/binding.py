@@ -17,9 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-_MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in bi_wkv.c
+from restore_rwkv.ops import eager
+from restore_rwkv.ops.machine import SWITCHED_OFF
+
+_MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in tiles.h
 _SUMS = 5
 _STATES = 7
 _PARALLEL_FROM = 32_768  # elements; below this, waking a second thread costs more than it gives
@@ -57,8 +59,8 @@ _BUILDS = {
 
 
 def available() -> bool:
-    """Whether the kernel was built on this machine."""
-    return None not in _BUILDS.values()
+    """Whether the kernels were built on this machine and may be used."""
+    return not SWITCHED_OFF and None not in _BUILDS.values()
 
 
 @functools.cache
@@ -97,26 +99,6 @@ def threads_for(x: Tensor) -> tuple[int, int | None]:
     if x.numel() < _PARALLEL_FROM:
         return 1, None
     return torch.get_num_threads(), _launcher()
-
-
-def is_eager(*tensors: Tensor) -> bool:
-    """Whether a kernel may read these tensors by their addresses, past PyTorch's dispatcher.
-
-    Not while a graph is traced, a mode watches the operators, or a tensor stands for others.
-    """
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
-        return False
-    if torch._C._len_torch_dispatch_stack():
-        return False
-    stands_for_others = torch._C._functorch.is_functorch_wrapped_tensor
-    return all(
-        type(x) in (Tensor, Parameter) and not (x.is_meta or stands_for_others(x)) for x in tensors
-    )
-
-
-def records_gradients(*tensors: Tensor) -> bool:
-    """Whether autograd has to see what is made of these tensors."""
-    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def _image(tensor: Tensor) -> _Image:
@@ -257,10 +239,10 @@ def backward(
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
     """Differentiable y as k; arguments as for `forward`."""
     y: Tensor
-    if not is_eager(w, u, k, v):
+    if not eager.is_eager(w, u, k, v):
         y = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
         y = y if out is None else out.copy_(y)
-    elif records_gradients(w, u, k, v):
+    elif eager.records_gradients(w, u, k, v):
         y = _Eager.apply(w, u, k, v)  # type: ignore[no-untyped-call]
     else:
         y = forward(w, u, k, v, out)[0]

@@ -3,7 +3,8 @@
  * what they leave between two products goes through memory; here TILE tokens at a time pass through
  * everything in registers and the first cache. Wide products are left to the libraries.
  */
-#include "lanes.h"
+#include "schedule.h"
+#include "vectors.h"
 
 #ifndef DOUBLE
 
@@ -14,7 +15,7 @@
 #define TOKENS_PER_TASK 512
 
 typedef struct {
-  int64_t tokens, channels, hidden; /* see narrow_takes */
+  int64_t tokens, channels, hidden; /* see pointwise_takes */
   int64_t threads;
   launcher launch;              /* NULL: this thread does everything */
   const float *x, *z;           /* (tokens, channels) */
@@ -23,7 +24,7 @@ typedef struct {
   const float *first, *second, *third; /* weights, (from, to) */
   float *y, *y2;                /* (tokens, channels); no other array of the job */
   int64_t next;                 /* 0 */
-} narrow_job;
+} pointwise_job;
 
 /* sums[i][n] = row i of a (TILE, depth) times `vectors` vectors of columns of w. */
 INLINE void product(vreal sums[][2], const float *a, int64_t depth, const float *w, int64_t width,
@@ -56,7 +57,7 @@ INLINE vreal sigmoid(vreal x) {
 }
 
 /* y = x first, y2 = x second */
-static void project(const narrow_job *j, int64_t token) {
+static void project(const pointwise_job *j, int64_t token) {
   const int64_t channels = j->channels;
   const float *x = j->x + token * channels;
   vreal sums[MAX_TILE][2];
@@ -69,7 +70,7 @@ static void project(const narrow_job *j, int64_t token) {
 }
 
 /* y = residual + gamma * ((sigmoid(x first) * z) second) */
-static void gate(const narrow_job *j, int64_t token) {
+static void gate(const pointwise_job *j, int64_t token) {
   const int64_t channels = j->channels;
   const float *x = j->x + token * channels, *z = j->z + token * channels;
   float gated[MAX_TILE * (MAX_HIDDEN + 1)];
@@ -91,7 +92,7 @@ static void gate(const narrow_job *j, int64_t token) {
 }
 
 /* y = residual + gamma * sigmoid(x second) * (relu(x first)^2 third) */
-static void mix_channels(const narrow_job *j, int64_t token) {
+static void mix_channels(const pointwise_job *j, int64_t token) {
   const int64_t channels = j->channels, hidden = j->hidden;
   const float *x = j->x + token * channels;
   float k[MAX_TILE * (MAX_HIDDEN + 1)];
@@ -114,7 +115,7 @@ static void mix_channels(const narrow_job *j, int64_t token) {
   }
 }
 
-INLINE void each_tile(narrow_job *j, void (*act)(const narrow_job *, int64_t token)) {
+INLINE void each_tile(pointwise_job *j, void (*act)(const pointwise_job *, int64_t token)) {
   const int64_t tasks = (j->tokens + TOKENS_PER_TASK - 1) / TOKENS_PER_TASK, last = j->tokens - TILE;
   for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;) {
     const int64_t first = task * TOKENS_PER_TASK, end = first + TOKENS_PER_TASK;
@@ -129,15 +130,15 @@ static void gate_all(void *data) { each_tile(data, gate); }
 static void mix_channels_all(void *data) { each_tile(data, mix_channels); }
 
 /* Whether the kernels take such tokens. */
-int64_t narrow_takes(int64_t tokens, int64_t channels, int64_t hidden) {
+int64_t pointwise_takes(int64_t tokens, int64_t channels, int64_t hidden) {
   return tokens >= MAX_TILE && channels % LANES == 0 && hidden % (2 * LANES) == 0 &&
          channels <= MAX_HIDDEN && hidden <= MAX_HIDDEN;
 }
 
 /* Each returns once the work is done; the caller owns every buffer of the job. */
-void narrow_project(narrow_job *j) { run_on(j->launch, j->threads, project_all, j); }
-void narrow_gate(narrow_job *j) { run_on(j->launch, j->threads, gate_all, j); }
-void narrow_mix_channels(narrow_job *j) {
+void pointwise_project(pointwise_job *j) { run_on(j->launch, j->threads, project_all, j); }
+void pointwise_gate(pointwise_job *j) { run_on(j->launch, j->threads, gate_all, j); }
+void pointwise_mix_channels(pointwise_job *j) {
   run_on(j->launch, j->threads, mix_channels_all, j);
 }
 

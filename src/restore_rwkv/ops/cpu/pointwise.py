@@ -31,7 +31,7 @@ def takes(x: Tensor, *layers: nn.Linear) -> bool:
     if not cpu.available() or not all(map(_is_ordinary, layers)):
         return False
     channels, hidden = x.shape[-1], max(layer.out_features for layer in layers)
-    takes = cpu.library(x.dtype).narrow_takes
+    takes = cpu.library(x.dtype).pointwise_takes
     return bool(takes(*(ctypes.c_int64(n) for n in (x.numel() // channels, channels, hidden))))
 
 
@@ -48,7 +48,7 @@ def project(x: Tensor, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Ten
     Everywhere here x is (B, H, W, C), contiguous, and what comes back is like it.
     """
     y, y2 = torch.empty(x.shape), torch.empty(x.shape)
-    _run("narrow_project", x, 0, first=_weight(first), second=_weight(second), y=y, y2=y2)
+    _run("pointwise_project", x, 0, first=_weight(first), second=_weight(second), y=y, y2=y2)
     return y, y2
 
 
@@ -58,7 +58,7 @@ def gate(
     """Return residual + gamma * output(sigmoid(receptance(x)) * z)."""
     y = torch.empty(x.shape)
     layers = {"first": _weight(receptance), "second": _weight(output)}
-    _run("narrow_gate", x, 0, z=z, residual=residual, gamma=gamma, y=y, **layers)
+    _run("pointwise_gate", x, 0, z=z, residual=residual, gamma=gamma, y=y, **layers)
     return y
 
 
@@ -74,7 +74,7 @@ def mix_channels(
     y = torch.empty(x.shape)
     layers = {"first": _weight(key), "second": _weight(receptance), "third": _weight(value)}
     hidden = key.out_features
-    _run("narrow_mix_channels", x, hidden, residual=residual, gamma=gamma, y=y, **layers)
+    _run("pointwise_mix_channels", x, hidden, residual=residual, gamma=gamma, y=y, **layers)
     return y
 
 

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from restore_rwkv.ops import eager
+
 DEVICES = ("cpu", "cuda", "xpu")  # the CPU by Triton's interpreter alone
 _GROUP = 512  # pieces that the scan over pieces takes at once
 _CARRY_CHANNELS = 4  # channels of a program of that scan: one sector of memory in float64
@@ -274,7 +276,7 @@ operator.register_autograd(_backward, setup_context=_setup_context)
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
     """Differentiable y as k; arguments as for `forward`."""
-    if out is None or type(k) is not Tensor or torch.compiler.is_compiling():
+    if out is None or not eager.is_eager(w, u, k, v):
         y: Tensor = operator(w, u, k, v)[0]
         return y if out is None else out.copy_(y)
     return forward(w, u, k, v, out)[0]
