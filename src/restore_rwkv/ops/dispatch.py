@@ -118,7 +118,7 @@ def _fastest(device: torch.device) -> str:
 
 def _check_cpu(device: torch.device) -> None:
     if not cpu.available():
-        if cpu.SWITCHED_OFF:
+        if cpu.switched_off():
             raise OperatorError(
                 f'backend "cpu": {KERNELS_SWITCH}=0 switches its kernel off; unset it, or use '
                 'backend="torch"'
@@ -149,7 +149,7 @@ def _check_triton(device: torch.device) -> None:
 @functools.cache
 def _log_choice(backend: str, device: str) -> None:
     if device == "cpu" and backend == "torch":
-        why = f"{KERNELS_SWITCH}=0" if cpu.SWITCHED_OFF else "no C kernel on this machine"
+        why = f"{KERNELS_SWITCH}=0" if cpu.switched_off() else "no C kernel on this machine"
         _logger.warning("%s: bi_wkv runs in plain PyTorch, more slowly", why)
     elif device == "cuda" and backend == "torch":
         _logger.warning(

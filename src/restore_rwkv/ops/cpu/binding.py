@@ -58,9 +58,14 @@ _BUILDS = {
 }
 
 
+def switched_off() -> bool:
+    """Whether the environment says to run without the kernels."""
+    return SWITCHED_OFF
+
+
 def available() -> bool:
     """Whether the kernels were built on this machine and may be used."""
-    return not SWITCHED_OFF and None not in _BUILDS.values()
+    return not switched_off() and None not in _BUILDS.values()
 
 
 @functools.cache
