@@ -1,5 +1,8 @@
-"""Attention operators and their backends."""
+"""The attention operators, Bi-WKV and Uni-WKV: a reference, and backends for CPUs and GPUs.
 
-from restore_rwkv.ops.dispatch import available_backends as available_backends
-from restore_rwkv.ops.dispatch import bi_wkv as bi_wkv
-from restore_rwkv.ops.dispatch import uni_wkv as uni_wkv
+Uses `errors` and PyTorch only. Used by the model, and by any room above that asks for a backend.
+"""
+
+from restore_rwkv.ops.dispatch import available_backends, bi_wkv, uni_wkv
+
+__all__ = ["available_backends", "bi_wkv", "uni_wkv"]
