@@ -89,9 +89,9 @@ def available() -> bool:
 
 
 @functools.cache
-def _kernels() -> ModuleType:
-    """The kernels, which import Triton."""
-    return importlib.import_module("restore_rwkv.ops.gpu.kernels")
+def _module(name: str) -> ModuleType:
+    """A module beside this one that imports Triton."""
+    return importlib.import_module(f"restore_rwkv.ops.gpu.{name}")
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -122,7 +122,8 @@ class _Launch:
     """What all kernels of one call share."""
 
     def __init__(self, w: Tensor, u: Tensor, k: Tensor, *others: Tensor) -> None:
-        self.kernels: Any = _kernels()
+        self.kernels: Any = _module("kernels")
+        self.tiles: Any = _module("tiles")
         self.layouts = _layouts()
         self.w, self.u, self.k = w, u, k
         self.batch, rows, columns, self.channels = k.shape
@@ -134,14 +135,25 @@ class _Launch:
         self.real = getattr(self.kernels.tl, str(self.dtype).removeprefix("torch."))
         self.pieces = -(-self.tokens // self.layouts.finish.tokens)
 
-    def sums(self, means: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        """Buffers: log weights, rests of the weights, means."""
+    def means(self, count: int) -> tuple[Tensor, ...]:
+        """Buffers for means (1, batch, pieces, 2, channels), apart so that each is aligned."""
+        shape = (1, self.batch, self.pieces, 2, self.channels)
+        return tuple(self.k.new_empty(shape, dtype=self.dtype) for _ in range(count))
+
+    def sums(self, means: int = 1) -> Any:
+        """Buffers for the sums of pieces."""
         shape = (self.batch, self.pieces, 2, self.channels)
-        return (
-            self.k.new_empty(shape, dtype=torch.float64),
-            self.k.new_empty(shape, dtype=self.dtype),
-            self.k.new_empty((means, *shape), dtype=self.dtype),
-        )
+        log = self.k.new_empty(shape, dtype=torch.float64)
+        weight = self.k.new_empty(shape, dtype=self.dtype)
+        return self.tiles.Sums(log, weight, self.means(means))
+
+    def image(self, x: Tensor) -> Any:
+        """A tensor as kernels take it."""
+        return self.tiles.Image(x, *x.stride())
+
+    def parameters(self) -> Any:
+        """The parameters w and u as kernels take them."""
+        return self.tiles.Parameters(self.w, self.w.stride(0), self.u, self.u.stride(0))
 
     def wrap(self, chunk: int) -> int:
         """How often a chunk crosses the end of a row: 0 never, 1 at most once, 2 often."""
@@ -150,22 +162,24 @@ class _Launch:
         return 1 if self.columns >= chunk else 2
 
     def run(self, kernel: Any, layout: _Layout, *arguments: Any) -> None:
-        """Launch a kernel that handles pieces; `arguments` are all up to the constants."""
+        """Launch a kernel that handles pieces; `arguments` are all up to the sizes."""
         programs = self.batch * self.pieces * -(-self.channels // layout.block)
-        constants = (self.real, layout.chunk, layout.chunks, layout.block, self.wrap(layout.chunk))
-        kernel[(programs,)](*arguments, *constants, **layout.options(self.k.device))
+        counts = (layout.chunk, layout.chunks, layout.block, self.wrap(layout.chunk))
+        cut = self.tiles.Cut(self.real, *map(self.kernels.tl.constexpr, counts))
+        sizes = self.tokens, self.columns, self.channels
+        kernel[(programs,)](*arguments, *sizes, cut, **layout.options(self.k.device))
 
-    def carry(self, log: Tensor, weight: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def carry(self, sums: Any) -> Any:
         """What enters each piece from both sides, given the sums of the pieces."""
-        entering_log, entering_mean = torch.empty_like(log), torch.empty_like(mean)
+        count = len(sums.means)
+        entering = self.tiles.Entering(torch.empty_like(sums.log), self.means(count))
         blocks = -(-self.channels // _CARRY_CHANNELS)
         self.kernels.carry[(self.batch * 2 * blocks,)](
-            *(self.w, log, weight, mean, entering_log, entering_mean),
-            *(self.tokens, self.channels, self.w.stride(0), log.numel()),
-            *(self.layouts.finish.tokens, _GROUP, _CARRY_CHANNELS, len(mean)),
+            *(self.parameters(), sums, entering, self.tokens, self.channels),
+            *(self.layouts.finish.tokens, _GROUP, _CARRY_CHANNELS, count),
             num_warps=8,
         )
-        return entering_log, entering_mean
+        return entering
 
 
 def forward(
@@ -187,21 +201,15 @@ def forward(
     with _on_device_of(k):
         y = out if out is not None and out.dtype == _stored(k.dtype) else _like(k)
         launch = _Launch(w, u, k, v, y)
-        sizes = launch.tokens, launch.columns, launch.channels
+        kernels, layouts = launch.kernels, launch.layouts
+        inputs = (launch.parameters(), *map(launch.image, (k, v)))
         sums = launch.sums()
-        launch.run(
-            *(launch.kernels.summarise, launch.layouts.summarise),
-            *(w, k, v, *sums, *sizes, w.stride(0), k.stride(), v.stride()),
-        )
-        log, mean = launch.carry(*sums)
-        launch.run(
-            *(launch.kernels.finish, launch.layouts.finish),
-            *(w, u, k, v, y, log, mean, *sizes),
-            *(w.stride(0), u.stride(0), k.stride(), v.stride(), y.stride()),
-        )
+        launch.run(kernels.summarise, layouts.summarise, *inputs, sums)
+        entering = launch.carry(sums)
+        launch.run(kernels.finish, layouts.finish, *inputs, launch.image(y), entering)
     if out is not None and y is not out:
         out.copy_(y)
-    return out if out is not None else y.to(k.dtype), log, mean
+    return out if out is not None else y.to(k.dtype), entering.log, entering.means[0]
 
 
 def backward(
@@ -212,21 +220,18 @@ def backward(
         gk, gv = _like(k), _like(v)
         launch = _Launch(w, u, k, v, gy, gk, gv)
         kernels, layout = launch.kernels, launch.layouts.gradients
-        sizes = launch.tokens, launch.columns, launch.channels
-        strides = w.stride(0), u.stride(0), k.stride(), v.stride(), gy.stride()
+        inputs = (launch.parameters(), *map(launch.image, (k, v, gy)))
+        entering = launch.tiles.Entering(log, (mean,))
         sums = launch.sums(2)
-        pitch = sums[0].numel()
+        launch.run(kernels.summarise_gradients, layout, *inputs, entering, sums)
+        shape = (launch.batch * launch.pieces, launch.channels)
+        parts = tuple(k.new_empty(shape, dtype=torch.float64) for _ in range(2))
+        gradients_entering = launch.carry(sums)
         launch.run(
-            *(kernels.summarise_gradients, layout),
-            *(w, u, k, v, gy, log, mean, *sums, *sizes, pitch, *strides),
+            *(kernels.finish_gradients, layout, *inputs),
+            *(launch.image(gk), launch.image(gv), entering, gradients_entering, parts),
         )
-        entering = launch.carry(*sums)
-        part = k.new_empty((2, launch.batch * launch.pieces, launch.channels), dtype=torch.float64)
-        launch.run(
-            *(kernels.finish_gradients, layout, w, u, k, v, gy, gk, gv, log, mean, *entering),
-            *(part, *sizes, pitch, part[0].numel(), *strides, gk.stride(), gv.stride()),
-        )
-        gw, gu = part[0].sum(0), part[1].sum(0)
+        gw, gu = (part.sum(0) for part in parts)
     return gw.to(w.dtype), gu.to(u.dtype), gk.to(k.dtype), gv.to(v.dtype)
 
 
