@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Source, Stored, Volume, affine_of_axes, plane_axis, same_field_of_view
-from restore_rwkv.io.volume import encode
+from restore_rwkv.io.stored import encode
 
 
 def test_from_an_array_and_an_affine_alone() -> None:

@@ -18,9 +18,9 @@ from restore_rwkv.io.record import (
     record_values,
     write_record,
 )
+from restore_rwkv.io.stored import Stored
 from restore_rwkv.io.volume import (
     Source,
-    Stored,
     Volume,
     acquisition_axis,
     affine_of_axes,

@@ -16,16 +16,8 @@ import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.sidecar import read_sidecar
-from restore_rwkv.io.volume import (
-    Float32Array,
-    Float64Array,
-    Source,
-    Stored,
-    Volume,
-    encode,
-    one_line,
-    three_axes,
-)
+from restore_rwkv.io.stored import Float32Array, Float64Array, Stored, encode
+from restore_rwkv.io.volume import Source, Volume, one_line, three_axes
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header

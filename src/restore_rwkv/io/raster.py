@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.decoding import DECODING_ERRORS
-from restore_rwkv.io.volume import Float32Array, Source, Stored, Volume, encode, one_line
+from restore_rwkv.io.stored import Float32Array, Stored, encode
+from restore_rwkv.io.volume import Source, Volume, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image

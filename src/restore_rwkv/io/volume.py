@@ -11,30 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.stored import Float32Array, Float64Array, Stored
 
-Float32Array = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 Plane = Literal["axial", "coronal", "sagittal"]
 
 # The world axis (0 right, 1 anterior, 2 superior) that each plane is perpendicular to.
 _NORMAL_OF_PLANE = {"sagittal": 0, "coronal": 1, "axial": 2}
 # World axis and sign of each direction: R(ight), L(eft), A(nterior), P(osterior), S(up.), I(nf.).
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Number format of a file: ``value = slope * stored + inter``.
-
-    Attributes:
-        dtype: NumPy type of the stored numbers, with the file's byte order.
-        slope: Factor in physical units per stored step, never 0.
-        inter: Value of a stored 0, in physical units.
-    """
-
-    dtype: np.dtype[np.generic]
-    slope: float = 1.0
-    inter: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,34 +280,3 @@ def _checked_affine(affine: npt.ArrayLike, where: str) -> Float64Array:
 def one_line(error: Exception) -> str:
     """Return the message of a library on one line, for use inside a message of this package."""
     return " ".join(str(error).split())
-
-
-def encode(data: Float32Array, stored: Stored) -> npt.NDArray[np.generic]:
-    """Convert values to the stored numbers of a file: rounded and clipped, never wrapped around.
-
-    Args:
-        data: Values in physical units, any shape.
-        stored: Number format of the file.
-
-    Returns:
-        Array of the same shape and of type ``stored.dtype``.
-    """
-    low, high = _limits(stored.dtype)
-    out: npt.NDArray[np.generic] = np.empty(data.shape, dtype=stored.dtype, order="F")
-    for k in range(data.shape[-1]):  # slice by slice: float64 copies of a volume are large
-        numbers = (data[..., k].astype(np.float64) - stored.inter) / stored.slope
-        if stored.dtype.kind in "iu":
-            numbers = np.rint(numbers)
-        out[..., k] = np.clip(numbers, low, high).astype(stored.dtype)
-    return out
-
-
-def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
-    if dtype.kind == "f":
-        limits = np.finfo(dtype.name)
-        return float(limits.min), float(limits.max)
-    info = np.iinfo(dtype.name)
-    high = float(info.max)
-    if int(high) > info.max:  # 2**63 - 1 rounds up in float64, and would wrap
-        high = float(np.nextafter(high, 0.0))
-    return float(info.min), high

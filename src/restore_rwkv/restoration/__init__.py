@@ -3,15 +3,10 @@
 Uses model, tasks and io; evaluation, training and apps use it.
 """
 
+from restore_rwkv.restoration.device import find_device
 from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
-from restore_rwkv.restoration.restorer import (
-    Preview,
-    Restored,
-    Restorer,
-    find_device,
-    restore,
-    restore_slices,
-)
+from restore_rwkv.restoration.restorer import Preview, Restored, Restorer, restore
+from restore_rwkv.restoration.slices import restore_slices
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 
 __all__ = [

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from restore_rwkv.errors import ConfigError, InputError, RestoreError, WeightsError
+from restore_rwkv.errors import InputError, RestoreError, WeightsError
 from restore_rwkv.io import (
     Progress,
     RestorationRecord,
@@ -30,9 +29,10 @@ from restore_rwkv.io import (
 )
 from restore_rwkv.io.files import OutputType
 from restore_rwkv.model import RestoreRWKV, WeightsInfo, find_weights, load_weights, read_info
+from restore_rwkv.restoration.device import find_device
 from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
-from restore_rwkv.restoration.tiles import Tiling, run
-from restore_rwkv.tasks import AUTO, NOTICE, Scaling, Task, get_task, pick_task
+from restore_rwkv.restoration.slices import restore_slices
+from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
 
 _logger = logging.getLogger(__name__)
 
@@ -310,61 +310,6 @@ def restore(
         progress=progress,
     )
     return restored.volume
-
-
-def restore_slices(
-    network: RestoreRWKV,
-    slices: NDArray[np.float32],
-    task: Task,
-    scaling: Scaling,
-    tiling: Tiling,
-    lowest: float | None = None,
-) -> NDArray[np.float32]:
-    """Restore slices (N, H, W) in physical units: scale, run the network, scale back, clip.
-
-    Args:
-        network: in its inference form.
-        slices: of one volume.
-        task: what they are restored for.
-        scaling: onto the network's values.
-        tiling: batch and tile, from `choose_tiling`.
-        lowest: smallest value of the whole volume; that of the slices where not given.
-
-    Returns:
-        (N, H, W), physical units, not finite where values overflow.
-    """
-    slices = np.ascontiguousarray(slices)
-    with np.errstate(over="ignore"):
-        image = scaling.apply(task.rules.without_padding(slices, task))
-    values = run(network, torch.from_numpy(image)[:, None], tiling)
-    restored: NDArray[np.float32] = scaling.invert(values)[:, 0].numpy()
-    lowest = float(slices.min()) if lowest is None else lowest
-    task.rules.keep_bounds(restored, slices, lowest, task)
-    return restored
-
-
-def find_device(name: str) -> torch.device:
-    """Device of that name; "auto" is the fastest one here.
-
-    Raises:
-        ConfigError: the name is unknown, or this machine has no such device.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if name == "auto":
-        name = next(device for device, here in present.items() if here)
-    kind = name.split(":")[0]
-    if kind not in present:
-        raise ConfigError(f"device {name!r} is unknown; use auto, {', '.join(present)}")
-    if not present[kind]:
-        raise ConfigError(f"device {name!r} is not on this machine; use cpu or auto")
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device {name!r} is not a device of torch; use auto or cpu") from error
 
 
 @contextmanager

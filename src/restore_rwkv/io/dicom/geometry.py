@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.volume import Float64Array
+from restore_rwkv.io.stored import Float64Array
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

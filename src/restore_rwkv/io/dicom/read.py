@@ -27,7 +27,8 @@ from restore_rwkv.io.dicom.geometry import (
     series_grid,
 )
 from restore_rwkv.io.dicom.suv import pet_unit
-from restore_rwkv.io.volume import Float32Array, Float64Array, Source, Stored, Volume
+from restore_rwkv.io.stored import Float32Array, Float64Array, Stored
+from restore_rwkv.io.volume import Source, Volume
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

@@ -1,0 +1,31 @@
+"""The device that a network runs on."""
+
+from __future__ import annotations
+
+import torch
+
+from restore_rwkv.errors import ConfigError
+
+
+def find_device(name: str) -> torch.device:
+    """Device of that name; "auto" is the fastest one here.
+
+    Raises:
+        ConfigError: the name is unknown, or this machine has no such device.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, here in present.items() if here)
+    kind = name.split(":")[0]
+    if kind not in present:
+        raise ConfigError(f"device {name!r} is unknown; use auto, {', '.join(present)}")
+    if not present[kind]:
+        raise ConfigError(f"device {name!r} is not on this machine; use cpu or auto")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name!r} is not a device of torch; use auto or cpu") from error
