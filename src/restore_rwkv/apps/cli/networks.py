@@ -35,7 +35,7 @@ def train(
 
     For several GPUs or machines: torchrun ... -m restore_rwkv train ...
     """
-    from restore_rwkv.restoration.restorer import find_device
+    from restore_rwkv.restoration import find_device
     from restore_rwkv.training.loop import Machine
     from restore_rwkv.training.loop import train as run_training
     from restore_rwkv.training.recipe import Recipe
