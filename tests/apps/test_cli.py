@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -30,6 +31,23 @@ RECIPE = str(ROOT / "recipes" / "light-mri-sr.toml")
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "restore_rwkv", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process, which has imported PyTorch already."""
+
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["restore-rwkv", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(words, stop.value.code or 0, printed.out, printed.err)
+
+    return call
 
 
 def test_restore_writes_the_scan_and_says_so(
@@ -198,10 +216,12 @@ def test_help_and_info_do_not_wait_for_pytorch(words: list[str]) -> None:
     assert min(times) < 1
 
 
-def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path: Path) -> None:
+def test_a_published_checkpoint_is_converted(
+    tiny_network: RestoreRWKV, tmp_path: Path, call: Call
+) -> None:
     torch.save(tiny_network.state_dict(), tmp_path / "net.pth")
     output = tmp_path / "net.safetensors"
-    result = run("convert", tmp_path / "net.pth", "-o", output, "--task", "mri-sr")
+    result = call("convert", tmp_path / "net.pth", "-o", output, "--task", "mri-sr")
     assert result.returncode == 0, result.stderr
     network, info = load_weights(output)
     assert info.scaling == {"mri-sr": TASKS["mri-sr"].paper_scaling}
@@ -210,17 +230,17 @@ def test_a_published_checkpoint_is_converted(tiny_network: RestoreRWKV, tmp_path
 
 
 def test_convert_does_not_replace_a_file_unless_allowed(
-    tiny_network: RestoreRWKV, tmp_path: Path
+    tiny_network: RestoreRWKV, tmp_path: Path, call: Call
 ) -> None:
     source, output = tmp_path / "net.pth", tmp_path / "net.safetensors"
     torch.save(tiny_network.state_dict(), source)
     output.write_text("mine")
-    refused = run("convert", source, "-o", output)
+    refused = call("convert", source, "-o", output)
     assert refused.returncode == 2
     assert f"{output}: exists already" in refused.stderr
     assert output.read_text() == "mine"
-    assert "same file" in run("convert", source, "-o", source, "--overwrite").stderr
-    assert run("convert", source, "-o", output, "--overwrite").returncode == 0
+    assert "same file" in call("convert", source, "-o", source, "--overwrite").stderr
+    assert call("convert", source, "-o", output, "--overwrite").returncode == 0
     assert load_weights(output)[1].parameters
 
 
@@ -355,29 +375,29 @@ def test_what_is_no_size(text: str) -> None:
         parse_memory(text)
 
 
-def test_evaluate_names_scan_and_protocol(tiny_weights: Path, tmp_path: Path) -> None:
+def test_evaluate_names_scan_and_protocol(tiny_weights: Path, tmp_path: Path, call: Call) -> None:
     """Slices without contrast are counted, and square brackets are no markup."""
     image = np.random.default_rng(0).uniform(0, 900, (20, 24, 3)).astype(np.float32)
     image[..., 1] = 0
     np.save(tmp_path / "scan[1].npy", image)
     scan = tmp_path / "scan[1].npy"
-    result = run("evaluate", scan, "--task", "mri-sr", "--weights", tiny_weights)
+    result = call("evaluate", scan, "--task", "mri-sr", "--weights", tiny_weights)
     assert result.returncode == 0, result.stderr
     for words in ("scan[1].npy", "paper protocol", "2 of 3"):
         assert words in result.stdout
 
 
-def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path) -> None:
+def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path, call: Call) -> None:
     recipe = ROOT / "recipes" / "light-mri-sr.toml"
-    result = run("train", recipe, "--data", tmp_path, "-o", tmp_path / "run")
+    result = call("train", recipe, "--data", tmp_path, "-o", tmp_path / "run")
     assert result.returncode == 2
     assert "no prepared set" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_system_names_file_and_mend(tmp_path: Path) -> None:
+def test_an_error_of_the_system_names_file_and_mend(tmp_path: Path, call: Call) -> None:
     (tmp_path / "taken").touch()
-    result = run("demo", "-o", tmp_path / "taken")
+    result = call("demo", "-o", tmp_path / "taken")
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {tmp_path / 'taken'}: ")
     assert "check the path" in result.stderr
@@ -389,6 +409,7 @@ def test_small_errors_keep_their_digits() -> None:
     assert [row[3] for row in rows] == ["0.0863", "67.11"]
 
 
+@pytest.mark.slow
 def test_warnings_name_flags_too(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
     image = nib.load(scan)
     air = -1000 + np.arange(5)  # not all the same, as padding would be
@@ -401,16 +422,16 @@ def test_warnings_name_flags_too(scan: Path, tiny_weights: Path, tmp_path: Path)
 
 
 def test_a_dry_run_prints_the_plan_and_refusals_and_writes_nothing(
-    scan: Path, tiny_weights: Path, tmp_path: Path
+    scan: Path, tiny_weights: Path, tmp_path: Path, call: Call
 ) -> None:
     output = tmp_path / "out.nii.gz"
     words = ("restore", scan, "-o", output, "-t", "mri-sr", "--weights", tiny_weights, "--dry-run")
-    result = run(*words)
+    result = call(*words)
     assert result.returncode == 0, result.stderr
     assert "slices: 5 of 40 x 33 across axis 2, whole" in result.stdout
     assert not output.exists()
     output.write_text("mine")
-    refused = run(*words, "--memory", "1kB")
+    refused = call(*words, "--memory", "1kB")
     assert refused.returncode == 2
     assert "out.nii.gz: exists already" in refused.stderr
     assert "allow at least" in refused.stderr

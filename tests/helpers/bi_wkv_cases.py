@@ -12,15 +12,19 @@ from torch import Tensor
 from restore_rwkv.ops import available_backends, bi_wkv
 from restore_rwkv.ops.gpu import launch as gpu
 
+_BACKENDS = available_backends()
+_CPU = pytest.param("cpu", marks=pytest.mark.skipif(not _BACKENDS["cpu"], reason="not built here"))
+_NO_TRITON = pytest.mark.skipif(not _BACKENDS["triton"], reason="no Triton")
+
 BACKENDS = [
     "torch",
-    pytest.param(
-        "cpu", marks=pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
-    ),
-    pytest.param(
-        "triton", marks=pytest.mark.skipif(not available_backends()["triton"], reason="no Triton")
-    ),
+    _CPU,
+    # Without a GPU it runs in an interpreter, a thousand times slower.
+    pytest.param("triton", marks=[_NO_TRITON, pytest.mark.slow]),
 ]
+EVERYDAY_BACKENDS = ["torch", _CPU, pytest.param("triton", marks=_NO_TRITON)]
+"""The same for the tests of every day, which see each backend at least once."""
+
 NAMES = ("y", "gw", "gu", "gk", "gv")
 
 # Largest relative RMS error against the equation in float64: of the output, of each gradient.

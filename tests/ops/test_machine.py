@@ -38,6 +38,7 @@ def test_backends_are_those_of_the_loaded_operators() -> None:
     assert without_torch("machine.available_backends()") == dispatch.available_backends()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["MKL_NUM_THREADS", "OMP_NUM_THREADS", "OTHER"])
 @pytest.mark.parametrize("count", ["1", "2"])
 def test_threads_are_those_of_torch(variable: str, count: str) -> None:
