@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.data.prepared import PreparedSet
-from restore_rwkv.data.slices import degraded
 from restore_rwkv.data.stack import Split, Stack
 
 Image = NDArray[np.float32]
@@ -42,7 +41,7 @@ class Slice:
         """Low quality (H, W), float32: as stored, or degraded by the factor of the set."""
         if "low" in self.stack.files:
             return self._read("low")
-        return degraded(self.high(), self.prepared.factor)
+        return self.prepared.task.rules.degrade_slice(self.high(), self.prepared.factor)
 
     def _read(self, quality: str) -> Image:
         images = self.prepared.images(self.stack, "low" if quality == "low" else "high")

@@ -6,11 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from restore_rwkv.io import Volume
-from restore_rwkv.physics.mri.resolution import kspace_crop
 from restore_rwkv.tasks import Scaling, Task
 
 _MAX_SPACING_RATIO = 1.5
@@ -41,14 +39,6 @@ def indices_with_signal(images: NDArray[np.float32], volume: Volume, task: Task)
     """Indices of the slices (N, H, W) with signal, judged by the scaling of the whole volume."""
     scaling = task.scaling.scaling_of(volume.data)
     return [i for i, image in enumerate(images) if has_signal(image, task, scaling)]
-
-
-def degraded(image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-    """Low-resolution MRI (H, W) on the unchanged matrix; see `kspace_crop`."""
-    low: NDArray[np.float32] = kspace_crop(
-        torch.from_numpy(np.ascontiguousarray(image)), factor
-    ).numpy()
-    return low
 
 
 def square_planes(volume: Volume) -> list[int]:

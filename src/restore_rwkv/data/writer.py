@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.data.prepared import FORMAT, MANIFEST, require_no_leak
-from restore_rwkv.data.slices import degraded
 from restore_rwkv.data.stack import Quality, Split, Stack
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import atomic_folder
@@ -111,7 +110,8 @@ class SetWriter:
         if low is not None:
             poor = np.load(self._partial / files["low"], "r")
         else:
-            poor = np.stack([degraded(image.astype(np.float32), self.factor) for image in high])
+            degrade = self.task.rules.degrade_slice
+            poor = np.stack([degrade(image.astype(np.float32), self.factor) for image in high])
         self.stacks.append(
             Stack(
                 name=name,

@@ -197,6 +197,14 @@ class Modality(abc.ABC):
     ) -> Degraded:
         """Make a low-quality scan from a good one; see `restore_rwkv.degrade`."""
 
+    def degrade_slice(self, image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+        """Degrade one slice (H, W) as it is read from a set that stores no low quality.
+
+        Raises:
+            TypeError: sets of this modality store the low quality (`stored_pairs`).
+        """
+        raise TypeError(f"{self.title}: low-quality slices are stored, not made as they are read")
+
     def interpolated(self, high: Volume, axis: int, factor: float) -> dict[str, Volume]:
         """Return images that need no network, by name, to compare a restored image with."""
         return {}

@@ -12,6 +12,7 @@ from restore_rwkv.tasks.plane import slice_axis
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from restore_rwkv.tasks.table import Task
 
@@ -42,6 +43,16 @@ class MRI(Modality):
         kept = list(CartesianMRI((images.shape[1], images.shape[2]), factor).kept)
         record = {"slice_axis": axis, "kept": kept, "sigma": options.sigma}
         return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
+
+    def degrade_slice(self, image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+        """Low-resolution slice (H, W) on the unchanged matrix; see `kspace_crop`."""
+        import torch
+
+        from restore_rwkv.physics.mri import kspace_crop
+
+        low: NDArray[np.float32]
+        low = kspace_crop(torch.from_numpy(np.ascontiguousarray(image)), factor).numpy()
+        return low
 
     def interpolated(self, high: Volume, axis: int, factor: float) -> dict[str, Volume]:
         """Interpolate the coarse image of the measured k-space by cubic splines, as viewers do."""

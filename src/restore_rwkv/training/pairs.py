@@ -13,7 +13,7 @@ from torch import Tensor
 
 from restore_rwkv.data import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
-from restore_rwkv.data.slices import degraded, has_signal
+from restore_rwkv.data.slices import has_signal
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.tasks import FOREGROUND_LEVEL
 from restore_rwkv.training.recipe import Recipe
@@ -124,7 +124,7 @@ class PairSampler:
         else:
             level = np.float32(FOREGROUND_LEVEL * stack.robust_scale)
             high = contrast(high, level, draw.gamma)
-            low = degraded(high, source.prepared.factor)
+            low = source.prepared.task.rules.degrade_slice(high, source.prepared.factor)
         rows = slice(draw.row, draw.row + crop)
         columns = slice(draw.column, draw.column + crop)
         scaling = stack.scaling(rule)
