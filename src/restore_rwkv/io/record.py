@@ -50,7 +50,24 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestorationRecord:
+class Record:
+    """Common part of all records: who wrote it, when, and from which input.
+
+    Attributes:
+        software: this program with its version.
+        python: version of Python.
+        created: time in UTC, ISO 8601.
+        source: identity of the input; None for an array.
+    """
+
+    software: str = field(default_factory=lambda: _software())
+    python: str = field(default_factory=platform.python_version)
+    created: str = field(default_factory=lambda: _now())
+    source: SourceRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorationRecord(Record):
     """How a restored image was made.
 
     Attributes:
@@ -72,10 +89,6 @@ class RestorationRecord:
         batch: slices that ran together.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
-        software: this program with its version.
-        python: version of Python.
-        created: time in UTC, ISO 8601.
-        source: identity of the input; None for an array.
     """
 
     notice: str
@@ -96,14 +109,10 @@ class RestorationRecord:
     batch: int
     seconds: float
     torch: str
-    software: str = field(default_factory=lambda: _software())
-    python: str = field(default_factory=platform.python_version)
-    created: str = field(default_factory=lambda: _now())
-    source: SourceRecord | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class DegradationRecord:
+class DegradationRecord(Record):
     """How a low-quality image was simulated.
 
     Attributes:
@@ -111,23 +120,12 @@ class DegradationRecord:
         modality: DICOM's code of the image.
         unit: of its values; None where unknown.
         made: task, factor, seed and parameters of the physics, as plain JSON values.
-        software: this program with its version.
-        python: version of Python.
-        created: time in UTC, ISO 8601.
-        source: identity of the input; None for an array.
     """
 
     notice: str
     modality: str
     unit: str | None
     made: Mapping[str, Any]
-    software: str = field(default_factory=lambda: _software())
-    python: str = field(default_factory=platform.python_version)
-    created: str = field(default_factory=lambda: _now())
-    source: SourceRecord | None = None
-
-
-Record = RestorationRecord | DegradationRecord
 
 
 def identify(volume: Volume) -> SourceRecord | None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.ops import eager
+from restore_rwkv.ops.machine import has_triton
 
 DEVICES = ("cpu", "cuda", "xpu")  # the CPU by Triton's interpreter alone
 _GROUP = 512  # pieces that the scan over pieces takes at once
@@ -65,17 +66,7 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _is_installed() -> bool:
-    if importlib.util.find_spec("triton") is None:
-        return False
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:  # under another name, as for other GPUs
-        return True
-    return tuple(map(int, version.split(".")[:2])) >= (3, 5)
-
-
-_INSTALLED = _is_installed()
+_INSTALLED = has_triton()
 
 
 def installed() -> bool:
