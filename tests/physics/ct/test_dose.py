@@ -294,7 +294,7 @@ def test_same_seed_same_noise(dose: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_result_keeps_the_image_and_its_type(dtype: torch.dtype) -> None:
-    """The image stays sharp whatever its content; only air is clipped at -1024."""
+    """The image stays sharp for any content; only air is clipped at -1024."""
     hu = disc().to(dtype)
     hu[disc() < 0] = -1018
     noise = dose_noise(hu, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded())

@@ -73,7 +73,7 @@ def steep_chunks(keys, w, side: tl.constexpr, cut: tl.constexpr):
 
 @triton.jit
 def steep_piece(scale, w, side: tl.constexpr, cut: tl.constexpr):
-    """As `steep_chunks`, for the chunks of a piece."""
+    """Do the same as `steep_chunks` for the chunks of a piece."""
     chunk = tl.arange(0, cut.P)[:, None]
     logit = lower(scale, w[None, :] * (((cut.P - 1 - chunk) if side == 0 else chunk) * cut.CHUNK))
     top = tl.max(logit, 0)
@@ -82,7 +82,7 @@ def steep_piece(scale, w, side: tl.constexpr, cut: tl.constexpr):
 
 @triton.jit
 def steep_sums(x, cut: tl.constexpr):
-    """As `plain_sums`, for any finite input."""
+    """Compute `plain_sums` for any finite input."""
     scale, e = steep_chunks(x.k, x.w, 0, cut)
     end_log, factor = steep_piece(scale, x.w, 0, cut)
     end = tl.sum(tl.sum(e, 1) * factor, 0)
@@ -202,7 +202,7 @@ def steep_gradient_chunks(gy, x, sides, piece, cut: tl.constexpr):
 
 @triton.jit
 def steep_gradient_sums(sums, w, cut: tl.constexpr):
-    """As `plain_gradient_sums`, from `steep_gradient_chunks`."""
+    """Compute `plain_gradient_sums` from the result of `steep_gradient_chunks`."""
     end_log, factor = steep_piece(sums[0], w, 0, cut)
     end = tl.sum(sums[1] * factor, 0)
     end_a = tl.sum(sums[2] * factor, 0) / end
@@ -259,7 +259,7 @@ def gradients_from(x, age, near, far, cut: tl.constexpr):
 
 @triton.jit
 def steep_gradients(gy, inputs, loaded, before, after, piece, cut: tl.constexpr):
-    """As `plain_gradients`, for any finite input; returns tiles (P, CHUNK, BLOCK)."""
+    """Compute `plain_gradients` for any finite input; return tiles (P, CHUNK, BLOCK)."""
     x = load_tiles(inputs, piece, loaded.step, loaded.bonus, cut)
     sides = steep_sides(x, loaded, cut)
     end, _, end_a, end_b, start, _, start_a, start_b = steep_gradient_chunks(

@@ -201,7 +201,10 @@ def thick_slices(volume: Tensor, thickness: float, step: float, axis: int = -3) 
     """
     check_image(volume, REAL_TYPES)
     if not -volume.ndim <= axis < volume.ndim:
-        raise OperatorError(f"axis {axis} of {volume.ndim}; give one that the volume has")
+        raise OperatorError(
+            f"axis {axis} of {volume.ndim} does not exist; give an axis from {-volume.ndim} to "
+            f"{volume.ndim - 1}"
+        )
     for name, value in (("thickness", thickness), ("step", step)):
         if not (math.isfinite(value) and value >= 1):
             raise OperatorError(f"{name} is {value:g} slices; give a finite number of at least 1")

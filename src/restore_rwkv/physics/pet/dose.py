@@ -117,7 +117,8 @@ def _set_up(activity: Tensor, mu: Tensor | None, scanner: PETScanner) -> tuple[T
     if max(activity.shape[1:]) > scanner.size:
         raise OperatorError(
             f"activity has slices of {activity.shape[1]} x {activity.shape[2]}, the scanner's are "
-            f"{scanner.size} x {scanner.size}; set the scanner's size, and pixel to the spacing"
+            f"{scanner.size} x {scanner.size}; give a scanner with a larger size, and with pixel "
+            "set to the spacing of the slices"
         )
     system = PETSystem(scanner, None if mu is None else padded(mu, scanner.size))
     return padded(activity, scanner.size), system

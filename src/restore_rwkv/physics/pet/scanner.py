@@ -215,7 +215,9 @@ def acquire(
 def check_dose(dose: float) -> None:
     """Raise an OperatorError unless the dose is in (0, 1]."""
     if not 0 < dose <= 1:
-        raise OperatorError(f"dose is {dose:g} of the full one; give a fraction above 0, at most 1")
+        raise OperatorError(
+            f"dose is {dose:g} of the full dose; give a fraction above 0 and at most 1"
+        )
 
 
 def check_stack(name: str, stack: Tensor) -> None:
