@@ -1,4 +1,4 @@
-"""Makes Triton's interpreter, in which the GPU kernels run without a GPU, twice as fast."""
+"""Speed up Triton's interpreter, in which the GPU kernels run without a GPU, by a factor of two."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from restore_rwkv.ops.gpu import launch as gpu
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast_interpreter() -> Iterator[None]:
-    """Let functions that a kernel calls find Triton's language as the kernel's launch left it.
+    """Patch Triton's language once per kernel launch, not again in each function that it calls.
 
-    The interpreter searches and replaces all of the language again at each of these calls.
+    The interpreter would otherwise search and replace the whole language at each of these calls.
     """
     if not (gpu.installed() and gpu.interpreted()):
         yield

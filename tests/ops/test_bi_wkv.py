@@ -90,7 +90,7 @@ def test_gradients_are_the_slopes_of_the_output(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_262144_tokens_keep_the_precision(backend: str) -> None:
-    """Against rows of the equation; gradients against the same backend in float64."""
+    """Compares with rows of the equation, and gradients with the same backend in float64."""
     skip_if_slow(backend, 262_144)
     inputs = make_inputs(1, 262_144, 2)
     rows = torch.tensor([0, 1, 4097, 131_071, 262_143])

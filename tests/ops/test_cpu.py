@@ -1,4 +1,4 @@
-"""The C kernel alone: threads, its other builds, second derivatives."""
+"""Tests of the C kernel only: threads, its other builds, second derivatives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clear errors before anything runs, and the choice of a backend."""
+"""Argument errors before anything runs, and the choice of a backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where kernels may run, with and without the private names of PyTorch that say so."""
+"""Checks of where kernels may run, with and without the private names of PyTorch they use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.helpers.bi_wkv_cases import (
 
 @pytest.fixture(params=eager.PRIVATE)
 def _missing_name(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Import `eager` as in a PyTorch that has one private name no longer."""
+    """Import `eager` as in a PyTorch that no longer has one of the private names."""
     parent, _, name = request.param.rpartition(".")
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(operator.attrgetter(parent)(torch), name)
@@ -69,7 +69,7 @@ def test_gradients_autocast_and_parameters_are_recorded() -> None:
         ((1, 3), (0, 1)),
         ((2, 3), (3, 0)),
         ((2, 1), (1, 0)),
-        ((2, 2), (1, 1)),  # overlaps, which neither says
+        ((2, 2), (1, 1)),  # overlaps, which neither function detects
         ((2, 2), (9, 2)),
         ((), ()),
     ],

@@ -39,7 +39,7 @@ def test_finite_inputs_give_finite_outputs(dtype: torch.dtype, tokens: int, back
     for draw in range(0, 24, 9 if is_interpreted(backend) else 1):
         kinds = [sizes if draw >> i & 1 else sizes[-1:] for i in range(4)]
         shapes = [(5,), (5,), (2, tokens, 5), (2, tokens, 5)]
-        if draw >= 16:  # moderate decays, which meet the other code path
+        if draw >= 16:  # moderate decays, which take the other code path
             kinds[:2] = [sizes[:3]] * 2
         inputs = [
             mixture(generator, kind, *shape).to(dtype)
@@ -79,8 +79,8 @@ def steep_inputs(w: float, k: float, tokens: int, seed: int) -> Inputs:
     )
 
 
-# Size of w and u, size of k, largest error of the output and of a gradient, both measured on
-# `torch`, which rounds exponents to float32. Where gradients cancel to nothing, they need only be
+# Size of w and u, size of k, largest error of the output and of a gradient, both measured with
+# `torch`, which rounds exponents to float32. Where gradients cancel completely, they need only be
 # finite.
 STEEP = [
     *((60.0, 5.0, 4e-6, 1e-4), (300.0, 5.0, 4e-6, 1e-4), (3e3, 10.0, 4e-6, 1e-3)),
@@ -106,7 +106,7 @@ def test_steep_decays_and_far_keys(
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("seed", range(4))
 def test_exponents_of_a_million_do_not_drift(seed: int, backend: str) -> None:
-    """Over 5,000 chunks of one token, each of which rounds the scale of what it passes on."""
+    """Uses over 5,000 chunks of one token, each of which rounds the scale of its sums."""
     skip_if_slow(backend, 5000)
     inputs = steep_inputs(1e6, 1e4, 5000, seed)
     rows = torch.arange(0, 5000, 25)

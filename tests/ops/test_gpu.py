@@ -1,4 +1,4 @@
-"""The Triton kernels alone: other cuts of the tokens, compilation, choice, registration."""
+"""Tests of the Triton kernels only: other layouts, compilation, choice, registration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ W, K = torch.zeros(4), torch.zeros(2, 6, 4)
 def test_the_cut_of_real_gpus_along_columns(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Strided columns, more than one piece, the last chunk not full."""
+    """Covers strided columns, several pieces, and an incomplete last chunk."""
     monkeypatch.setattr(gpu, "_INTERPRETED", gpu._LAYOUTS)
     inputs = make_inputs(1, *reversed(size), 3).to(torch.float32)
     columns = inputs._replace(
@@ -46,7 +46,7 @@ def test_the_cut_of_real_gpus_along_columns(
 
 
 @needs_triton
-@pytest.mark.parametrize("w", [3.0, 3e4])  # 3e4: too steep for a scan of several pieces at once
+@pytest.mark.parametrize("w", [3.0, 3e4])  # 3e4: too steep to scan several pieces at once
 def test_many_groups_of_pieces(w: float, monkeypatch: pytest.MonkeyPatch) -> None:
     small = gpu._Layout(chunk=2, chunks=4, block=16, registers=0)
     monkeypatch.setattr(gpu, "_INTERPRETED", gpu._Layouts(small, small, small))
@@ -102,7 +102,7 @@ def test_longer_sequences(tokens: int) -> None:
 
 @pytest.fixture
 def compiled(request: pytest.FixtureRequest) -> Path:
-    """Compiled kernels of all tests and of earlier runs; changed ones are compiled anew."""
+    """Cache of kernels compiled in all tests and earlier runs; changed ones are recompiled."""
     assert request.config.cache is not None
     return request.config.cache.mkdir("triton")
 
@@ -118,7 +118,7 @@ def compiled(request: pytest.FixtureRequest) -> Path:
     ],
 )
 def test_compiles_for_gpus_that_are_not_here(arguments: tuple[str, ...], compiled: Path) -> None:
-    """The compiler's time goes with the square of the tokens in a chunk: 4 rather than 16."""
+    """Uses 4 tokens per chunk, not 16: compile time grows with the square of their number."""
     script = ROOT / "tests" / "helpers" / "compile_for_gpu.py"
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(compiled)}
     run = subprocess.run(

@@ -76,7 +76,7 @@ class _Attention(torch.nn.Module):
     "shape", [(2, 3, 2, 5), pytest.param((1, 1100, 3), marks=pytest.mark.slow)]
 )
 def test_runs_in_onnxruntime(shape: tuple[int, ...], tmp_path: Path) -> None:
-    """Backend "auto" must choose one that needs no operator of ours."""
+    """Backend "auto" must choose one that needs no custom operator."""
     inputs: Inputs = make_inputs(*shape).to(torch.float32)
     path = tmp_path / "bi_wkv.onnx"
     torch.onnx.export(_Attention().eval(), inputs[:4], path, dynamo=True, verbose=False)

@@ -1,4 +1,4 @@
-"""Any strides in, images with two token axes, and nothing read that was not written."""
+"""Inputs of any strides, images with two token axes, and no reads of uninitialised memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_strides_do_not_change_the_result(layout: str, channels: int, backend: s
     assert torch.equal(strided.k, inputs.k)
     assert strided.k.stride() != inputs.k.stride()
     expected, actual = results(inputs, backend), results(strided, backend)
-    for name in NAMES:  # sums of `torch` depend on the strides in their last bits
+    for name in NAMES:  # the last bits of sums in `torch` depend on the strides
         assert relative_rms(actual[name], expected[name].double()) < tolerance(torch.float32, name)
 
 

@@ -1,4 +1,4 @@
-"""`out`: the result where the caller wants it, over v too."""
+"""Tests of `out`: results written to the caller's tensor, also over v."""
 
 from __future__ import annotations
 

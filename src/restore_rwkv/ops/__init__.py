@@ -1,7 +1,7 @@
 """The attention operators, Bi-WKV and Uni-WKV: a reference, and backends for CPUs and GPUs.
 
-Uses errors alone; the model and all rooms above use it. Each name is imported when it is first
-used: `available_backends` and `devices` need no PyTorch.
+Imports only `errors`; the model and all rooms above import it. Each name is imported on first use:
+`available_backends` and `devices` need no PyTorch.
 """
 
 from typing import TYPE_CHECKING

@@ -35,22 +35,22 @@ def bi_wkv(
             / (sum_{i != t} exp(-(|t-i|-1) w/T + k_i)     + exp(u/T + k_t))
 
     Args:
-        w: decay (C,), as trained: it is divided by T inside.
-        u: bonus of the current token (C,), divided by T inside.
+        w: decay (C,), as trained; the operator divides it by T.
+        u: bonus of the current token (C,), as trained; the operator divides it by T.
         k: keys, (B, T, C), or (B, H, W, C) for tokens that run along the rows of an image.
             Any strides: `k.transpose(1, 2)` runs along its columns without a copy.
-        v: values, as k.
+        v: values, same shape and type as k.
         backend: "auto" (the fastest for the device), "cpu" (C kernel), "triton" (GPU kernels),
             "torch" (plain PyTorch, any device) or "reference" (the equation itself, O(T^2)).
-        out: like v, where to write the result; may be v itself, which saves a third of the memory
-            and its traffic. Only without gradients.
+        out: tensor like v for the result; may be v itself, which saves a third of the memory and
+            its traffic. Only without gradients.
 
     Returns:
         Tensor like k, differentiable in all four arguments. Reduced precisions are computed in
         float32. Any finite input gives a finite output; the same input gives the same output.
 
     Raises:
-        OperatorError: a wrong shape, type or device, an unknown backend, or one that cannot run.
+        OperatorError: wrong shape, type or device, or a backend that is unknown or cannot run.
 
     Example:
         >>> k, v = torch.randn(2, 64, 8), torch.randn(2, 64, 8)
@@ -72,10 +72,10 @@ def bi_wkv(
 
 
 def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto") -> Tensor:
-    """Uni-WKV: as `bi_wkv`, but each token sees only itself and the tokens before it.
+    """Uni-WKV: as `bi_wkv`, but each token attends only to itself and the tokens before it.
 
-    The causal attention of RWKV-4 in the form of eq. 8, for the paper's ablation (table 5).
-    Backends "torch" and "reference"; arguments, result and errors as for `bi_wkv`.
+    This is the causal attention of RWKV-4 in the form of eq. 8, for the paper's ablation (table 5).
+    The backends are "torch" and "reference"; arguments, result and errors are as for `bi_wkv`.
     """
     _check(w, u, k, v)
     if backend in ("cpu", "triton"):
@@ -85,13 +85,13 @@ def uni_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, backend: str = "auto"
 
 
 def available_backends() -> dict[str, bool]:
-    """Every backend, and whether it can run here; `ops.machine` says so without PyTorch."""
+    """Map each backend to whether it can run here; `ops.machine` does so without PyTorch."""
     kernels = {"cpu": cpu.available, "triton": gpu.available}
     return {name: name not in kernels or kernels[name]() for name in BACKENDS}
 
 
 def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: bool) -> Tensor:
-    """Run a backend that takes (B, T, C)."""
+    """Run a backend that accepts only (B, T, C)."""
     run = reference.bi_wkv if backend == "reference" else portable.bi_wkv
     return run(w, u, k.flatten(1, -2), v.flatten(1, -2), causal).reshape(k.shape)
 

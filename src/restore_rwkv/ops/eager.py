@@ -1,7 +1,7 @@
-"""Whether a kernel may read tensors by their addresses, past PyTorch's dispatcher.
+"""Checks whether a kernel may read tensors by their addresses, bypassing PyTorch's dispatcher.
 
-Every private name of PyTorch that the package uses is here. Where a release no longer has one, the
-answer is the one that keeps kernels away: slower, and right.
+All private names of PyTorch that the package uses are in this module. If a PyTorch release lacks
+one of them, the checks keep the kernels from running: slower, but correct.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIVATE = (
 
 
 def _private(name: str) -> Callable[..., Any]:
-    """A private function of torch, or one that answers "yes" where torch has it no longer."""
+    """Return a private function of torch, or one that returns True if torch no longer has it."""
     try:
         function: Callable[..., Any] = operator.attrgetter(name)(torch)
     except AttributeError:
@@ -32,16 +32,17 @@ def _private(name: str) -> Callable[..., Any]:
 
 _tracing_state, _watching_modes, _stands_for_others = map(_private, PRIVATE)
 
-# An exported graph must run where this package is not. Older than torch 2.7: nor in a compiled one.
+# Exported graphs must run without this package. Before torch 2.7 this includes compiled graphs.
 is_exporting: Callable[[], bool] = getattr(
     torch.compiler, "is_exporting", torch.compiler.is_compiling
 )
 
 
 def is_eager(*tensors: Tensor) -> bool:
-    """Whether a kernel may read these tensors by their addresses.
+    """Return whether a kernel may read these tensors by their addresses.
 
-    Not while a graph is traced, a mode watches the operators, or a tensor stands for others.
+    It may not while a graph is traced or a mode intercepts the operators, nor if a tensor is a
+    subclass, a meta tensor or a wrapper around others.
     """
     if torch.compiler.is_compiling() or _tracing_state() is not None or _watching_modes():
         return False
@@ -51,12 +52,12 @@ def is_eager(*tensors: Tensor) -> bool:
 
 
 def records_gradients(*tensors: Tensor) -> bool:
-    """Whether autograd has to see the operations on these tensors."""
+    """Return whether autograd must record the operations on these tensors."""
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
 def is_recorded(*tensors: Tensor, parameters: Iterable[Tensor] = ()) -> bool:
-    """Whether PyTorch has to see every operation: for gradients, a graph, or autocast.
+    """Return whether PyTorch must record every operation: for gradients, a graph, or autocast.
 
     Args:
         tensors: inputs of the operations, all on one device.
@@ -68,8 +69,8 @@ def is_recorded(*tensors: Tensor, parameters: Iterable[Tensor] = ()) -> bool:
 
 
 def repeats_elements(x: Tensor) -> bool:
-    """Whether several indices of a tensor name one element, as after `expand`.
+    """Return whether several indices of a tensor refer to one element, as after `expand`.
 
-    Like `torch._debug_has_internal_overlap(x) == 1`, by public names.
+    Equivalent to `torch._debug_has_internal_overlap(x) == 1`, using only public names.
     """
     return any(size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True))

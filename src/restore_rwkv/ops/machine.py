@@ -1,7 +1,7 @@
 """Backends and devices of this machine, found without importing PyTorch.
 
-PyTorch takes more than a second to import, and a list of what is here needs only files: the built C
-kernels, the versions of the installed packages, and the driver of the GPU.
+PyTorch takes more than a second to import. Listing backends and devices only needs files: the built
+C kernels, the versions of the installed packages, and the driver of the GPU.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 KERNELS_SWITCH = "RESTORE_RWKV_KERNELS"
-"""Environment variable; "0" leaves the C kernels out, as on a machine without a C compiler."""
+"""Environment variable; "0" disables the C kernels, as on a machine without a C compiler."""
 
 BACKENDS = ("reference", "torch", "cpu", "triton")
-SWITCHED_OFF = os.environ.get(KERNELS_SWITCH) == "0"  # read once
+SWITCHED_OFF = os.environ.get(KERNELS_SWITCH) == "0"  # read once, at import
 _DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 _OLDEST_TRITON = (3, 5)
-_OLDEST_MACOS = (14,)  # that the Metal backend of current PyTorch runs on
+_OLDEST_MACOS = (14,)  # required by the Metal backend of current PyTorch
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Device:
 
     Attributes:
         name: "cpu", "cuda" or "mps".
-        count: how many there are; 0 if none.
-        threads: threads that PyTorch uses on the CPU; 0 for other devices.
+        count: number of devices; may be 0.
+        threads: number of threads that PyTorch uses on the CPU; 0 for other devices.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Device:
 
 
 def available_backends() -> dict[str, bool]:
-    """Name of every backend, and whether it can run on this machine.
+    """Map the name of each backend to whether it can run on this machine.
 
-    Does not import PyTorch. Where the operators are loaded already, they are asked themselves.
+    Does not import PyTorch. If the operators are already loaded, their own answer is returned.
     """
     dispatch = sys.modules.get("restore_rwkv.ops.dispatch")
     if dispatch is not None:
@@ -61,9 +61,9 @@ def available_backends() -> dict[str, bool]:
 
 
 def devices() -> list[Device]:
-    """The devices that a network can run on, and how many of each are here.
+    """List the devices that a network can run on, with their number on this machine.
 
-    Does not import PyTorch, but for its builds for AMD GPUs.
+    Does not import PyTorch, except for its builds for AMD GPUs.
     """
     return [
         Device("cpu", 1, cpu_threads()),
@@ -73,12 +73,12 @@ def devices() -> list[Device]:
 
 
 def has_triton() -> bool:
-    """Whether a Triton that can compile the GPU kernels is installed."""
+    """Return whether a version of Triton that can compile the GPU kernels is installed."""
     if importlib.util.find_spec("triton") is None:
         return False
     try:
         version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:  # under another name, as for other GPUs
+    except importlib.metadata.PackageNotFoundError:  # packaged under another name for other GPUs
         return True
     return tuple(map(int, version.split(".")[:2])) >= _OLDEST_TRITON
 
@@ -86,7 +86,7 @@ def has_triton() -> bool:
 def cuda_devices() -> int:
     """Number of GPUs that the installed build of PyTorch can use."""
     build = _torch_build()
-    if build.get("hip"):  # counted by ROCm, which is loaded with PyTorch
+    if build.get("hip"):  # only ROCm can count them, and it is loaded with PyTorch
         import torch
 
         return torch.cuda.device_count()
@@ -105,7 +105,7 @@ def cuda_devices() -> int:
 
 
 def cpu_threads() -> int:
-    """Threads that PyTorch starts with: one per physical core, or fewer if the environment says so.
+    """Default number of threads of PyTorch: one per physical core, unless limited by environment.
 
     This is the rule of MKL, which PyTorch follows on x86.
     """
@@ -118,7 +118,7 @@ def cpu_threads() -> int:
 
 
 def _cores() -> Iterator[str]:
-    """The physical core of each logical processor that this process may use."""
+    """Yield an identifier of the physical core of each logical processor available here."""
     if not hasattr(os, "sched_getaffinity"):
         yield from map(str, range(os.cpu_count() or 1))
         return
@@ -131,13 +131,13 @@ def _cores() -> Iterator[str]:
 
 
 def _is_built(stem: str) -> bool:
-    """Whether a build of the C kernels is installed; the build for any processor has no stem."""
+    """Return whether a build of the C kernels is installed; the generic build has an empty stem."""
     folder = Path(__file__).with_name("cpu")
     return any((folder / f"_kernels{stem}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
 
 
 def _torch_build() -> dict[str, str]:
-    """Versions of CUDA and HIP that PyTorch was built with, read from its `version.py`."""
+    """Versions of CUDA and HIP with which PyTorch was built, read from its `version.py`."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return {}

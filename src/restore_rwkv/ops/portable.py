@@ -1,9 +1,9 @@
 """Bi-WKV in plain PyTorch: O(T), any device, differentiable, traceable, exportable to ONNX.
 
-What enters a token from its left is a decayed sum over all tokens before it. Tokens are cut into
-groups; each group is summed up, the sums of groups are treated as tokens of a coarser sequence,
-and so on. A sum travels as `(scale, a, b)`: it stands for a * e^scale (denominator) and
-b * e^scale (numerator), so that no exponential can overflow whatever w, u and k are.
+Each token receives from its left a decayed sum over all tokens before it. Tokens are split into
+groups; each group is summed, the sums of groups are treated as tokens of a coarser sequence, and so
+on. A sum is stored as `(scale, a, b)`, which represents a * e^scale (denominator) and b * e^scale
+(numerator), so no exponential overflows for any w, u and k.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_RADIX = 8  # sums per group where every pair is weighed on its own scale
-_CHUNK = 16  # tokens per group where one scale serves the whole group
-_CHUNKED_FROM = 1024  # tokens; shorter sequences are weighed pair by pair
-_MAX_SPAN = 40.0  # e^40 at most between the scales of one chunk
+_RADIX = 8  # sums per group in `_entering`, where every pair has its own scale
+_CHUNK = 16  # tokens per group in `_chunked`, where a group shares one scale
+_CHUNKED_FROM = 1024  # tokens; shorter sequences are computed pair by pair
+_MAX_SPAN = 40.0  # scales within one chunk differ by at most e^40
 
 
 class _Sums(NamedTuple):
-    """Decayed sums (B, N, C), on a scale that carries no gradient."""
+    """Decayed sums (B, N, C); gradients do not flow through their scale."""
 
     scale: Tensor
     a: Tensor
@@ -35,20 +35,23 @@ class _Sums(NamedTuple):
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
-    """Eq. 8 of arXiv 2407.11087; w, u (C,), k, v (B, T, C); `causal` leaves out later tokens."""
+    """Compute eq. 8 of arXiv 2407.11087.
+
+    Arguments, result and meaning of `causal` are those of `reference.bi_wkv`.
+    """
     tokens = k.shape[1]
     wide = torch.float64 if k.dtype == torch.float64 else torch.float32
     w, u, k, values = (x.to(wide) for x in (w / tokens, u / tokens, k, v))
     size = values.detach().abs().amax((0, 1))
-    size = torch.where(size > 0, size, torch.ones_like(size))  # sums of huge values stay finite
+    size = torch.where(size > 0, size, torch.ones_like(size))  # keeps sums of huge values finite
     attend = _chunked if tokens >= _CHUNKED_FROM and not _is_extreme(w, u) else _pairwise
-    largest = torch.finfo(wide).max  # a mean of such values may be rounded to infinity
+    largest = torch.finfo(wide).max  # a mean of the largest values may round to infinity
     y = (attend(w, u, k, values / size, causal) * size).clamp(-largest, largest)
     return y.to(v.dtype)
 
 
 def _is_extreme(w: Tensor, u: Tensor) -> bool:
-    """Whether decay or bonus leaves the range of one chunk (unknown while tracing)."""
+    """Return whether decay or bonus exceeds the range of one chunk; False while tracing."""
     if torch.compiler.is_compiling() or w.is_meta:
         return False
     with torch.no_grad():
@@ -56,7 +59,7 @@ def _is_extreme(w: Tensor, u: Tensor) -> bool:
 
 
 def _pairwise(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """Exact for any finite w, u, k: every token has its own scale."""
+    """Attention with a scale for every token; exact for any finite w, u, k."""
     here = _Sums(k, torch.ones_like(k), v)
     left = _entering(here, w)
     own_scale = _finite(k + u)
@@ -71,7 +74,7 @@ def _pairwise(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tenso
 
 
 def _entering(sums: _Sums, step: Tensor) -> _Sums:
-    """What enters each of N elements from all before it; every element decays by e^-step (C,)."""
+    """Sums that enter each of N elements from all before it; each step decays by e^-step (C,)."""
     batch, count, channels = sums.scale.shape
     radix = min(count, _RADIX)
     groups = -(-count // radix)
@@ -96,8 +99,8 @@ def _entering(sums: _Sums, step: Tensor) -> _Sums:
 
 
 def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
-    """One scale per chunk of tokens, two recurrences inside it; for moderate w and u."""
-    # A traced graph meets the others too: there its results are finite, but no longer exact.
+    """Attention with one scale per chunk of tokens and two recurrences in it; moderate w and u."""
+    # A traced graph may get larger w and u too: its results are then finite, but not exact.
     w, u = w.clamp(-_MAX_SPAN / _CHUNK, _MAX_SPAN / _CHUNK), u.clamp(-_MAX_SPAN, _MAX_SPAN)
     batch, tokens, channels = k.shape
     chunks = -(-tokens // _CHUNK)
@@ -127,7 +130,7 @@ def _chunked(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor
 
 
 def _recur(state: Tensor, terms: Tensor, decay: Tensor) -> Tensor:
-    """States before each term of a chunk: s(0) = state, s(t + 1) = s(t) * decay + term(t)."""
+    """Compute the states before each term: s(0) = state, s(t + 1) = s(t) * decay + term(t)."""
     states = []
     for term in terms.unbind(2):
         states.append(state)
@@ -136,7 +139,7 @@ def _recur(state: Tensor, terms: Tensor, decay: Tensor) -> Tensor:
 
 
 def _pad(sums: _Sums, extra: int) -> _Sums:
-    """Append elements of weight 0."""
+    """Append `extra` elements of weight 0."""
     if extra == 0:
         return sums
     scale, a, b = (torch.cat([x, x[:, -1:].expand(-1, extra, -1)], 1) for x in sums)
@@ -145,6 +148,6 @@ def _pad(sums: _Sums, extra: int) -> _Sums:
 
 
 def _finite(x: Tensor) -> Tensor:
-    """Keep infinities out, which would turn into NaN when subtracted."""
+    """Clamp to finite values, since differences of infinities would be NaN."""
     limit = torch.finfo(x.dtype).max / 4
     return x.clamp(-limit, limit)

@@ -1,4 +1,4 @@
-"""Bi-WKV as its equation states it: O(T^2), the truth that all kernels are held to."""
+"""Bi-WKV as written in its equation: O(T^2), the reference for testing all kernels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> 
     """Evaluate eq. 8 of arXiv 2407.11087 term by term, as a softmax over all tokens.
 
     Args:
-        w: decay (C,), divided by T inside.
-        u: bonus of the current token (C,), divided by T inside.
+        w: decay (C,), as trained; it is divided by T here.
+        u: bonus of the current token (C,), as trained; it is divided by T here.
         k: keys (B, T, C).
         v: values (B, T, C).
-        causal: leave out the tokens after the current one (Uni-WKV).
+        causal: ignore the tokens after the current one (Uni-WKV).
 
     Returns:
         (B, T, C), differentiable in all four arguments; reduced precisions run in float32.
@@ -34,7 +34,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> 
 def bi_wkv_rows(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, rows: Tensor, causal: bool = False
 ) -> Tensor:
-    """Evaluate only the outputs of the tokens in `rows` (R,); returns (B, R, C)."""
+    """Evaluate only the outputs of the tokens in `rows` (R,); return (B, R, C)."""
     tokens = k.shape[1]
     rows = rows.to(k.device)
     offset = torch.arange(tokens, device=k.device) - rows[:, None]  # (R, T)

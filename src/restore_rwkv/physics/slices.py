@@ -1,4 +1,4 @@
-"""Stacks of slices, (N, H, W): parts of them, margins, and Gaussian blurs."""
+"""Operations on stacks of slices, (N, H, W): batches, padding, cropping and Gaussian blurs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SIGMA = 1 / math.sqrt(8 * math.log(2))  # of a Gaussian, over its full width at half maximum
+_SIGMA = 1 / math.sqrt(8 * math.log(2))  # sigma of a Gaussian over its full width at half maximum
 
 
 def batches(count: int, step: int) -> list[slice]:
-    """Ranges of at most `step` that cover 0 to `count`."""
+    """Slices of at most `step` indices that cover 0 to `count`."""
     return [slice(first, first + step) for first in range(0, count, step)]
 
 
 def padded(stack: Tensor, size: int) -> Tensor:
-    """Slices in the middle of squares of `size`: (N, H, W) -> (N, size, size), 0 outside."""
+    """Centre slices in squares of `size`, padded with 0: (N, H, W) -> (N, size, size)."""
     rows, columns = size - stack.shape[1], size - stack.shape[2]
     return F.pad(stack, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
 
 
 def cropped(stack: Tensor, height: int, width: int) -> Tensor:
-    """Undoes `padded`: the middle (N, height, width)."""
+    """Undo `padded`: return the central (N, height, width)."""
     top, left = (stack.shape[1] - height) // 2, (stack.shape[2] - width) // 2
     return stack[:, top : top + height, left : left + width]
 
@@ -31,9 +31,9 @@ def cropped(stack: Tensor, height: int, width: int) -> Tensor:
 def gaussian_matrix(size: int, fwhm: float, like: Tensor) -> Tensor:
     """Symmetric matrix of a Gaussian blur, fwhm in samples, mirrored at both ends.
 
-    Its rows and columns sum to 1: it is its own adjoint and keeps the total.
+    Its rows and columns sum to 1: it is its own adjoint and preserves the total.
     """
-    sigma = max(fwhm * _SIGMA, 1e-6)  # at 0 the weight of the centre alone is left
+    sigma = max(fwhm * _SIGMA, 1e-6)  # for a width of 0, only the centre has weight
     reach = math.ceil(4 * sigma)
     offsets = torch.arange(-reach, reach + 1, device=like.device)
     weights = torch.exp(-0.5 * (offsets / sigma).double().square())
@@ -45,7 +45,7 @@ def gaussian_matrix(size: int, fwhm: float, like: Tensor) -> Tensor:
 
 
 def blurred(stack: Tensor, fwhm: float, pixel: float) -> Tensor:
-    """Gaussian blur in the slices, fwhm in mm."""
+    """Blur within slices by a Gaussian, fwhm and pixel in mm."""
     if fwhm == 0:
         return stack
     rows, columns = (gaussian_matrix(n, fwhm / pixel, stack) for n in stack.shape[1:])
@@ -53,7 +53,10 @@ def blurred(stack: Tensor, fwhm: float, pixel: float) -> Tensor:
 
 
 def blurred_across(stack: Tensor, fwhm: float, spacing: float) -> Tensor:
-    """Gaussian blur from slice to slice, fwhm in mm; none between slices that are no stack."""
+    """Blur across slices by a Gaussian, fwhm and spacing in mm.
+
+    A spacing of 0 means that the slices do not form a stack: they are returned unchanged.
+    """
     if fwhm == 0 or spacing == 0:
         return stack
     mixed: Tensor = torch.tensordot(

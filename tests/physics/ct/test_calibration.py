@@ -1,4 +1,4 @@
-"""The noise of a scan, and the photons that explain it."""
+"""Noise level of a scan, and the number of photons that explains it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_calibration_finds_the_photons_of_a_scan(photons: float) -> None:
 
 
 def test_calibration_of_a_reduced_scan() -> None:
-    """Half the dose, half the photons: whatever the scan is, the law holds on itself."""
+    """Half the dose gives half the photons, for any scan."""
     scanner = CTScanner(views=180)
     slices = organs().repeat(4, 1, 1)
     scan = slices + scan_noise(slices, (1.25, 1.25), scanner=scanner, generator=seeded(9))
@@ -53,7 +53,7 @@ def test_calibration_of_a_reduced_scan() -> None:
 
 
 def test_noise_level_is_that_of_the_tissue() -> None:
-    """White noise of known size; edges, bone and air with their own noise do not count."""
+    """White noise of known level; edges, bone and air with other noise do not count."""
     slices = organs().repeat(3, 1, 1)
     noise = torch.randn(slices.shape, generator=seeded(1))
     tissue = (slices > -100) & (slices < 100)

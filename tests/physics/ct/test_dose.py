@@ -19,7 +19,7 @@ from tests.helpers.ct_phantoms import QUICK, ellipses, seeded
 
 
 def pelvis() -> Tensor:
-    """256 x 256 pixels of 1.4 mm: fat, muscle, and two hips."""
+    """Phantom of 256 x 256 pixels of 1.4 mm: fat, muscle, and two hips."""
     hips = [(side * 80, 0, r, r, hu) for side in (-1, 1) for r, hu in ((24, 700), (18, 350))]
     return ellipses((256, 256), (1.4, 1.4), (0, 0, 155, 110, -90), (0, 0, 142, 97, 50), *hips)
 
@@ -44,7 +44,7 @@ def power(noise: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
 
 @functools.cache
 def full_and_inserted(dose: float) -> tuple[Tensor, Tensor]:
-    """Noise of a full-dose scan inside a disc, and what lowering its dose adds: 48 slices."""
+    """Noise of a full-dose scan inside a disc, and the noise that a lower dose adds; 48 slices."""
     objects = disc().repeat(48, 1, 1)
     full = scan_noise(objects, (1.4, 1.4), scanner=QUICK, generator=seeded(1))
     inserted = dose_noise(objects + full, (1.4, 1.4), dose=dose, scanner=QUICK, generator=seeded(2))
@@ -53,7 +53,7 @@ def full_and_inserted(dose: float) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dose", [0.5, 0.25, 0.1, 0.05])
 def test_variance_goes_with_the_inverse_dose(dose: float) -> None:
-    """On either side of a tenth, where counting takes over."""
+    """Covers doses on either side of a tenth, below which photons are counted."""
     full, inserted = full_and_inserted(dose)
     ratio = (full + inserted).var() / full.var()
     assert float(ratio) * dose == pytest.approx(1, abs=0.02)
@@ -67,7 +67,7 @@ def test_mean_stays(dose: float) -> None:
 
 
 def test_equation() -> None:
-    """The variance that is missing, in the form in which Yu et al. print it."""
+    """The missing variance agrees with the equation as printed by Yu et al."""
     counts, dose = torch.logspace(1.5, 6, 10, dtype=torch.float64), 0.25
     printed = (1 - dose) / dose / counts * (1 + (1 + dose) / dose * QUICK.electronic / counts)
     drawn = ct._gaussian(counts[:, None].expand(-1, 20_000), dose, QUICK, seeded())
@@ -76,7 +76,7 @@ def test_equation() -> None:
 
 @pytest.mark.parametrize("dose", [0.25, 0.05, 0.02])
 def test_counting_is_a_scan_at_low_dose(dose: float) -> None:
-    """Logarithm of full counts plus what is inserted: moments of counts at low dose."""
+    """The logarithm of full counts plus the inserted noise has the moments of low-dose counts."""
     counts = torch.full((400_000,), 3000.0, dtype=torch.float64)
     inserted = ct._counted(counts, dose, QUICK, seeded(1))
     photons = torch.poisson(dose * counts, seeded(2))
@@ -92,7 +92,7 @@ def test_counting_is_a_scan_at_low_dose(dose: float) -> None:
 
 
 def test_counting_adds_the_electronic_noise_that_the_scan_lacks() -> None:
-    """Where it is half of the photons' own at the reduced dose."""
+    """Electronic noise here is half of the photon noise at the reduced dose."""
     noisy, dose = dataclasses.replace(QUICK, electronic=400.0), 0.25
     counts = torch.full((400_000,), 3000.0, dtype=torch.float64)
     inserted = ct._counted(counts, dose, noisy, seeded(1))
@@ -101,7 +101,7 @@ def test_counting_adds_the_electronic_noise_that_the_scan_lacks() -> None:
 
 
 def test_few_photons_raise_the_mean_of_dense_regions() -> None:
-    """The Gaussian misses this bias; the switch at a tenth of the dose brings it."""
+    """The Gaussian lacks this bias; counting below a tenth of the dose reproduces it."""
     bone = torch.where(disc() < 0, -1000.0, 800.0).repeat(12, 1, 1)
     scanner, generator = dataclasses.replace(QUICK, photons=1e4), seeded()
     counted = dose_noise(bone, (1.4, 1.4), dose=0.05, scanner=scanner, generator=seeded())[
@@ -224,7 +224,7 @@ def test_bowtie_takes_photons_from_the_edge() -> None:
 def test_matrix_and_pixels_need_not_be_square(
     shape: tuple[int, int], spacing: tuple[float, float]
 ) -> None:
-    """The noise of the same disc, whatever grid it is drawn on, and centred on the disc."""
+    """The noise of a disc is the same on every grid, and centred on the disc."""
     noise = dose_noise(
         disc(shape, spacing).repeat(6, 1, 1), spacing, dose=0.25, scanner=QUICK, generator=seeded()
     )
@@ -294,7 +294,7 @@ def test_same_seed_same_noise(dose: float) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_result_keeps_the_image_and_its_type(dtype: torch.dtype) -> None:
-    """Whatever the image holds comes through sharp; only air is cut at -1024."""
+    """The image stays sharp for any content; only air is clipped at -1024."""
     hu = disc().to(dtype)
     hu[disc() < 0] = -1018
     noise = dose_noise(hu, (1.4, 1.4), dose=0.25, scanner=QUICK, generator=seeded())

@@ -1,4 +1,4 @@
-"""Cartesian MRI as an operator: its adjoint, and what the zero-filled image is to it."""
+"""Cartesian MRI as an operator: its adjoint, and the relation to the zero-filled image."""
 
 from __future__ import annotations
 

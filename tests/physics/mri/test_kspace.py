@@ -1,4 +1,4 @@
-"""Samples of k-space, and the moments of their noise."""
+"""k-space samples, and the moments of their noise."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_noise_is_white_in_the_block_and_nowhere_else() -> None:
     assert spectrum[0, outside].max() < 1e-15
 
 
-def test_noise_follows_its_seed_alone() -> None:
+def test_noise_depends_only_on_its_seed() -> None:
     shape = (2, 20, 24)
     assert torch.equal(kspace_noise(shape, 1, generator(5)), kspace_noise(shape, 1, generator(5)))
     assert not torch.equal(

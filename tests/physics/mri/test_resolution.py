@@ -207,7 +207,7 @@ def test_a_third_axis_by_definition(
 
 @pytest.mark.parametrize("kept", [(7, 9), (5, 11)])
 def test_the_measured_centre_is_kept_exactly(kept: tuple[int, int]) -> None:
-    """Where nothing rings below 0 and the block is symmetric, a magnitude has it unchanged."""
+    """Holds for a magnitude image if nothing rings below 0 and the block is symmetric."""
     image, factor = 3 + image_of(24, 28), (24 / kept[0], 28 / kept[1])
     block = kspace_block(image, factor)
     assert block.shape == kept
@@ -221,7 +221,7 @@ def test_the_measured_centre_is_kept_exactly(kept: tuple[int, int]) -> None:
     [(8, 32), (8, 33), (9, 36), (9, 22), (7, 8), (8, 9), (12, 12), (1, 4), (2, 5)],
 )
 def test_interpolation_is_exact_for_band_limited_images(old: int, new: int) -> None:
-    """Also on the highest bin of an even axis, of which a sample holds the cosine."""
+    """Includes the highest bin of an even axis, of which the samples contain only the cosine."""
 
     def wave(place: Tensor) -> Tensor:
         angle = 2 * torch.pi * place / old
@@ -257,7 +257,7 @@ def test_interpolation_keeps_mean_symmetry_and_what_it_is_given() -> None:
 
 @pytest.mark.parametrize(("thickness", "step"), [(40.0, 40.0), (25.0, 50.0), (60.0, 7.5)])
 def test_slice_profile_has_its_width_at_half_maximum(thickness: float, step: float) -> None:
-    """The response of one slice to a point that is moved through it, axis by finest steps."""
+    """Measures the response of one slice to a point that is moved through it in fine steps."""
     depth = 500
     points = torch.eye(depth, dtype=torch.float64)  # (position of the point, depth)
     slices = thick_slices(points[:, :, None, None], thickness, step)[..., 0, 0]
@@ -313,6 +313,6 @@ def test_thick_slices_have_gain_1_and_keep_the_edge(
         (lambda: thick_slices(torch.ones(8, 4, 4).long(), 2, 2), "type int64"),
     ],
 )
-def test_mistakes_are_told(call: Callable[[], Tensor], message: str) -> None:
+def test_mistakes_are_reported(call: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(OperatorError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Tissue maps of a made-up head whose truth is known, and the maps of uptake that follow."""
+"""Tissue maps of a synthetic head whose truth is known, and uptake maps computed from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tissue_at(x: Any, y: Any, z: Any) -> NDArray[Any]:
         u, v, w = ((p - q) / s for p, q, s in zip((x, y, z), centre, (a, b, c), strict=True))
         return np.sqrt(u**2 + v**2 + w**2)
 
-    radius = ellipsoid(78, 95, 85, (0, 0, 0)) * 85  # about mm from the centre
+    radius = ellipsoid(78, 95, 85, (0, 0, 0)) * 85  # approximately mm from the centre
     neck = (np.hypot(x, y + 20) < 50) & (z < 0)
     folds = 54 + 9 * np.sin(x / 5) * np.sin(y / 6) * np.sin(z / 5)
     tissue = np.full(np.broadcast(x, y, z).shape, "air", dtype="<U5")
@@ -56,7 +56,7 @@ def tissue_at(x: Any, y: Any, z: Any) -> NDArray[Any]:
 
 @pytest.fixture(scope="module")
 def scan() -> Volume:
-    """T1 of the made-up head at 2 mm with noise and a bias field, on axes L, P, S."""
+    """T1 of the synthetic head at 2 mm with noise and a bias field, on axes L, P, S."""
     shape = np.array([90, 104, 98])
     affine = np.diag([-2.0, -2.0, 2.0, 1.0])
     affine[:3, 3] = -affine[:3, :3] @ (shape - 1) / 2 + [0, 0, -10]
@@ -130,7 +130,7 @@ def test_slices_cover_the_brain_and_little_else(head: Head) -> None:
 
 
 def test_axes_override_a_wrong_affine(scan: Volume, head: Head) -> None:
-    """The same voxels, stored on axes that run P, I, R, under an affine that says nothing of it."""
+    """The same voxels, stored on axes P, I, R with an affine that does not say so."""
     data = scan.data[::-1, :, ::-1].transpose(1, 2, 0)  # L, P, S -> R, P, I -> P, I, R
     mended = segment_head(Volume(data.copy(), np.diag([2.0, 2.0, 2.0, 1.0])), axes="PIR", **GRID)
     for name in ("grey", "white", "csf", "soft", "bone"):

@@ -1,4 +1,4 @@
-"""PET at full and low dose: what both images keep, and their noise."""
+"""PET at full and low dose: the activity that both images preserve, and their noise."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_activity_is_preserved_and_noise_grows_as_the_root_of_the_dose() -> None
     body = mu[0] > 0
     ratio = (low.var(dim=0)[body].mean() / full.var(dim=0)[body].mean()).sqrt().item()
     assert ratio == pytest.approx(math.sqrt(12), rel=0.03)
-    # Regions keep their means, but for the blur at their borders.
+    # Regions keep their means, except for the blur at their borders.
     for region in (activity[0] == 6, activity[0] == 2):
         mean = full.mean(dim=0)[region].mean().item()
         assert low.mean(dim=0)[region].mean().item() == pytest.approx(mean, rel=0.03)
@@ -55,7 +55,7 @@ def test_same_seed_same_images() -> None:
     first = pair(3)
     assert torch.equal(first, pair(3))
     assert not torch.equal(first, pair(4))
-    assert not torch.equal(first[0], first[1])  # equal slices, each with noise of its own
+    assert not torch.equal(first[0], first[1])  # equal slices, each with its own noise
 
 
 def test_low_dose_adds_the_noise_that_the_dose_lacks() -> None:
@@ -82,7 +82,7 @@ def test_low_dose_keeps_the_resolution_of_the_image() -> None:
 
 
 def test_real_images_of_any_size_and_unit() -> None:
-    image = 5000 * discs(2)[0][:, 2:46, 4:41]  # Bq/ml, no square
+    image = 5000 * discs(2)[0][:, 2:46, 4:41]  # Bq/ml, not square
     low = reduce_dose(image, dose=0.5, scanner=SCANNER, generator=generator())
     assert low.shape == image.shape
     assert low.sum().item() == pytest.approx(image.sum().item(), rel=0.01)

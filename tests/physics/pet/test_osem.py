@@ -1,4 +1,4 @@
-"""PET: the laws of its reconstruction."""
+"""PET: properties of the reconstruction."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.helpers.pet_discs import NO_BLUR, SCANNER, discs
 
 
 def expected(activity: Tensor, system: PETSystem) -> Acquisition:
-    """Scan without noise: its prompts are what is expected."""
+    """Scan without noise: its prompts are the expected counts."""
     scan = acquire(activity, system, [0] * len(activity))
     return replace(scan, prompts=scan.scale * system.A(activity) + scan.background)
 
 
 def log_likelihood(image: Tensor, scan: Acquisition, system: PETSystem) -> float:
-    """Poisson log-likelihood of the prompts, but for a constant."""
+    """Poisson log-likelihood of the prompts, up to a constant."""
     rate = scan.scale * system.A(image) + scan.background
     return float((torch.xlogy(scan.prompts, rate) - rate).double().sum())
 

@@ -1,4 +1,4 @@
-"""PET: the laws of its projection, counting and thinning."""
+"""PET: properties of projection, counting and thinning."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ def test_thinning_keeps_poisson_statistics(dose: float) -> None:
     torch.testing.assert_close(thin.background, scan.background * dose)
 
 
-def test_slices_of_air_leave_the_counts_alone() -> None:
+def test_slices_of_air_do_not_change_the_counts() -> None:
     activity, mu = discs(2)
     air = torch.zeros(3, 48, 48)
     scan = acquire(torch.cat([activity, air]), PETSystem(SCANNER, torch.cat([mu, air])), range(5))
-    alone = acquire(activity, PETSystem(SCANNER, mu), range(2))
-    assert torch.equal(scan.prompts[:2], alone.prompts)
+    without_air = acquire(activity, PETSystem(SCANNER, mu), range(2))
+    assert torch.equal(scan.prompts[:2], without_air.prompts)
     assert not scan.prompts[2:].any()
 
 

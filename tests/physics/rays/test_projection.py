@@ -52,7 +52,7 @@ def shepp_logan(size: int, oversampling: int = 4) -> Tensor:
 
 
 def line_integrals(geometry: Geometry) -> Tensor:
-    """Of the phantom, in closed form; every ray is the line x cos(angle) + y sin(angle) = t."""
+    """Sinogram of the phantom in closed form; each ray is x cos(angle) + y sin(angle) = t."""
     views, detectors = geometry.shape
     angle = torch.arange(views, dtype=torch.float64)[:, None] * geometry.arc / views
     if isinstance(geometry, FanBeam):
@@ -86,7 +86,7 @@ def test_line_integrals_of_shepp_logan(geometry: Geometry) -> None:
     "geometry", [ParallelBeam(256, 1.4, views=360), FanBeam(256, 1.4, views=360)]
 )
 def test_back_projection_of_shepp_logan(geometry: Geometry) -> None:
-    """From the closed form, not from our own sums."""
+    """Reconstructs the closed-form sinogram, not one from our own projector."""
     phantom = shepp_logan(256)
     image = Projector(geometry).fbp(line_integrals(geometry).float(), Kernel("shepp-logan"))
     axis = (torch.arange(256) - 127.5) / 128
@@ -100,7 +100,7 @@ def test_back_projection_of_shepp_logan(geometry: Geometry) -> None:
 @pytest.mark.parametrize("views", [None, slice(1, None, 3), torch.tensor([4, 0, 5, 5])])
 @pytest.mark.parametrize("batch", [(), (2, 5)])
 def test_adjoint(geometry: Geometry, views: Any, batch: tuple[int, ...]) -> None:
-    """Both ways of adding up the adjoint: few images, and many side by side."""
+    """Covers both ways of summing the adjoint: for few images, and for many side by side."""
     projector = Projector(geometry)
     x = random(*batch, geometry.size, geometry.size)
     projected = projector.A(x, views)
@@ -177,7 +177,7 @@ def test_gradients(geometry: Geometry, name: str) -> None:
 )
 @pytest.mark.parametrize("window", WINDOWS)
 def test_back_projection_of_a_disc(geometry: Geometry, window: str) -> None:
-    """Value, place and size: a disc off centre comes back where it was."""
+    """A disc off centre is reconstructed with its value, position and size."""
     axis = (torch.arange(96 * 4, dtype=torch.float64) + 0.5) / 2 - 96
     distance = torch.hypot(axis[None, :] - 30, -axis[:, None] - 14).view(96, 4, 96, 4)
     disc = 0.02 * (distance <= 40).double().mean((1, 3))

@@ -1,4 +1,4 @@
-"""Kernels in C for CPUs: Bi-WKV, and the token-wise products of a block.
+"""C kernels for CPUs: Bi-WKV, and the token-wise products of a block.
 
-Uses `ops.eager`; used by `ops.dispatch` and the blocks of the network.
+Imports `ops.eager`; imported by `ops.dispatch` and the blocks of the network.
 """

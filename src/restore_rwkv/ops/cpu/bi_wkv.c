@@ -1,21 +1,21 @@
 /* Bi-WKV attention on a CPU, forward and backward (eq. 8 of arXiv 2407.11087).
  *
- * Tokens are cut into chunks of `chunk` tokens and channels into blocks of LANES.
- *   1. summarise: per chunk, the sums of e^k and e^k v decayed to either edge;
- *   2. carry: a scan over chunks, in double, gives what enters each chunk from left and right;
- *   3. finish: per chunk, two recurrences from those states give the outputs.
- * Tasks of the steps 1 and 3 are independent, so a single long sequence uses every thread, and
- * the result does not depend on their number. Every sum has its own logarithmic scale (the
- * largest exponent in it), so nothing overflows, and what underflows is negligible.
- * The decay is rounded once per step only inside a chunk; across chunks it is exact.
+ * Tokens are split into chunks of `chunk` tokens, and channels into blocks of LANES.
+ *   1. summarise: for each chunk, the sums of e^k and e^k v, decayed to either edge;
+ *   2. carry: a scan over chunks, in double, gives the sums that enter each chunk from either side;
+ *   3. finish: for each chunk, two recurrences from those states give the outputs.
+ * Tasks of steps 1 and 3 are independent, so a single long sequence uses all threads, and the
+ * result does not depend on the number of threads. Every sum has its own logarithmic scale (its
+ * largest exponent), so nothing overflows, and terms that underflow are negligible.
+ * The decay is rounded once per step inside a chunk only; across chunks it is exact.
  * All steps of a pass run in one parallel region: a thread that finds no task left in a step
- * waits until the others have done theirs.
+ * waits until the others have finished theirs.
  *
  * Compiled for float, and for double with -DDOUBLE; for float also with wider registers. Vectors are
- * as wide as a register, since compilers take comparisons of wider ones apart.
- * The library is loaded with ctypes: no Python, no torch, no OpenMP at link time. The caller may
- * hand in an OpenMP launcher (GOMP_parallel of torch's own runtime), so that no second pool of
- * threads competes with the first.
+ * as wide as a register, since compilers break up comparisons of wider vectors.
+ * The library is loaded with ctypes: no Python, torch or OpenMP at link time. The caller may pass an
+ * OpenMP launcher (GOMP_parallel of torch's own runtime), so that no second pool of threads competes
+ * with the first.
  */
 #include <float.h>
 #include <math.h>
@@ -31,9 +31,9 @@
 #define MAX_VALUE 0x1p80f /* sums of larger values may overflow */
 #endif
 
-#define MAX_SPAN 16.0 /* e^16 at most between the weights of one chunk: far from overflow */
+#define MAX_SPAN 16.0 /* weights of one chunk differ by at most e^16: far from overflow */
 
-/* Fills the constants; the first thing that a pass does. */
+/* Computes the constants, at the start of a pass. */
 static void prepare(job *j) {
   const double tokens = (double)tokens_of(j);
   j->overflow = 0;
@@ -53,7 +53,7 @@ static void prepare(job *j) {
 
 INLINE const constants *constants_of(const job *j, place p) { return &j->constants[p.block]; }
 
-/* Notes that a lane of `mask` is set. */
+/* Sets `overflow` if any lane of `mask` is set. */
 INLINE void note_overflow(job *j, vmask mask) {
   uint64_t words[VECTOR / 8], any = 0;
   memcpy(words, &mask, sizeof words);
@@ -61,8 +61,8 @@ INLINE void note_overflow(job *j, vmask mask) {
   if (any) __atomic_store_n(&j->overflow, 1, __ATOMIC_RELAXED);
 }
 
-/* Sums over a chunk, decayed to either edge. Towards the left edge, terms are weighed with powers of
- * the decay, so that one loop serves both. */
+/* Sums over a chunk, decayed to either edge. For the left edge, terms are multiplied by powers of
+ * the decay, so that one loop computes both sums. */
 typedef struct {
   vreal right_a, right_b, left_a, left_b, power;
 } edge_sums;
@@ -111,14 +111,14 @@ static void summarise(job *j, int64_t task) {
   for (int64_t i = 0; i < g.count; i++) summarise_block(j, g.at[i], k[i], v[i]);
 }
 
-/* What is lost where an exponent is rounded to a scale of type `real`; beyond 10^8, where that can
- * be more than e^8, it is cut off. */
+/* Factor that is lost when an exponent is rounded to a scale of type `real`. Beyond 10^8 it can
+ * exceed e^8, and is clipped there. */
 INLINE vdouble rounded_away(vdouble exponent, part scale) {
   return exp_wide(clamp(exponent - widen(scale), 8));
 }
 
-/* Step 2 for some lanes of a block: what enters each chunk, from the left (direction 1) or from the
- * right (-1). */
+/* Step 2 for some lanes of a block: the sums that enter each chunk, from the left (direction 1) or
+ * from the right (-1). */
 INLINE void carry(const job *j, real *state, int64_t b, int64_t block, int64_t lane,
                   int64_t direction) {
   const int64_t chunks = chunks_of(j), sums = direction > 0 ? 1 : 3;
@@ -159,8 +159,8 @@ INLINE void carry_into(job *j, real *state, int64_t task) {
 static void carry_sums(job *j, int64_t task) { carry_into(j, j->state, task); }
 static void carry_gradients(job *j, int64_t task) { carry_into(j, j->gradient_state, task); }
 
-/* The largest exponent of what a chunk weighs with its own bonus, and the factor on it. Where a chunk
- * is one token, the bonus is of any size and joins the exponent. */
+/* Largest exponent of a chunk's own tokens, to which the bonus applies, and the factor on them. If
+ * chunks are single tokens, the bonus may have any size and is added to the exponent. */
 typedef struct {
   vreal scale, factor;
 } own_weight;
@@ -177,15 +177,15 @@ INLINE own_weight own_weight_of(const job *j, const constants *k, vreal local) {
   return own;
 }
 
-/* The outputs of a chunk up to what enters from the left. Numerators (sum) and denominators (total)
- * share one scale, the largest of what enters and of the chunk's own: what underflows there is
- * negligible in both. */
+/* Outputs of a chunk without the sums that enter from the left. Numerators (sum) and denominators
+ * (total) share one scale, the largest of the entering sums' and the chunk's own: terms that
+ * underflow there are negligible in both. */
 typedef struct {
   vreal scale, a, b; /* a, b: entering from the left */
   tile total, sum;
 } outputs;
 
-/* Puts e^(k - scale) where k was; the weight of a lone token, which enters no sum, is 1 there. */
+/* Overwrites k with e^(k - scale); for a chunk of one token, which is in none of its sums, with 1. */
 INLINE void begin_outputs(outputs *o, const job *j, place p, tile k_then_e, const tile v) {
   const constants *k = constants_of(j, p);
   const vreal decay = load(k->decay);
@@ -210,7 +210,7 @@ INLINE void begin_outputs(outputs *o, const job *j, place p, tile k_then_e, cons
   o->b = load(state + 3 * LANES) * enter;
 }
 
-/* Adds what enters one token from the left, and moves on past it. */
+/* Adds the sums that enter one token from the left, and moves them past the token. */
 INLINE void finish_output(outputs *o, int64_t t, vreal e, vreal v, vreal decay) {
   o->total[t] += o->a;
   o->sum[t] += o->b;
@@ -239,7 +239,7 @@ static void finish(job *j, int64_t task) {
 }
 
 /* Step 1 of the backward pass for one block: gradients of the numerators (a) and denominators (b) of
- * the outputs, on -scale, and their sums. They go where gy and k were. */
+ * the outputs, with scale -scale, and their sums. The gradients overwrite gy and k. */
 static void summarise_gradients_block(const job *j, place p, tile k_then_b, const tile v,
                                       tile gy_then_a) {
   const vreal decay = load(constants_of(j, p)->decay);
@@ -257,7 +257,7 @@ static void summarise_gradients_block(const job *j, place p, tile k_then_b, cons
   store_sums(j, p, -o.scale, &sums);
 }
 
-/* The gradients of numerators and denominators wait in the memory of gv and gk. */
+/* The memory of gv and gk holds the gradients of numerators and denominators until step 3. */
 static void summarise_gradients(job *j, int64_t task) {
   const group g = group_of(j, task);
   tile k[GROUP], v[GROUP], gy[GROUP];
@@ -270,18 +270,18 @@ static void summarise_gradients(job *j, int64_t task) {
   store_tiles(&j->gk, k, j, &g);
 }
 
-/* What step 3 of the backward pass needs of the attention of a chunk. Here every sum keeps a scale of its own
- * beside that of the outputs: a key that is negligible in one output can matter in another. */
+/* Attention of a chunk, for step 3 of the backward pass. Every sum keeps its own scale, apart from
+ * that of the outputs: a key that is negligible in one output can matter in another. */
 typedef struct {
   vreal local, left_scale, right_scale, scale; /* of e; of the sums; of the outputs */
   vreal add_left, add_right;                   /* from e to the sums */
   vreal own;                                   /* from e to the outputs: weight of a token itself */
   vreal a, b;                                  /* sums entering from the left */
-  tile right_a, right_b;                       /* sums of what is right of each token */
+  tile right_a, right_b;                       /* sums over the tokens right of each token */
 } attention;
 
 INLINE void set_scales(attention *x, const job *j, const constants *k, const real *state) {
-  const int lone = j->chunk == 1; /* then no sum of the chunk contains its token */
+  const int lone = j->chunk == 1; /* then none of the chunk's sums contains its token */
   const vreal left = load(state + LANES), right = load(state + 4 * LANES), none = {};
   x->local = load(state);
   x->left_scale = lone ? left : maximum(left, x->local);
@@ -293,7 +293,7 @@ INLINE void set_scales(attention *x, const job *j, const constants *k, const rea
   x->add_right = lone ? none : exp_lanes(x->local - x->right_scale);
 }
 
-/* Puts e^(k - local) where k was. */
+/* Overwrites k with e^(k - local). */
 INLINE void attend(attention *x, const job *j, place p, tile k_then_e, const tile v) {
   const constants *k = constants_of(j, p);
   const vreal decay = load(k->decay);
@@ -314,7 +314,7 @@ INLINE void attend(attention *x, const job *j, place p, tile k_then_e, const til
   x->b = load(state + 3 * LANES) * enter;
 }
 
-/* Moves what enters from the left past a token. */
+/* Moves the sums that enter from the left past a token. */
 INLINE void pass_token(attention *x, vreal e, vreal v, vreal decay) {
   e *= x->add_left;
   x->a = x->a * decay + e;
@@ -322,8 +322,8 @@ INLINE void pass_token(attention *x, vreal e, vreal v, vreal decay) {
 }
 
 /* e^exponent for an exponent that is the sum of the scales of keys and of output gradients. No
- * output weighs a key by more than 1, so it is not above 3 * 8 in a chunk of one token (see
- * rounded_away; 32 more in others), unless it is above 10^8 and so wrong by more. */
+ * output gives a key a weight above 1, so the exponent is at most 3 * 8 in a chunk of one token (see
+ * rounded_away; 32 more in others), unless scales exceed 10^8, where the rounding error is larger. */
 INLINE vdouble pair_weight(const job *j, const vreal *a, const vreal *b, int64_t lane, vdouble decay) {
   const vdouble exponent =
       widen(load_part((const real *)a + lane)) + widen(load_part((const real *)b + lane)) - decay;
@@ -337,7 +337,7 @@ INLINE vreal pair_weights(const job *j, vreal a, vreal b) {
   return weights;
 }
 
-/* What enters a chunk from one side of the output gradients. */
+/* Sum of the output gradients that enters a chunk from one side. */
 typedef struct {
   vreal scale, add, a, b; /* add: from the gradients of the chunk to this scale */
 } gradient_sum;
@@ -355,7 +355,7 @@ INLINE void pass_gradient(gradient_sum *s, vreal a, vreal b, vreal decay) {
   s->b = s->b * decay + b * s->add;
 }
 
-/* Gradients of w/T and u/T from one block; notes whether they are finite. */
+/* Stores the gradients of w/T and u/T from one block; sets `overflow` if they are not finite. */
 INLINE void store_terms(job *j, place p, const attention *x, const gradient_sum *early,
                         const gradient_sum *late, vreal early_gw, vreal late_gw, vreal gu) {
   double *gw_terms = j->gw_terms + p.index * LANES, *gu_terms = j->gu_terms + p.index * LANES;
@@ -373,7 +373,7 @@ INLINE void store_terms(job *j, place p, const attention *x, const gradient_sum 
   note_overflow(j, ((rounded_gw + gu) * 0 != 0));
 }
 
-/* Step 3 of the backward pass for one block; gv and gk go where a and k were. */
+/* Step 3 of the backward pass for one block; gv and gk overwrite a and k. */
 static void finish_gradients_block(job *j, place p, tile k_then_gk, const tile v, tile a_then_gv,
                                    const tile b) {
   const vreal decay = load(constants_of(j, p)->decay);
@@ -441,10 +441,10 @@ static void add_up(job *j, int64_t block) {
   }
 }
 
-/* Channels per block, which the sizes of all buffers follow. */
+/* Channels per block, on which the sizes of all buffers depend. */
 int64_t bi_wkv_lanes(void) { return LANES; }
 
-/* Tokens per chunk so that decay and bonus, divided by T, stay in range inside a chunk. */
+/* Number of tokens per chunk for which decay and bonus, divided by T, stay in range in a chunk. */
 int64_t bi_wkv_chunk_length(const double *w, const double *u, int64_t channels, int64_t tokens) {
   double steepest = 0, largest = 0;
   for (int64_t c = 0; c < channels; c++) {
@@ -462,7 +462,7 @@ static void add_sums(pass *p, const job *j) {
   add_step(p, carry_sums, j->batch * blocks_of(j) * 2);
 }
 
-/* Both return once the work is done; the caller owns every buffer of the job. */
+/* The passes return when the work is done; the caller owns all buffers of the job. */
 void bi_wkv_forward(job *j) {
   pass p = {.job = j, .stop = &j->overflow};
   prepare(j);
@@ -471,7 +471,7 @@ void bi_wkv_forward(job *j) {
   run(&p, j->launch, j->threads);
 }
 
-/* With `recompute` the state of the forward pass is made anew. */
+/* With `recompute`, first computes the state of the forward pass again. */
 void bi_wkv_backward(job *j, int64_t recompute) {
   pass p = {.job = j, .stop = &j->overflow};
   prepare(j);

@@ -1,9 +1,9 @@
 """Bi-WKV on CPUs: binds the C kernel of `bi_wkv.c` and registers it as a PyTorch operator.
 
-C rather than Numba: no JIT pause at the first call, no dependency that trails new Python versions,
-and 16 channels in step in registers. The library is optional (a machine without a compiler installs
-without it) and is bound with ctypes, so it fits every version of torch. The figures behind this
-choice are in docs/operator.md.
+It is C rather than Numba: no JIT pause at the first call, no dependency that lags behind new Python
+versions, and 16 channels processed together in registers. The library is optional (the package
+installs without it on a machine without a compiler) and is bound with ctypes, so it works with
+every version of torch. docs/operator.md explains this choice.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from restore_rwkv.ops.machine import SWITCHED_OFF
 _MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in tiles.h
 _SUMS = 5
 _STATES = 7
-_PARALLEL_FROM = 32_768  # elements; below this, waking a second thread costs more than it gives
-_RESCUE = 2.0**-80  # applied to values so large that sums of them may overflow
+_PARALLEL_FROM = 32_768  # elements; below this, waking a second thread costs more than it saves
+_RESCUE = 2.0**-80  # factor on values so large that sums of them may overflow
 
 
 class _Image(ctypes.Structure):
@@ -46,7 +46,7 @@ class _Job(ctypes.Structure):
 
 
 def _built(stems: tuple[str, ...]) -> Path | None:
-    """The first of these builds of the kernel that lies beside this file."""
+    """Path of the first of these builds of the kernel found beside this file, if any."""
     names = (f"_kernels{stem}{suffix}" for stem in stems for suffix in EXTENSION_SUFFIXES)
     return next((path for path in map(Path(__file__).with_name, names) if path.exists()), None)
 
@@ -59,18 +59,18 @@ _BUILDS = {
 
 
 def switched_off() -> bool:
-    """Whether the environment says to run without the kernels."""
+    """Return whether the environment disables the kernels."""
     return SWITCHED_OFF
 
 
 def available() -> bool:
-    """Whether the kernels were built on this machine and may be used."""
+    """Return whether the kernels are built on this machine and enabled."""
     return not switched_off() and None not in _BUILDS.values()
 
 
 @functools.cache
 def library(dtype: torch.dtype) -> ctypes.CDLL:
-    """The kernel compiled for float32 or float64."""
+    """Load the kernels compiled for float32 or float64."""
     return _bound(_BUILDS[dtype])
 
 
@@ -91,7 +91,7 @@ def _lanes(dtype: torch.dtype) -> int:
 
 @functools.cache
 def _launcher() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that torch itself uses, if there is one."""
+    """Address of GOMP_parallel in torch's own OpenMP runtime, or None if it has none."""
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     if not library.exists():
         return None
@@ -100,7 +100,7 @@ def _launcher() -> int | None:
 
 
 def threads_for(x: Tensor) -> tuple[int, int | None]:
-    """How many threads work on a tensor, and what launches them."""
+    """Return the number of threads for a tensor, and the address of their launcher."""
     if x.numel() < _PARALLEL_FROM:
         return 1, None
     return torch.get_num_threads(), _launcher()
@@ -111,7 +111,7 @@ def _image(tensor: Tensor) -> _Image:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Reduced precisions are computed in float32."""
+    """Convert reduced precisions to float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
@@ -136,27 +136,27 @@ class _Work:
         )
 
     def keep(self, buffer: Tensor) -> int:
-        """Have a buffer live as long as this object; returns its address."""
+        """Keep a buffer alive as long as this object; return its address."""
         self.buffers.append(buffer)
         return buffer.data_ptr()
 
     def room(self, vectors: int, dtype: torch.dtype | None = None) -> int:
-        """Address of a new buffer."""
+        """Allocate a buffer for that many vectors; return its address."""
         return self.keep(torch.empty(vectors * self.lanes, dtype=dtype or self.dtype))
 
     def forward(self) -> bool:
-        """Run the forward pass; returns whether it stopped since sums of v might overflow."""
+        """Run the forward pass; return whether it stopped because sums of v might overflow."""
         self.library.bi_wkv_forward(ctypes.byref(self.job))
         return bool(self.job.overflow)
 
     def backward(self, recompute: bool) -> bool:
-        """Run the backward pass; returns whether its results are of no use as sums overflowed."""
+        """Run the backward pass; return whether its results are invalid because sums overflowed."""
         self.library.bi_wkv_backward(ctypes.byref(self.job), ctypes.c_int64(recompute))
         return bool(self.job.overflow)
 
 
 def _empty_state(k: Tensor) -> Tensor:
-    """Room for the state of chunks of full length, (B, chunks, blocks, STATES, LANES)."""
+    """Allocate the state for chunks of full length, (B, chunks, blocks, STATES, LANES)."""
     batch, rows, columns, channels = k.shape
     wide = torch.promote_types(k.dtype, torch.float32)
     lanes = _lanes(wide)
@@ -165,7 +165,7 @@ def _empty_state(k: Tensor) -> Tensor:
 
 
 def _rescue(v: Tensor) -> Tensor:
-    """Factors (C,) that make the sums of every channel finite."""
+    """Factors (C,) that keep the sums of every channel finite."""
     limit = torch.finfo(v.dtype).max * 2.0**-48  # MAX_VALUE in bi_wkv.c
     return torch.where(v.abs().amax((0, 1, 2)) > limit, _RESCUE, 1.0).to(v.dtype)
 
@@ -184,12 +184,12 @@ def forward(
         w: decay (C,).
         u: bonus (C,).
         k: keys (B, H, W, C), any strides.
-        v: values, as k.
-        out: where to write y, of the type of k; may be v.
+        v: values, same shape and type as k.
+        out: tensor for y, of the type of k; may be v.
 
     Returns:
-        y, as k, and the state for `backward`: a ninth of the size of y; its first value is infinite
-        where the backward pass has to compute it again.
+        y, like k, and the state for `backward`, a ninth of the size of y; its first value is
+        infinite if the backward pass has to recompute it.
     """
     k_wide, v_wide = _wide(k), _wide(v)
     work = _Work(w, u, k_wide, v_wide)
@@ -204,14 +204,14 @@ def forward(
         small = v_wide * factor
         work.job.v = _image(small)
         work.forward()
-        largest = torch.finfo(y.dtype).max  # a mean of such values may be rounded to infinity
+        largest = torch.finfo(y.dtype).max  # a mean of the largest values may round to infinity
         y.div_(factor).clamp_(-largest, largest)
     if rescued or not full:
         state.fill_(torch.inf)
     if out is not None and y is not out:
         out.copy_(y)
     elif out is not None and not out.is_inference():
-        torch.autograd.graph.increment_version(out)  # or autograd would not see the change
+        torch.autograd.graph.increment_version(out)  # otherwise autograd would miss the change
     return out if out is not None else y.to(k.dtype), state
 
 
@@ -242,7 +242,7 @@ def backward(
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
-    """Differentiable y as k; arguments as for `forward`."""
+    """Return y like k, differentiable; arguments as for `forward`."""
     y: Tensor
     if not eager.is_eager(w, u, k, v):
         y = torch.ops.restore_rwkv.bi_wkv(w, u, k, v)[0]
@@ -255,7 +255,7 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None
 
 
 class _Eager(torch.autograd.Function):
-    """The registered operator without torch's dispatcher, which costs more than small kernels."""
+    """The registered operator without torch's dispatcher, which takes longer than small kernels."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class _Eager(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor, ...]:
-        twice = torch.is_grad_enabled()  # asks for second derivatives, which the other one refuses
+        twice = torch.is_grad_enabled()  # double backward: only the registered operator rejects it
         run = torch.ops.restore_rwkv.bi_wkv_backward if twice else backward
         gradients: tuple[Tensor, ...] = run(gy, *ctx.saved_tensors)
         return gradients

@@ -1,28 +1,28 @@
-/* The products of a block with all that surrounds them, for tokens of few channels (eq. 1-7 of arXiv
- * 2407.11087). General libraries run matrices this narrow at half the speed of the processor, and
- * what they leave between two products goes through memory; here TILE tokens at a time pass through
- * everything in registers and the first cache. Wide products are left to the libraries.
+/* Matrix products of a block, fused with its element-wise operations, for tokens of few channels
+ * (eq. 1-7 of arXiv 2407.11087). General libraries reach only half of the processor's speed on such
+ * narrow matrices, and intermediate results go through memory; here TILE tokens at a time pass
+ * through all operations in registers and the first cache. Wide products are left to the libraries.
  */
 #include "schedule.h"
 #include "vectors.h"
 
 #ifndef DOUBLE
 
-#define TILE (VECTOR == 64 ? 8 : 4) /* tokens: accumulators for two vectors each fit the registers */
+#define TILE (VECTOR == 64 ? 8 : 4) /* tokens; their accumulators, two vectors each, fit registers */
 #define MAX_TILE 8
-/* Where general libraries do as well; they need no help with 16 registers of four numbers. */
+/* Above this, general libraries are as fast; with 16 registers of four numbers, always. */
 #define MAX_HIDDEN (VECTOR == 64 ? 384 : VECTOR == 32 ? 128 : 0)
 #define TOKENS_PER_TASK 512
 
 typedef struct {
   int64_t tokens, channels, hidden; /* see pointwise_takes */
   int64_t threads;
-  launcher launch;              /* NULL: this thread does everything */
+  launcher launch;              /* NULL: this thread does all the work */
   const float *x, *z;           /* (tokens, channels) */
   const float *residual;        /* (tokens, channels) */
   const float *gamma;           /* (channels) */
-  const float *first, *second, *third; /* weights, (from, to) */
-  float *y, *y2;                /* (tokens, channels); no other array of the job */
+  const float *first, *second, *third; /* weights, (inputs, outputs) */
+  float *y, *y2;                /* (tokens, channels); distinct from all other arrays of the job */
   int64_t next;                 /* 0 */
 } pointwise_job;
 
@@ -120,8 +120,8 @@ INLINE void each_tile(pointwise_job *j, void (*act)(const pointwise_job *, int64
   for (int64_t task; (task = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < tasks;) {
     const int64_t first = task * TOKENS_PER_TASK, end = first + TOKENS_PER_TASK;
     for (int64_t token = first; token < end && token < j->tokens; token += TILE)
-      act(j, token < last ? token : last); /* the last tile may repeat tokens of the one
-                                                   before, with the same result */
+      act(j, token < last ? token : last); /* the last tile may repeat tokens of the previous
+                                              one, with the same result */
   }
 }
 
@@ -129,13 +129,13 @@ static void project_all(void *data) { each_tile(data, project); }
 static void gate_all(void *data) { each_tile(data, gate); }
 static void mix_channels_all(void *data) { each_tile(data, mix_channels); }
 
-/* Whether the kernels take such tokens. */
+/* Returns whether the kernels support tokens of this size. */
 int64_t pointwise_takes(int64_t tokens, int64_t channels, int64_t hidden) {
   return tokens >= MAX_TILE && channels % LANES == 0 && hidden % (2 * LANES) == 0 &&
          channels <= MAX_HIDDEN && hidden <= MAX_HIDDEN;
 }
 
-/* Each returns once the work is done; the caller owns every buffer of the job. */
+/* Each returns when the work is done; the caller owns all buffers of the job. */
 void pointwise_project(pointwise_job *j) { run_on(j->launch, j->threads, project_all, j); }
 void pointwise_gate(pointwise_job *j) { run_on(j->launch, j->threads, gate_all, j); }
 void pointwise_mix_channels(pointwise_job *j) {

@@ -1,7 +1,7 @@
-"""The products of a block for tokens of few channels, fused with what surrounds them, on CPUs.
+"""Matrix products of a block, fused with its element-wise operations, for few channels on CPUs.
 
-Binds `pointwise.c`. Only without gradients, in float32; `takes` tells whether a call is served, and
-its caller has plain PyTorch for all others.
+Binds `pointwise.c`. Only for float32 without gradients; `takes` checks whether a call is supported,
+and the caller runs plain PyTorch if it is not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Job(ctypes.Structure):
 
 
 def takes(x: Tensor, *layers: nn.Linear) -> bool:
-    """Whether tokens x (B, H, W, C) and these layers are served."""
+    """Return whether the kernels support tokens x (B, H, W, C) with these layers."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
         return False
     if not cpu.available() or not all(map(_is_ordinary, layers)):
@@ -36,7 +36,7 @@ def takes(x: Tensor, *layers: nn.Linear) -> bool:
 
 
 def _is_ordinary(layer: nn.Linear) -> bool:
-    """Whether a layer is nothing but a product: no subclass, and nobody watches its calls."""
+    """Return whether a layer is only a float32 product: no subclass, no bias, and no hooks."""
     if type(layer) is not nn.Linear or layer.weight.dtype != torch.float32:
         return False
     return layer.bias is None and not (layer._forward_hooks or layer._forward_pre_hooks)
@@ -45,7 +45,7 @@ def _is_ordinary(layer: nn.Linear) -> bool:
 def project(x: Tensor, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
     """Return first(x) and second(x), for layers that keep the number of channels.
 
-    Everywhere here x is (B, H, W, C), contiguous, and what comes back is like it.
+    Here and in the functions below, x is (B, H, W, C) and contiguous, and results are like x.
     """
     y, y2 = torch.empty(x.shape), torch.empty(x.shape)
     _run("pointwise_project", x, 0, first=_weight(first), second=_weight(second), y=y, y2=y2)
@@ -79,7 +79,7 @@ def mix_channels(
 
 
 def _weight(layer: nn.Linear) -> Tensor:
-    """The weight as (from, to)."""
+    """Weight of a layer as a contiguous (inputs, outputs)."""
     return layer.weight.t().contiguous()
 
 

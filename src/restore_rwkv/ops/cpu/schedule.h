@@ -1,4 +1,4 @@
-/* Work shared out among threads: the tasks of a step in any order, steps one after the other. */
+/* Distribution of work over threads: the tasks of a step in any order, steps one after another. */
 #ifndef SCHEDULE_H
 #define SCHEDULE_H
 
@@ -11,7 +11,7 @@
 /* OpenMP's GOMP_parallel. */
 typedef void (*launcher)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
 
-/* Runs `body` on threads; on this one alone where there is no launcher. */
+/* Runs `body` on several threads, or only on this one without a launcher. */
 INLINE void run_on(launcher launch, int64_t threads, void (*body)(void *), void *data) {
   if (launch && threads > 1)
     launch(body, data, (unsigned)threads, 0);
@@ -19,7 +19,7 @@ INLINE void run_on(launcher launch, int64_t threads, void (*body)(void *), void 
     body(data);
 }
 
-/* What tasks work on; the file that includes this one defines it. */
+/* Data of the tasks; defined by the file that includes this one. */
 typedef struct job job;
 
 /* A step of a pass: independent tasks. */
@@ -40,7 +40,7 @@ INLINE void add_step(pass *p, void (*run)(job *, int64_t), int64_t tasks) {
   p->steps[p->count++] = (step){run, tasks, 0, 0};
 }
 
-/* Waits a moment; in a long wait the processor is left to others. */
+/* Waits a moment; a long wait yields the processor to other threads. */
 INLINE void relax(int64_t waited) {
 #if defined(__unix__) || defined(__APPLE__)
   if (waited % 1024 == 1023) sched_yield();
@@ -50,8 +50,8 @@ INLINE void relax(int64_t waited) {
 #endif
 }
 
-/* What each thread does. A task taken is a task being worked on, so the wait ends however many
- * threads there are. */
+/* Body of each thread. A task that is taken is being worked on, so the wait ends for any number of
+ * threads. */
 static inline void work(void *data) {
   pass *p = data;
   for (int64_t i = 0; i < p->count; i++) {

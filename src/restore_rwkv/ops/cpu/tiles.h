@@ -1,5 +1,5 @@
-/* The job of a call, and its tiles of tokens and channels: where they lie, how they are read and
- * written. */
+/* Job of a call, and its tiles of tokens and channels: their place in memory, reading and
+ * writing. */
 #ifndef TILES_H
 #define TILES_H
 
@@ -26,19 +26,19 @@ struct job {
   int64_t batch, rows, columns, channels; /* token t = row * columns + column */
   int64_t chunk;                          /* tokens per chunk, from bi_wkv_chunk_length */
   int64_t threads;
-  launcher launch;      /* NULL: this thread does everything */
+  launcher launch;      /* NULL: this thread does all the work */
   const double *w, *u;  /* (channels), as trained */
   image k, v, y;        /* y: forward only; may be v */
   image gy, gk, gv;     /* backward only */
   constants *constants; /* (blocks): workspace */
   void *summary;        /* (batch, chunks, blocks, SUMS, LANES): workspace */
-  void *state;          /* (batch, chunks, blocks, STATES, LANES): out of the forward pass, in of
-                           the backward pass */
+  void *state;          /* (batch, chunks, blocks, STATES, LANES): output of the forward pass,
+                           input of the backward pass */
   void *gradient_state; /* as state; backward only: workspace */
   double *gw_terms, *gu_terms; /* (batch, chunks, blocks, LANES): workspace */
   double *gw, *gu;      /* (channels) */
-  int64_t overflow;     /* out: 1 if sums of v may overflow, before y is written; in the backward
-                           pass if gk, gw or gu is not finite */
+  int64_t overflow;     /* output: 1 if sums of v may overflow, set before y is written; in the
+                           backward pass, 1 if gk, gw or gu is not finite */
 };
 
 INLINE int64_t tokens_of(const job *j) { return j->rows * j->columns; }
@@ -48,7 +48,7 @@ INLINE int64_t blocks_of(const job *j) { return (j->channels + LANES - 1) / LANE
 /* One block of channels of one chunk of tokens. */
 typedef vreal tile[MAX_CHUNK];
 
-/* Where work is done: batch b, tokens first .. first + count - 1, channels channel .. + lanes - 1. */
+/* Place of a tile: batch b, tokens first .. first + count - 1, channels channel .. + lanes - 1. */
 typedef struct {
   int64_t b, block, first, count, channel, lanes, index;
 } place;
@@ -60,15 +60,15 @@ INLINE place place_of(const job *j, int64_t b, int64_t chunk, int64_t block) {
                  left < LANES ? left : LANES, (b * chunks_of(j) + chunk) * blocks_of(j) + block};
 }
 
-/* The tiles of one task of the steps 1 and 3, side by side in memory: the blocks of a chunk and, where
- * tokens run down the columns of an image, the same chunk of columns beside it. Read or written
- * together they use whole stretches of memory, whichever way tokens run. */
+/* Tiles of one task of steps 1 and 3, side by side in memory: the blocks of a chunk and, if tokens
+ * run down the columns of an image, the same chunk of neighbouring columns. Reading or writing them
+ * together uses contiguous stretches of memory in either direction. */
 typedef struct {
   int64_t count;
   place at[GROUP];
 } group;
 
-/* Columns beside each other per task (rows of `job`, which knows only the order of tokens). */
+/* Neighbouring columns per task (they are rows of `job`, which holds only the order of tokens). */
 INLINE int64_t abreast(const job *j) {
   const int64_t *stride = j->k.stride, most = GROUP / blocks_of(j);
   if (stride[1] >= stride[2] || j->columns % j->chunk || most < 2) return 1;
@@ -98,7 +98,7 @@ INLINE group group_of(const job *j, int64_t task) {
   return g;
 }
 
-/* Where the tokens of a tile lie: `at` walks along them. */
+/* Iterator over the tokens of a tile; `at` is the address of the current one. */
 typedef struct {
   real *at;
   int64_t step, next_row, column, columns;
@@ -116,7 +116,8 @@ INLINE void next_token(walk *w) {
   if (++w->column == w->columns) w->column = 0, w->at += w->next_row;
 }
 
-/* Whether every tile of a group is of whole vectors; then their distances from the first. */
+/* Returns whether all tiles of a group consist of whole vectors; if so, also sets their distances
+ * from the first. */
 INLINE int is_packed(const image *map, const job *j, const group *g, int64_t *distance) {
   const real *first = walk_along(map, j, g->at[0]).at;
   for (int64_t i = 0; i < g->count; i++) {
@@ -126,7 +127,7 @@ INLINE int is_packed(const image *map, const job *j, const group *g, int64_t *di
   return 1;
 }
 
-/* Channels beyond the last read as 0: harmless, and never stored. */
+/* Channels beyond the last are read as 0 and never stored. */
 static void load_tiles(tile *tiles, const image *from, const job *j, const group *g) {
   int64_t distance[GROUP];
   if (is_packed(from, j, g, distance)) {

@@ -37,7 +37,7 @@ INLINE vreal maximum(vreal a, vreal b) {
 
 INLINE vreal magnitude(vreal x) { return maximum(x, -x); }
 
-/* A register of doubles, and as many numbers of type real: what is worked on in double at a time. */
+/* A register of doubles, and as many numbers of type real: the unit of computations in double. */
 #define WIDE ((int64_t)(VECTOR / sizeof(double)))
 
 typedef double vdouble __attribute__((vector_size(VECTOR)));
@@ -67,7 +67,7 @@ INLINE vdouble clamp(vdouble x, double limit) { return -at_most(-at_most(x, limi
 
 /* e^x = 2^n e^r with |r| <= ln2 / 2, e^r by its Taylor series; 0 below e^-708. Adding
  * 1.5 * 2^52 + 1023 rounds to whole numbers and leaves the exponent field of 2^n in the low bits.
- * More than e^64 is met only where sums cancel it, and not at all in exact arithmetic: cut off. */
+ * Clipped at e^64: larger values occur only where sums cancel, and never in exact arithmetic. */
 INLINE vdouble exp_wide(vdouble x) {
   const double round = 6755399441055744.0 + 1023;
   const vlong normal = x >= -708.0;
@@ -93,9 +93,9 @@ INLINE vdouble exp_wide(vdouble x) {
 #ifdef DOUBLE
 INLINE vreal exp_lanes(vreal x) { return exp_wide(x); }
 #else
-/* e^x = 2^n e^r for x <= 0, |r| <= ln2 / 2; 0 below e^-87. The polynomial (weighted least squares,
- * relative error 4e-9) has its first two terms exact. Adding 1.5 * 2^23 + 127 rounds to whole numbers
- * and leaves the exponent field of 2^n in the low bits. */
+/* e^x = 2^n e^r for x <= 0, |r| <= ln2 / 2; 0 below e^-87. The first two terms of the polynomial
+ * (weighted least squares, relative error 4e-9) are exact. Adding 1.5 * 2^23 + 127 rounds to whole
+ * numbers and leaves the exponent field of 2^n in the low bits. */
 INLINE vreal exp_lanes(vreal x) {
   const float round = 12582912.0f + 127;
   const vmask normal = x >= -87.0f;

@@ -1,4 +1,4 @@
-"""Kernels in Triton for GPUs: Bi-WKV.
+"""Triton kernels for GPUs: Bi-WKV.
 
-Uses `ops.eager`; used by `ops.dispatch`. Nothing here imports Triton before it is needed.
+Imports `ops.eager`; imported by `ops.dispatch`. Triton is imported only when it is needed.
 """

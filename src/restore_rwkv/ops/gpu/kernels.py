@@ -1,18 +1,18 @@
 """Triton kernels of the Bi-WKV attention (eq. 8 of arXiv 2407.11087), forward and backward.
 
-  1. summarise: per piece, the sums of e^k and e^k v decayed to either edge;
-  2. carry: a scan over pieces, in float64, gives what enters each piece from left and right;
-  3. finish: per piece, a scan over its chunks, then recurrences inside them, give the outputs.
-A sum over many tokens travels as one token: its log weight (float64) and the mean of its values,
-which cannot overflow. A program whose channels are all plain takes the fast path, any other the
-steep one: that is decided where the numbers are, without asking the host.
+  1. summarise: for each piece, the sums of e^k and e^k v, decayed to either edge;
+  2. carry: a scan over pieces, in float64, gives the sums that enter each piece from either side;
+  3. finish: for each piece, a scan over its chunks and recurrences inside them give the outputs.
+A sum over many tokens is represented as one token: its log weight (float64) and the mean of its
+values, which cannot overflow. A program whose channels all pass `is_plain` takes the fast path, any
+other the steep one; the choice is made on the GPU, without synchronising with the host.
 
-Backward: with D_t the denominator of output t and gy_t its gradient, token i takes from it
+Backward: with D_t the denominator of output t and gy_t its gradient, output t contributes to
     gv_i: e^(k_i - ...) gy_t / D_t    and    gk_i: e^(k_i - ...) gy_t (v_i - y_t) / D_t.
-So the gradients are again decayed sums over tokens before and after, of keys -log D_t and of two
-values, gy_t and -gy_t y_t: the three steps serve again, and the states of the first pass are kept.
-The gradient of w weighs a pair by the number of tokens between its two; each of these counts one,
-as the product of what comes from before it and from after it.
+So the gradients are again decayed sums over the tokens before and after, with keys -log D_t and two
+values, gy_t and -gy_t y_t: the same three steps apply, with the saved states of the forward pass.
+The gradient of w weights a pair by the number of tokens between the two. It is summed token by
+token: each adds the product of the sums that arrive from before and from after it.
 """
 
 # mypy: ignore-errors
@@ -60,11 +60,11 @@ from restore_rwkv.ops.gpu.tiles import (
     sum_offsets,
 )
 
-_CARRY_SPAN = tl.constexpr(256.0)  # e^256 at most between the pieces of one group, in float64
+_CARRY_SPAN = tl.constexpr(256.0)  # pieces of one group differ by at most e^256, in float64
 
 
 class Line(NamedTuple):
-    """What a program of `carry` works on: some channels of all pieces, seen from one side."""
+    """Work of a program of `carry`: some channels of all pieces, from one side."""
 
     batch: Any
     side: Any
@@ -75,7 +75,7 @@ class Line(NamedTuple):
 
 @triton.jit(do_not_specialize=["tokens", "columns", "channels"])
 def summarise(parameters, k, v, sums, tokens, columns, channels, cut: tl.constexpr):
-    """Step 1: sums of each piece, decayed to the token after it (0) and before it (1)."""
+    """Step 1: sum each piece, decayed to the token after it (side 0) and before it (side 1)."""
     piece = place(tokens, columns, channels, cut)
     keys, values = load_rows(k, piece, -float("inf"), cut), load_rows(v, piece, 0.0, cut)
     step = decay_of(parameters, piece)
@@ -97,10 +97,10 @@ def carry(
     parameters, sums, entering, tokens, channels,
     PIECE: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, MEANS: tl.constexpr,
 ):  # fmt: skip
-    """Step 2: what enters each piece from its left (0) and right (1).
+    """Step 2: scan over pieces for the sums that enter each from its left (0) and right (1).
 
-    The n-th piece that is met is counted from the last one for the side 1. A sum has MEANS means:
-    one of values, or two of output gradients.
+    On side 1, pieces are numbered from the last. A sum has MEANS means: one of values, or two of
+    output gradients.
     """
     pieces, blocks = tl.cdiv(tokens, PIECE), tl.cdiv(channels, BLOCK)
     program = tl.program_id(0)
@@ -127,7 +127,7 @@ def carry_group(
     sums, entering, state, first_mean, second_mean, step, start, line,
     GROUP: tl.constexpr, MEANS: tl.constexpr,
 ):  # fmt: skip
-    """GROUP pieces at once: row n sums up all pieces before n, so the loads are one behind."""
+    """Scan GROUP pieces at once; row n sums all pieces before n, so loads are offset by one."""
     row = tl.arange(0, GROUP)[:, None]
     n = start + row
     inside = (n < line.pieces) & (line.channel < line.channels)[None, :]
@@ -163,7 +163,7 @@ def carry_group(
 
 @triton.jit
 def carry_one(sums, entering, state, first_mean, second_mean, step, n, line, MEANS: tl.constexpr):
-    """Store what enters piece n, then add that piece."""
+    """Store the sum that enters piece n, then add the sum of that piece."""
     real = line.channel < line.channels
     piece = tl.where(line.side == 0, n, line.pieces - 1 - n)
     at = sum_offsets(line.batch, piece, line.side, line.channel, line.pieces, line.channels)
@@ -188,7 +188,7 @@ def carry_one(sums, entering, state, first_mean, second_mean, step, n, line, MEA
 
 @triton.jit(do_not_specialize=["tokens", "columns", "channels"])
 def finish(parameters, k, v, y, entering, tokens, columns, channels, cut: tl.constexpr):
-    """Step 3: the outputs of each piece."""
+    """Step 3: compute the outputs of each piece."""
     piece = place(tokens, columns, channels, cut)
     inputs = Inputs(parameters, k, v)
     loaded = load_piece(inputs, entering, piece, cut)
@@ -204,7 +204,7 @@ def finish(parameters, k, v, y, entering, tokens, columns, channels, cut: tl.con
 def summarise_gradients(
     parameters, k, v, gy, entering, sums, tokens, columns, channels, cut: tl.constexpr
 ):
-    """Step 1 of the backward pass."""
+    """Step 1 of the backward pass: sum the output gradients of each piece."""
     piece = place(tokens, columns, channels, cut)
     inputs = Inputs(parameters, k, v)
     loaded = load_piece(inputs, entering, piece, cut)
@@ -234,7 +234,7 @@ def finish_gradients(
     parameters, k, v, gy, gk, gv, entering, gradients_entering, parts,
     tokens, columns, channels, cut: tl.constexpr,
 ):  # fmt: skip
-    """Step 3 of the backward pass; `parts` take each piece's terms of gw and gu, in float64."""
+    """Step 3 of the backward pass; each piece's terms of gw and gu go to `parts`, in float64."""
     piece = place(tokens, columns, channels, cut)
     inputs = Inputs(parameters, k, v)
     loaded = load_piece(inputs, entering, piece, cut)

@@ -1,8 +1,8 @@
 """Bi-WKV on GPUs: launches the Triton kernels and registers them as a PyTorch operator.
 
-k and v are read twice, since the attention looks both ways: all of them enter what reaches the
-first token. The second time they come from the cache of the GPU where they fit (50 MB on an H100).
-Triton is imported when the operator first runs, and compiles a kernel at its first launch.
+k and v are read twice, since the attention is bidirectional: the first output already depends on
+all tokens. The second read comes from the cache of the GPU if they fit (50 MB on an H100). Triton
+is imported when the operator first runs, and compiles each kernel at its first launch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from torch import Tensor
 from restore_rwkv.ops import eager
 from restore_rwkv.ops.machine import has_triton
 
-DEVICES = ("cpu", "cuda", "xpu")  # the CPU by Triton's interpreter alone
-_GROUP = 512  # pieces that the scan over pieces takes at once
-_CARRY_CHANNELS = 4  # channels of a program of that scan: one sector of memory in float64
+DEVICES = ("cpu", "cuda", "xpu")  # "cpu" only with Triton's interpreter
+_GROUP = 512  # pieces that the scan over pieces processes at once
+_CARRY_CHANNELS = 4  # channels per program of that scan: one memory sector in float64
 
 
 class _Layout(NamedTuple):
-    """How a program cuts its piece of `tokens` x `block` channels; one thread per chunk, channel.
+    """Division of a program's piece, `tokens` x `block` channels: a thread per chunk and channel.
 
-    More tokens in a chunk need more registers, fewer make more of the work per chunk. `registers`
-    keeps the rare steep path, which may spill, from taking threads off the plain one.
+    Longer chunks need more registers; shorter ones have more overhead per token. `registers` limits
+    the registers of the rare steep path, which may spill, so that it does not reduce the occupancy
+    of the plain path.
     """
 
     chunk: int
@@ -44,7 +45,7 @@ class _Layout(NamedTuple):
         return self.chunk * self.chunks
 
     def options(self, device: torch.device) -> dict[str, int]:
-        """Options of a launch; only compilers for NVIDIA know of a limit to registers."""
+        """Options of a launch; only the compiler for NVIDIA GPUs supports a register limit."""
         options = {"num_warps": self.chunks * self.block // 32}
         other = torch.version.hip is not None or device.type == "xpu"
         return options if other else {**options, "maxnreg": self.registers}
@@ -57,12 +58,12 @@ class _Layouts(NamedTuple):
 
 
 _LAYOUTS = _Layouts(_Layout(16, 8, 16, 96), _Layout(16, 8, 16, 128), _Layout(16, 8, 16, 168))
-# The interpreter's time goes with the number of operations, not with the size of a tile.
+# The interpreter's time depends on the number of operations, not on the size of a tile.
 _INTERPRETED = _Layouts(*[_Layout(4, 16, 32, 0)] * 3)
 
 
 def interpreted() -> bool:
-    """Whether Triton runs on the CPU here, as in tests: slow, but every kernel runs."""
+    """Return whether Triton's interpreter runs the kernels on the CPU: slow, for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -70,38 +71,38 @@ _INSTALLED = has_triton()
 
 
 def installed() -> bool:
-    """Whether a Triton that can compile the kernels is installed."""
+    """Return whether a version of Triton that can compile the kernels is installed."""
     return _INSTALLED
 
 
 def available() -> bool:
-    """Whether the kernels can run on this machine."""
+    """Return whether the kernels can run on this machine."""
     return installed() and (torch.cuda.is_available() or interpreted())
 
 
 @functools.cache
 def _module(name: str) -> ModuleType:
-    """A module beside this one that imports Triton."""
+    """Import a module of this package that needs Triton."""
     return importlib.import_module(f"restore_rwkv.ops.gpu.{name}")
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What a type is computed in."""
+    """Type in which the kernels compute for a type of inputs."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _stored(dtype: torch.dtype) -> torch.dtype:
-    """What the kernels store for a type: Triton's interpreter rounds to bfloat16 wrongly."""
+    """Type that the kernels store: wide in Triton's interpreter, which misrounds bfloat16."""
     return _wide(dtype) if interpreted() else dtype
 
 
 def _like(x: Tensor) -> Tensor:
-    """An output that lies in memory as x does."""
+    """Allocate an output with the memory layout of x."""
     return torch.empty_like(x, dtype=_stored(x.dtype))
 
 
 def _on_device_of(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device."""
+    """Context that makes the device of x current, since Triton launches on the current device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
@@ -110,7 +111,7 @@ def _layouts() -> _Layouts:
 
 
 class _Launch:
-    """What all kernels of one call share."""
+    """State shared by all kernels of one call."""
 
     def __init__(self, w: Tensor, u: Tensor, k: Tensor, *others: Tensor) -> None:
         self.kernels: Any = _module("kernels")
@@ -127,33 +128,33 @@ class _Launch:
         self.pieces = -(-self.tokens // self.layouts.finish.tokens)
 
     def means(self, count: int) -> tuple[Tensor, ...]:
-        """Buffers for means (1, batch, pieces, 2, channels), apart so that each is aligned."""
+        """Allocate means (1, batch, pieces, 2, channels), separately so that each is aligned."""
         shape = (1, self.batch, self.pieces, 2, self.channels)
         return tuple(self.k.new_empty(shape, dtype=self.dtype) for _ in range(count))
 
     def sums(self, means: int = 1) -> Any:
-        """Buffers for the sums of pieces."""
+        """Allocate the sums of pieces."""
         shape = (self.batch, self.pieces, 2, self.channels)
         log = self.k.new_empty(shape, dtype=torch.float64)
         weight = self.k.new_empty(shape, dtype=self.dtype)
         return self.tiles.Sums(log, weight, self.means(means))
 
     def image(self, x: Tensor) -> Any:
-        """A tensor as kernels take it."""
+        """Tensor in the form that kernels accept."""
         return self.tiles.Image(x, *x.stride())
 
     def parameters(self) -> Any:
-        """The parameters w and u as kernels take them."""
+        """Parameters w and u in the form that kernels accept."""
         return self.tiles.Parameters(self.w, self.w.stride(0), self.u, self.u.stride(0))
 
     def wrap(self, chunk: int) -> int:
-        """How often a chunk crosses the end of a row: 0 never, 1 at most once, 2 often."""
+        """Number of row ends that a chunk may cross: 0 none, 1 at most one, 2 several."""
         if self.columns == self.tokens or self.columns % chunk == 0:
             return 0
         return 1 if self.columns >= chunk else 2
 
     def run(self, kernel: Any, layout: _Layout, *arguments: Any) -> None:
-        """Launch a kernel that handles pieces; `arguments` are all up to the sizes."""
+        """Launch a kernel that handles pieces; `arguments` are those that precede the sizes."""
         programs = self.batch * self.pieces * -(-self.channels // layout.block)
         counts = (layout.chunk, layout.chunks, layout.block, self.wrap(layout.chunk))
         cut = self.tiles.Cut(self.real, *map(self.kernels.tl.constexpr, counts))
@@ -161,7 +162,7 @@ class _Launch:
         kernel[(programs,)](*arguments, *sizes, cut, **layout.options(self.k.device))
 
     def carry(self, sums: Any) -> Any:
-        """What enters each piece from both sides, given the sums of the pieces."""
+        """Compute the sums that enter each piece from both sides, given the sums of the pieces."""
         count = len(sums.means)
         entering = self.tiles.Entering(torch.empty_like(sums.log), self.means(count))
         blocks = -(-self.channels // _CARRY_CHANNELS)
@@ -182,12 +183,12 @@ def forward(
         w: decay (C,).
         u: bonus (C,).
         k: keys (B, H, W, C), any strides.
-        v: values, as k.
-        out: where to write y, of the type of k; may be v.
+        v: values, same shape and type as k.
+        out: tensor for y, of the type of k; may be v.
 
     Returns:
-        y, as k, and what `backward` needs: log weights and means of the tokens before and after
-        each piece of tokens.
+        y, like k, and the state for `backward`: log weights and means of the tokens before and
+        after each piece.
     """
     with _on_device_of(k):
         y = out if out is not None and out.dtype == _stored(k.dtype) else _like(k)
@@ -228,7 +229,7 @@ def backward(
 
 @torch.library.custom_op("restore_rwkv::bi_wkv_triton", mutates_args=(), device_types=DEVICES)
 def operator(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The registered form of `forward`."""
+    """Registered operator that runs `forward`."""
     return forward(w, u, k, v)
 
 
@@ -247,7 +248,7 @@ def _(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tenso
 def backward_operator(
     gy: Tensor, w: Tensor, u: Tensor, k: Tensor, v: Tensor, log: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The registered form of `backward`."""
+    """Registered operator that runs `backward`."""
     return backward(gy, w, u, k, v, log, mean)
 
 
@@ -271,7 +272,7 @@ operator.register_autograd(_backward, setup_context=_setup_context)
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, out: Tensor | None = None) -> Tensor:
-    """Differentiable y as k; arguments as for `forward`."""
+    """Return y like k, differentiable; arguments as for `forward`."""
     if out is None or not eager.is_eager(w, u, k, v):
         y: Tensor = operator(w, u, k, v)[0]
         return y if out is None else out.copy_(y)

@@ -1,7 +1,7 @@
-"""Bi-WKV of a piece of tokens on one scale, in Triton: one exponential per element.
+"""Bi-WKV of a piece of tokens with one scale, in Triton: one exponential per element.
 
-For channels and values that `is_plain` accepts: nothing overflows there, and what underflows is
-negligible. The decay is rounded once per step only inside a chunk.
+For channels and values that `is_plain` accepts: nothing overflows there, and terms that underflow
+are negligible. The decay is rounded once per step inside a chunk only.
 """
 
 # mypy: ignore-errors
@@ -12,9 +12,9 @@ import triton.language as tl
 
 from restore_rwkv.ops.gpu.tiles import ratio
 
-LARGEST = tl.constexpr(1e9)  # values: sums of them, and products with gradients, stay finite
-_TOTAL = tl.constexpr(20.0)  # |w|: e^20 at most between any two tokens
-_STEP = tl.constexpr(1 / 8)  # |w|/T: e^16 at most between two tokens of a piece of 128
+LARGEST = tl.constexpr(1e9)  # |v|: sums of values, and products with gradients, stay finite
+_TOTAL = tl.constexpr(20.0)  # |w|: any two tokens differ by at most e^20
+_STEP = tl.constexpr(1 / 8)  # |w|/T: two tokens of a piece of 128 differ by at most e^16
 _BONUS = tl.constexpr(16.0)  # |u|/T
 
 
@@ -28,7 +28,7 @@ def largest(rows, CHUNK: tl.constexpr):
 
 @triton.jit
 def size_of(rows, CHUNK: tl.constexpr):
-    """The largest absolute value (P, BLOCK)."""
+    """Largest absolute value (P, BLOCK)."""
     top = tl.abs(rows[0])
     for t in tl.static_range(1, CHUNK):
         top = tl.maximum(top, tl.abs(rows[t]))
@@ -37,7 +37,7 @@ def size_of(rows, CHUNK: tl.constexpr):
 
 @triton.jit
 def is_plain(w, u, tokens, size):
-    """Whether all channels of a piece stay in range on one scale (false for NaN)."""
+    """Return whether all channels of a piece stay in range with one scale (false for NaN)."""
     worst = tl.abs(w) * tl.maximum(tokens.to(tl.float64) / _TOTAL, 1 / _STEP)
     worst = tl.maximum(tl.max(worst, 0), tl.max(tl.abs(u), 0) / _BONUS)
     return (worst <= 1.0) & (tl.max(size) <= LARGEST)
@@ -71,7 +71,7 @@ def decayed_sums(rows, decay, CHUNK: tl.constexpr):
 
 @triton.jit
 def chunk_weights(w, cut: tl.constexpr):
-    """e^(w i) and e^(-w i) for the positions i of chunks about the middle of the piece."""
+    """e^(w i) and e^(-w i) for the positions i of chunks relative to the middle of the piece."""
     position = tl.arange(0, cut.P).to(cut.REAL)[:, None] - (cut.P - 1) / 2
     exponent = (w * cut.CHUNK).to(cut.REAL)[None, :] * position
     return tl.exp(exponent), tl.exp(-exponent)
@@ -79,9 +79,9 @@ def chunk_weights(w, cut: tl.constexpr):
 
 @triton.jit
 def enter_chunks(sums, entering, up, down, w, side: tl.constexpr, cut: tl.constexpr):
-    """What enters each chunk from a side, given the sums of the chunks and what enters the piece.
+    """Sums that enter each chunk from a side, given the chunks' sums and the piece's entering sum.
 
-    A chunk's own sum is taken away again: what that rounds off is small beside its own tokens.
+    A chunk's own sum is subtracted again: the rounding error is small beside its own tokens.
     """
     here, away = (up, down) if side == 0 else (down, up)
     x = sums * here
@@ -93,7 +93,7 @@ def enter_chunks(sums, entering, up, down, w, side: tl.constexpr, cut: tl.conste
 
 @triton.jit
 def plain_sums(keys, values, w, cut: tl.constexpr):
-    """Log weight, rest of the weight, mean of a piece: decayed to its end, then to its start."""
+    """Log weight, remaining weight, mean of a piece: decayed to its end, then to its start."""
     top = tl.max(largest(keys, cut.CHUNK), 0)
     e = exponentials(keys, top[None, :], cut.CHUNK)
     decay = tl.exp(-w).to(cut.REAL)[None, :]
@@ -110,7 +110,7 @@ def plain_sums(keys, values, w, cut: tl.constexpr):
 
 @triton.jit
 def attend_plain(x, cut: tl.constexpr):
-    """Of each token e^k, and the sums over the tokens before and after it; all on one scale.
+    """For each token, e^k and the sums over the tokens before and after it; all with one scale.
 
     Returns e, left a, left b, right a, right b (right sums last token first), the scale, the
     decay of one step and the bonus.
@@ -151,23 +151,23 @@ def plain_outputs(x, cut: tl.constexpr):
 
 @triton.jit
 def output_gradients(attention, values, gy, lengths, CHUNK: tl.constexpr):
-    """1/D, gy/D and -gy y/D of each token; 0 where there is none."""
+    """1/D, gy/D and -gy y/D of each token; 0 beyond the last token."""
     e, left_a, left_b, right_a, right_b, _, _, bonus = attention
     inverse, a, b = (), (), ()
     for t in tl.static_range(CHUNK):
         own = e[t] * bonus
         total = left_a[t] + right_a[CHUNK - 1 - t] + own
         result = left_b[t] + right_b[CHUNK - 1 - t] + own * values[t]
-        one = tl.where(t < lengths, 1 / total, 0.0)
-        inverse = inverse + (one,)
-        a = a + (gy[t] * one,)
-        b = b + (-gy[t] * one * result / total,)
+        reciprocal = tl.where(t < lengths, 1 / total, 0.0)
+        inverse = inverse + (reciprocal,)
+        a = a + (gy[t] * reciprocal,)
+        b = b + (-gy[t] * reciprocal * result / total,)
     return inverse, a, b
 
 
 @triton.jit
 def plain_gradient_sums(attention, values, gy, w, lengths, cut: tl.constexpr):
-    """Log weight, rest of the weight, means of gy and -gy y: at the end, then at the start."""
+    """Log weight, remaining weight, means of gy and -gy y: at the end, then at the start."""
     inverse, a, b = output_gradients(attention, values, gy, lengths, cut.CHUNK)
     decay, log = attention[6], -attention[5].to(tl.float64)
     up, down = chunk_weights(w, cut)
@@ -185,8 +185,8 @@ def plain_gradient_sums(attention, values, gy, w, lengths, cut: tl.constexpr):
 def plain_gradients(attention, values, gy, w, before, after, lengths, cut: tl.constexpr):
     """gk, gv of a piece, and its parts of gw and gu (P, BLOCK).
 
-    `before` and `after` are the gradient sums that enter from left and right, with their means of
-    gy and -gy y. Their scale here is that of 1/D.
+    `before` and `after` are the gradient sums that enter from the left and the right, with means of
+    gy and -gy y; their scale is that of 1/D.
     """
     e, left_a, left_b, right_a, right_b, top, decay, bonus = attention
     _, a, b = output_gradients(attention, values, gy, lengths, cut.CHUNK)
@@ -210,8 +210,8 @@ def plain_gradients(attention, values, gy, w, before, after, lengths, cut: tl.co
     for t in tl.static_range(cut.CHUNK):
         gw += sum_a * right_b[cut.CHUNK - 1 - t] + sum_b * right_a[cut.CHUNK - 1 - t]
         gu += e[t] * bonus * (a[t] * values[t] + b[t])
-        one = e[t] * (sum_a + part_a[cut.CHUNK - 1 - t])
-        gv = gv + (one,)
-        gk = gk + (values[t] * one + e[t] * (sum_b + part_b[cut.CHUNK - 1 - t]),)
+        gv_row = e[t] * (sum_a + part_a[cut.CHUNK - 1 - t])
+        gv = gv + (gv_row,)
+        gk = gk + (values[t] * gv_row + e[t] * (sum_b + part_b[cut.CHUNK - 1 - t]),)
         sum_a, sum_b = sum_a * decay + a[t], sum_b * decay + b[t]
     return gk, gv, (gw * decay).to(tl.float64), gu.to(tl.float64)

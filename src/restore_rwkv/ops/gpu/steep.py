@@ -1,7 +1,7 @@
 """Bi-WKV of a piece of tokens in Triton for any finite input: steep decays, huge bonuses or values.
 
-Every pair of tokens of a chunk, and of chunks of a piece, is weighed by itself; every sum has its
-own scale in float64. Slower than `plain`, and rare. Values come times SMALL.
+Every pair of tokens in a chunk, and of chunks in a piece, has its own weight; every sum has its own
+scale in float64. Slower than `plain`, and rarely needed. Values are multiplied by SMALL.
 """
 
 # mypy: ignore-errors
@@ -26,7 +26,7 @@ from restore_rwkv.ops.gpu.tiles import (
 
 
 class Tile(NamedTuple):
-    """The tokens of a piece (P, CHUNK, BLOCK), and the parameters (BLOCK,)."""
+    """Tokens of a piece (P, CHUNK, BLOCK), and the parameters (BLOCK,)."""
 
     k: Any
     v: Any
@@ -35,7 +35,7 @@ class Tile(NamedTuple):
 
 
 class Sides(NamedTuple):
-    """What enters each chunk: sums (P, BLOCK) over the tokens before and after it."""
+    """Sums (P, BLOCK) that enter each chunk: over the tokens before and after it."""
 
     left: Sum
     right: Sum
@@ -43,7 +43,7 @@ class Sides(NamedTuple):
 
 @triton.jit
 def wide(keys):
-    """Keys in float64, cut off; tokens that are not there keep minus infinity."""
+    """Keys in float64, clipped; tokens that do not exist keep minus infinity."""
     keys = keys.to(tl.float64)
     return tl.where(keys > -float("inf"), clip(keys), keys)
 
@@ -57,13 +57,13 @@ def load_tiles(inputs, piece, step, bonus, cut: tl.constexpr):
 
 @triton.jit
 def lower(scale, step):
-    """The scale of a sum after a decay; that of an empty sum stays minus infinity."""
+    """Scale of a sum after a decay; the scale of an empty sum stays minus infinity."""
     return tl.where(scale > -float("inf"), clip(scale - clip(step)), scale)
 
 
 @triton.jit
 def steep_chunks(keys, w, side: tl.constexpr, cut: tl.constexpr):
-    """Scale of the sum of each chunk, decayed to its end (0) or start (1), and of each token."""
+    """Scale of each chunk's sum, decayed to its end (0) or start (1), and weight of each token."""
     token = tl.arange(0, cut.CHUNK)[None, :, None]
     age = (cut.CHUNK - 1 - token) if side == 0 else token
     logit = lower(keys, w[None, None, :] * age)
@@ -73,7 +73,7 @@ def steep_chunks(keys, w, side: tl.constexpr, cut: tl.constexpr):
 
 @triton.jit
 def steep_piece(scale, w, side: tl.constexpr, cut: tl.constexpr):
-    """As `steep_chunks`, for the chunks of a piece."""
+    """Do the same as `steep_chunks` for the chunks of a piece."""
     chunk = tl.arange(0, cut.P)[:, None]
     logit = lower(scale, w[None, :] * (((cut.P - 1 - chunk) if side == 0 else chunk) * cut.CHUNK))
     top = tl.max(logit, 0)
@@ -82,7 +82,7 @@ def steep_piece(scale, w, side: tl.constexpr, cut: tl.constexpr):
 
 @triton.jit
 def steep_sums(x, cut: tl.constexpr):
-    """As `plain_sums`, for any finite input."""
+    """Compute `plain_sums` for any finite input."""
     scale, e = steep_chunks(x.k, x.w, 0, cut)
     end_log, factor = steep_piece(scale, x.w, 0, cut)
     end = tl.sum(tl.sum(e, 1) * factor, 0)
@@ -96,9 +96,10 @@ def steep_sums(x, cut: tl.constexpr):
 
 @triton.jit
 def steep_enter(scale, entering, w, side: tl.constexpr, cut: tl.constexpr):
-    """What enters each chunk: its scale, factors of the sums of others (P, P, BLOCK), of a piece.
+    """Scale of the sum that enters each chunk, and the factors of its parts.
 
-    `scale` belongs to the sums of the chunks, `entering` is the scale of what enters the piece.
+    The factors are those of the sums of the other chunks (P, P, BLOCK) and of the sum that enters
+    the piece. `scale` is that of the chunks' sums, `entering` that of the sum entering the piece.
     """
     other, chunk = tl.arange(0, cut.P)[:, None, None], tl.arange(0, cut.P)[None, :, None]
     gap = (chunk - 1 - other) if side == 0 else (other - 1 - chunk)
@@ -114,7 +115,7 @@ def steep_enter(scale, entering, w, side: tl.constexpr, cut: tl.constexpr):
 
 @triton.jit
 def steep_side(x, entering, entering_mean, side: tl.constexpr, cut: tl.constexpr):
-    """What enters each chunk from a side."""
+    """Sum that enters each chunk from a side."""
     scale, e = steep_chunks(x.k, x.w, side, cut)
     a, b = tl.sum(e, 1), tl.sum(e * x.v, 1)
     scale, factor, far = steep_enter(scale, entering, x.w, side, cut)
@@ -133,9 +134,9 @@ def steep_sides(x, loaded, cut: tl.constexpr):
 
 @triton.jit
 def steep_row(t, x, sides, cut: tl.constexpr):
-    """How the t-th tokens of all chunks weigh tokens (P, CHUNK, BLOCK), left and right sums.
+    """Weights of the tokens (P, CHUNK, BLOCK) and of the left and right sums in the t-th outputs.
 
-    The scale of these factors comes first.
+    Returns the scale of these weights first.
     """
     offset = tl.arange(0, cut.CHUNK)[None, :, None] - t
     step = tl.where(offset == 0, -x.u[None, None, :], x.w[None, None, :] * (tl.abs(offset) - 1))
@@ -149,7 +150,7 @@ def steep_row(t, x, sides, cut: tl.constexpr):
 
 @triton.jit
 def steep_outputs(y, inputs, loaded, piece, cut: tl.constexpr):
-    """Stores the outputs of a piece."""
+    """Compute and store the outputs of a piece."""
     x = load_tiles(inputs, piece, loaded.step, loaded.bonus, cut)
     sides = steep_sides(x, loaded, cut)
     for t in range(0, tl.max(piece.lengths)):
@@ -161,7 +162,7 @@ def steep_outputs(y, inputs, loaded, piece, cut: tl.constexpr):
 
 @triton.jit
 def steep_output(t, x, sides, lengths, cut: tl.constexpr):
-    """-log D and y of the t-th token of each chunk; its weights of tokens, left and right sums."""
+    """-log D and y of each chunk's t-th token; its weights of the tokens, left and right sums."""
     top, e, before, after = steep_row(t, x, sides, cut)
     total = tl.sum(e, 1) + before * sides.left.a + after * sides.right.a
     total = tl.where(t < lengths, total, 1.0)
@@ -173,7 +174,7 @@ def steep_output(t, x, sides, lengths, cut: tl.constexpr):
 
 @triton.jit
 def absorb(scale, sum_0, sum_a, sum_b, key, a, b, REAL: tl.constexpr):
-    """Add e^key times (1, a, b) to sums of scale e^scale."""
+    """Add e^key times (1, a, b) to sums that are multiples of e^scale."""
     top = tl.maximum(scale, key)
     finite = tl.maximum(top, -FAR)
     keep, add = ratio(scale - finite, REAL), ratio(key - finite, REAL)
@@ -182,7 +183,7 @@ def absorb(scale, sum_0, sum_a, sum_b, key, a, b, REAL: tl.constexpr):
 
 @triton.jit
 def steep_gradient_chunks(gy, x, sides, piece, cut: tl.constexpr):
-    """Of each chunk the scale and sums of 1, gy, -gy y over D; at its end, then at its start."""
+    """For each chunk, scale and sums of (1, gy, -gy y) / D; at its end, then at its start."""
     zero = tl.zeros(sides.left.scale.shape, cut.REAL)
     end = tl.full(sides.left.scale.shape, -float("inf"), tl.float64)
     start = end
@@ -201,7 +202,7 @@ def steep_gradient_chunks(gy, x, sides, piece, cut: tl.constexpr):
 
 @triton.jit
 def steep_gradient_sums(sums, w, cut: tl.constexpr):
-    """As `plain_gradient_sums`, from `steep_gradient_chunks`."""
+    """Compute `plain_gradient_sums` from the result of `steep_gradient_chunks`."""
     end_log, factor = steep_piece(sums[0], w, 0, cut)
     end = tl.sum(sums[1] * factor, 0)
     end_a = tl.sum(sums[2] * factor, 0) / end
@@ -223,7 +224,7 @@ def enter_gradients(scale, a, b, entering, w, side: tl.constexpr, cut: tl.conste
 
 @triton.jit
 def gradients_inside(gy, x, sides, piece, cut: tl.constexpr):
-    """gk, gv (P, CHUNK, BLOCK), gw, gu (P, BLOCK): from outputs of the chunk itself."""
+    """gk, gv (P, CHUNK, BLOCK) and gw, gu (P, BLOCK) from the outputs of the chunk itself."""
     gk, gv = tl.zeros(x.k.shape, cut.REAL), tl.zeros(x.k.shape, cut.REAL)
     gw = tl.zeros(sides.left.scale.shape, cut.REAL)
     gu = tl.zeros(sides.left.scale.shape, cut.REAL)
@@ -244,10 +245,10 @@ def gradients_inside(gy, x, sides, piece, cut: tl.constexpr):
 
 @triton.jit
 def gradients_from(x, age, near, far, cut: tl.constexpr):
-    """gk, gv, gw: from outputs on one side of the chunk, `age` tokens away and farther.
+    """gk, gv, gw from the outputs on one side of the chunk, `age` tokens away or farther.
 
-    Those outputs are summed up in `near`. Last in gw, pairs of them with the tokens on the other
-    side, whose sums are `far`.
+    `near` is the sum over those outputs. The last term of gw is for pairs of those outputs with the
+    tokens on the other side, whose sums are `far`.
     """
     e = ratio(lower(x.k, x.w[None, None, :] * age) + near.scale[:, None, :], cut.REAL)
     gv = e * near.a[:, None, :]
@@ -258,7 +259,7 @@ def gradients_from(x, age, near, far, cut: tl.constexpr):
 
 @triton.jit
 def steep_gradients(gy, inputs, loaded, before, after, piece, cut: tl.constexpr):
-    """As `plain_gradients`, for any finite input; tiles (P, CHUNK, BLOCK) out."""
+    """Compute `plain_gradients` for any finite input; return tiles (P, CHUNK, BLOCK)."""
     x = load_tiles(inputs, piece, loaded.step, loaded.bonus, cut)
     sides = steep_sides(x, loaded, cut)
     end, _, end_a, end_b, start, _, start_a, start_b = steep_gradient_chunks(

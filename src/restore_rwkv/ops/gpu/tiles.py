@@ -1,8 +1,8 @@
-"""Where the Triton kernels find tokens and sums, and their arithmetic of exponents.
+"""Addresses of tokens and sums in the Triton kernels, and arithmetic on exponents.
 
-A program handles BLOCK channels of a piece of P chunks of CHUNK tokens. `rows` are a tuple of CHUNK
-tiles (P, BLOCK), each with one token of every chunk: what follows along a chunk stays inside a
-thread. Where that does not matter, a piece is one tile (P, CHUNK, BLOCK).
+A program handles BLOCK channels of a piece of P chunks of CHUNK tokens. `rows` is a tuple of CHUNK
+tiles (P, BLOCK), each with one token of every chunk, so that recurrences along a chunk stay inside
+a thread. Where that does not matter, a piece is one tile (P, CHUNK, BLOCK).
 """
 
 # mypy: ignore-errors
@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-FAR = tl.constexpr(1e300)  # exponents are cut off here, so that their differences are finite
-SMALL = tl.constexpr(2.0**-20)  # times the largest values, of which sums then stay finite
+FAR = tl.constexpr(1e300)  # exponents are clipped to this, so that their differences are finite
+SMALL = tl.constexpr(2.0**-20)  # factor that keeps sums of the largest values finite
 
 
 class Cut(NamedTuple):
-    """The constants of a kernel: in which type it computes, and how it cuts the tokens.
+    """Constants of a kernel: the type of its arithmetic, and how tokens are divided.
 
-    A chunk crosses the end of a row of the image never (WRAP = 0), at most once (1), or often (2).
+    A chunk crosses the end of an image row never (WRAP = 0), at most once (1), or several times
+    (2).
     """
 
     REAL: Any
@@ -31,7 +32,7 @@ class Cut(NamedTuple):
 
 
 class Parameters(NamedTuple):
-    """w and u (channels,) in memory. Flat: Triton 3.5 forgets constants in tuples of tuples."""
+    """w and u (channels,) in memory. Flat, since Triton 3.5 loses constants in nested tuples."""
 
     w: Any
     w_stride: int
@@ -40,7 +41,7 @@ class Parameters(NamedTuple):
 
 
 class Image(NamedTuple):
-    """A tensor in memory, with its strides; flat as `Parameters` are."""
+    """Tensor in memory, with its strides; flat, as `Parameters`."""
 
     data: Any
     batch: int
@@ -50,7 +51,7 @@ class Image(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What the operator is called with."""
+    """Arguments of the operator."""
 
     parameters: Parameters
     k: Image
@@ -60,7 +61,7 @@ class Inputs(NamedTuple):
 class Sums(NamedTuple):
     """Sums of pieces in memory (batch, pieces, 2, channels).
 
-    Log weights, rests of the weights, and one or two means: of values, or of output gradients.
+    Log weights, remaining weights, and one or two means: of values, or of output gradients.
     """
 
     log: Any
@@ -69,21 +70,21 @@ class Sums(NamedTuple):
 
 
 class Entering(NamedTuple):
-    """Sums of all that is before and after a piece, in memory; as `Sums`, with weights of 1."""
+    """Sums over all tokens before and after a piece, in memory; as `Sums`, with weights of 1."""
 
     log: Any
     means: Any
 
 
 class Piece(NamedTuple):
-    """What a program works on: where it is, and the sizes of the whole."""
+    """Piece that a program handles: its position, and the sizes of the whole input."""
 
     batch: Any
     number: Any
     channel: Any  # (BLOCK,)
-    inside: Any  # (BLOCK,): whether there is such a channel
-    first: Any  # (P, 1): the first token of each chunk
-    lengths: Any  # (P, 1): how many tokens it has
+    inside: Any  # (BLOCK,): whether the channel exists
+    first: Any  # (P, 1): first token of each chunk
+    lengths: Any  # (P, 1): number of tokens in each chunk
     pieces: Any
     tokens: Any
     columns: Any
@@ -91,9 +92,9 @@ class Piece(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What an output depends on: rows of the piece, parameters, the tokens before and after it.
+    """Inputs of an output: rows of the piece, parameters, sums of the tokens before and after it.
 
-    (Triton's tuples have a `values` of their own.)
+    (The rows of v are not called `values`, since Triton's tuples have an attribute of that name.)
     """
 
     k: Any
@@ -107,7 +108,7 @@ class Loaded(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A sum with its scale: e^scale times (a, b), or times 1 and the means a, b."""
+    """Sum with its scale: e^scale times (a, b), or a weight e^scale with the means a, b."""
 
     scale: Any
     a: Any
@@ -121,20 +122,20 @@ def clip(x):
 
 @triton.jit
 def ratio(x, REAL: tl.constexpr):
-    """e^x of a difference of exponents, at most e^64: more is met only where sums cancel it."""
+    """e^x of a difference of exponents, at most e^64; larger ones occur only where sums cancel."""
     return tl.exp(tl.minimum(tl.maximum(x, -1000.0), 64.0).to(REAL))
 
 
 @triton.jit
 def enlarge(x, REAL: tl.constexpr):
-    """Return x / SMALL: a mean that rounding may have pushed over the largest number."""
+    """Return x / SMALL, a mean, clipped since rounding may push it above the largest number."""
     most = 3.4028234663852886e38 if tl.float32 == REAL else 1.7976931348623157e308
     return tl.minimum(tl.maximum(x, -most * SMALL), most * SMALL) / SMALL
 
 
 @triton.jit
 def place(tokens, columns, channels, cut: tl.constexpr):
-    """The piece of this program. Programs that share rows of memory are close together."""
+    """Piece of this program. Neighbouring programs share rows of memory."""
     blocks, pieces = tl.cdiv(channels, cut.BLOCK), tl.cdiv(tokens, cut.CHUNK * cut.P)
     program = tl.program_id(0)
     channel = (program % blocks) * cut.BLOCK + tl.arange(0, cut.BLOCK)
@@ -169,20 +170,20 @@ def bonus_of(parameters, piece):
 
 @triton.jit
 def present_channel(piece):
-    """Channels beyond the last read the last: harmless, never stored."""
+    """Channel to read: the last for channels beyond it, whose results are never stored."""
     return tl.minimum(piece.channel, piece.channels - 1)
 
 
 @triton.jit
 def origin(image, piece, first, channel):
-    """Where tokens lie in an image (batch, row, column, channel)."""
+    """Offsets of tokens in an image (batch, row, column, channel)."""
     token = first // piece.columns * image.row + first % piece.columns * image.column
     return piece.batch * image.batch + token + channel.to(tl.int64)[None, :] * image.channel
 
 
 @triton.jit
 def token_offset(t: tl.constexpr, image, piece, WRAP: tl.constexpr):
-    """How far the t-th token of a chunk lies from its first."""
+    """Distance in memory of the t-th token of a chunk from its first."""
     offset = tl.full((), t, tl.int64) * image.column
     if WRAP > 0:
         column = (piece.first % piece.columns).to(tl.int32) + t
@@ -196,7 +197,7 @@ def token_offset(t: tl.constexpr, image, piece, WRAP: tl.constexpr):
 
 @triton.jit
 def load_rows(image, piece, other, cut: tl.constexpr):
-    """The tokens of all chunks; `other` where there is none."""
+    """Load the tokens of all chunks; `other` beyond the last token."""
     at = origin(image, piece, piece.first, present_channel(piece))
     rows = ()
     for t in tl.static_range(cut.CHUNK):
@@ -216,7 +217,7 @@ def store_rows(image, rows, piece, cut: tl.constexpr):
 
 @triton.jit
 def tile_origin(image, piece, channel, CHUNK: tl.constexpr):
-    """Where all tokens of the piece lie (P, CHUNK, BLOCK)."""
+    """Offsets of all tokens of the piece (P, CHUNK, BLOCK)."""
     columns = piece.columns
     column = (piece.first % columns).to(tl.int32)[:, :, None] + tl.arange(0, CHUNK)[None, :, None]
     row = (piece.first // columns)[:, :, None] + column // columns
@@ -226,7 +227,7 @@ def tile_origin(image, piece, channel, CHUNK: tl.constexpr):
 
 @triton.jit
 def load_tile(image, piece, other, CHUNK: tl.constexpr):
-    """The piece as one tile (P, CHUNK, BLOCK)."""
+    """Load the piece as one tile (P, CHUNK, BLOCK)."""
     at = tile_origin(image, piece, present_channel(piece), CHUNK)
     there = tl.arange(0, CHUNK)[None, :, None] < piece.lengths[:, :, None]
     return tl.load(image.data + at, mask=there, other=other)
@@ -241,7 +242,7 @@ def store_tile(image, tile, piece, CHUNK: tl.constexpr):
 
 @triton.jit
 def load_row(t, image, piece):
-    """The t-th tokens of all chunks (P, BLOCK)."""
+    """Load the t-th tokens of all chunks (P, BLOCK)."""
     at = origin(image, piece, piece.first + t, present_channel(piece))
     return tl.load(image.data + at, mask=t < piece.lengths, other=0.0)
 
@@ -254,33 +255,33 @@ def store_row(t, image, row, piece):
 
 @triton.jit
 def sum_offsets(batch, number, side, channel, pieces, channels):
-    """Where a sum lies in (batch, pieces, 2, channels)."""
+    """Offset of a sum in (batch, pieces, 2, channels)."""
     return ((batch * pieces + number) * 2 + side) * channels + channel
 
 
 @triton.jit
 def own_sums(piece):
-    """Where the sum of a piece for the side 0 lies; that for the side 1 lies `channels` behind."""
+    """Offset of a piece's sum for side 0; that for side 1 is larger by `channels`."""
     return sum_offsets(piece.batch, piece.number, 0, piece.channel, piece.pieces, piece.channels)
 
 
 @triton.jit
 def load_sum(entering, at, inside):
-    """The log weight of a sum and the mean of its values (BLOCK,)."""
+    """Load the log weight of a sum and the mean of its values (BLOCK,)."""
     log = tl.load(entering.log + at, mask=inside, other=0.0)
     return log, tl.load(entering.means[0] + at, mask=inside, other=0.0)
 
 
 @triton.jit
 def load_gradient_sum(entering, at, inside):
-    """The log weight of a sum and the means of gy and -gy y (BLOCK,)."""
+    """Load the log weight of a sum and the means of gy and -gy y (BLOCK,)."""
     log, mean_a = load_sum(entering, at, inside)
     return Sum(log, mean_a, tl.load(entering.means[1] + at, mask=inside, other=0.0))
 
 
 @triton.jit
 def load_piece(inputs, entering, piece, cut: tl.constexpr):
-    """What all outputs of a piece depend on."""
+    """Load everything that the outputs of a piece depend on."""
     keys = load_rows(inputs.k, piece, -float("inf"), cut)
     values = load_rows(inputs.v, piece, 0.0, cut)
     at = own_sums(piece)

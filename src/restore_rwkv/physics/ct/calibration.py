@@ -1,4 +1,4 @@
-"""The noise that a CT scan has, and the photons that explain it."""
+"""Noise level of a CT scan, and the number of photons that explains it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ SOFT_TISSUE = (-100.0, 100.0)
 def noise_level(hu: Tensor) -> float:
     """Standard deviation of the noise in soft tissue, in HU.
 
-    What a mean over 7 x 7 pixels leaves, in soft tissue (-100 to 100 HU) that has neither air nor
-    bone within 4 pixels, and of it in the three tenths where the smoothed image is flattest, so
-    that edges do not count; 1.4826 times the median of its absolute value.
+    The noise is the difference between the image and its mean over 7 x 7 pixels. It is measured in
+    soft tissue (-100 to 100 HU) without air or bone within 4 pixels, and there only in the 30 % of
+    pixels where the smoothed image is flattest, so that edges do not count. The result is 1.4826
+    times the median of the absolute difference.
 
     Args:
         hu: (..., H, W), float32 or float64, HU; all slices together give one number.
 
     Raises:
-        OperatorError: wrong type or shape, or less than 200 pixels of homogeneous soft tissue.
+        OperatorError: wrong type or shape, or fewer than 200 pixels of homogeneous soft tissue.
     """
     check_scan(hu, (1.0, 1.0))
     slices = hu.reshape(-1, *hu.shape[-2:])
@@ -35,20 +36,20 @@ def noise_level(hu: Tensor) -> float:
 
 @torch.no_grad()
 def calibrated(scanner: CTScanner, hu: Tensor, spacing: tuple[float, float]) -> CTScanner:
-    """The scanner with as many photons as explain the noise that a scan has.
+    """Fit the scanner's number of photons to the noise of a scan.
 
-    Four slices of the middle three sevenths are simulated at full dose, with a fixed seed, and
-    their noise is measured where `noise_level` measures that of the scan: the number of photons
-    goes with the inverse square of the noise. The thickness of slices, the current of the tube and
-    noise reduction by the scanner are thus part of the number.
+    Four slices from the middle three sevenths are simulated at full dose, with a fixed seed, and
+    their noise is measured in the same pixels as that of the scan (see `noise_level`). The number
+    of photons is proportional to the inverse square of the noise. The fitted number therefore
+    includes the effects of slice thickness, tube current and noise reduction by the scanner.
 
     Args:
-        scanner: all but its photons is kept.
-        hu: (..., H, W), float32 or float64, HU, at the dose that is to be called full.
-        spacing: distance of rows and of columns in mm.
+        scanner: starting point; only its `photons` change.
+        hu: (..., H, W), float32 or float64, HU, at the dose that counts as full.
+        spacing: distance between rows and between columns in mm.
 
     Raises:
-        OperatorError: as `noise_level`, or a scan without noise.
+        OperatorError: as for `noise_level`, or the scan has no noise.
     """
     check_scan(hu, spacing)
     slices = hu.reshape(-1, *hu.shape[-2:])
@@ -57,8 +58,8 @@ def calibrated(scanner: CTScanner, hu: Tensor, spacing: tuple[float, float]) -> 
     flat = _homogeneous(slices)
     level = _spread(slices, flat)
     if level == 0:
-        raise OperatorError("hu has no noise in soft tissue; give the scanner's photons yourself")
-    for _ in range(2):  # again, since electronic noise does not go with the number of photons
+        raise OperatorError("hu has no noise in soft tissue; set the scanner's photons yourself")
+    for _ in range(2):  # twice, since electronic noise does not depend on the number of photons
         noise = scan_noise(
             slices, spacing, scanner=scanner, generator=torch.Generator().manual_seed(0)
         )
@@ -84,12 +85,12 @@ def _homogeneous(hu: Tensor) -> Tensor:
     if inside.numel() < 200:
         raise OperatorError(
             f"hu has {inside.numel()} pixels inside soft tissue ({SOFT_TISSUE[0]:g} to "
-            f"{SOFT_TISSUE[1]:g} HU), too few to measure its noise; give the photons yourself"
+            f"{SOFT_TISSUE[1]:g} HU), too few to measure its noise; set the photons yourself"
         )
     flattest = inside.kthvalue(math.ceil(0.3 * inside.numel())).values
     return soft & (slope <= flattest)
 
 
 def _spread(images: Tensor, where: Tensor) -> float:
-    """Robust standard deviation of what a 7 x 7 mean leaves."""
+    """Robust standard deviation of the difference to the 7 x 7 mean."""
     return 1.4826 * float((images - _mean(images, 7))[where].abs().median())

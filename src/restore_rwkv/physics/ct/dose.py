@@ -1,16 +1,17 @@
-"""CT at reduced dose: noise inserted into a reconstructed scan, which keeps its sharpness.
+"""CT at reduced dose: noise is inserted into a reconstructed scan, whose sharpness is unchanged.
 
 After Yu et al., "Development and validation of a practical lower-dose-simulation tool for
 optimizing CT scan protocols", J Comput Assist Tomogr 36 (2012) 477. With line integrals p of the
-attenuation `mu = mu_water (1 + HU / 1000)` a ray counts `c = N e^-p` photons, N of them sent out.
-Its logarithm has the variance `v(c) = 1 / c + Ne / c^2`, Ne the electronic noise. At the dose
-fraction a it is v(a c), so that noise of variance `v(a c) - v(c)` is missing: it is drawn for each
-ray, reconstructed by filtered back-projection, and added to the image:
+attenuation `mu = mu_water (1 + HU / 1000)`, a ray counts `c = N e^-p` of the N photons sent. The
+logarithm of the count has the variance `v(c) = 1 / c + Ne / c^2`, with Ne the electronic noise. At
+the dose fraction a the variance is v(a c), so noise of variance `v(a c) - v(c)` is missing. It is
+drawn for each ray, reconstructed by filtered back-projection, and added to the image:
 
     v(a c) - v(c) = (1 - a) / a * e^p / N * (1 + (1 + a) / a * Ne * e^p / N).
 
-Below a tenth of the dose the logarithm of few counts is biased, which this Gaussian misses. There,
-photons are counted (Poisson), the scan's dose being split into what is kept and what is not.
+Below a tenth of the dose the logarithm of few counts is biased, which this Gaussian does not
+reproduce. There, photons are drawn from a Poisson distribution instead: those of the reduced dose,
+and those of the rest of the scan's dose.
 """
 
 from __future__ import annotations
@@ -33,29 +34,30 @@ from restore_rwkv.physics.slices import batches, cropped, padded
 
 AIR = -1024.0  # lowest HU of a result
 COUNTING_BELOW = 0.1  # dose fraction
-REFERENCE_VIEWS = 1152  # views that share the photons of a scan in `CTScanner.photons`
+REFERENCE_VIEWS = 1152  # number of views that `CTScanner.photons` refers to
 SLICES_TOGETHER = 8
-FINE_PIXEL = 0.8  # mm, on which cubic interpolation keeps the noise
+FINE_PIXEL = 0.8  # mm; pixels this small keep the noise through cubic interpolation
 
 
 @dataclass(frozen=True)
 class CTScanner:
-    """What decides how much noise a scan has, and its texture.
+    """Parameters of a CT scanner that determine the amount and the texture of the noise.
 
-    The default was chosen by patient L506 of the AAPM Low Dose CT Grand Challenge (13.8 HU between
-    quarter and full dose on [-160, 240] HU). It gives a water and fat pelvis of 310 x 220 mm, with
-    hips, 17.7 HU (docs/physics-ct.md); `calibrated` fits it to a scan.
+    The default was chosen for patient L506 of the AAPM Low Dose CT Grand Challenge (13.8 HU between
+    quarter and full dose on [-160, 240] HU). In a water and fat pelvis of 310 x 220 mm with hips it
+    gives 17.7 HU (docs/physics-ct.md). `calibrated` fits the photons to a scan.
 
     Attributes:
-        photons: photons per ray sent to the middle of the detector at the scan's own dose, when
-            1152 views share it; with other `views` each ray gets photons * 1152 / views.
+        photons: photons per ray sent to the middle of the detector at the scan's own dose, for 1152
+            views; with another number of views each ray gets photons * 1152 / views.
         electronic: variance of the detector's electronic noise, in squared photons.
-        bowtie_radius: radius in mm of the water cylinder that the bowtie filter half evens out;
-            None for no bowtie.
+        bowtie_radius: radius in mm of the water cylinder; the bowtie filter compensates half of its
+            attenuation. None for no bowtie.
         kernel: reconstruction kernel of the noise; its Nyquist frequency is that of rays 0.70 mm
-            apart (0.71 / mm). Hann at 1.0 to 1.1 resembles a soft B30.
-        beam: "parallel" (quicker) or "fan".
-        views: views of the parallel half turn or of the fan's full turn; None for 720 or 1152.
+            apart (0.71 / mm). Hann with a cutoff of 1.0 to 1.1 resembles a soft B30.
+        beam: "parallel" (faster) or "fan".
+        views: number of views over the parallel half turn or the fan's full turn; None for 720 or
+            1152, respectively.
         mu_water: attenuation of water per mm; 0.0192 at about 70 keV.
     """
 
@@ -75,12 +77,14 @@ class CTScanner:
             if value is not None:
                 check_positive(name, value)
         if not (math.isfinite(self.electronic) and self.electronic >= 0):
-            raise OperatorError(f"electronic is {self.electronic:g}; give a finite number, 0 or up")
+            raise OperatorError(
+                f"electronic is {self.electronic:g}; give a finite number of at least 0"
+            )
         if self.views is not None and self.views < 1:
             raise OperatorError(f"views is {self.views}; give at least 1, or None for the default")
 
     def geometry(self, size: int, pixel: float) -> Geometry:
-        """Rays over a square image of `size` pixels of `pixel` mm."""
+        """Rays through a square image of `size` x `size` pixels of `pixel` mm."""
         if self.beam == "fan":
             return FanBeam(size, pixel, self.views or FanBeam.views)
         pitch = FanBeam.pitch * FanBeam.source_to_centre / FanBeam.source_to_detector
@@ -105,22 +109,23 @@ def reduce_dose(
     scanner: CTScanner,
     generator: torch.Generator,
 ) -> Tensor:
-    """The scan as it would be at a fraction of its dose.
+    """Simulate the scan at a fraction of its dose.
 
     Args:
-        hu: (..., H, W), float32 or float64, HU; each slice is scanned by itself. Values below -1000
-            count as air.
-        spacing: distance of rows and of columns in mm; see `dose_noise` where they differ.
+        hu: (..., H, W), float32 or float64, HU; slices are simulated independently. Values below
+            -1000 count as air.
+        spacing: distance between rows and between columns in mm; see `dose_noise` where they
+            differ.
         dose: fraction of the scan's dose, above 0 and below 1.
         scanner: the scanner; `calibrated` fits its photons to a scan.
-        generator: source of the noise, on any device. Slices draw from it one after the other, so
-            that a batch gets the noise that a loop over its slices gets.
+        generator: source of the noise, on any device. Slices draw from it in order, so a batch gets
+            the same noise as a loop over its slices.
 
     Returns:
         (..., H, W) in HU, same type and device, at least -1024.
 
     Raises:
-        OperatorError: a dose, spacing, type or shape that cannot be used.
+        OperatorError: invalid dose, spacing, type or shape.
 
     Example:
         >>> import torch
@@ -145,12 +150,13 @@ def dose_noise(
     scanner: CTScanner,
     generator: torch.Generator,
 ) -> Tensor:
-    """The noise that `reduce_dose` adds, before any clipping.
+    """Draw the noise that `reduce_dose` adds, before any clipping.
 
-    Images that are not square are padded with air. Pixels that are not square are interpolated to
-    squares of at most 0.8 mm (linear), and the noise is interpolated back (cubic).
+    Images that are not square are padded with air. Images whose pixels are not square are
+    interpolated to square pixels of at most 0.8 mm (linear), and the noise is interpolated back
+    (cubic).
 
-    Arguments and errors are those of `reduce_dose`. Returns (..., H, W) in HU, of mean zero at a
+    Arguments and errors are those of `reduce_dose`. Returns (..., H, W) in HU, with mean zero at a
     tenth of the dose and above; no gradient flows through it.
     """
     if not 0 < dose < 1:
@@ -165,7 +171,7 @@ def dose_noise(
 def scan_noise(
     hu: Tensor, spacing: tuple[float, float], *, scanner: CTScanner, generator: torch.Generator
 ) -> Tensor:
-    """The noise of a scan at the scanner's own dose, for an object that is known without noise.
+    """Draw the noise of a scan at the scanner's own dose, for an object that is free of noise.
 
     Arguments, result and errors are those of `dose_noise`.
     """
@@ -177,7 +183,7 @@ def scan_noise(
 
 
 def check_scan(hu: Tensor, spacing: tuple[float, float]) -> None:
-    """Refuse what is no finite (..., H, W), or spacing that is no two distances."""
+    """Raise an OperatorError unless hu is a finite (..., H, W) and spacing is two distances."""
     check_floating("hu", hu)
     if hu.ndim < 2 or 0 in hu.shape:
         raise OperatorError(f"hu has shape {tuple(hu.shape)}; give (..., H, W), not empty")
@@ -195,7 +201,10 @@ def _reconstructed(
     scanner: CTScanner,
     draw: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Image, in HU, of what `draw` makes of the counts (V, D) expected at full dose, by slice."""
+    """Reconstruct, in HU, the noise that `draw` returns for the counts (V, D) of each slice.
+
+    The counts are those expected at full dose.
+    """
     check_scan(hu, spacing)
     slices = hu.reshape(-1, *hu.shape[-2:])
     images = torch.empty_like(slices)
@@ -204,7 +213,7 @@ def _reconstructed(
         geometry = scanner.geometry(mu.shape[-1], _pixel(spacing))
         projector = Projector(geometry)
         counts = scanner.photons_sent(geometry).to(hu) * torch.exp(-projector.A(mu))
-        drawn = torch.stack([draw(one) for one in counts])
+        drawn = torch.stack([draw(slice_counts) for slice_counts in counts])
         image = projector.fbp(drawn, scanner.kernel) * (1000 / scanner.mu_water)
         images[part] = _from_square(image, spacing, hu.shape[-2:])
     return images.reshape(hu.shape)
@@ -213,26 +222,26 @@ def _reconstructed(
 def _gaussian(
     counts: Tensor, dose: float, scanner: CTScanner, generator: torch.Generator
 ) -> Tensor:
-    """Noise of the logarithm by the variance that is missing."""
-    # A ray that would count less than one photon at the reduced dose is taken to count one.
+    """Gaussian noise of the logarithm, with the missing variance."""
+    # A ray expected to count less than one photon at the reduced dose is treated as counting one.
     counts = counts.clamp(min=1 / dose)
     variance = _variance(dose * counts, scanner) - _variance(counts, scanner)
     return variance.sqrt() * _normal(counts, generator)
 
 
 def _counted(counts: Tensor, dose: float, scanner: CTScanner, generator: torch.Generator) -> Tensor:
-    """Noise of the logarithm by counting; float64, for counts above 2^24."""
+    """Poisson noise of the logarithm; drawn in float64, since counts may exceed 2^24."""
     expected = counts.to(generator.device, torch.float64)
     kept = torch.poisson(dose * expected, generator)
     full = kept + torch.poisson((1 - dose) * expected, generator)
-    # The scan holds the electronic noise of its own dose already: Ne a^2 in units of `kept`.
+    # The scan already contains the electronic noise of its own dose: Ne a^2 in units of `kept`.
     missing = math.sqrt(scanner.electronic * (1 - dose**2))
     measured = kept + missing * _normal(expected, generator)
     return (full.clamp(min=1 / dose) * dose / measured.clamp(min=1)).log().to(counts)
 
 
 def _variance(counts: Tensor, scanner: CTScanner) -> Tensor:
-    """Variance of the logarithm of a ray's count."""
+    """Variance of the logarithm of a ray's count, `v(c)`."""
     return (1 + scanner.electronic / counts) / counts
 
 
@@ -242,18 +251,18 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _is_square(spacing: tuple[float, float]) -> bool:
-    """Whether pixels are square, but for the rounding of an affine."""
+    """Return whether pixels are square, up to the rounding of an affine."""
     return math.isclose(*spacing, rel_tol=1e-4)
 
 
 def _pixel(spacing: tuple[float, float]) -> float:
-    """Side of the square pixels that are worked on, in mm."""
+    """Side of the square pixels used for the simulation, in mm."""
     smaller = min(spacing)
     return smaller if _is_square(spacing) else smaller / math.ceil(smaller / FINE_PIXEL)
 
 
 def _matrix(shape: torch.Size, spacing: tuple[float, float]) -> tuple[int, int]:
-    """Rows and columns of the scan on those pixels."""
+    """Rows and columns of the scan on the pixels of `_pixel`."""
     if _is_square(spacing):
         return shape[0], shape[1]
     pixel = _pixel(spacing)
@@ -261,7 +270,7 @@ def _matrix(shape: torch.Size, spacing: tuple[float, float]) -> tuple[int, int]:
 
 
 def _to_square(image: Tensor, spacing: tuple[float, float]) -> Tensor:
-    """(N, H, W) on a square grid of square pixels; outside is 0."""
+    """Interpolate (N, H, W) to square pixels and pad with 0 to a square grid."""
     height, width = _matrix(image.shape[-2:], spacing)
     if not _is_square(spacing):
         image = _resampled(image, (height, width), "bilinear")
@@ -269,12 +278,12 @@ def _to_square(image: Tensor, spacing: tuple[float, float]) -> Tensor:
 
 
 def _from_square(image: Tensor, spacing: tuple[float, float], shape: torch.Size) -> Tensor:
-    """Undoes `_to_square`: (N, H, W) on the grid of the scan."""
+    """Undo `_to_square`: return (N, H, W) on the grid of the scan."""
     height, width = _matrix(shape, spacing)
     image = cropped(image, height, width)
     return image if _is_square(spacing) else _resampled(image, tuple(shape), "bicubic")
 
 
 def _resampled(image: Tensor, shape: tuple[int, ...], mode: str) -> Tensor:
-    """The same field of view on another matrix."""
+    """Interpolate to another matrix over the same field of view."""
     return F.interpolate(image[:, None], shape, mode=mode, align_corners=False)[:, 0]

@@ -1,4 +1,4 @@
-"""MRI: the centre of k-space, its noise, low resolution and thick slices."""
+"""MRI: central block of k-space, its noise, low resolution and thick slices."""
 
 from restore_rwkv.physics.mri.cartesian import CartesianMRI
 from restore_rwkv.physics.mri.kspace import (

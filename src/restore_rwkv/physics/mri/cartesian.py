@@ -27,7 +27,7 @@ class CartesianMRI:
 
     Attributes:
         shape: (H, W) of the image.
-        factor: ratio of the full to the measured extent of k-space, one number or one an axis.
+        factor: ratio of the full to the measured extent of k-space, one number or one per axis.
 
     Raises:
         OperatorError: a factor is below 1, or larger than the axis that it divides.
@@ -48,7 +48,7 @@ class CartesianMRI:
 
     @property
     def kept(self) -> tuple[int, int]:
-        """Number of samples (h, w) that are measured."""
+        """Number of measured samples (h, w)."""
         return kspace_block_shape(*self.shape, self.factor)
 
     def A(self, image: Tensor) -> Tensor:  # noqa: N802 - the literature's name

@@ -1,7 +1,7 @@
-"""The centre of k-space: its samples, their noise, and the image that they make.
+"""Central block of k-space: its samples, their noise, and the image reconstructed from them.
 
-Transforms are scaled with `norm="forward"`, where a k-space sample is an amplitude in image units
-whatever the matrix size, so that intensities hold when the matrix changes.
+Transforms use `norm="forward"`: a k-space sample is an amplitude in image units for any matrix
+size, so intensities are preserved when the matrix changes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def kspace_block(image: Tensor, factor: Factor = 4) -> Tensor:
     """Samples of the central block of k-space, `M F image`.
 
     Of an axis with n samples, m = floor(n / factor) are kept: the bins -(m // 2) ... m - m // 2 - 1
-    about the zero frequency. An even m is thus not symmetric (64 of 256 keeps -32 ... 31, as the
-    paper's data do), an odd m is.
+    around the zero frequency. The block is symmetric for odd m and not for even m: 64 of 256 keeps
+    -32 ... 31, as in the paper's data.
 
     Args:
         image: (..., H, W), real or complex, float32 or float64 precision; (..., D, H, W) for a 3-D
@@ -53,12 +53,13 @@ def kspace_block(image: Tensor, factor: Factor = 4) -> Tensor:
         units of the image.
 
     Raises:
-        OperatorError: the image is not a floating-point tensor with two axes, or `factor` is wrong.
+        OperatorError: the image is not a floating-point tensor with at least two axes, or `factor`
+            is invalid.
     """
     check_image(image, REAL_TYPES + _COMPLEX_TYPES)
     kept = _samples_kept(image.shape, factor)
     samples = image
-    # One axis after the other, from the last: each transform runs on what the others keep.
+    # One axis after the other, from the last: each transform runs only on the samples kept so far.
     for axis in range(-1, -1 - len(kept), -1):
         bins = _bins(kept[axis], image.shape[axis], image.device)
         samples = torch.fft.fft(samples, dim=axis, norm="forward").index_select(axis, bins)
@@ -74,24 +75,26 @@ def kspace_noise(
 ) -> Tensor:
     """Draw the noise of the measured samples: complex, white, Gaussian.
 
-    The receiver's noise does not depend on how much is measured: each sample of k-space has the
-    standard deviation `sigma / sqrt(H W)` in its real and in its imaginary part. In the magnitude
-    image it is Rician, in air a Rayleigh distribution (Gudbjartsson and Patz, MRM 34:910, 1995)
-    with the mean `sigma sqrt(h w / (H W)) sqrt(pi / 2)`: what is not measured brings no noise.
+    The receiver's noise does not depend on how much is measured: the real and the imaginary part of
+    each k-space sample have the standard deviation `sigma / sqrt(H W)`. The magnitude image has a
+    Rician distribution, in air a Rayleigh distribution (Gudbjartsson and Patz, MRM 34:910, 1995)
+    with the mean `sigma sqrt(h w / (H W)) sqrt(pi / 2)`; samples that are not measured add no
+    noise.
 
     Args:
-        shape: of the image, (..., H, W) or (..., D, H, W).
+        shape: shape of the image, (..., H, W) or (..., D, H, W).
         sigma: standard deviation per channel (real, imaginary) that an image of the full
             acquisition would have, in units of the image, at least 0.
-        generator: the only source of randomness; its device is that of the result.
+        generator: the only source of randomness; the result is on its device.
         factor: as for `kspace_block`.
         dtype: torch.float32 or torch.float64, the precision of both channels.
 
     Returns:
-        What `kspace_crop` and `low_resolution` take as `noise`; complex, the shape of the block.
+        Complex noise of the shape of the block; the `noise` argument of `kspace_crop` and
+        `low_resolution`.
 
     Raises:
-        OperatorError: sigma is below 0 or not finite, or as `kspace_block`.
+        OperatorError: sigma is below 0 or not finite, or as for `kspace_block`.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise OperatorError(f"sigma is {sigma:g}; give a finite standard deviation of at least 0")
@@ -104,15 +107,15 @@ def kspace_noise(
 def zero_fill(block: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Complex image of a central k-space block on a matrix of the given shape, `F^-1 M^T block`.
 
-    The first sample of the image stays where the first sample of any other matrix size lies: sample
-    j of an axis with m samples is at the place of sample j * n / m of an axis with n.
+    The position of the first sample is the same for every matrix size: sample j of an axis with m
+    samples lies at the position of sample j * n / m of an axis with n samples.
 
     Args:
         block: (..., h, w) or (..., d, h, w), complex, as `kspace_block` returns it.
         shape: (H, W) or (D, H, W) of the image, at least as large as the block.
 
     Returns:
-        (..., H, W) or (..., D, H, W), complex, same type and units as the block.
+        (..., H, W) or (..., D, H, W), complex, with the type and units of the block.
 
     Raises:
         OperatorError: the block is not complex, or larger than `shape`.
@@ -135,7 +138,7 @@ def zero_fill(block: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def check_image(image: Tensor, types: tuple[torch.dtype, ...]) -> None:
-    """Refuse what is no (..., H, W) of one of the types."""
+    """Raise an OperatorError unless the image is a (..., H, W) of one of the types."""
     if image.dtype not in types:
         allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in types)
         name = str(image.dtype).removeprefix("torch.")
@@ -145,12 +148,12 @@ def check_image(image: Tensor, types: tuple[torch.dtype, ...]) -> None:
 
 
 def matrix_text(shape: tuple[int, ...]) -> str:
-    """A matrix as messages name it, such as "64 x 64"."""
+    """Format a matrix size for messages, such as "64 x 64"."""
     return " x ".join(str(size) for size in shape)
 
 
 def _samples_kept(shape: tuple[int, ...], factor: Factor) -> tuple[int, ...]:
-    """Samples kept along the last axes, one for each entry of the factor."""
+    """Number of samples kept along each of the last axes, one for each entry of the factor."""
     factors = factor if isinstance(factor, tuple) else (factor, factor)
     if not 2 <= len(factors) <= min(3, len(shape)):
         raise OperatorError(
@@ -161,7 +164,7 @@ def _samples_kept(shape: tuple[int, ...], factor: Factor) -> tuple[int, ...]:
     for size, ratio in zip(shape[-len(factors) :], factors, strict=True):
         if not (math.isfinite(ratio) and ratio >= 1):
             raise OperatorError(f"k-space factor is {ratio:g}; give a finite factor of at least 1")
-        # The margin keeps a factor written as size / samples from losing a sample to rounding.
+        # The margin prevents a factor computed as size / samples from losing a sample to rounding.
         kept.append(math.floor(size / ratio + 1e-9))
         if kept[-1] < 1:
             raise OperatorError(
@@ -172,5 +175,5 @@ def _samples_kept(shape: tuple[int, ...], factor: Factor) -> tuple[int, ...]:
 
 
 def _bins(kept: int, size: int, device: torch.device) -> Tensor:
-    """Places, in FFT order of an axis of `size`, of `kept` bins in rising order of frequency."""
+    """Indices, in the FFT order of an axis of `size`, of the `kept` central bins by frequency."""
     return torch.arange(-(kept // 2), kept - kept // 2, device=device) % size

@@ -1,4 +1,4 @@
-"""PET: counts, reconstruction, and the anatomy of a head that activity is simulated from."""
+"""PET: counts, reconstruction, and the head anatomy from which activity is simulated."""
 
 from restore_rwkv.physics.pet.activity import (
     Uptake,

@@ -1,7 +1,7 @@
 """FDG-like activity and attenuation maps of a head.
 
-No real PET stands behind them: the anatomy is measured, the uptake is assigned, and whatever is
-made of it is *simulated* PET.
+They contain no real PET data: the anatomy is measured, the uptake is assigned, and all images made
+from these maps are *simulated* PET.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from restore_rwkv.physics.pet.head import Head
 
 Point = tuple[float, float, float]
 
-# Linear attenuation at 511 keV in 1/mm (NIST XCOM: water 0.0096, cortical bone 0.0168, skull with
-# its marrow in between).
+# Linear attenuation at 511 keV in 1/mm (NIST XCOM: water 0.0096, cortical bone 0.0168; the skull
+# with its marrow lies in between).
 MU_SOFT = 0.0096
 MU_BONE = 0.0145
 
@@ -33,7 +33,7 @@ class Lesion:
     Attributes:
         centre: (x, y, z) in mm, RAS+ world.
         radius: in mm.
-        factor: uptake over that of the tissue: hot above 1, cold below.
+        factor: ratio of the uptake to that of the tissue; above 1 is hot, below 1 is cold.
     """
 
     centre: Point
@@ -58,7 +58,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Uptake:
-    """What was drawn for one activity map; `dataclasses.asdict` of it is ready for JSON.
+    """Random draw for one activity map; `dataclasses.asdict` makes it ready for JSON.
 
     Attributes:
         grey: SUV of grey matter.
@@ -78,24 +78,24 @@ class Uptake:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Uptake:
-        """Return the uptake of a record that `dataclasses.asdict` and JSON have made."""
+        """Restore an uptake from the record that `dataclasses.asdict` made, also through JSON."""
         modes = tuple(Mode(**{**m, "wave": tuple(m["wave"])}) for m in record["modes"])
         lesions = tuple(Lesion(**{**m, "centre": tuple(m["centre"])}) for m in record["lesions"])
         return cls(**{**record, "modes": modes, "lesions": lesions})
 
 
 def sample_uptake(head: Head, generator: torch.Generator) -> Uptake:
-    """Draw the uptake of an FDG scan: grey over white matter about 2.5 to 4, 0 to 4 lesions.
+    """Draw the uptake of an FDG scan: ratio of grey to white matter 2.6 to 3.8, 0 to 4 lesions.
 
     Args:
         head: anatomy; lesions are centred on its grey and white matter.
-        generator: on the CPU, the only source of randomness.
+        generator: the only source of randomness, on the CPU.
 
     Returns:
-        A record in SUV and mm, from which `activity_map` gives the same map at any time.
+        A record in SUV and mm, from which `activity_map` always computes the same map.
 
     Raises:
-        OperatorError: the head has no brain tissue.
+        OperatorError: the head contains no brain tissue.
     """
 
     def uniform(low: float, high: float) -> float:
@@ -127,11 +127,11 @@ def sample_uptake(head: Head, generator: torch.Generator) -> Uptake:
 
 
 def activity_map(head: Head, uptake: Uptake) -> Volume:
-    """Activity of a head, `sum of fraction x uptake`, times regional variation and lesions.
+    """Activity of a head: `sum of fraction x uptake`, times regional variation and lesions.
 
     Returns:
-        (X, Y, Z) float32 in SUV, at least 0, on the grid of the head, modality "PT". The stack of
-        axial slices that `simulate_pair` takes is `np.moveaxis(data, 2, 0)`.
+        (X, Y, Z) float32 in SUV, at least 0, on the grid of the head, modality "PT".
+        `np.moveaxis(data, 2, 0)` is the stack of axial slices for `simulate_pair`.
     """
     tissue = (
         uptake.grey * head.grey
@@ -140,7 +140,7 @@ def activity_map(head: Head, uptake: Uptake) -> Volume:
         + uptake.soft * (head.soft + 0.5 * head.bone)  # marrow
     )
     index = np.meshgrid(*(np.arange(n) for n in tissue.shape), indexing="ij", sparse=True)
-    # The grid is aligned with the world (see Head), so each coordinate needs one axis alone.
+    # The grid is aligned with the world (see Head), so each coordinate depends on one axis only.
     world = [head.affine[a, a] * index[a] + head.affine[a, 3] for a in range(3)]
     gain = np.ones(tissue.shape, dtype=np.float32)
     for mode in uptake.modes:
@@ -149,7 +149,7 @@ def activity_map(head: Head, uptake: Uptake) -> Volume:
     voxel = float(head.affine[0, 0])
     for lesion in uptake.lesions:
         squares = sum((x - c) ** 2 for x, c in zip(world, lesion.centre, strict=True))
-        # A voxel at the surface belongs to the sphere in part.
+        # Voxels at the surface belong to the sphere in part.
         part = np.clip((lesion.radius - np.sqrt(squares)) / voxel + 0.5, 0, 1)
         gain *= (1 + (lesion.factor - 1) * part).astype(np.float32)
     return Volume(np.maximum(tissue * gain, 0), head.affine, unit="SUV", modality="PT")

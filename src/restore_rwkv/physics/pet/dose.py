@@ -1,10 +1,10 @@
 """Simulated PET at full and low dose: projection, counting, thinning, reconstruction.
 
-`pet_scanner` has the model of the scanner and its counts, `osem` the reconstruction, which full and
-low counts share. Neighbouring slices meet in two places: the point spread and the filter have an
-axial part.
+Module `scanner` has the model of the scanner and its counts; module `osem` has the reconstruction,
+which is the same for full and low counts. Neighbouring slices affect each other in two places: the
+point spread and the post filter both have an axial part.
 
-Slices are transaxial, as a ring measures them; for coronal slices simulate the axial stack, and
+Slices are transaxial, as a ring measures them. For coronal slices, simulate the axial stack and
 reslice the reconstructions.
 """
 
@@ -29,22 +29,23 @@ def simulate_pair(
     scanner: PETScanner | None = None,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Simulated PET at full dose and, from the same events thinned, at a fraction of it.
+    """Simulate PET at full dose and, by thinning the same events, at a fraction of it.
 
     Args:
         activity: (N, H, W) transaxial slices, SUV or another unit, at least 0; H and W at most the
             scanner's size (smaller slices lie in the centre of its field of view).
-        mu: (N, H, W) linear attenuation at 511 keV in 1/mm, or None for none.
+        mu: (N, H, W) linear attenuation at 511 keV in 1/mm, or None for no attenuation.
         dose: fraction of events kept, in (0, 1].
-        scanner: None for `PETScanner()`.
-        generator: on the CPU; one number per slice and step is drawn from it, so that the counts of
-            a slice do not depend on how many are computed at once.
+        scanner: model of the scanner; None for `PETScanner()`.
+        generator: source of randomness, on the CPU; one seed per slice and step is drawn from it,
+            so the counts of a slice do not depend on how many slices are computed at once.
 
     Returns:
         Full-dose and low-dose images (N, H, W) in the unit of the activity, at least 0.
 
     Raises:
-        OperatorError: negative or infinite values, shapes that differ or do not fit, wrong dose.
+        OperatorError: negative or infinite values, shapes that differ or do not fit, or an invalid
+            dose.
 
     Example:
         >>> import torch
@@ -75,25 +76,25 @@ def reduce_dose(
     scanner: PETScanner | None = None,
     generator: torch.Generator,
 ) -> Tensor:
-    """Simulated low-dose image of a real PET image, taken for the activity.
+    """Simulate a low-dose image from a real PET image, which is used as the activity.
 
-    The image is blurred and noisy already. So no point spread is applied, and the counts are those
-    at `dose / (1 - dose)` of the full dose: the variance 1/dose - 1 that they add to the image's
-    own of 1 makes up that of the low dose.
+    The image is already blurred and noisy. Therefore no point spread is applied, and the counts are
+    simulated at `dose / (1 - dose)` of the full dose: they add the variance 1/dose - 1 to the
+    image's own variance of 1, and the sum is that of the low dose.
 
     Args:
         image: (N, H, W) transaxial slices at full dose, any unit, at least 0.
         mu: as in `simulate_pair`.
         dose: in (0, 1).
-        scanner: whose `counts` are those of the image; None for `PETScanner()`.
+        scanner: model of the scanner, with the `counts` of the image; None for `PETScanner()`.
         generator: as in `simulate_pair`.
 
     Returns:
-        (N, H, W) in the unit of the image, at least 0; the scanner's post filter is applied once
-        more.
+        (N, H, W) in the unit of the image, at least 0; the scanner's post filter has been applied
+        a second time.
 
     Raises:
-        OperatorError: as `simulate_pair`, or a dose of 1.
+        OperatorError: as for `simulate_pair`, or a dose of 1.
     """
     scanner = replace(scanner or PETScanner(), point_spread=0.0)
     check_dose(dose)
@@ -106,7 +107,7 @@ def reduce_dose(
 
 
 def _set_up(activity: Tensor, mu: Tensor | None, scanner: PETScanner) -> tuple[Tensor, PETSystem]:
-    """Activity in the field of view, and the system with its attenuation."""
+    """Place the activity in the field of view; return it and the system with its attenuation."""
     check_stack("activity", activity)
     if mu is not None and mu.shape != activity.shape:
         raise OperatorError(
@@ -116,7 +117,8 @@ def _set_up(activity: Tensor, mu: Tensor | None, scanner: PETScanner) -> tuple[T
     if max(activity.shape[1:]) > scanner.size:
         raise OperatorError(
             f"activity has slices of {activity.shape[1]} x {activity.shape[2]}, the scanner's are "
-            f"{scanner.size} x {scanner.size}; set the scanner's size, and pixel to the spacing"
+            f"{scanner.size} x {scanner.size}; give a scanner with a larger size, and with pixel "
+            "set to the spacing of the slices"
         )
     system = PETSystem(scanner, None if mu is None else padded(mu, scanner.size))
     return padded(activity, scanner.size), system

@@ -1,12 +1,13 @@
-"""Tissues of a head from its T1-weighted MRI, on the grid of a PET scanner.
+"""Segment a T1-weighted MRI of a head into tissue fractions on the grid of a PET scanner.
 
 The segmentation aims at plausible tissue maps, not at volumetry:
 
-1. the head is the largest object brighter than the air, its holes filled;
-2. the brain is the largest object that is left of bright voxels deep in the head after an opening,
-   the idea of Shattuck et al., NeuroImage 13:856 (2001);
-3. inside it a smooth bias field is divided out (Wells et al., IEEE TMI 15:429, 1996) and fractions
-   of CSF, grey and white matter follow from the intensity between the means of the three.
+1. the head is the largest object brighter than air, with its holes filled;
+2. the brain is the largest object that remains of the bright voxels deep in the head after a
+   morphological opening, as in Shattuck et al., NeuroImage 13:856 (2001);
+3. inside the brain a smooth bias field is divided out (Wells et al., IEEE TMI 15:429, 1996), and
+   the fractions of CSF, grey and white matter follow from the position of the intensity between
+   the means of the three tissues.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from restore_rwkv.physics.pet.masks import Mask, closed, dilated, eroded, filled
 
 Array = NDArray[np.float32]
 
-_SCALP = 10.0  # mm: no brain is closer to the surface of the head
-_CORE = 24.0  # mm: what is deeper than this near the top of the head is brain
+_SCALP = 10.0  # mm; brain is at least this far below the surface of the head
+_CORE = 24.0  # mm; near the top of the head, everything deeper than this is brain
 _BRAIN_HEIGHT = 150.0  # mm from the top of the head to the lower end of the brain
 
 
@@ -35,7 +36,7 @@ class Head:
     """Tissue fractions of a head on an isotropic grid whose axes run right, front, up.
 
     Attributes:
-        grey: (X, Y, Z) float32 in [0, 1], as the four others; what is left to 1 is air.
+        grey: grey matter, (X, Y, Z) float32 in [0, 1], as the other four; the rest up to 1 is air.
         white: white matter.
         csf: cerebrospinal fluid.
         soft: scalp, muscle, marrow and all other soft tissue.
@@ -54,22 +55,22 @@ class Head:
 def segment_head(
     volume: Volume, *, axes: str | None = None, size: int = 128, voxel: float = 2.0
 ) -> Head:
-    """Tissue fractions from a T1-weighted head, on the grid of a PET scanner.
+    """Compute tissue fractions from a T1-weighted head, on the grid of a PET scanner.
 
     Args:
-        volume: T1-weighted MRI in any unit, white matter brighter than grey, grey than CSF; the
-            whole cranium in view, with an affine.
+        volume: T1-weighted MRI in any unit, with an affine and the whole cranium in view; white
+            matter must be brighter than grey matter, and grey matter brighter than CSF.
         axes: directions in which the array's axes run, such as "PIR", for files whose affine has
-            right spacings but wrong directions; None trusts the affine.
-        size: pixels of an axial slice along either side.
+            the right spacings but wrong directions; None to use the affine.
+        size: number of pixels along each side of an axial slice.
         voxel: edge of a voxel in mm.
 
     Returns:
         Fractions of shape (size, size, Z), centred on the volume; Z covers the brain and 10 mm
-        above and below it, as far as the volume goes.
+        above and below it, within the volume.
 
     Raises:
-        OperatorError: no affine, wrong `axes`, `size` or `voxel`, or no brain is found.
+        OperatorError: no affine, invalid `axes`, `size` or `voxel`, or no brain found.
     """
     affine = _placed(volume, axes)
     if size < 8 or not (math.isfinite(voxel) and voxel > 0):
@@ -86,14 +87,14 @@ def segment_head(
     csf, grey, white = _brain_tissue(fine, _doubled(brain), means)
     outside = ndimage.distance_transform_edt(~brain, sampling=voxel)
     dark = head & ~brain & (signal * gain < 0.35 * means[1])
-    # Bone is as dark as air in a T1: what is dark next to the brain is bone, farther off it is air.
+    # Bone is as dark as air in a T1: dark voxels near the brain count as bone, others as air.
     bone = (dark & (outside < 16)) | (head & ~brain & (outside < 7) & (depth > 4))
     soft = head & ~(brain | bone | dark)
     return _cropped((grey, white, csf, soft, bone), brain, grid, voxel)
 
 
 def _placed(volume: Volume, axes: str | None) -> NDArray[np.float64]:
-    """Affine of the volume, with the directions that `axes` says."""
+    """Affine of the volume, with the directions given by `axes`."""
     if volume.affine is None or volume.spacing is None:
         raise OperatorError("volume has no affine; give Volume(data, affine) with spacing in mm")
     if axes is None:
@@ -107,7 +108,7 @@ def _placed(volume: Volume, axes: str | None) -> NDArray[np.float64]:
 def _resampled(
     data: Array, affine: NDArray[np.float64], size: int, voxel: float
 ) -> tuple[Array, NDArray[np.float64]]:
-    """Volume on a grid of half the voxel aligned with the world; affine of the whole voxels."""
+    """Resample to half voxels on a grid aligned with the world; also return the voxels' affine."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     half = np.array(data.shape) * 0.5
     centre = affine[:3, :3] @ (half - 0.5) + affine[:3, 3]
@@ -115,7 +116,7 @@ def _resampled(
     shape = np.array([size, size, slices])
     fine = np.diag([voxel / 2] * 3 + [1.0])
     fine[:3, 3] = centre - voxel / 2 * (2 * shape - 1) / 2
-    # A source finer than the grid is blurred to it; FWHM = 2.355 sigma.
+    # A source finer than the grid is blurred to the grid's resolution; FWHM = 2.355 sigma.
     sigma = np.sqrt(np.maximum((voxel / 2) ** 2 - spacing**2, 0)) / 2.355 / spacing
     step = np.linalg.inv(affine) @ fine
     image = ndimage.affine_transform(
@@ -132,16 +133,16 @@ def _resampled(
 
 
 def _head_mask(image: Array, voxel: float) -> tuple[Mask, float]:
-    """Head without holes, and the level of air."""
+    """Mask of the head without holes, and the intensity of air."""
     clipped = np.minimum(image, np.quantile(image, 0.99))
     air, tissue = _class_means(clipped, (0.2, 0.95)).tolist()
     bright = clipped > air + (tissue - air) / 4
-    # Filled first: the scalp may be a shell apart from a brain that is larger than it.
+    # Fill first: the scalp may be a separate shell, smaller than the brain inside it.
     return filled(closed(largest(filled(bright)), 10 / voxel)), air
 
 
 def _distance(head: Mask, voxel: float) -> Array:
-    """Depth below the surface of the head in mm; the neck goes on below the volume."""
+    """Depth below the surface of the head in mm; the neck counts as continuing below the volume."""
     padded = np.pad(head, ((1, 1), (1, 1), (0, 1)))
     depth = ndimage.distance_transform_edt(padded, sampling=voxel)
     return cast(Array, depth[1:-1, 1:-1, :-1])
@@ -150,7 +151,10 @@ def _distance(head: Mask, voxel: float) -> Array:
 def _brain_mask(
     signal: Array, head: Mask, depth: Array, voxel: float
 ) -> tuple[Mask, Array, NDArray[np.float64]]:
-    """Brain with its sulci, the gain that flattens the signal, means of CSF, grey and white."""
+    """Mask of the brain with its sulci, the gain that flattens the signal, and class means.
+
+    The means are those of CSF, grey and white matter.
+    """
     levels = np.flatnonzero(head.any((0, 1)))
     below_top = voxel * (levels.max(initial=0) - np.arange(head.shape[2]))
     core = (depth > _CORE) & (below_top < 100)
@@ -171,13 +175,13 @@ def _brain_mask(
     seed = largest(eroded(tissue, 4 / voxel))
     if not (seed & core).any():
         raise OperatorError(
-            "no brain found: nothing is left deep in the head after an opening of 4 mm; give a T1, "
+            "no brain found: nothing remains deep in the head after an opening of 4 mm; give a T1, "
             "in which white matter is the brightest tissue of the brain"
         )
     brain = closed(dilated(seed, 6 / voxel) & tissue, 12 / voxel) & head
     brain = ndimage.binary_fill_holes(dilated(brain, 2 / voxel) & (depth > 0.6 * _SCALP))
-    means = _class_means(flat[brain], (0.05, 0.4, 0.8))  # with the cortex, which the core lacks
-    # The lowest of the means holds sulci in part; ventricles are darker.
+    means = _class_means(flat[brain], (0.05, 0.4, 0.8))  # includes the cortex, unlike the core
+    # The lowest class contains parts of sulci; ventricles are darker and closer to pure CSF.
     means[0] = min(means[0], float(np.quantile(flat[core & brain], 0.01)))
     return brain, gain, means
 
@@ -185,7 +189,7 @@ def _brain_mask(
 def _brain_tissue(
     fine: Array, brain: Mask, means: NDArray[np.float64]
 ) -> tuple[Array, Array, Array]:
-    """Fractions of CSF, grey and white matter in whole voxels, from intensities in half ones."""
+    """Fractions of CSF, grey and white matter in whole voxels, from intensities in half voxels."""
 
     def rise(low: float, high: float) -> Array:  # the flat ends absorb noise
         part = (fine - low) / max(high - low, 1e-6)
@@ -198,7 +202,7 @@ def _brain_tissue(
 def _cropped(
     fractions: tuple[NDArray[Any], ...], brain: Mask, affine: NDArray[np.float64], voxel: float
 ) -> Head:
-    """Fractions in the slices that hold brain, and 10 mm more on either side."""
+    """Crop the fractions to the slices that contain brain, plus 10 mm on either side."""
     levels = np.flatnonzero(brain.any((0, 1)))
     margin = round(10 / voxel)
     first, last = max(int(levels[0]) - margin, 0), int(levels[-1]) + margin + 1
@@ -209,7 +213,7 @@ def _cropped(
 
 
 def _class_means(values: Array, start: tuple[float, ...]) -> NDArray[np.float64]:
-    """Rising means of classes of intensity (k-means), from quantiles to start with."""
+    """Means of intensity classes in rising order (k-means), initialised at quantiles."""
     means = np.quantile(values, start).astype(np.float64)
     for _ in range(20):
         labels = np.digitize(values, (means[1:] + means[:-1]) / 2)
@@ -219,14 +223,14 @@ def _class_means(values: Array, start: tuple[float, ...]) -> NDArray[np.float64]
 
 
 def _smooth_inside(values: Array, mask: Mask, sigma: float) -> Array:
-    """Gaussian mean of the values inside the mask, everywhere."""
+    """Gaussian-weighted mean of the values inside the mask, at every voxel."""
     weights = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
     sums = ndimage.gaussian_filter(np.where(mask, values, 0).astype(np.float32), sigma)
     return cast(Array, sums / np.maximum(weights, 1e-3))
 
 
 def _halved(fine: Array) -> Array:
-    """Means of blocks of 2 x 2 x 2."""
+    """Means over blocks of 2 x 2 x 2."""
     x, y, z = (n // 2 for n in fine.shape)
     return cast(Array, fine.reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5), dtype=np.float32))
 

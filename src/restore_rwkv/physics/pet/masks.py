@@ -1,4 +1,4 @@
-"""Masks of volumes, (X, Y, Z) bool: connected parts, balls that grow and shrink them, holes."""
+"""Operations on masks of volumes, (X, Y, Z) bool: components, erosion, dilation, filling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 
 
 def largest(mask: Mask) -> Mask:
-    """Largest connected part; an empty mask stays empty."""
+    """Largest connected component; an empty mask stays empty."""
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -21,19 +21,19 @@ def largest(mask: Mask) -> Mask:
 
 
 def eroded(mask: Mask, radius: float) -> Mask:
-    """Mask without what lies within a ball of its outside; radius in voxels."""
+    """Mask without the voxels within `radius` voxels of its outside."""
     return cast(Mask, ndimage.distance_transform_edt(mask) > radius)
 
 
 def dilated(mask: Mask, radius: float) -> Mask:
-    """Mask and what lies within a ball of it; radius in voxels."""
-    if not mask.any():  # distances to nothing are not defined
+    """Mask and all voxels within `radius` voxels of it."""
+    if not mask.any():  # the distance to an empty mask is not defined
         return mask
     return cast(Mask, ndimage.distance_transform_edt(~mask) <= radius)
 
 
 def closed(mask: Mask, radius: float) -> Mask:
-    """Mask dilated, then eroded, as if the volume went on; radius in voxels."""
+    """Mask dilated, then eroded, as if the volume continued beyond its edges; radius in voxels."""
     margin = math.ceil(radius) + 1
     grown = dilated(np.pad(mask, margin), radius)
     inner = slice(margin, -margin)
@@ -41,7 +41,7 @@ def closed(mask: Mask, radius: float) -> Mask:
 
 
 def filled(mask: Mask) -> Mask:
-    """Mask without holes in any plane: sinuses and ears are open in 3-D, closed in most planes."""
+    """Mask with holes filled plane by plane: sinuses and ears are closed in most planes only."""
     whole: Mask = mask.copy()
     for axis in range(3):
         for plane in np.moveaxis(whole, axis, 0):

@@ -13,12 +13,12 @@ def osem(scan: Acquisition, system: PETSystem) -> Tensor:
     """Ordered-subsets expectation maximisation from a uniform image, without a filter.
 
     For each subset S of views, with y the prompts and b their background (Hudson & Larkin 1994),
-    `x <- x / (A_S^T s) * A_S^T (s y / (s A_S x + b))`, s = `scale`. A subset is every K-th view;
-    the order follows the golden ratio, so that successive subsets lie far apart.
+    `x <- x / (A_S^T s) * A_S^T (s y / (s A_S x + b))`, s = `scale`. Of K subsets, each has every
+    K-th view; their order follows the golden ratio, so that successive subsets lie far apart.
 
     Args:
         scan: counts of the system's slices.
-        system: what is inverted; see `PETSystem.for_reconstruction`.
+        system: model to invert; see `PETSystem.for_reconstruction`.
 
     Returns:
         (N, size, size) in the unit of the activity, at least 0.
@@ -37,7 +37,7 @@ def osem(scan: Acquisition, system: PETSystem) -> Tensor:
         for k in order:
             views = subsets[k]
             expected = scan.scale * system.A(image, views) + scan.background[:, views]
-            # Where nothing is expected and nothing came, the ratio is 0 and not 0 / 0.
+            # Where no events are expected and none were counted, the ratio is 0 and not 0 / 0.
             ratio = scan.scale * scan.prompts[:, views] / expected.clamp_min(1e-9)
             image = image * system.A_adjoint(ratio, views) / sensitivity[k]
     return image
@@ -46,12 +46,13 @@ def osem(scan: Acquisition, system: PETSystem) -> Tensor:
 def reconstruct(
     scan: Acquisition, system: PETSystem, slices_at_once: int = SLICES_TOGETHER
 ) -> Tensor:
-    """Image of a scan: OSEM as the scanner has it, then the Gaussian post filter.
+    """Reconstruct a scan: OSEM with the scanner's settings, then the Gaussian post filter.
 
     Args:
         scan: counts of all slices.
-        system: the model that they were acquired with.
-        slices_at_once: bounds memory; the result does not depend on it.
+        system: the model with which they were acquired.
+        slices_at_once: number of slices reconstructed together; limits memory use and does not
+            affect the result.
 
     Returns:
         (N, size, size) in the unit of the activity, at least 0.

@@ -1,12 +1,12 @@
-"""A PET scanner: its system model, the counts that it takes, and lower doses of them.
+"""Model of a PET scanner: system matrix, measured counts, and counts at a lower dose.
 
-Each slice is projected by itself (2-D PET). With P the parallel projector, B the point spread of
-the detectors as a Gaussian blur and a = exp(-P mu) the attenuation factors, the scanner expects
+Slices are projected independently (2-D PET). With P the parallel projector, B the point spread of
+the detectors as a Gaussian blur and a = exp(-P mu) the attenuation factors, the counts are
 
     trues = scale * A x,   A x = a P B x,   prompts ~ Poisson(trues + background),
 
-where the background stands for scatter and randoms. A lower dose is a list mode of which each event
-is kept with that probability, so `low ~ Binomial(prompts, dose)`.
+where the background represents scatter and randoms. A lower dose keeps each event of the list mode
+with probability `dose`, so `low ~ Binomial(prompts, dose)`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from restore_rwkv.physics.rays.geometry import ParallelBeam
 from restore_rwkv.physics.rays.projection import Projector
 from restore_rwkv.physics.slices import batches, blurred, blurred_across, gaussian_matrix
 
-SLICES_TOGETHER = 32  # projected at once: what keeps a CPU core quick, and memory small
+SLICES_TOGETHER = 32  # slices projected at once: fast on a CPU core, with little memory
 _ALL = slice(None)
 
 
@@ -34,17 +34,18 @@ class PETScanner:
     Attributes:
         size: rows and columns of a slice.
         pixel: side of a pixel in mm.
-        slice_spacing: distance of neighbouring slices in mm; 0 for slices that are no stack, which
-            are neither blurred nor filtered across.
-        views: angles over 180 degrees.
-        point_spread: FWHM of the detectors' blur in mm; 0 for none.
-        counts: expected prompts at full dose of a mean slice, over the slices with activity.
-        background: expected scatter and randoms over trues.
-        background_width: FWHM in mm along the detector of the blur that makes trues a background.
-        iterations: passes of OSEM over all views.
-        subsets: subsets of views in OSEM, at most `views`.
-        model_point_spread: whether the reconstruction knows the blur in the slice.
-        post_filter: FWHM in mm of the Gaussian after OSEM; 0 for none.
+        slice_spacing: distance between neighbouring slices in mm; 0 for slices that do not form a
+            stack, which are neither blurred nor filtered across.
+        views: number of angles over 180 degrees.
+        point_spread: FWHM of the detectors' blur in mm; 0 for no blur.
+        counts: expected prompts per slice at full dose, averaged over the slices with activity.
+        background: ratio of expected scatter and randoms to trues.
+        background_width: FWHM in mm, along the detector, of the blur that turns the trues into the
+            background.
+        iterations: number of OSEM passes over all views.
+        subsets: number of subsets of views in OSEM, at most `views`.
+        model_point_spread: whether the reconstruction models the blur within the slice.
+        post_filter: FWHM in mm of the Gaussian filter after OSEM; 0 for no filter.
 
     Raises:
         OperatorError: a value is out of range.
@@ -77,14 +78,14 @@ class PETScanner:
         if self.subsets > self.views:
             raise OperatorError(
                 f"PET scanner: {self.subsets} subsets of {self.views} views; give at most one "
-                "subset a view"
+                "subset per view"
             )
 
 
 class PETSystem:
     """System model A of a scanner for a stack of slices, `A x = exp(-P mu) * P B x`.
 
-    Here B acts in the slice; `acquire` blurs across slices before.
+    Here B acts within a slice; `acquire` blurs across slices beforehand.
 
     Attributes:
         scanner: geometry and reconstruction.
@@ -92,11 +93,12 @@ class PETSystem:
     """
 
     def __init__(self, scanner: PETScanner, mu: Tensor | None = None):
-        """Builds the model.
+        """Build the model.
 
         Args:
             scanner: geometry.
-            mu: (N, size, size) linear attenuation at 511 keV in 1/mm, at least 0, or None.
+            mu: (N, size, size) linear attenuation at 511 keV in 1/mm, at least 0; None for no
+                attenuation.
 
         Raises:
             OperatorError: `mu` has another shape or type, or a negative or infinite value.
@@ -108,12 +110,12 @@ class PETSystem:
         self.attenuation = None if mu is None else torch.exp(-self.projector.A(mu))
 
     def A(self, image: Tensor, views: slice = _ALL) -> Tensor:  # noqa: N802
-        """Attenuated line integrals: (N, size, size) -> (N, V, D), unit of the image x mm."""
+        """Attenuated line integrals: (N, size, size) -> (N, V, D), in image units times mm."""
         rays = self.projector.A(self._blur(image), views)
         return rays if self.attenuation is None else rays * self.attenuation[:, views]
 
     def A_adjoint(self, sinogram: Tensor, views: slice = _ALL) -> Tensor:  # noqa: N802
-        """Exact adjoint of `A`: (N, V, D) -> (N, size, size), unit of the sinogram x mm."""
+        """Exact adjoint of `A`: (N, V, D) -> (N, size, size), in sinogram units times mm."""
         if self.attenuation is not None:
             sinogram = sinogram * self.attenuation[:, views]
         return self._blur(self.projector.A_adjoint(sinogram, views))
@@ -123,7 +125,7 @@ class PETSystem:
         return self._with(self.scanner, slices)
 
     def for_reconstruction(self) -> PETSystem:
-        """The model that OSEM inverts: without the blur unless the scanner models it."""
+        """Model that OSEM inverts: without the blur unless `model_point_spread` is set."""
         known = self.scanner.point_spread if self.scanner.model_point_spread else 0.0
         return self._with(replace(self.scanner, point_spread=known), _ALL)
 
@@ -138,11 +140,11 @@ class PETSystem:
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """Counts of a scan and what reconstruction has to know of them.
+    """Counts of a scan, with the background and scale that the reconstruction needs.
 
     Attributes:
         prompts: (N, V, D) counted events.
-        background: (N, V, D) expected events that are scatter or randoms.
+        background: (N, V, D) expected scatter and randoms.
         scale: expected events per unit of `A x`.
     """
 
@@ -159,7 +161,7 @@ class Acquisition:
 
         Args:
             dose: in (0, 1]; 1 keeps every event.
-            seeds: one a slice.
+            seeds: one per slice.
 
         Raises:
             OperatorError: the dose is out of range.
@@ -176,19 +178,19 @@ class Acquisition:
 def acquire(
     activity: Tensor, system: PETSystem, seeds: Sequence[int], dose: float = 1.0
 ) -> Acquisition:
-    """Counts of a scan, `Poisson(dose * (trues + background))`.
+    """Draw the counts of a scan, `Poisson(dose * (trues + background))`.
 
     Args:
         activity: (N, size, size) in any unit, at least 0.
         system: model of the scanner with the attenuation of these slices.
-        seeds: one a slice; a slice's counts depend on its own seed alone.
-        dose: multiplies the scanner's counts; above 0.
+        seeds: one per slice; the counts of a slice depend only on its own seed.
+        dose: factor on the scanner's counts; above 0.
 
     Returns:
         Prompts, their expected background, and events per unit of activity.
 
     Raises:
-        OperatorError: wrong shape or type, or negative or infinite activity, or none at all.
+        OperatorError: wrong shape or type, negative or infinite activity, or no activity at all.
     """
     check_stack("activity", activity)
     scanner = system.scanner
@@ -211,13 +213,15 @@ def acquire(
 
 
 def check_dose(dose: float) -> None:
-    """Refuse what is no fraction of the full dose."""
+    """Raise an OperatorError unless the dose is in (0, 1]."""
     if not 0 < dose <= 1:
-        raise OperatorError(f"dose is {dose:g} of the full one; give a fraction above 0, at most 1")
+        raise OperatorError(
+            f"dose is {dose:g} of the full dose; give a fraction above 0 and at most 1"
+        )
 
 
 def check_stack(name: str, stack: Tensor) -> None:
-    """Refuse what is no stack of slices with values of at least 0."""
+    """Raise an OperatorError unless the tensor is (N, H, W) with finite values of at least 0."""
     if stack.ndim != 3 or 0 in stack.shape or stack.dtype not in (torch.float32, torch.float64):
         raise OperatorError(
             f"{name} has shape {tuple(stack.shape)} and type {stack.dtype}; give (N, H, W), "

@@ -1,8 +1,8 @@
-"""Rays of a scanner: parallel ones, and fans from a source on a circle.
+"""Ray geometries of scanners: parallel beams, and fans from a source on a circle.
 
-The centre of the image is the origin, x grows with the column and y against the row. Every ray is
-a line `x cos c + y sin c = t`: in the view at angle b, parallel rays have c = b, and the ray of a
-fan at angle g from its central one has c = b + g and t = R sin g, the source being at
+The origin is the centre of the image; x increases with the column, and y decreases with the row.
+Every ray is a line `x cos c + y sin c = t`. In the view at angle b, parallel rays have c = b. The
+ray of a fan at angle g from the central ray has c = b + g and t = R sin g, with the source at
 `R (-sin b, cos b)`.
 """
 
@@ -27,8 +27,8 @@ class ParallelBeam:
         size: rows and columns of the square image.
         pixel: side of a pixel in mm.
         views: number of angles.
-        detectors: number of rays per view; None for as many as see the diagonal of the image.
-        pitch: distance of rays in mm; None for `pixel`.
+        detectors: number of rays per view; None for enough to cover the diagonal of the image.
+        pitch: distance between rays in mm; None for `pixel`.
         arc: angle covered, in radians; `fbp` needs a multiple of pi.
     """
 
@@ -45,12 +45,12 @@ class ParallelBeam:
         _check_geometry(self)
         if self.detectors is None:
             seen = math.ceil(self.size * math.sqrt(2) * self.pixel / self.step)
-            # With the parity of the image, rays of the first view meet the centres of its pixels.
+            # With the parity of the image, the rays of the first view hit the centres of pixels.
             object.__setattr__(self, "detectors", seen + (seen - self.size) % 2)
 
     @property
     def step(self) -> float:
-        """Distance of neighbouring rays in mm."""
+        """Distance between neighbouring rays in mm."""
         return float(self.pitch or self.pixel)
 
     @property
@@ -67,7 +67,7 @@ class ParallelBeam:
         return centred(self.shape[1]) * self.step
 
     def seen_from(self, x: Tensor, y: Tensor, angles: Tensor) -> tuple[Tensor, None]:
-        """Detector coordinate in steps from the centre of points (P, 1) in views (V,): (P, V)."""
+        """Detector coordinates (P, V), in steps from the centre, of points (P, 1) in views (V,)."""
         return (x * angles.cos() + y * angles.sin()) / self.step, None
 
     def ramp(self, length: int) -> Tensor:
@@ -92,14 +92,14 @@ class ParallelBeam:
 
 @dataclass(frozen=True)
 class FanBeam:
-    """Fan of equal angles between rays from a source on a circle, centred detector on an arc.
+    """Fan with equal angles between rays, a source on a circle, and a centred arc detector.
 
     Attributes:
         size: rows and columns of the square image.
         pixel: side of a pixel in mm.
         views: number of source positions `arc * v / views`.
         detectors: number of rays per view.
-        pitch: detector pitch along the arc about the source, in mm.
+        pitch: detector pitch along the arc around the source, in mm.
         source_to_centre: distance from the source to the centre of rotation in mm.
         source_to_detector: distance from the source to the detector in mm.
         arc: angle covered, in radians; `fbp` needs 2 pi.
@@ -121,12 +121,12 @@ class FanBeam:
         if not self.source_to_centre > corner:
             raise OperatorError(
                 f"source_to_centre is {self.source_to_centre:g} mm, inside the image, whose corners"
-                f" are {corner:g} mm from the centre; move the source out or crop the image"
+                f" are {corner:g} mm from the centre; move the source outwards or crop the image"
             )
         if not self.detectors * self.step < math.pi:
             raise OperatorError(
-                f"{self.detectors} detectors span a fan of {self.detectors * self.step:.2f} rad; "
-                "give fewer or a smaller pitch, below pi"
+                f"{self.detectors} detectors span a fan of {self.detectors * self.step:.2f} rad, "
+                "not below pi; give fewer detectors or a smaller pitch"
             )
 
     @property
@@ -148,7 +148,7 @@ class FanBeam:
         return self.source_to_centre * self.ray_angles().sin()
 
     def seen_from(self, x: Tensor, y: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """Detector coordinate as in `ParallelBeam`, and the inverse squared source distance."""
+        """Detector coordinates as for `ParallelBeam`, and inverse squared source distances."""
         cos, sin = angles.cos(), angles.sin()
         across = x * cos + y * sin
         along = x * sin - y * cos + self.source_to_centre
@@ -179,13 +179,13 @@ Geometry = ParallelBeam | FanBeam
 
 
 def centred(count: int) -> Tensor:
-    """Places of `count` neighbours about their middle, float64."""
+    """Coordinates 1 apart of `count` neighbours, relative to their middle, float64."""
     places: Tensor = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
     return places
 
 
 def _cyclic(length: int) -> Tensor:
-    """Indices 0, 1, ..., -2, -1 of a filter of that length, float64."""
+    """Indices 0, 1, ..., -2, -1 of a filter of the given length, float64."""
     indices: Tensor = torch.fft.fftfreq(length, 1 / length, dtype=torch.float64)
     return indices
 

@@ -1,8 +1,8 @@
 """Sums of linear interpolations, their adjoint, and gradients of linear maps.
 
-One primitive computes the sums: a weighted `embedding_bag`, whose bags are rays (or pixels) and
-whose table holds a row per pixel (or detector) with the batch side by side. So a batch costs little
-more than one image, sums have a fixed order, and nothing is kept between calls.
+A weighted `embedding_bag` computes the sums: its bags are rays (or pixels), and its table has one
+row per pixel (or detector), with the images of the batch in adjacent columns. A batch therefore
+costs little more than one image, sums have a fixed order, and no state is kept between calls.
 """
 
 from __future__ import annotations
@@ -28,14 +28,17 @@ class Taps:
 
     @classmethod
     def at(cls, u: Tensor, count: int, base: Tensor) -> Taps:
-        """Taps at places u, overwritten, on lines of `count` cells between one pad and two."""
+        """Taps at positions u (overwritten) on lines of `count` cells, padded by 1 before, 2 after.
+
+        `base` is the index of each line's first padding cell.
+        """
         u.clamp_(0, count + 1)
         lower = u.int()
         u -= lower
         return cls(lower.add_(base), 1 - u, u)
 
     def scaled(self, weight: Tensor) -> Taps:
-        """Taps with their weights multiplied."""
+        """Taps with their weights multiplied by `weight`."""
         return Taps(self.lower, self.below * weight, self.above * weight)
 
     def gather(self, table: Tensor) -> Tensor:
@@ -46,8 +49,8 @@ class Taps:
         return sums
 
     def spread(self, values: Tensor, table: Tensor) -> None:
-        """Adds the adjoint of `gather`, (bags, B), to a table (cells, B), in a fixed order."""
-        if values.shape[1] < 4 and values.device.type == "cpu":  # sorting would take longer
+        """Add the adjoint of `gather` on values (bags, B) to a table (cells, B), in fixed order."""
+        if values.shape[1] < 4 and values.device.type == "cpu":  # faster here than sorting
             for column, value in zip(table.unbind(1), values.unbind(1), strict=True):
                 for cells, weight in ((self.lower, self.below), (self.lower + 1, self.above)):
                     column.index_add_(0, cells.flatten(), (weight * value[:, None]).flatten())
@@ -67,7 +70,7 @@ class Taps:
 
 
 class _Linear(torch.autograd.Function):
-    """A linear map whose gradient is its adjoint, and the other way round."""
+    """Linear map whose gradient is its adjoint, and vice versa."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, forward: LinearMap, adjoint: LinearMap) -> Tensor:
@@ -81,16 +84,16 @@ class _Linear(torch.autograd.Function):
 
 
 def apply_linear(x: Tensor, forward: LinearMap, adjoint: LinearMap) -> Tensor:
-    """Apply a linear map, differentiable any number of times by its adjoint."""
+    """Apply a linear map; differentiable any number of times, through its adjoint."""
     result: Tensor = _Linear.apply(x, forward, adjoint)  # type: ignore[no-untyped-call]
     return result
 
 
 def fold(x: Tensor) -> Tensor:
-    """(..., a, b) -> (a b, B), contiguous: the batch lies side by side."""
+    """Reshape (..., a, b) to a contiguous (a b, B), one column per image of the batch."""
     return x.reshape(-1, x.shape[-2] * x.shape[-1]).t().contiguous()
 
 
 def unfold(x: Tensor, like: Tensor, rows: int) -> Tensor:
-    """(a b, B) -> (..., a, b)."""
+    """Reshape (a b, B) to (..., a, b), with the batch axes of `like` and a = `rows`."""
     return x.t().reshape(*like.shape[:-2], rows, -1)

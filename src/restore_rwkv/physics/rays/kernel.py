@@ -1,4 +1,4 @@
-"""The ramp filter's window in filtered back-projection."""
+"""Window of the ramp filter in filtered back-projection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WINDOWS = ("ram-lak", "shepp-logan", "cosine", "hann")
 
 @dataclass(frozen=True)
 class Kernel:
-    """Ramp filter of filtered back-projection, and the window that it is multiplied with.
+    """Window that multiplies the ramp filter of filtered back-projection.
 
     With f the frequency as a fraction of `cutoff` times the Nyquist frequency of the detector, the
     windows are 1 (ram-lak), sinc(f / 2) (shepp-logan), cos(pi f / 2) (cosine) and
@@ -23,7 +23,8 @@ class Kernel:
 
     Attributes:
         window: one of `WINDOWS`.
-        cutoff: above 0; above 1 the window is cut at the Nyquist frequency before it reaches 0.
+        cutoff: frequency at which the window ends, over the Nyquist frequency; above 0. Above 1 the
+            window is truncated at the Nyquist frequency before it reaches 0.
     """
 
     window: str = "hann"
@@ -37,7 +38,7 @@ class Kernel:
         check_positive("kernel cutoff", self.cutoff)
 
     def response(self, frequency: Tensor) -> Tensor:
-        """Window at frequencies given as fractions of the Nyquist frequency (any shape, >= 0)."""
+        """Evaluate the window at fractions of the Nyquist frequency (any shape, at least 0)."""
         f = frequency / self.cutoff
         inside = f <= 1
         if self.window == "ram-lak":

@@ -1,8 +1,9 @@
 """Line integrals of images, their exact adjoint, and filtered back-projection.
 
-A ray is summed with Joseph's method: it meets each row (each column, where it runs flatter than
-45 degrees) once and takes the linear interpolation of the two pixels there. Projection, adjoint and
-back-projection are all sums of such interpolations; see `interpolation`, and `geometry` for rays.
+Line integrals use Joseph's method: a ray crosses each row once (each column, if it is flatter than
+45 degrees), and the sum takes the linear interpolation between the two pixels there. Projection,
+adjoint and back-projection are all sums of such interpolations (see `interpolation`); the rays are
+defined in `geometry`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Views = slice | Tensor | None
 
 
 class Projector:
-    """Projector of one geometry, on whatever device and in whatever type its argument has.
+    """Projector of one geometry; works on the device and in the type of its argument.
 
     Example:
         >>> import torch
@@ -40,17 +41,17 @@ class Projector:
         self.geometry = geometry
 
     def A(self, image: Tensor, views: Views = None) -> Tensor:  # noqa: N802
-        """Line integrals of an image, by Joseph's method (IEEE TMI 1982, 1:192).
+        """Compute line integrals of an image by Joseph's method (IEEE TMI 1982, 1:192).
 
         Args:
-            image: (..., size, size), float32 or float64, in any unit, row downwards.
-            views: which views, as a slice or a 1-D tensor of indices; None for all, in order.
+            image: (..., size, size), float32 or float64, in any unit; rows run downwards.
+            views: a slice or a 1-D tensor of indices of the views; None for all, in order.
 
         Returns:
             (..., V, D) in units of the image times mm; differentiable.
 
         Raises:
-            OperatorError: wrong shape or type, no view, or a view that does not exist.
+            OperatorError: wrong shape or type, no views, or a view that does not exist.
         """
         size = self.geometry.size
         _check("image", image, (size, size))
@@ -58,7 +59,7 @@ class Projector:
         return unfold(apply_linear(fold(image), *self._ray_sums(angles)), image, len(angles))
 
     def A_adjoint(self, sinogram: Tensor, views: Views = None) -> Tensor:  # noqa: N802
-        """Exact adjoint of `A`: `<A x, y> = <x, A_adjoint y>` but for rounding.
+        """Apply the exact adjoint of `A`: `<A x, y> = <x, A_adjoint y>` up to rounding.
 
         Args:
             sinogram: (..., V, D), float32 or float64.
@@ -68,7 +69,7 @@ class Projector:
             (..., size, size) in units of the sinogram times mm; differentiable.
 
         Raises:
-            OperatorError: wrong shape or type, no view, or a view that does not exist.
+            OperatorError: wrong shape or type, no views, or a view that does not exist.
         """
         angles = self._angles(views)
         _check("sinogram", sinogram, (len(angles), self.geometry.shape[1]))
@@ -80,14 +81,15 @@ class Projector:
         """Filtered back-projection; Kak and Slaney, Principles of CT Imaging (1988), chapter 3.
 
         Args:
-            sinogram: (..., V, D) of all views, float32 or float64, image unit x mm.
+            sinogram: (..., V, D) of all views, float32 or float64, in image units times mm.
             kernel: window of the ramp filter; None for `Kernel()`.
 
         Returns:
             (..., size, size) in the unit of the image; differentiable.
 
         Raises:
-            OperatorError: wrong shape or type, or an arc that measures lines unequally often.
+            OperatorError: wrong shape or type, or an arc that does not measure all lines equally
+                often.
         """
         _check("sinogram", sinogram, self.geometry.shape)
         detectors = self.geometry.shape[1]
@@ -111,19 +113,19 @@ class Projector:
             wrong = views.ndim != 1 or views.dtype.is_floating_point or views.dtype == torch.bool
             if wrong or bool(((views < 0) | (views >= count)).any()):
                 raise OperatorError(
-                    f"views do not name views of this geometry; give indices 0 to {count - 1} in a "
-                    "1-D integer tensor, or a slice"
+                    f"views are invalid for this geometry; give indices 0 to {count - 1} in a 1-D "
+                    "integer tensor, or a slice"
                 )
             chosen = chosen[views.cpu()]
         if len(chosen) == 0:
-            raise OperatorError(f"views name none of the {count} views; give at least one")
+            raise OperatorError(f"views select none of the {count} views; give at least one")
         return chosen.double() * (self.geometry.arc / count)
 
     def _crossings(self, angles: Tensor, like: Tensor) -> Iterator[tuple[bool, Tensor, Taps]]:
-        """Blocks of rays: whether they step from column to column, which rays, and their taps.
+        """Yield blocks of rays as (step from column to column, indices of the rays, taps).
 
-        Taps point into the image (transposed for rays that step along columns) with each line
-        padded to size + 3.
+        Taps refer to the image (transposed for rays that step from column to column), with each
+        line padded to size + 3.
         """
         size, pixel = self.geometry.size, self.geometry.pixel
         normal = (angles[:, None] + self.geometry.ray_angles()).flatten()
@@ -144,7 +146,7 @@ class Projector:
                 yield is_flat, part, taps.scaled(length[part, None])
 
     def _ray_sums(self, angles: Tensor) -> tuple[LinearMap, LinearMap]:
-        """Sums along rays, (size^2, B) -> (V D, B), and their adjoint."""
+        """Maps for sums along rays, (size^2, B) -> (V D, B), and for their adjoint."""
         size = self.geometry.size
         rays = len(angles) * self.geometry.shape[1]
 
@@ -167,7 +169,7 @@ class Projector:
         return forward, adjoint
 
     def _places(self, angles: Tensor, like: Tensor) -> Iterator[tuple[slice, slice, Taps]]:
-        """Blocks of (pixels, views) and where the pixels are seen on those views' detectors."""
+        """Yield blocks of (pixels, views, taps); the taps are where detectors see the pixels."""
         size, detectors = self.geometry.size, self.geometry.shape[1]
         angles = angles.to(like)
         axis = centred(size).to(like) * self.geometry.pixel
@@ -186,7 +188,7 @@ class Projector:
                 yield pixels, views, taps if weight is None else taps.scaled(weight)
 
     def _pixel_sums(self, angles: Tensor) -> tuple[LinearMap, LinearMap]:
-        """Sums over views at each pixel, (V D, B) -> (size^2, B), and their adjoint."""
+        """Maps for sums over views per pixel, (V D, B) -> (size^2, B), and for their adjoint."""
         pixel_count = self.geometry.size**2
         views, detectors = len(angles), self.geometry.shape[1]
 
@@ -207,7 +209,7 @@ class Projector:
 
 
 def _block(like: Tensor) -> int:
-    """Samples worked on at a time: what stays in the cache of a CPU core, or fills a GPU."""
+    """Number of samples processed at a time: fits the cache of a CPU core, or fills a GPU."""
     return 1 << (18 if like.device.type == "cpu" else 24)
 
 
