@@ -1,8 +1,8 @@
-"""`python -m benchmarks.bi_wkv`: time of the operator beside what bounds it.
+"""`python -m benchmarks.bi_wkv`: time of the operator and of its lower bound.
 
-On a CPU that is one exponential per element. With `--device cuda` it is a copy in the memory of the
-GPU: GB/s of the operator count k and v read once and y written once, those of the copy one read and
-one write of as many bytes in all. Timed by CUDA events after a warm-up; caches are not flushed
+On a CPU the bound is one exponential per element. With `--device cuda` it is a copy within GPU
+memory: GB/s of the operator count k and v read once and y written once, those of the copy one read
+and one write of as many bytes in all. Timed by CUDA events after a warm-up; caches are not flushed
 between calls, so that what fits in them is read from there.
 Each row is checked against float64 before it is timed. Times are median (min-max) in ms.
 """
@@ -25,7 +25,7 @@ LIMITS = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # largest relative RMS err
 
 
 def check(w: torch.Tensor, u: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> float:
-    """Relative RMS error of 64 outputs of 8 channels against the equation in float64."""
+    """Return the relative RMS error of 64 outputs of 8 channels against the equation in float64."""
     rows = torch.randint(0, k.shape[1], (64,), device=k.device)
     part = [x[..., :8].double() for x in (w, u, k, v)]
     truth = bi_wkv_rows(*part, rows)
@@ -67,7 +67,7 @@ def on_cpu() -> None:
 
 
 def gpu_milliseconds(call: Callable[[], object], repeats: int = 30) -> list[float]:
-    """Times of `repeats` calls on the GPU, each between two events, after a warm-up."""
+    """Time `repeats` calls on the GPU, each between two events, after a warm-up."""
     for _ in range(5):
         call()
     marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.ct_physics [SCAN ...] [--figure PNG]`: the laws that simulated CT obeys.
+"""`python -m benchmarks.ct_physics [SCAN ...] [--figure PNG]`: checks of the laws of simulated CT.
 
-Without a scan, what phantoms show: accuracy of the projector, variance over dose, texture, streaks,
-and times of one thread. With CT scans (NIfTI or DICOM), the noise of each and the photons that
-explain it; the middle slice of the first one is drawn.
+Without a scan, measurements on phantoms: accuracy of the projector, variance over dose, texture,
+streaks, and times of one thread. With CT scans (NIfTI or DICOM), the noise of each and the photons
+that explain it; the middle slice of the first one is drawn.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def ellipses(size: int, pixel: float, *parts: tuple[float, ...]) -> Tensor:
-    """Air, and ellipses of (x, half width, half height in mm, HU) on the middle row."""
+    """Draw air with ellipses of (x, half width, half height in mm, HU) on the middle row."""
     axis = (torch.arange(size) - (size - 1) / 2) * pixel
     hu = torch.full((size, size), -1000.0)
     for x, width, height, value in parts:
@@ -47,7 +47,7 @@ def pelvis() -> Tensor:
 
 
 def power(noise: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise power in HU^2 mm^2 of (N, n, n), shifted, and row and column frequencies in 1/mm."""
+    """Return shifted noise power in HU^2 mm^2 of (N, n, n), row and column frequencies in 1/mm."""
     side = noise.shape[-1]
     taper = torch.hann_window(side, periodic=False)
     taper = taper.outer(taper)
@@ -59,14 +59,14 @@ def power(noise: Tensor, pixel: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def profile(spectrum: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over rings of 0.02 / mm: frequency in 1/mm, and power."""
+    """Average over rings of 0.02 / mm: frequency in 1/mm, and power."""
     ring = (torch.hypot(rows, columns) / 0.02).long().flatten()
     power_of = torch.zeros(int(ring.max()) + 1).index_add_(0, ring, spectrum.flatten())
     return (torch.arange(len(power_of)) + 0.5) * 0.02, power_of / ring.bincount()
 
 
 def variance_over_dose() -> None:
-    """Noise of a scan of a disc plus what is inserted, over the noise of the scan."""
+    """Print the ratio of noise after insertion to the noise of the scan of a disc."""
     clean = ellipses(256, PIXEL, (0, 80, 80, 0)).repeat(32, 1, 1)
     inside = ellipses(256, PIXEL, (0, 70, 70, 0)) == 0
     full = scan_noise(clean, (PIXEL, PIXEL), scanner=CTScanner(), generator=seeded(1))
@@ -81,7 +81,7 @@ def variance_over_dose() -> None:
 
 
 def texture() -> None:
-    """Where the noise power of a disc peaks, and the streaks between hips."""
+    """Print the peak of the noise power of a disc, and the streaks between hips."""
     disc = ellipses(256, PIXEL, (0, 85, 85, 0)).repeat(16, 1, 1)
     noise = dose_noise(disc, (PIXEL, PIXEL), dose=0.25, scanner=CTScanner(), generator=seeded())
     frequency, curve = profile(*power(noise[:, 64:192, 64:192], PIXEL))
@@ -114,7 +114,7 @@ def texture() -> None:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Processor time of the quickest of two calls: other programs do not count."""
+    """Return the processor time of the faster of two calls, which excludes other programs."""
     times = []
     for _ in range(2):
         start = time.process_time()
@@ -124,7 +124,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def line_integrals() -> None:
-    """Of a disc off centre, 100 mm wide, against its chords."""
+    """Print the error of projections of an off-centre disc, 100 mm wide, against its chords."""
     for geometry in (ParallelBeam(512, PIXEL), FanBeam(512, PIXEL)):
         axis = ((torch.arange(2048, dtype=torch.float64) + 0.5) / 4 - 256) * PIXEL
         inside = torch.hypot(axis[None] - 60, -axis[:, None] - 35) <= 50
@@ -180,7 +180,7 @@ def speed() -> None:
 
 
 def axial(path: Path) -> tuple[Tensor, tuple[float, float]]:
-    """Slices (N, H, W) in HU, front of the body up where the file is in the usual order."""
+    """Return slices (N, H, W) in HU, front of the body up if the file has the usual order."""
     volume = read_volume(path)
     spacing = volume.spacing
     if spacing is None:
@@ -207,7 +207,7 @@ def scans(paths: list[Path]) -> None:
 
 
 def draw(path: Path, scan: Path | None) -> None:
-    """Full and quarter dose, their difference, and its power spectrum."""
+    """Draw full and quarter dose, their difference, and its power spectrum."""
     from matplotlib.figure import Figure
 
     if scan is None:

@@ -1,4 +1,4 @@
-"""SHA-256 of what the command line makes of real scans: two versions that print the same agree.
+"""SHA-256 digests of the command line's results on real scans, to compare two versions.
 
 Run it before and after a change that must not change results::
 
@@ -104,7 +104,7 @@ def _trained(work: Path, mr_dicom: Path, ct_dicom: Path):
 
 
 def _rounded(cell: str) -> str:
-    """A score to nine decimals: a sum in another order is no other result."""
+    """Round a score to nine decimals, so that the order of a sum does not matter."""
     try:
         return f"{float(cell):.9f}"
     except ValueError:

@@ -33,7 +33,7 @@ def main() -> None:
     rows, limits = [], []
     for name, (stack_name, place, window) in SHOWN.items():
         prepared = PreparedSet.read(words.data / name)
-        stack = next(one for one in prepared.split("test") if one.name == stack_name)
+        stack = next(item for item in prepared.split("test") if item.name == stack_name)
         one = Slice(prepared, stack, int(place * stack.shape[0]))
         task = prepared.task
         restorer = Restorer(name, words.weights)

@@ -1,4 +1,4 @@
-"""What `benchmarks.peers` compares: methods from a stack of CT slices to a restored one."""
+"""Methods that `benchmarks.peers` compares; each maps a stack of CT slices to a restored one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OurMethod:
 
 
 def _weights(name: str) -> Path | None:
-    """None for the shipped weights, else a file of random ones."""
+    """Return None for the shipped weights, else a file of random weights."""
     if name == "light":
         return None
     torch.manual_seed(0)
@@ -67,7 +67,7 @@ class NetworkMethod:
         return restored
 
     def choose_batch(self, stack: Stack) -> None:
-        """Take batches of 4 where they are faster than single slices."""
+        """Use batches of 4 where they are faster than single slices."""
         times = {}
         for self.batch in (1, _BATCH):
             self(stack[:_BATCH])
@@ -80,7 +80,7 @@ class FilterMethod:
 
     Args:
         name: one of `FILTERS`.
-        strength: factor on the estimate. CT noise is correlated and uneven, so that it is low.
+        strength: factor on the estimate, which is too low for the correlated, uneven noise of CT.
     """
 
     def __init__(self, name: str, strength: float = 1.0) -> None:
@@ -129,7 +129,7 @@ METHODS = (*OURS, *PEER_NETWORKS, *FILTERS)
 
 
 def build(name: str, device: str) -> OurMethod | NetworkMethod | FilterMethod:
-    """A method by name; filters run on the CPU whatever the device."""
+    """Return a method by name; filters run on the CPU on every device."""
     if name in OURS:
         return OurMethod(name, device)
     return NetworkMethod(name, device) if name in PEER_NETWORKS else FilterMethod(name)

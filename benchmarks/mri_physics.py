@@ -1,7 +1,7 @@
-"""`python -m benchmarks.mri_physics HEAD.nii.gz PICTURE.png`: what each MRI degradation does.
+"""`python -m benchmarks.mri_physics HEAD.nii.gz PICTURE.png`: effect and time of MRI degradations.
 
-The scan is a head at about 1 mm in axial slices, whose last axis runs upwards; slices and sections
-above the eyes alone are drawn.
+The scan is a head at about 1 mm in axial slices, whose last axis runs upwards. Only slices and
+sections above the eyes are drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Panel = tuple[Tensor, float]  # image, and millimetres from row to row
 
 
 def panels(volume: Tensor) -> list[dict[str, Panel]]:
-    """Two rows of images: an axial slice, and a coronal section of a volume (Z, Y, X)."""
+    """Return two rows of images: an axial slice, and a coronal section of a volume (Z, Y, X)."""
     axial, middle = volume[round(_LEVEL * len(volume))], volume.shape[1] // 2
     shape, sigma = (axial.shape[0], axial.shape[1]), _SIGMA * float(axial.quantile(0.95))
     full, low = (

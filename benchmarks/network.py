@@ -1,8 +1,8 @@
-"""`python -m benchmarks.network`: whole forward passes beside their own products, on a CPU.
+"""`python -m benchmarks.network`: forward passes against their matrix products, on a CPU.
 
-The floor is the time of the network's own convolutions and matrix products, each called alone in
-PyTorch on tensors of the same shape, right before the whole network in each repeat. The result is
-checked against the training form first.
+The floor is the time of the network's own convolutions and matrix products, each called on its own
+in PyTorch on tensors of the same shape, right before the whole network in each repeat. The result
+is checked against the training form first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PRODUCTS = (nn.Linear, nn.Conv2d, OmniShift)
 
 
 def products(network: RestoreRWKV, image: Tensor) -> list[Callable[[], object]]:
-    """Every convolution and matrix product of a forward pass, each ready to run on its own."""
+    """Collect all convolutions and matrix products of a forward pass, to run on their own."""
     calls: list[Callable[[], object]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
@@ -39,11 +39,11 @@ def products(network: RestoreRWKV, image: Tensor) -> list[Callable[[], object]]:
 
 
 def measure(name: str, side: int) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     network = RestoreRWKV(PRESETS[name])
     merged, image = network.merged(), torch.rand(1, 1, side, side)
     calls = products(merged, image)
-    plain = network(image.clone().requires_grad_()).detach()  # the way of training
+    plain = network(image.clone().requires_grad_()).detach()  # in the training form
     with torch.inference_mode():
         error = float((merged(image) - plain).norm() / (plain - image).norm())
         if not error < 1e-4:

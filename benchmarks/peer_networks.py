@@ -1,6 +1,6 @@
-"""The networks that are measured side by side: ours, MONAI's, and DnCNN.
+"""The compared networks: ours, MONAI's, and DnCNN.
 
-All map (B, 1, H, W) to the same shape. MONAI's are in its own memory layout, which is the faster
+All map (B, 1, H, W) to the same shape. MONAI's keep their own memory layout, which is the faster
 one for them on a CPU.
 """
 
@@ -16,7 +16,7 @@ from restore_rwkv.model import PRESETS, RestoreRWKV
 
 
 class DnCNN(nn.Module):
-    """17 layers of 64 channels that predict the noise (Zhang et al. 2017)."""
+    """DnCNN: 17 layers of 64 channels that predict the noise (Zhang et al. 2017)."""
 
     def __init__(self, depth: int = 17, channels: int = 64) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def inference_form(network: nn.Module) -> nn.Module:
-    """The same function without what only training needs: merged branches, folded batch norms."""
+    """Return the inference form of a network: merged branches, folded batch norms."""
     network.eval()
     if isinstance(network, RestoreRWKV):
         return network.merged()

@@ -1,14 +1,14 @@
-"""`python -m benchmarks.peers [--data DIR]`: peers on the same work, a slice and a volume of CT.
+"""`python -m benchmarks.peers [--data DIR]`: methods compared on a slice and a volume of CT.
 
 Each method gets a noisy phantom in HU: one slice of 512 x 512, then a stack of 100. Ours run as
 users meet them, through `Restorer` (`light` with its shipped weights, `base` with random ones of
 the same cost); other networks run slice by slice, or in batches of 4 where that is faster; the
-filters estimate the noise of each slice, and take it for white; those of scikit-image have one
-thread. First, results are checked: finite, a slice alone as in a stack, and nearer to the clean
-phantom for what needs no training here. Each method has a process of its own, with the package's
-`keep_freed_memory` for all. Memory is the peak of a first call above network and input; times are
-median (min-max) of calls after it. A volume that would take longer than --cap seconds is measured
-on the slices that fit, and marked so.
+filters estimate the noise of each slice, and assume it is white; those of scikit-image have one
+thread. First, results are checked: finite, the same for a single slice as in a stack, and nearer to
+the clean phantom for methods that need no training here. Each method has a process of its own, with
+the package's `keep_freed_memory` for all. Memory is the peak of a first call above network and
+input; times are median (min-max) of calls after it. A volume that would take longer than --cap
+seconds is measured on the slices that fit, and marked so.
 
 With --data (from `restore-rwkv data prepare open`) the PSNR on the CT test set by the paper's
 protocol is added. The filters' strength is chosen on its validation slices.
@@ -41,7 +41,7 @@ _SIGMA = 20.0  # HU, of the phantom's noise
 
 
 def phantom(slices: int, size: int) -> tuple[Stack, Stack]:
-    """Clean and noisy stacks (N, H, W) in HU: a body of water with bones and lungs, in air."""
+    """Return clean and noisy stacks (N, H, W) in HU: water with bones and lungs, in air."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
     clean = np.full((size, size), -1000, np.float32)
     for x, width, height, hu in ((0, 0.8, 0.6, 0), (-0.4, 0.2, 0.3, -800), (0.45, 0.12, 0.12, 700)):
@@ -52,15 +52,15 @@ def phantom(slices: int, size: int) -> tuple[Stack, Stack]:
 
 
 def check(name: str, device: str) -> None:
-    """Raise SystemExit unless a method gives finite slices, each the same alone as in a stack."""
+    """Raise SystemExit unless a method gives finite slices, the same singly as in a stack."""
     method = build(name, device)
     clean, noisy = phantom(2, 64)
     restored = method(noisy)
     if restored.shape != noisy.shape or not np.isfinite(restored).all():
         raise SystemExit(f"{name}: gives {restored.shape}, or values that are not finite")
-    alone = np.abs(method(noisy[1:])[0] - restored[1]).max()
-    if not alone < 1e-3 * np.abs(restored).max():
-        raise SystemExit(f"{name}: a slice alone differs by {alone:.2g} HU from that in a stack")
+    change = np.abs(method(noisy[1:])[0] - restored[1]).max()
+    if not change < 1e-3 * np.abs(restored).max():
+        raise SystemExit(f"{name}: a single slice differs by {change:.2g} HU from that in a stack")
     before, after = (float(np.square(x - clean).mean()) for x in (noisy, restored))
     if name in ("light", *FILTERS) and not after < before:
         raise SystemExit(f"{name}: the error on a phantom grows, {before:.1f} to {after:.1f} HU^2")
@@ -69,14 +69,14 @@ def check(name: str, device: str) -> None:
 def measure(
     name: str, slices: int, size: int, cap: float, device: str
 ) -> tuple[Measured, Measured, int, int]:
-    """Of a slice and of a volume, and slices that were measured and that ran at once.
+    """Measure a slice and a volume; also return the slices measured, and those per call.
 
-    To be called in a fresh process.
+    Call it in a fresh process.
     """
     method = build(name, device)
     _, noisy = phantom(slices, size)
     keep_freed_memory()
-    method(noisy[:1, :32, :32])  # what libraries set up once is no need of a slice
+    method(noisy[:1, :32, :32])  # one-time initialisation of the libraries is not counted
     used = "cpu" if name in FILTERS else device
     one = measured(lambda: method(noisy[:1]), budget=cap / 3, device=used)
     if isinstance(method, NetworkMethod) and 16 * one.median < cap:  # the slices that it runs
@@ -87,13 +87,13 @@ def measure(
 
 
 def of_volume(volume: Measured, count: int, slices: int) -> str:
-    """Seconds of all slices, marked where fewer were measured."""
+    """Format the seconds of all slices, marked if fewer were measured."""
     times = figures([slices / count * x for x in volume.seconds])
     return times if count == slices else f"per slice x {slices}: {times} (from {count} slices)"
 
 
 def print_method(name: str, words: argparse.Namespace) -> None:
-    """One row; of one cell where the method cannot run here."""
+    """Print one row, with a single cell if the method cannot run here."""
     try:
         in_fresh_process(check, name, words.device)
         work = words.slices, words.size, words.cap, words.device

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.pet_physics T1.nii.gz [AXES] [PICTURE.png]`: what simulated PET measures.
+"""`python -m benchmarks.pet_physics T1.nii.gz [AXES] [PICTURE.png]`: measurements on simulated PET.
 
 Prints the laws of the simulator on the head of a T1-weighted MRI as a Markdown table: noise over
 realisations, in grey and white matter and wherever the image is above 2 SUV. AXES are the
-directions of the array's axes, such as PIR, for a file whose affine has them wrong.
+directions of the array's axes, such as PIR, for a file whose affine is wrong.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PLAIN = Uptake(grey=9.0, white=3.0, csf=0.5, soft=1.5)  # regions of one value
 
 
 def stack(volume: Volume) -> Tensor:
-    """Axial slices (Z, X, Y) of a volume."""
+    """Return axial slices (Z, X, Y) of a volume."""
     return torch.from_numpy(np.moveaxis(volume.data, 2, 0).copy())
 
 
@@ -37,7 +37,7 @@ def pair(activity: Tensor, mu: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def counting(activity: Tensor, mu: Tensor) -> list[tuple[str, str]]:
-    """Laws of prompts and thinned events, and of the adjoint."""
+    """Return checks of prompts, thinned events and the adjoint."""
     system = PETSystem(PETScanner(), mu)
     seeds = range(len(activity))
     scan = acquire(activity, system, seeds)
@@ -67,7 +67,7 @@ def counting(activity: Tensor, mu: Tensor) -> list[tuple[str, str]]:
 
 
 def images(head: Head) -> list[tuple[str, str]]:
-    """Totals, means and noise of full and low-dose images over realisations."""
+    """Return totals, means and noise of full and low-dose images over realisations."""
     activity, mu = stack(activity_map(head, _PLAIN)), stack(attenuation_map(head))
     pairs = [pair(activity, mu, seed) for seed in range(_REALISATIONS)]
     full, low = (torch.stack([images[k] for images in pairs]) for k in (0, 1))
@@ -105,14 +105,14 @@ def images(head: Head) -> list[tuple[str, str]]:
 
 
 def picture(head: Head, path: Path) -> None:
-    """Activity, full dose, 1/12 and difference; axial and coronal; the brain alone."""
+    """Draw activity, full dose, 1/12 and difference; axial and coronal; only the brain."""
     from matplotlib.figure import Figure
 
     uptake = sample_uptake(head, torch.Generator().manual_seed(7))
     activity = stack(activity_map(head, uptake))
     full, low = pair(activity, stack(attenuation_map(head)), 0)
     brain = stack(Volume(head.grey + head.white + head.csf, head.affine))
-    # Nothing but the brain is drawn: a face can be known again.
+    # Only the brain is drawn, since a face can be recognised.
     near = torch.nn.functional.max_pool3d(brain[None, None], 5, 1, 2)[0, 0] > 0
     shown = [torch.where(near, x, torch.nan).numpy() for x in (activity, full, low, low - full)]
     z, _, y = (int(places.float().median()) for places in near.nonzero().unbind(1))

@@ -1,4 +1,4 @@
-"""PSNR of the methods on a prepared set of low-dose CT, as `restore-rwkv evaluate` has it."""
+"""PSNR of the methods on a prepared set of low-dose CT, as `restore-rwkv evaluate` computes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TASK = "ct-denoise"
 
 
 class FilterRestorer:
-    """What `evaluate_set` asks of a restorer, over a filter."""
+    """Wraps a filter in the interface that `evaluate_set` needs of a restorer."""
 
     def __init__(self, method: FilterMethod) -> None:
         self.task = get_task(_TASK)
@@ -48,14 +48,16 @@ def read_set(data: Path) -> PreparedSet:
 
 
 def input_psnr(data: Path) -> float:
-    """Mean over the test patients in dB."""
+    """Return the mean PSNR over the test patients in dB."""
     return mean_over_patients(evaluate_set(read_set(data), Unchanged()))[INPUT].psnr
 
 
 def tuned(name: str, prepared: PreparedSet) -> FilterMethod:
-    """The filter with the strength that is best on validation slices."""
+    """Return the filter with the strength that is best on validation slices."""
     every = [
-        Slice(prepared, one, i) for one in prepared.split("validation") for i in range(one.shape[0])
+        Slice(prepared, stack, i)
+        for stack in prepared.split("validation")
+        for i in range(stack.shape[0])
     ]
     slices = every[len(every) // 4 :: len(every) // 2]  # two of them
     candidates = [FilterMethod(name, strength) for strength in STRENGTHS]
@@ -72,7 +74,7 @@ def validation_psnr(method: FilterMethod, slices: list[Slice]) -> float:
 
 
 def psnr(name: str, data: Path, device: str) -> str:
-    """Mean over the test patients, for print; networks without weights have none."""
+    """Format the mean over the test patients; networks without weights have no score."""
     prepared = read_set(data)
     if name in FILTERS:
         method = tuned(name, prepared)

@@ -46,10 +46,10 @@ Results = dict[int, Measured]
 
 
 def check(name: str, device: str) -> float:
-    """Largest difference between the inference form and the training form, on 32 x 32."""
+    """Return the largest difference between inference and training form, on 32 x 32."""
     torch.manual_seed(0)
     network, image = NETWORKS[name]().eval().to(device), torch.rand(2, 1, 32, 32, device=device)
-    truth = network(image.clone().requires_grad_()).detach()  # takes none of the fast ways
+    truth = network(image.clone().requires_grad_()).detach()  # uses none of the fast paths
     with torch.inference_mode():
         result = inference_form(network)(image)
     if result.shape != image.shape or not result.isfinite().all():
@@ -61,19 +61,19 @@ def check(name: str, device: str) -> float:
 
 
 def measure(name: str, size: int, budget: float, device: str, keep: bool) -> Measured:
-    """One slice of size x size; to be called in a fresh process."""
+    """Measure one slice of size x size. Call it in a fresh process."""
     torch.manual_seed(0)
     network = inference_form(NETWORKS[name]()).to(device)
     image = torch.rand(1, 1, size, size, device=device)
     if keep:
         keep_freed_memory()
     with torch.inference_mode():
-        network(image[..., :32, :32])  # what libraries set up once is no need of a slice
+        network(image[..., :32, :32])  # one-time initialisation of the libraries is not counted
         return measured(lambda: network(image), budget=budget, device=device)
 
 
 def too_much(done: Results, size: int, longest: float, device: str) -> str | None:
-    """Why a size is not tried, from the largest that has been measured; None if it is."""
+    """Return why a size is left out, from the largest one measured; None if it is not."""
     if not done:
         return None
     last = max(done)
@@ -89,7 +89,7 @@ def too_much(done: Results, size: int, longest: float, device: str) -> str | Non
 
 
 def measure_sizes(name: str, words: argparse.Namespace) -> Results:
-    """Print and return what each size takes."""
+    """Print and return time and memory of each size."""
     done: Results = {}
     for size in sorted(words.sizes):
         try:
@@ -106,7 +106,7 @@ def measure_sizes(name: str, words: argparse.Namespace) -> Results:
 
 
 def slope(done: Results) -> float:
-    """Exponent of time over pixels."""
+    """Return the exponent of time over pixels."""
     pixels = [2 * np.log(size) for size in done]
     return float(np.polyfit(pixels, np.log([one.median for one in done.values()]), 1)[0])
 
@@ -128,7 +128,7 @@ def label(axes: Axes, starts: dict[str, tuple[float, float]]) -> None:
 
 
 def lines(axes: Axes, curves: dict[str, dict[int, float]], what: str) -> None:
-    """One line a network: values over sides of slices, on logarithmic axes."""
+    """Draw one line per network: values over sides of slices, on logarithmic axes."""
     for name, curve in curves.items():
         style, mark, grey = SHOWN[name]
         axes.loglog([n**2 for n in curve], list(curve.values()), style, marker=mark, color=grey)
@@ -147,7 +147,7 @@ def lines(axes: Axes, curves: dict[str, dict[int, float]], what: str) -> None:
 
 
 def draw(results: dict[str, Results], title: str, path: Path) -> None:
-    """Time and, where the system tells it, peak memory over pixels."""
+    """Draw time and, if the system reports it, peak memory over pixels."""
     times = {name: {n: one.median for n, one in done.items()} for name, done in results.items()}
     peaks = {
         name: {n: one.peak / 2**20 for n, one in done.items() if one.peak}

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.tiles`: what tiles change, on the sample scan with the shipped weights.
+"""`python -m benchmarks.tiles`: effect of tiles on the sample scan with the shipped weights.
 
 `seam` is the mean jump between the two pixels on either side of a border of a tile, over the mean
-of the same jumps in the result of whole slices: 1 is no seam.
+of the same jumps in the result of whole slices: 1 means no seam.
 """
 
 from __future__ import annotations

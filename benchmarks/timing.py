@@ -29,17 +29,17 @@ _NEW_MARK = Path("/proc/self/clear_refs")
 
 
 class LeftOutError(Exception):
-    """Why a row of a table has no figures."""
+    """Raised with the reason why a row of a table has no figures."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What calls took.
+    """Time and memory of calls.
 
     Attributes:
-        seconds: one for each timed call.
-        peak: bytes that the first call took above what was held before it; None where the system
-            does not tell.
+        seconds: duration of each timed call.
+        peak: bytes that the first call took above those held before it; None where the system
+            does not report it.
     """
 
     seconds: list[float]
@@ -51,7 +51,7 @@ class Measured:
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 9) -> list[float]:
-    """Times of `repeats` calls after one that is not counted."""
+    """Time `repeats` calls after one that is not counted."""
     call()
     times = []
     for _ in range(repeats):
@@ -62,7 +62,7 @@ def milliseconds(call: Callable[[], object], repeats: int = 9) -> list[float]:
 
 
 def seconds(call: Callable[[], object], device: str = "cpu") -> float:
-    """Time of one call, until the device has finished."""
+    """Time one call, until the device has finished."""
     start = time.perf_counter()
     call()
     if device == "cuda":
@@ -73,10 +73,10 @@ def seconds(call: Callable[[], object], device: str = "cpu") -> float:
 def measured(
     call: Callable[[], object], repeats: int = 5, budget: float = 60.0, device: str = "cpu"
 ) -> Measured:
-    """Peak memory of a first call, then times of up to `repeats` more within `budget` seconds.
+    """Measure the memory of a first call, then time up to `repeats` more in `budget` seconds.
 
-    Where the budget has no room for a second call, the first is the one that is timed; it finds no
-    memory ready to be used again, so it is the slower one.
+    If the budget has no room for a second call, the first one is timed; it has no freed memory to
+    reuse, so it is slower.
     """
     first: list[float] = []
     peak = peak_bytes(lambda: first.append(seconds(call, device)), device)
@@ -87,7 +87,7 @@ def measured(
 def repeated(
     call: Callable[[], object], repeats: int = 5, budget: float = 60.0, device: str = "cpu"
 ) -> list[float]:
-    """Times of one call and of as many more, up to `repeats`, as the budget in seconds has room."""
+    """Time one call and as many more, up to `repeats`, as the budget in seconds has room."""
     times = [seconds(call, device)]
     while len(times) < repeats and sum(times) + times[-1] <= budget:
         times.append(seconds(call, device))
@@ -95,9 +95,9 @@ def repeated(
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int | None:
-    """Most memory held during a call less that before it: of the GPU, or resident.
+    """Return the peak memory of a call above that before it: of the GPU, or resident.
 
-    None where the system has no high-water mark that can be set back (all but Linux).
+    None where the system has no peak counter that can be reset (all but Linux).
     """
     gc.collect()
     if device == "cuda":
@@ -117,14 +117,14 @@ def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int | None:
 
 
 def free_bytes(device: str = "cpu") -> float:
-    """Memory to be had on the device; infinite where the system does not tell."""
+    """Return the free memory of the device; infinite if the system does not report it."""
     if device == "cuda":
         return float(torch.cuda.mem_get_info()[0])
     return 1024.0 * _kibibytes(_MEMORY, "MemAvailable") if _MEMORY.exists() else float("inf")
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
-    """Result of a module's function in a process of its own, whose memory nothing else has used.
+    """Return the result of a module's function, run in a fresh process with unused memory.
 
     Raises:
         LeftOutError: it runs out of memory, or needs a package that is not installed.
@@ -133,7 +133,7 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as error:
-            raise LeftOutError("its process was killed, as for want of memory") from error
+            raise LeftOutError("its process was killed, probably out of memory") from error
         except ImportError as error:
             raise LeftOutError(f"not installed: {error}".splitlines()[0]) from error
         except (MemoryError, RuntimeError) as error:
@@ -147,18 +147,18 @@ def shown(times: list[float]) -> str:
 
 
 def figures(times: list[float]) -> str:
-    """Median (min-max) to three figures, or the one time there is."""
+    """Format the median (min-max) to three figures, or the one time there is."""
     values = statistics.median(times), min(times), max(times)
     middle, low, high = (f"{x:.{max(0, 2 - math.floor(math.log10(x)))}f}" for x in values)
     return f"{middle} ({low}-{high})" if len(times) > 1 else f"{middle} (one call)"
 
 
 def mebibytes(size: int | None) -> str:
-    return "not told here" if size is None else f"{size / 2**20:.0f}"
+    return "not reported here" if size is None else f"{size / 2**20:.0f}"
 
 
 def row(*cells: object) -> None:
-    """Print a row of a Markdown table at once, so that a run which is cut short shows its rows."""
+    """Print a row of a Markdown table at once, so that an interrupted run shows its rows."""
     print(f"| {' | '.join(str(cell) for cell in cells)} |", flush=True)
 
 
@@ -172,7 +172,7 @@ def ratio(times: list[float], floor: list[float]) -> str:
 
 
 def machine(device: str = "cpu") -> str:
-    """Processor, threads, versions; and the GPU where it is the device."""
+    """Return processor, threads, versions; and the GPU where it is the device."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -186,7 +186,7 @@ def machine(device: str = "cpu") -> str:
 
 
 def command(module: str, arguments: list[str] | None) -> str:
-    """The command that makes a table, to be printed above it."""
+    """Return the command that makes a table, to print above it."""
     words = sys.argv[1:] if arguments is None else arguments
     return f"`{shlex.join(['python', '-m', module, *words])}`"
 

@@ -1,6 +1,6 @@
 """`python -m benchmarks.training_step`: forward, backward and optimiser of one training batch.
 
-L1 loss, clipping and Adam through Fabric, as `restore-rwkv train` has them (without its moving
+L1 loss, clipping and Adam through Fabric, as in `restore-rwkv train` (without its moving
 average), for `light` and `base`, also with checkpointed activations, and for MONAI's Restormer.
 First, two things are checked: checkpointing changes neither loss nor gradients, and the loss of
 three steps falls. Memory is the peak of the first two steps above the weights: activations,
@@ -48,7 +48,7 @@ _LARGEST_CHANGE = {"32-true": 1e-5, "bf16-mixed": 1e-2}  # of gradients, relativ
 
 
 def build(name: str) -> nn.Module:
-    """The network of a row, with or without checkpointed activations."""
+    """Return the network of a row, with or without checkpointed activations."""
     torch.manual_seed(0)
     network = NETWORKS[name.removesuffix(CHECKPOINTED)]()
     if name.endswith(CHECKPOINTED):
@@ -57,7 +57,7 @@ def build(name: str) -> nn.Module:
 
 
 def training_step(network: nn.Module, batch: int, size: int, words: dict[str, str]) -> Step:
-    """A call that takes one step on the same random batch and returns its loss."""
+    """Return a function that takes one step on the same random batch and returns its loss."""
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator=words["device"], devices=1, precision=words["precision"])
@@ -81,7 +81,7 @@ def training_step(network: nn.Module, batch: int, size: int, words: dict[str, st
 
 
 def gradients(network: nn.Module, words: dict[str, str]) -> tuple[float, list[Tensor]]:
-    """Loss and gradients of a first step on two images of 32 x 32."""
+    """Return loss and gradients of a first step on two images of 32 x 32."""
     loss = training_step(network, 2, 32, words)()
     return loss, [x.grad for x in network.parameters() if x.grad is not None]
 
@@ -108,7 +108,7 @@ def check_checkpointing(name: str, words: dict[str, str]) -> None:
 
 
 def measure(name: str, batch: int, size: int, budget: float, words: dict[str, str]) -> Measured:
-    """Steps of one row; to be called in a fresh process."""
+    """Measure the steps of one row. Call it in a fresh process."""
     device = words["device"]
     network = build(name).to(device)
     keep_freed_memory()
@@ -133,7 +133,7 @@ def print_row(name: str, words: argparse.Namespace) -> Measured | None:
 
 
 def print_costs(found: dict[str, Measured | None]) -> None:
-    """What checkpointing costs and saves, for each network that was measured both ways."""
+    """Print cost and saving of checkpointing, for each network measured both ways."""
     for name, with_it in found.items():
         plain = found.get(name.removesuffix(CHECKPOINTED))
         if name.endswith(CHECKPOINTED) and with_it and plain:

@@ -1,7 +1,7 @@
-"""Settings that arrive as arguments, JSON or TOML: one way to check them and to name mistakes.
+"""Validation of options that are given as arguments, JSON or TOML.
 
-The settings are frozen dataclasses. With `validated`, pydantic checks every value against its type
-when one is built, from Python arguments or, by `from_mapping`, from plain values:
+Options are frozen dataclasses. With `validated`, pydantic checks every value against its type when
+an instance is built, from Python arguments or, by `from_mapping`, from plain values:
 
     @validated("recipe", table="data")
     @dataclass(frozen=True, kw_only=True)
@@ -10,7 +10,7 @@ when one is built, from Python arguments or, by `from_mapping`, from plain value
         balance: Literal["slices", "tasks"] = "slices"
 
 Checks of several values together stay in `__post_init__`. A mistake raises ConfigError: one line
-that names the setting, the value given and the values allowed.
+that names the option, the given value and the allowed values.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Expected(NamedTuple):
     """Words for the error message of a field, placed in its `Annotated` type.
 
     Attributes:
-        values: which values are allowed, such as "two numbers"; found from the type by default.
-        name: what the message calls the field; its own name by default.
+        values: allowed values, such as "two numbers"; derived from the type by default.
+        name: name of the field in messages; its own name by default.
     """
 
     values: str = ""
@@ -80,7 +80,7 @@ def validated(where: str = "", *, table: str | None = None) -> Callable[[type[T]
     tuple, since JSON and TOML have no tuples, and a whole number for a float (it stays whole).
 
     Args:
-        where: opens the messages, such as "recipe"; empty for plain arguments.
+        where: start of the messages, such as "recipe"; empty for plain arguments.
         table: the table of a file that holds these values: "" for its top level.
 
     Returns:
@@ -98,7 +98,7 @@ def validated(where: str = "", *, table: str | None = None) -> Callable[[type[T]
         def init(self: T, *arguments: Any, **named: Any) -> None:
             given = dict(zip(positional, arguments, strict=False))
             if len(arguments) > len(positional) or given.keys() & named.keys():
-                build(self, *arguments, **named)  # raises the TypeError that every class does
+                build(self, *arguments, **named)  # raises the usual TypeError of a class
             build(self, **_checked(cls, place, given | named))
 
         type.__setattr__(cls, "__init__", init)
@@ -109,7 +109,7 @@ def validated(where: str = "", *, table: str | None = None) -> Callable[[type[T]
 
 
 def from_mapping(cls: type[T], values: Any) -> T:
-    """Build a dataclass decorated by `validated` from plain values, as of JSON or TOML.
+    """Build a dataclass decorated by `validated` from plain values, such as those of JSON or TOML.
 
     Raises:
         ConfigError: it is not a mapping, a key is unknown or missing, or a value does not fit.
@@ -122,14 +122,14 @@ def from_mapping(cls: type[T], values: Any) -> T:
 
 
 def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str | None:
-    """The known name that is most like a mistaken one; None if none is at least `cutoff` alike."""
+    """Return the known name most similar to a mistaken one; None below a similarity of `cutoff`."""
     import difflib
 
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)
 
 
 def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, Any]:
-    """The values as their fields want them."""
+    """Return the values, converted to the types of their fields."""
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for name in given:
         if name not in fields:
@@ -141,7 +141,7 @@ def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, 
         required = field.default is field.default_factory is dataclasses.MISSING
         if required and name not in given:
             raise ConfigError(f"{place.start}{name!r} is missing{place.within}; add it")
-    if cls not in _ADAPTERS:  # not before, since building one takes a while
+    if cls not in _ADAPTERS:  # built at first use, since this takes a while
         types = _types(cls)
         _ADAPTERS[cls] = (types, _adapter(cls.__name__, types))
     types, adapter = _ADAPTERS[cls]
@@ -171,7 +171,7 @@ def _types(cls: type[Any]) -> dict[str, Any]:
 
 
 def _adapter(name: str, types: dict[str, Any]) -> Any:
-    """Pydantic's validator of a mapping with these entries, any of which may be absent."""
+    """Return pydantic's validator for a mapping with these entries, all of them optional."""
     from pydantic import ConfigDict, TypeAdapter
     from typing_extensions import TypedDict
 
@@ -182,7 +182,7 @@ def _adapter(name: str, types: dict[str, Any]) -> Any:
 
 
 def _split(hint: Any) -> tuple[Any, list[Any]]:
-    """A type without None and `Annotated`, and what was annotated."""
+    """Split a type into the bare type, without None and `Annotated`, and its annotations."""
     notes: list[Any] = []
     while get_origin(hint) in (Annotated, Union, UnionType):
         inner = get_args(hint)
@@ -198,7 +198,7 @@ def _split(hint: Any) -> tuple[Any, list[Any]]:
 
 
 def _refusal(place: _Place, name: str, hint: Any, value: object, fault: str) -> str:
-    """The message for a value that does not fit; `fault` is pydantic's name of the mistake."""
+    """Return the message for an invalid value; `fault` is pydantic's name of the error."""
     plain, notes = _split(hint)
     expected = next((note for note in notes if isinstance(note, Expected)), Expected())
     remedy = f"give {expected.values}" if expected.values else _remedy(plain, notes)
@@ -208,14 +208,16 @@ def _refusal(place: _Place, name: str, hint: Any, value: object, fault: str) -> 
     if fault == "float_type" and place.table:
         given = f"a value of {place.table} has a wrong type ({path} is {value!r})"
     elif fault.endswith("_type") and not place.where:
-        given = f"{path} is no {fault.removesuffix('_type')}: {value!r}"
+        wanted = fault.removesuffix("_type")
+        article = "an" if wanted[0] in "aeiou" else "a"
+        given = f"{path} is not {article} {wanted}: {value!r}"
     else:
         given = f"{path} is {value!r}"
     return f"{place.start}{given}; {remedy}"
 
 
 def _remedy(plain: Any, notes: list[Any]) -> str:
-    """Which values a type allows, as an advice."""
+    """Return the remedy: the values that a type allows."""
     if get_origin(plain) is Literal:
         return f"choose from {', '.join(map(repr, get_args(plain)))}"
     if plain is bool:

@@ -91,7 +91,7 @@ def test_restore_says_which_task_it_picked(
     [
         (
             ("restore", "{scan}", "-o", "out.nii.gz", "--task", "auto"),
-            "scan.nii.gz: nothing tells whether it is MR, CT or PT; "
+            "scan.nii.gz: nothing says whether it is MR, CT or PT; "
             "give --task mri-sr|ct-denoise|pet-synth",
         ),
         (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "9"), "scale 9 is out of range"),
@@ -116,7 +116,7 @@ def test_restore_says_which_task_it_picked(
         (("train", RECIPE, "--data", ".", "-o", "run"), "no prepared set"),
         (("train", RECIPE, "--data", ".", "-o", "run", "--workers", "-1"), "--workers"),
         (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", "2"), "dose is 2"),
-        (("degrade", "{scan}", "-o", "out.nii.gz"), "nothing tells whether it is MR, CT or PT"),
+        (("degrade", "{scan}", "-o", "out.nii.gz"), "nothing says whether it is MR, CT or PT"),
         (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", ".5", "--factor", "2"), "one of them"),
         (("degrade", "{scan}", "-o", "{scan}", "--task", "mri-sr"), "same file"),
         (("degrade", "{scan}", "-o", "out.nii.gz", "--task", "mri-sr", "--factor", "1"), "above 1"),

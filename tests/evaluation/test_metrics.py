@@ -1,4 +1,4 @@
-"""The paper's metrics against values of the published code, and their edges."""
+"""The paper's metrics against values of the published code, and in edge cases."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def ct_restorer(tiny_network: RestoreRWKV, tmp_path: Path) -> Restorer:
 
 
 def test_slices_are_those_that_the_restorer_takes(tiny_weights: Path) -> None:
-    """A two-dimensional image has one slice, however wide its pixels are."""
+    """A two-dimensional image has one slice, whatever the size of its pixels."""
     image = np.random.default_rng(0).uniform(0, 900, (24, 20))
     result = evaluate(Volume(image, np.diag([2.0, 2, 1, 1])), Restorer("mri-sr", tiny_weights))
     assert result.slice_axis == 2
@@ -79,7 +79,7 @@ def test_a_set_is_scored_by_patient_and_over_patients(
 
 
 def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: Path) -> None:
-    """Their own folders number them all from patient-0001."""
+    """Prepared folders number their patients from patient-0001 each."""
     high = np.random.default_rng(0).uniform(0, 900, (2, 16, 16))
     for folder in ("first", "second"):
         with SetWriter(tmp_path / "sets" / folder, "noise", "mri-sr") as writer:
@@ -91,7 +91,7 @@ def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: P
 
 
 def test_a_manifest_deep_below_does_not_make_a_scan_a_set(tmp_path: Path) -> None:
-    """Exports of DICOM can have a manifest.json of their own."""
+    """A DICOM export can contain a manifest.json of its own."""
     (tmp_path / "scan" / "export" / "more").mkdir(parents=True)
     (tmp_path / "scan" / "export" / "more" / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="no DICOM images here"):

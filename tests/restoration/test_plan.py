@@ -40,7 +40,7 @@ def test_the_modality_picks_the_task(
 
 
 def test_no_modality_is_told_with_the_mend() -> None:
-    mend = r"array: nothing tells.*give task=mri-sr\|ct-denoise\|pet-synth$"
+    mend = r"array: nothing says.*give task=mri-sr\|ct-denoise\|pet-synth$"
     with pytest.raises(InputError, match=mend):
         pick_task(Volume(np.ones((2, 2))))
     other = Volume(np.ones((9, 9)), modality="NM")

@@ -74,7 +74,7 @@ def test_auto_restores_by_what_the_sidecar_says(
 def test_auto_needs_a_modality_and_weights_for_its_task(
     scan: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=r"scan\.nii\.gz: nothing tells.*task=mri-sr\|ct-den"):
+    with pytest.raises(InputError, match=r"scan\.nii\.gz: nothing says.*task=mri-sr\|ct-den"):
         restore_rwkv.restore(scan, tmp_path / "out.nii.gz", weights=tiny_weights)
     (tmp_path / "scan.json").write_text('{"Modality": "CT"}')
     with pytest.raises(WeightsError, match=r"tiny.*: trained for mri-sr, not ct-denoise; give oth"):

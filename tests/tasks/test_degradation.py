@@ -1,4 +1,4 @@
-"""Volumes degraded by each task's physics: what stays, what is recorded, what is refused."""
+"""Degradation of volumes by each task's physics: geometry, records and errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_pet_is_taken_for_the_activity_and_keeps_its_total(unit: str) -> None:
         ),
         (Volume(disc(0, 0)), CT, None, InputError, "has no geometry"),
         (Volume(disc(0, 0), modality="PT"), PET, None, InputError, "has no geometry"),
-        (Volume(disc(0, 0)), PET, None, InputError, "nothing tells whether it is PET, or MRI"),
+        (Volume(disc(0, 0)), PET, None, InputError, "nothing says whether it is PET, or MRI"),
         (
             Volume(disc(5, 0), np.diag([2.0, 3, 4, 1]), "SUV", "PT"),
             *(PET, None, InputError, "array: pixels of 2 x 3 mm, and simulated PET has square"),
@@ -170,12 +170,12 @@ def test_a_file_is_degraded_with_its_record(scan: Path, tmp_path: Path) -> None:
     assert (record["task"], record["seed"], record["source"]) == ("mri-sr", 5, scan.name)
     assert "ot a medical device" in record["notice"]
     assert scan.read_bytes() == before
-    assert read_volume(output).modality == "MR"  # which the record beside it tells
+    assert read_volume(output).modality == "MR"  # from the record beside it
     np.testing.assert_array_equal(read_volume(truth).data, read_volume(scan).data)
     assert np.array_equal(nib.load(output).affine, nib.load(scan).affine)
     with pytest.raises(InputError, match="exists already"):
         degrade_file(scan, output, task="mri-sr")
-    with pytest.raises(InputError, match="nothing tells whether it is MR, CT or PT"):
+    with pytest.raises(InputError, match="nothing says whether it is MR, CT or PT"):
         degrade_file(scan, tmp_path / "other.nii.gz")
     with pytest.raises(InputError, match="is named twice"):
         degrade_file(scan, tmp_path / "o.nii", task="mri-sr", truth=tmp_path / "o.nii")

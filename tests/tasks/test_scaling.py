@@ -1,4 +1,4 @@
-"""Scalings: exact inverses, equivariance, and what must not move the robust one."""
+"""Scalings: exact inverses, equivariance, and robustness against outliers and air."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaling of values in any unit, and values that a task cannot have."""
+"""Scaling of values in any unit, and warnings about values impossible for a task."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_network_sees_the_same_of_suv_and_of_activity() -> None:
 @pytest.mark.parametrize(
     ("unit", "reason", "why"),
     [
-        ("Bq/ml", None, "PET in Bq/ml without SUV (the file tells neither dose nor weight)"),
+        ("Bq/ml", None, "PET in Bq/ml without SUV (the file gives neither dose nor weight)"),
         ("Bq/ml", "PatientWeight missing", "PET without SUV (PatientWeight missing)"),
         ("a.u.", "Units is CNTS", "PET without SUV (Units is CNTS)"),
         (None, None, "PET of unknown unit"),

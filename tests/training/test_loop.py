@@ -29,7 +29,7 @@ NETWORK = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "hi
 
 
 def ball(slices: int, seed: int = 0) -> np.ndarray:
-    """Slices (N, 40, 40) of a textured ball in air."""
+    """Return slices (N, 40, 40) of a textured ball in air."""
     x = np.linspace(-1, 1, 40)
     inside = x[:, None] ** 2 + x**2 < 0.7
     texture = np.random.default_rng(seed).uniform(300, 900, (slices, 40, 40))
@@ -38,7 +38,7 @@ def ball(slices: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A prepared set for each task, in one folder."""
+    """Write a prepared set for each task into one folder."""
     folder = tmp_path / "data"
     for task in ("mri-sr", "ct-denoise", "pet-synth"):
         with SetWriter(folder / task, "balls", task) as writer:
@@ -175,7 +175,7 @@ def test_a_run_leaves_logs_and_pictures(data: Path, tmp_path: Path) -> None:
 
 
 def tags_of(path: Path) -> set[str]:
-    """Names of the scalars in a file of TensorBoard's events."""
+    """Return the names of the scalars in a TensorBoard event file."""
     from tensorboardX.proto.event_pb2 import Event
 
     content, tags, place = path.read_bytes(), set(), 0
@@ -194,16 +194,19 @@ def test_each_iteration_tells_its_share_of_waiting(data: Path, tmp_path: Path) -
 
 
 def test_workers_give_the_same_batches(data: Path, tmp_path: Path) -> None:
-    train(recipe(2), [data], tmp_path / "alone")
+    train(recipe(2), [data], tmp_path / "single")
     train(recipe(2), [data], tmp_path / "worker", machine=Machine(workers=1))
     first, second = (
-        (tmp_path / run / "last.safetensors").read_bytes() for run in ("alone", "worker")
+        (tmp_path / run / "last.safetensors").read_bytes() for run in ("single", "worker")
     )
     assert first == second
 
 
 def on_two_processes(plan: Recipe, data: Path, output: str, folder: Path) -> Any:
-    """Train on the CPU over gloo, as torchrun starts two processes; RANK in `output` is each's."""
+    """Train on the CPU over gloo in two processes, as torchrun starts them.
+
+    `RANK` in `output` is replaced by the rank of each process.
+    """
     script = folder / "script.py"
     script.write_text(
         "import json, os, sys\n"
@@ -240,7 +243,7 @@ def test_two_processes_train_as_one_with_the_same_batch(data: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_processes_that_find_different_checkpoints_are_refused(data: Path, tmp_path: Path) -> None:
-    """As on two machines without a common file system."""
+    """Simulate two machines without a shared file system."""
     train(recipe(2), [data], tmp_path / "run0")
     result = on_two_processes(recipe(4), data, "runRANK", tmp_path)
     assert result.returncode != 0
@@ -274,7 +277,7 @@ def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(
 def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(ConfigError, match=r"last\.safetensors: no checkpoint"):
+    with pytest.raises(ConfigError, match=r"last\.safetensors: not a checkpoint"):
         train(recipe(2), [data], tmp_path / "run")
 
 
@@ -356,7 +359,7 @@ def test_what_is_missing_is_said_before_a_folder_is_made(data: Path, tmp_path: P
 
 
 def test_a_checkpoint_holds_the_gradient_scaler(tmp_path: Path) -> None:
-    """Mixed precision in float16 scales its loss by a factor that it learns."""
+    """Mixed precision in float16 scales its loss by a factor that it adapts."""
     scales = []
     for factor in (1024.0, 2.0):
         trainer = trainer_of(recipe(precision="bf16-mixed"))

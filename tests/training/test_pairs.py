@@ -1,4 +1,4 @@
-"""Training pairs: the same for the same seed, degraded whole, cut alike, balanced as asked."""
+"""Training pairs: reproducible by seed, degraded as whole slices, cropped alike, balanced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHAPE = (8, 40, 48)
 
 
 def textured(seed: int, shape: tuple[int, int, int] = SHAPE) -> np.ndarray:
-    """Slices (N, H, W) of a textured ellipse in air, in units of some hundred."""
+    """Return slices (N, H, W) of a textured ellipse in air, with values of a few hundred."""
     y, x = (np.linspace(-1, 1, length) for length in shape[1:])
     inside = y[:, None] ** 2 + x**2 < 0.6
     return np.rint(inside * np.random.default_rng(seed).uniform(200, 600, shape))

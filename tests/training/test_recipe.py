@@ -47,7 +47,7 @@ def test_there_is_a_recipe_for_each_task_and_size_and_for_each_ablation() -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_starts(path: Path, tmp_path: Path) -> None:
-    """Two iterations at a width that a CPU has time for; all else as the recipe says."""
+    """Reduce a recipe to two iterations of a narrow network; the rest is unchanged."""
     for task in TASKS:
         with SetWriter(tmp_path / "data" / task, "noise", task) as writer:
             for split in ("train", "validation"):
@@ -132,7 +132,7 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         Recipe.read(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("task = mri")
-    with pytest.raises(ConfigError, match=r"broken\.toml: no valid TOML"):
+    with pytest.raises(ConfigError, match=r"broken\.toml: not valid TOML"):
         Recipe.read(broken)
     (tmp_path / "orphan.toml").write_text('extends = "none.toml"')
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):

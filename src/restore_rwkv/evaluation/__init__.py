@@ -1,6 +1,6 @@
-"""How good an image is where the truth is known: metrics, scores of scans and sets, pictures.
+"""Image quality against a known truth: metrics, scores of scans and prepared sets, figures.
 
-Uses restoration and data; training scores its validation with it, apps print it.
+Imports restoration and data; training uses it for validation, and the apps print its results.
 """
 
 from restore_rwkv.evaluation.metrics import (

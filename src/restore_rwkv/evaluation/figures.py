@@ -1,4 +1,4 @@
-"""Pictures: the curve of a training run, and an image before and after with its differences."""
+"""Figures: training curves, and images before and after restoration with their differences."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def training_curve(
     """Draw loss and validation PSNR over iterations as a PNG.
 
     Args:
-        rows: records with "iteration", "loss", and "TASK.psnr" (dB) for each task, in order.
+        rows: rows of the log, with "iteration", "loss" and "TASK.psnr" (dB) for each task.
         inputs: PSNR of the low-quality validation slices by task, drawn as dashed lines.
-        path: PNG to write, replaced if there.
+        path: PNG file to write; an existing one is replaced.
     """
     from matplotlib.figure import Figure
 
@@ -47,12 +47,13 @@ def picture_grid(
     limits: Sequence[tuple[float, float]],
     path: Path,
 ) -> None:
-    """Draw slices in rows, each as low quality, restored, full quality and error, as a PNG.
+    """Draw one slice per row (low quality, restored, full quality and error) as a PNG.
 
     Args:
-        rows: title, and the images low, restored and high (H, W) in one unit, as image matrices.
-        limits: black and white of each row, in the same unit.
-        path: PNG to write, replaced if there.
+        rows: title, and the images low, restored and high (H, W) in the same unit, drawn as image
+            matrices: first axis down.
+        limits: values shown as black and as white in each row, in the same unit.
+        path: PNG file to write; an existing one is replaced.
     """
     from matplotlib.figure import Figure
 
@@ -86,10 +87,10 @@ def comparison(images: Mapping[str, NDArray[Any]], reference: NDArray[Any], path
     """Draw images above their absolute differences from a reference, as a PNG.
 
     Args:
-        images: title -> (H, W), in the unit and on the grid of the reference, drawn as an image
-            matrix: first axis down.
-        reference: the truth (H, W); drawn last.
-        path: PNG to write, replaced if there.
+        images: images (H, W) by title, in the unit and on the grid of the reference, drawn as
+            image matrices: first axis down.
+        reference: the truth (H, W), drawn last.
+        path: PNG file to write; an existing one is replaced.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

@@ -1,6 +1,6 @@
 """PSNR, SSIM and RMSE by the paper's protocol: per slice, in physical units.
 
-Other protocols give other numbers on the same images, so a printed figure names its protocol.
+Other protocols give other numbers for the same images, so printed scores name their protocol.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import ndimage
 from restore_rwkv.errors import ConfigError, InputError
 
 PAPER_PROTOCOL = "paper"
-"""Name to print beside figures of `paper_score` and `mean_score`."""
+"""Name of the protocol, to print beside scores of `paper_score` and `mean_score`."""
 
 _WINDOW_RADIUS = 5
 _WINDOW_SIGMA = 1.5
@@ -26,13 +26,13 @@ _K2 = 0.03
 
 @dataclass(frozen=True)
 class SliceScore:
-    """Figures of one restored slice by the paper's protocol.
+    """Scores of one restored slice by the paper's protocol.
 
     Attributes:
-        psnr: dB; None where the PSNR is not finite: the reference is constant, or the two slices
-            are identical.
-        ssim: at most 1; None where the reference is constant.
-        rmse: in the unit of the images.
+        psnr: PSNR in dB; None where it is not finite, because the reference is constant or the two
+            slices are identical.
+        ssim: SSIM, at most 1; None where the reference is constant.
+        rmse: root mean square error, in the unit of the images.
     """
 
     psnr: float | None
@@ -45,11 +45,12 @@ class MeanScore:
     """Mean of the scores of several slices.
 
     Attributes:
-        psnr: mean in dB over the slices that have a PSNR; None if none has.
-        ssim: mean over the same slices; None if there is none.
-        rmse: mean over the same slices, in the unit of the images; None if there is none.
-        slices: how many slices the means are over.
-        slices_without_score: how many slices had no PSNR and stay out of all three means.
+        psnr: mean PSNR in dB over the slices that have one; None if no slice has a PSNR.
+        ssim: mean SSIM over the same slices; None if there are no such slices.
+        rmse: mean RMSE over the same slices, in the unit of the images; None if there are no such
+            slices.
+        slices: number of slices in the means.
+        slices_without_score: number of slices without a PSNR, excluded from all three means.
     """
 
     psnr: float | None
@@ -71,10 +72,10 @@ def paper_score(
     11 x 11, sigma 1.5, zero padding, `C1 = (0.01 L)^2` and `C2 = (0.03 L)^2`. All in float64.
 
     Args:
-        restored: (H, W), physical units.
-        reference: (H, W), physical units, the truth.
-        truncate: (low, high) in the same units: (0, 4095) for MRI, (-160, 240) HU for CT, (0, 20)
-            for PET.
+        restored: restored slice (H, W) in physical units.
+        reference: true slice (H, W) in physical units.
+        truncate: range (low, high) in the same units: (0, 4095) for MRI, (-160, 240) HU for CT,
+            (0, 20) for PET.
 
     Raises:
         InputError: the arrays are not 2-D, differ in shape, are empty, or are not finite.
@@ -104,7 +105,7 @@ def paper_score(
 
 
 def mean_score(scores: Iterable[SliceScore]) -> MeanScore:
-    """Mean over slices; a slice without a PSNR is counted and left out of all three means."""
+    """Average scores over slices; slices without a PSNR are counted but excluded from the means."""
     psnr, ssim, rmse = [], [], []
     left_out = 0
     for score in scores:
@@ -138,7 +139,7 @@ def _ssim(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float) -> 
 
 
 def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian mean about each pixel, with zeros beyond the border as the paper's code has it."""
+    """Gaussian mean around each pixel, with zeros beyond the border as in the paper's code."""
     offsets = np.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)
     window = np.exp(-(offsets**2) / (2 * _WINDOW_SIGMA**2))
     window /= window.sum()
@@ -152,5 +153,5 @@ def _slice_of(array: NDArray[np.generic], name: str) -> NDArray[np.float64]:
     if values.ndim != 2 or values.size == 0:
         raise InputError(f"{name} has shape {values.shape}; give one slice of shape (H, W)")
     if not np.isfinite(values).all():
-        raise InputError(f"{name} has voxels that are not finite; mend or mask them first")
+        raise InputError(f"{name} has voxels that are not finite; replace or mask them first")
     return values

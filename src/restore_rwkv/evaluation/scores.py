@@ -1,4 +1,4 @@
-"""What a restorer gains where the truth is known, by the paper's protocol."""
+"""Scores of a restorer against a known truth, by the paper's protocol."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RESTORED = "restored"
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Images (X, Y, Z) of one scan, and their scores against its truth by name.
+    """Images (X, Y, Z) of one scan and their scores against the truth.
 
     Attributes:
-        truth: what they are held against, on the same grid.
-        volumes: "input" (the low-quality scan that the network is given), "restored", and for MRI
-            "cubic" (spline interpolation of the coarse image); in the unit of the truth.
-        slice_axis: array axis across the slices that are scored, those of the task's plane.
-        slice_scores: by name, of each slice.
+        truth: full-quality scan that the images are compared with, on the same grid.
+        volumes: images by name: "input" (the low-quality scan given to the network), "restored",
+            and for MRI "cubic" (spline interpolation of the coarse image); in the truth's unit.
+        slice_axis: array axis across the scored slices, which lie in the task's plane.
+        slice_scores: score of each slice, by name of the image.
     """
 
     truth: Volume
@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, MeanScore]:
-        """Means over slices by name."""
+        """Mean scores over slices, by name of the image."""
         return {name: mean_score(scores) for name, scores in self.slice_scores.items()}
 
 
@@ -51,15 +51,15 @@ def evaluate(
     physics: DegradeOptions | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Degrade a good scan as the task says, restore it, and score each image.
+    """Degrade a good scan by the physics of a task, restore it, and score each image.
 
     Args:
-        scan: a scan of full quality, in physical units; for PET also a T1-weighted head, see
-            `degrade`.
-        restorer: with a task, or for the task of the scan's modality.
-        options: how to restore; the plane is the task's.
-        physics: how to degrade.
-        seed: of the degradation.
+        scan: a scan of full quality, in physical units; for PET also a T1-weighted scan of a head,
+            see `degrade`.
+        restorer: restorer to score; without a task it takes that of the scan's modality.
+        options: options of the restoration; `plane` is ignored, the task's plane is used.
+        physics: options of the degradation.
+        seed: seed of the degradation.
 
     Raises:
         InputError: the scan does not suit the task.
@@ -85,18 +85,18 @@ def evaluate(
 def evaluate_set(
     prepared: PreparedSet, restorer: Restorer, split: Split = "test"
 ) -> dict[str, dict[str, MeanScore]]:
-    """Score a split of a prepared set, whose slices are restored as they lie in it.
+    """Score a split of a prepared set, restoring its stored slices.
 
     Args:
         prepared: a set of the restorer's task.
-        restorer: for that task.
+        restorer: restorer to score.
         split: "train", "validation" or "test".
 
     Returns:
-        Means over slices of "input" and "restored", by patient.
+        Mean scores over slices of "input" and "restored", by patient.
 
     Raises:
-        InputError: the set is for another task, or has no such split.
+        InputError: the set is for another task, or the split has no slices.
     """
     task = restorer.task
     if task is None or prepared.task_name != task.name:
@@ -133,16 +133,16 @@ def evaluate_paths(
 
     Args:
         paths: good scans, prepared sets, or folders of such sets.
-        task: of the scans; "auto" picks it by the modality that they tell.
+        task: task of the scans; "auto" picks the one for the modality that each file states.
         weights: as for `Restorer`.
-        split: of prepared sets.
+        split: split of prepared sets to score.
         axes: as in `DegradeOptions`.
-        seed: of the degradation of scans.
+        seed: seed of the degradation of scans.
         device: as for `Restorer`.
 
     Yields:
-        Name of the scan, or of the set's folder and the patient, and means over slices by image;
-        for a set with several patients at last "FOLDER: mean over patients".
+        Name of the scan, or of the set's folder and the patient, and mean scores over slices by
+        name of the image. A set with several patients ends with "FOLDER: mean over patients".
     """
     restorers: dict[str, Restorer] = {}
 
@@ -153,8 +153,8 @@ def evaluate_paths(
 
     for path in paths:
         if path.is_dir() and holds_sets(path):
-            for one in read_sets(path):
-                yield from _of_set(one, restorer(one.task_name), split)
+            for prepared in read_sets(path):
+                yield from _of_set(prepared, restorer(prepared.task_name), split)
         else:
             scan = read_volume(path)
             chosen = pick_task(scan, task).name
@@ -173,7 +173,7 @@ def _of_set(
 
 
 def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[str, MeanScore]:
-    """Mean of the patients' means by name of the image: each patient counts alike.
+    """Average the patients' mean scores by name of the image; all patients have equal weight.
 
     Args:
         scores: as `evaluate_set` returns them.
@@ -193,7 +193,7 @@ def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[st
 def slice_scores(
     volume: Volume, truth: Volume, axis: int, metric_range: tuple[float, float]
 ) -> list[SliceScore]:
-    """The paper's scores of each slice across `axis` of a volume against the truth."""
+    """Score each slice across `axis` of a volume against the truth by the paper's protocol."""
     pairs = zip(volume.slices(axis), truth.slices(axis), strict=True)
     return [paper_score(image, reference, metric_range) for image, reference in pairs]
 
@@ -212,11 +212,11 @@ def _evaluate_pair(
 
 
 def _volumes(prepared: PreparedSet, stack: Stack) -> tuple[Volume, Volume]:
-    """A stack as two volumes (H, W, N) without geometry, low and high."""
+    """Return a stack as two volumes (H, W, N) without geometry, low and high."""
     slices = [Slice(prepared, stack, index) for index in range(stack.shape[0])]
     task = prepared.task
     low, high = (
         Volume(np.stack(images, axis=2), unit=task.unit, modality=task.modality)
-        for images in ([one.low() for one in slices], [one.high() for one in slices])
+        for images in ([item.low() for item in slices], [item.high() for item in slices])
     )
     return low, high

@@ -1,7 +1,7 @@
-"""What a scan is taken for: its task, plane, unit and scaling, and how its modality is degraded.
+"""Tasks: modality, plane, unit and scaling of a scan, and the degradation of each modality.
 
-Uses physics and io, and torch only once a scan is degraded; model, restoration, data and all rooms
-above use it. Each name is imported when it is first used: the table of the tasks needs no NumPy.
+Imports physics and io, and torch only when a scan is degraded; model, restoration, data and all
+rooms above import it. Names are imported at their first use: the table of tasks needs no NumPy.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""CT in Hounsfield units: noise of a reduced dose, padding outside the field of view."""
+"""CT in Hounsfield units: noise at a reduced dose, and padding outside the field of view."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CT(Modality):
     degrade_options = frozenset({"photons", "dose"})
 
     def warn_of_strange_values(self, volume: Volume) -> None:
-        """Log a warning where values are not in HU and the file does not say that they are."""
+        """Log a warning if the values are not in HU, unless the file states that they are."""
         if volume.unit != "HU" and np.quantile(sampled(volume), _MANY) > _FAT:
             _logger.warning(
                 "%s: hardly a value is below %g, so these are not Hounsfield units (air is "
@@ -53,7 +53,7 @@ class CT(Modality):
         lowest: float,
         task: Task,
     ) -> None:
-        """Put padding back, and clip to air what was not below it before."""
+        """Restore padding, and clip to air all values that were not below it in the input."""
         air = task.value_range[0]
         np.maximum(restored, np.minimum(slices, air), out=restored)
         if lowest < air:
@@ -69,12 +69,12 @@ class CT(Modality):
 
         if volume.affine is None or volume.spacing is None:
             raise InputError(
-                f"{volume.name}: has no geometry, and the noise of CT depends on the pixels' "
-                "size; give NIfTI or DICOM"
+                f"{volume.name}: has no geometry, but the noise of CT depends on the size of the "
+                "pixels; give NIfTI or DICOM"
             )
         axis = plane_axis(volume.affine, "axial")
         rows, columns = (volume.spacing[other] for other in range(3) if other != axis)
-        if volume.data.min() < AIR:  # the low-dose image has no padding to learn from
+        if volume.data.min() < AIR:  # the low-dose image has no padding either
             volume = volume.with_data(volume.data.clip(min=AIR))
         slices = slice_tensor(volume, axis)
         scanner = (

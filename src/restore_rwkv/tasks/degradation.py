@@ -1,4 +1,4 @@
-"""From a good scan to a low-quality one, as the scanner of a task would have made it."""
+"""Simulation of a low-quality scan from a good one, by the physics of a task."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def degrade(
     """Make a low-quality scan from a good one by the physics of a task.
 
     MRI: the centre of k-space, zero-filled, in the plane of finest spacing. CT: noise inserted into
-    axial slices, padding below -1024 HU being air in both scans. PET: a PET scan is taken for the
+    axial slices; padding below -1024 HU becomes air in both scans. PET: a PET scan is used as the
     activity; from a T1-weighted head scan an FDG-like activity map is made first, so that high and
-    low are simulated PET on a grid of 2 mm.
+    low are both simulated PET on a grid of 2 mm.
 
     Args:
         volume: the good scan, in the unit of the task.
-        task: what to simulate, a task or its name.
-        options: choices about the scanner.
-        seed: of everything random; 0 or more.
+        task: task whose physics is simulated, or its name.
+        options: options of the simulated scanner.
+        seed: seed of all random numbers, 0 or more.
 
     Raises:
         InputError: the scan's modality does not suit the task, or it lacks the geometry needed.
-        ConfigError: a setting is out of range.
+        ConfigError: an option is out of range, or is not one of this task.
         OperatorError: the physics refuses the scan.
 
     Example:
         >>> quarter = degrade(read_volume("ct.nii.gz"), "ct-denoise")  # doctest: +SKIP
         >>> write_volume(quarter.low, "ct-quarter-dose.nii.gz")  # doctest: +SKIP
     """
-    import torch  # not before a scan is degraded: tasks are listed without it
+    import torch  # imported here, so that tasks can be listed without it
 
     if seed < 0:
         raise ConfigError(f"seed is {seed}; give a whole number from 0")
@@ -63,9 +63,9 @@ def degrade(
 
 
 def _require_options(options: DegradeOptions, task: Task) -> None:
-    """Refuse an option that the physics of a task would ignore."""
+    """Raise ConfigError for an option that the physics of a task would ignore."""
     for name in sorted(options.specific - task.rules.degrade_options):
-        users = [one.name for one in TASKS.values() if name in one.rules.degrade_options]
+        users = [user.name for user in TASKS.values() if name in user.rules.degrade_options]
         raise ConfigError(f"{name}: is for {' and '.join(users)}, not {task.name}; leave it out")
 
 
@@ -85,18 +85,18 @@ def degrade_file(
     Args:
         source: NIfTI file or folder with a DICOM series. Never changed.
         output: file to write.
-        task: name of the task; "auto" picks it by the modality that the source tells.
-        options: choices about the scanner.
-        seed: of everything random.
-        truth: where to write the scan of full quality on the grid of the output, if anywhere.
-        series: which series of a DICOM folder with several.
+        task: name of the task; "auto" picks the one for the modality that the source states.
+        options: options of the simulated scanner.
+        seed: seed of all random numbers, 0 or more.
+        truth: file for the scan of full quality on the grid of the output; None to write none.
+        series: number or UID of the series to use in a DICOM folder with several.
         overwrite: replace existing outputs.
 
     Returns:
         Path of the record, beside the output with the suffix .degradation.json.
 
     Raises:
-        InputError: the source cannot be read, or an output not be written.
+        InputError: the source cannot be read, or an output cannot be written.
         ConfigError: as `degrade`.
         OperatorError: as `degrade`.
     """

@@ -1,4 +1,4 @@
-"""What every modality can do, and what goes into and comes out of its physics."""
+"""Base class of the modalities, with the options and the result of their physics."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ _MANY = 0.01  # of the voxels
 @validated()
 @dataclass(frozen=True, kw_only=True)
 class DegradeOptions:
-    """Choices about the simulated scanner; the defaults are the paper's degradations.
+    """Options of the simulated scanner; the defaults are the paper's degradations.
 
     Attributes:
-        factor: how much less is measured, as `Task.factor`: k-space extent per axis for MRI, dose
-            for CT and PET (4 is a quarter of the dose); above 1. None for the task's own.
+        factor: reduction of the measurement, above 1, as in `Task.factor`: of the k-space extent
+            per axis for MRI, of the dose for CT and PET (4 is a quarter of the dose). None for the
+            factor of the task.
         sigma: MRI: sd of the complex noise per channel, in image units of a full acquisition.
-        photons: CT: photons per ray at the scan's own dose; None measures the scan's own noise.
-        axes: PET from a T1 scan: directions of its array axes, such as "PIR", where the affine
-            has them wrong.
-        dose: CT, PET: the fraction to keep, in place of its inverse, `factor`.
+        photons: CT: photons per ray at the scan's own dose; None estimates them from its noise.
+        axes: PET from a T1 scan: directions of its array axes, such as "PIR", for a file
+            whose affine is wrong.
+        dose: CT, PET: fraction of the dose to keep, instead of its inverse, `factor`.
 
     Raises:
         ConfigError: a value is out of range, or `factor` and `dose` are both given.
@@ -66,12 +67,12 @@ class DegradeOptions:
             )
 
     def factor_for(self, task: Task) -> float:
-        """How much less is measured of a scan of this task."""
+        """Return the factor for a task, from `factor`, `dose` or the task itself."""
         return self.factor or (task.factor if self.dose is None else 1 / self.dose)
 
     @property
     def specific(self) -> set[str]:
-        """Names of the options that were given and that not every modality has."""
+        """Names of the given options that only some modalities have."""
         names = ("sigma", "photons", "axes", "dose")
         return {name for name in names if getattr(self, name) not in (None, 0)}
 
@@ -82,8 +83,8 @@ class Degraded:
 
     Attributes:
         low: the low-quality scan.
-        high: the scan of full quality that `low` is to be compared with.
-        record: how the pair was made, as plain JSON values.
+        high: the scan of full quality to compare `low` with.
+        record: parameters that the pair was made with, as plain JSON values.
     """
 
     low: Volume
@@ -92,19 +93,19 @@ class Degraded:
 
 
 class Modality(abc.ABC):
-    """How scans of one modality are checked, scaled, kept within bounds and degraded.
+    """Rules of one modality: checks, scaling, bounds and degradation of its scans.
 
-    Each modality is one subclass in a file of its own, listed in `tasks.table.MODALITIES`. A task
-    reaches it as `task.rules`.
+    Each modality is one subclass in its own file, listed in `tasks.modalities.MODALITIES`. A task
+    gives access to it as `task.rules`.
 
     Attributes:
         code: DICOM's code, such as "MR".
         title: its name in sentences, such as "MRI".
         degraded_from: codes of the scans that `degrade` accepts.
         stored_pairs: whether the physics draws random numbers, so that prepared sets store the
-            low-quality slices; otherwise they are made as slices are read.
+            low-quality slices; otherwise they are computed when slices are read.
         finer_grid: whether a scan may be restored on a finer grid than its own.
-        degrade_options: names of the `DegradeOptions` that its physics uses, beside `factor`.
+        degrade_options: names of the `DegradeOptions` that its physics uses besides `factor`.
     """
 
     code: ClassVar[ModalityCode]
@@ -115,9 +116,9 @@ class Modality(abc.ABC):
     degrade_options: ClassVar[frozenset[str]] = frozenset()
 
     def warn_of_strange_values(self, volume: Volume) -> None:
-        """Log a warning where the values cannot be of this modality and the file does not say so.
+        """Log a warning if the values are impossible for this modality.
 
-        By default: values far below 0 in a scan of unknown modality.
+        The default implementation looks for values far below 0 in a scan of unknown modality.
         """
         if volume.modality is not None:
             return
@@ -133,17 +134,17 @@ class Modality(abc.ABC):
     def find_scaling(
         self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False
     ) -> tuple[Scaling, dict[str, Any]]:
-        """Find the scaling of a volume onto the network's values, and what to record of it.
+        """Return the scaling of a volume onto network values, and entries for the record.
 
         Args:
-            volume: in the unit of its file.
-            rule: of the weights, or the one that was asked for.
-            in_task_unit: whether values of unknown unit are in the task's, as the user says.
+            volume: volume in the unit of its file.
+            rule: scaling rule of the weights, or the one that the user chose.
+            in_task_unit: whether the user states that values of unknown unit are in the task's.
         """
         return rule.scaling_of(volume.data), {"scaling_rule": rule.kind}
 
     def to_task_unit(self, volume: Volume, task: Task) -> Volume:
-        """Return the volume in the unit of its task, which it is taken for if its file says none.
+        """Return the volume in the unit of its task, which is assumed where the file states none.
 
         Raises:
             InputError: the volume is of another modality or unit.
@@ -156,7 +157,7 @@ class Modality(abc.ABC):
         return dataclasses.replace(volume, modality=self.code, unit=task.unit)
 
     def require_degradable(self, volume: Volume, task: Task) -> None:
-        """Refuse a scan that the physics of this modality is not for.
+        """Raise InputError for a scan that the physics of this modality cannot degrade.
 
         Raises:
             InputError: the scan is of another modality.
@@ -168,7 +169,7 @@ class Modality(abc.ABC):
             )
 
     def without_padding(self, slices: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
-        """Return slices (N, H, W) as the network may see them, in physical units."""
+        """Return slices (N, H, W) for the network, without padding, in physical units."""
         return slices
 
     def keep_bounds(
@@ -178,15 +179,15 @@ class Modality(abc.ABC):
         lowest: float,
         task: Task,
     ) -> None:
-        """Clip restored slices in place to what the values of the input show to be possible.
+        """Clip restored slices in place to bounds that follow from the values of the input.
 
-        An image without negative values has none afterwards.
+        An input without negative values gives an output without negative values.
 
         Args:
-            restored: (N, H, W), physical units; changed.
+            restored: restored slices (N, H, W) in physical units; changed in place.
             slices: the same slices of the input.
             lowest: smallest value of the whole input.
-            task: what the scan is restored for.
+            task: task of the scan.
         """
         if lowest >= 0:
             np.maximum(restored, 0, out=restored)
@@ -206,13 +207,13 @@ class Modality(abc.ABC):
         raise TypeError(f"{self.title}: low-quality slices are stored, not made as they are read")
 
     def interpolated(self, high: Volume, axis: int, factor: float) -> dict[str, Volume]:
-        """Return images that need no network, by name, to compare a restored image with."""
+        """Return images made without a network, by name, to compare a restored image with."""
         return {}
 
 
 def slice_tensor(volume: Volume, axis: int) -> torch.Tensor:
-    """Return the slices (N, H, W) across an axis as a tensor of its own memory."""
-    import torch  # not before a scan is degraded: tasks are listed without it
+    """Return a copy of the slices (N, H, W) across an axis as a tensor."""
+    import torch  # imported here, so that tasks can be listed without it
 
     return torch.from_numpy(np.ascontiguousarray(volume.slices(axis)))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class MRI(Modality):
-    """Magnetic resonance imaging. Its degradation without noise is exact, so sets need no copy."""
+    """Magnetic resonance imaging. Low quality is computed on reading, so sets do not store it."""
 
     code = "MR"
     title = "MRI"
@@ -28,13 +28,13 @@ class MRI(Modality):
     degrade_options = frozenset({"sigma"})
 
     def to_task_unit(self, volume: Volume, task: Task) -> Volume:
-        """Return the volume as it is: MRI has no unit of its own."""
+        """Return the volume unchanged: MRI has no physical unit."""
         return volume if volume.modality == self.code else super().to_task_unit(volume, task)
 
     def degrade(
         self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
     ) -> Degraded:
-        """Keep the centre of k-space in the task's plane, with noise where sigma is given."""
+        """Keep the centre of k-space in the task's plane, with noise if sigma is above 0."""
         from restore_rwkv.physics.mri import CartesianMRI, reduce_resolution
 
         axis, factor = slice_axis(volume, task), options.factor_for(task)

@@ -1,4 +1,4 @@
-"""PET in SUV or Bq/ml: fixed scalings need SUV; low dose from simulated counts."""
+"""PET in SUV or Bq/ml: scaling through SUV, and low dose from simulated counts."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class PET(Modality):
     def find_scaling(
         self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False
     ) -> tuple[Scaling, dict[str, Any]]:
-        """Find the scaling of a volume onto the network's values, and what to record of it.
+        """Return the scaling of a volume onto network values, and entries for the record.
 
-        Fixed rules are in SUV. They serve volumes in SUV, and in Bq/ml where the SUV of one Bq/ml
-        is known. Any other PET is scaled by its own foreground, with a warning that says why.
+        Fixed rules are in SUV. They apply to volumes in SUV, and in Bq/ml where the SUV of one
+        Bq/ml is known. Any other PET is scaled by its own foreground, with a warning that says why.
         """
         if rule.kind == "robust":
             return super().find_scaling(volume, rule)
@@ -44,7 +44,7 @@ class PET(Modality):
         if factor is None:
             reason = _why_no_suv(volume)
             _logger.warning(
-                "%s: %s, so it is scaled by its own foreground, which the weights know less well; "
+                "%s: %s, so it is scaled by its own foreground, unlike the training data; "
                 "correct that, or give values in SUV with unit='SUV'",
                 *(volume.name, reason),
             )
@@ -54,7 +54,7 @@ class PET(Modality):
         return scaling, {"scaling_rule": "fixed", "suv_per_unit": factor}
 
     def to_task_unit(self, volume: Volume, task: Task) -> Volume:
-        """Return PET in SUV, and MRI to simulate PET from as it is."""
+        """Return PET in SUV; MRI, from which PET is simulated, is returned unchanged."""
         if volume.modality == "MR":
             return volume
         known = volume.modality in (None, self.code) and volume.suv_per_unit is not None
@@ -64,11 +64,11 @@ class PET(Modality):
         return super().to_task_unit(volume, task)
 
     def require_degradable(self, volume: Volume, task: Task) -> None:
-        """Refuse a scan that is neither PET nor MRI, or that may be either."""
+        """Raise InputError unless the scan is known to be PET or MRI."""
         super().require_degradable(volume, task)
         if volume.modality is None:
             raise InputError(
-                f"{volume.name}: nothing tells whether it is PET, or MRI to simulate PET from; "
+                f"{volume.name}: nothing says whether it is PET, or MRI to simulate PET from; "
                 'say so in a .json of its name beside it, {"Modality": "PT"} or '
                 '{"Modality": "MR"}'
             )
@@ -92,7 +92,7 @@ class PET(Modality):
         if not math.isclose(pixel, other_side, rel_tol=0.01):
             raise InputError(
                 f"{volume.name}: pixels of {pixel:.3g} x {other_side:.3g} mm, and simulated PET "
-                "has square ones; resample it first"
+                "has square pixels; resample it first"
             )
         scanner = PETScanner(
             size=max(volume.data.shape[other] for other in across),
@@ -142,5 +142,5 @@ def _why_no_suv(volume: Volume) -> str:
     if isinstance(volume.source, DicomSource) and volume.source.no_suv:
         return f"PET without SUV ({volume.source.no_suv})"
     if volume.unit == "Bq/ml":
-        return "PET in Bq/ml without SUV (the file tells neither dose nor weight)"
+        return "PET in Bq/ml without SUV (the file gives neither dose nor weight)"
     return "PET of unknown unit"

@@ -1,4 +1,4 @@
-"""Across which axis the slices of a scan lie."""
+"""Choice of the slice axis of a scan."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PlaneChoice = Literal["auto", "axial", "coronal", "sagittal"]
 
 
 def slice_axis(volume: Volume, task: Task, plane: PlaneChoice = "auto") -> int:
-    """Array axis across the slices of a plane; "auto" is the plane of the task.
+    """Return the array axis across the slices of a plane; "auto" is the plane of the task.
 
-    The axis nearest to the plane's normal is taken. A single slice has its axis of length 1 across
-    it, an image without geometry its last axis.
+    This is the axis nearest to the normal of the plane. For a single slice it is the axis of length
+    1, and for an image without geometry the last axis.
 
     Raises:
-        ConfigError: an anatomical plane is asked of an image without geometry.
+        ConfigError: an anatomical plane is requested, but the image has no geometry.
     """
     if plane != "auto":
         if volume.affine is None:

@@ -1,4 +1,4 @@
-"""From physical units to the network's values and back."""
+"""Scaling of physical values to network values and back."""
 
 from __future__ import annotations
 
@@ -46,22 +46,22 @@ class Scaling:
             )
 
     def apply(self, array: FloatArray) -> FloatArray:
-        """Network values of an array or tensor in physical units, any shape; the type stays."""
+        """Convert an array or tensor of any shape from physical to network values, same type."""
         return (array - self.offset) / self.scale
 
     def invert(self, array: FloatArray) -> FloatArray:
-        """Physical values of an array or tensor of network values; undoes `apply`."""
+        """Convert an array or tensor from network to physical values; the inverse of `apply`."""
         return array * self.scale + self.offset
 
     def to_dict(self) -> dict[str, float]:
-        """The numbers to record beside a restored image; `Scaling(**record)` gives it back."""
+        """Return offset and scale as plain numbers; `Scaling(**values)` reverses this."""
         return asdict(self)
 
 
 @validated("scaling rule")
 @dataclass(frozen=True)
 class ScalingRule:
-    """How the scaling of a volume is found; what weights were trained with, and record.
+    """Rule that gives the scaling of a volume; weight files record the one of their training.
 
     Attributes:
         kind: "robust", from the volume's own foreground, see `robust_scaling`; or "fixed".
@@ -69,7 +69,7 @@ class ScalingRule:
         scale: of the fixed scaling, physical units per 1 of the network's values, above 0.
 
     Raises:
-        ConfigError: the kind is unknown, or the numbers make no scaling.
+        ConfigError: the kind is unknown, or the numbers are not a valid scaling.
     """
 
     kind: Annotated[Literal["robust", "fixed"], Expected(name="scaling rule")]
@@ -80,7 +80,7 @@ class ScalingRule:
         Scaling(self.offset, self.scale)
 
     def scaling_of(self, data: NDArray[Any]) -> Scaling:
-        """Scaling of a volume in physical units, any shape.
+        """Return the scaling of a volume in physical units, of any shape.
 
         Raises:
             InputError: the rule is robust, and the image is empty or not finite.
@@ -90,7 +90,7 @@ class ScalingRule:
         return Scaling(self.offset, self.scale)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `from_dict` restores them."""
+        """Return plain values for JSON; `from_dict` reverses this."""
         return {"kind": "robust"} if self.kind == "robust" else asdict(self)
 
     @classmethod
@@ -104,7 +104,7 @@ class ScalingRule:
 
 
 def onto_unit_range(low: float, high: float) -> ScalingRule:
-    """Rule that takes [low, high] to [0, 1], as the paper does: (0, 4095) for its MRI.
+    """Return the rule that maps [low, high] to [0, 1], such as (0, 4095) for the paper's MRI.
 
     Raises:
         ConfigError: the range is empty or not finite.
@@ -113,11 +113,13 @@ def onto_unit_range(low: float, high: float) -> ScalingRule:
 
 
 def robust_scaling(data: NDArray[Any]) -> Scaling:
-    """Scaling of an image without a fixed unit, such as MRI: its foreground has mean 10.
+    """Return the scaling that gives the foreground of an image the mean 10.
+
+    It is meant for images without a fixed unit, such as MRI.
 
     The foreground mean m is the fixed point of "mean of the voxels above m / 2" with the 0.1 %
-    highest voxels clipped; air around the head does not count, nor do a few hot voxels. Blurring
-    changes it little: over ten stacks of slices from four training scans, m of the
+    highest voxels clipped, so that neither air around the head nor a few hot voxels matter.
+    Blurring changes it little: over ten stacks of slices from four training scans, m of the
     k-space-cropped slices was 0.960 to 0.981 of m of the sharp ones, while their 99.9 % quantile
     was 0.90 to 0.985. The offset is 0, and an image times a positive number has that number times
     the scale.
@@ -146,7 +148,7 @@ def robust_scaling(data: NDArray[Any]) -> Scaling:
     if values.size == 0:
         raise InputError("image: it has no voxels to find a scale from; give a non-empty image")
     if not np.isfinite(values).all():
-        raise InputError("image: it has voxels that are not finite; mend or mask them first")
+        raise InputError("image: it has voxels that are not finite; replace or mask them first")
     rank = math.floor(_CLIP_FRACTION * (values.size - 1))
     clipped = np.minimum(values, np.partition(values, rank)[rank])
     mean = float(clipped.mean(dtype=np.float64))

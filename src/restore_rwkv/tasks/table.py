@@ -1,4 +1,4 @@
-"""What a restoration task is: modality, units, value ranges, plane and default weights."""
+"""Table of restoration tasks: modality, units, value ranges, plane and default weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-"""In place of the name of a task: the task of the scan's modality."""
+"""Stands for the task of the scan's modality, instead of a task name."""
 
 ALL_IN_ONE = "all-in-one"
-"""What recipes and weights for all tasks call themselves; not a task that a scan can have."""
+"""Name of recipes and weights for all tasks; not a task of a scan."""
 
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
-"""What every weight file and every record says."""
+"""Notice in every weight file and every record."""
 
 _RESEARCH = "Research only, not a medical device: not for diagnosis or treatment. "
 
@@ -37,12 +37,13 @@ class Task:
         title: what the task does, in a few words.
         modality: DICOM's code: "MR", "CT" or "PT".
         unit: unit of the image values.
-        scaling: onto the network's values, as our own weights are trained.
-        value_range: (low, high) in the unit that the paper takes to [0, 1].
-        metric_range: (low, high) in the unit that both images are truncated to before metrics.
+        scaling: scaling onto network values that the shipped weights are trained with.
+        value_range: (low, high) in `unit`, which the paper maps to [0, 1].
+        metric_range: (low, high) in `unit`, to which both images are truncated before metrics.
         plane: "acquisition", the plane with the finest spacing, or an anatomical plane.
-        factor: how much less was measured: k-space extent per axis for MR, dose for CT and PET.
-        air: network value of `scaling` up to which a pixel is air, or as good as.
+        factor: reduction of the measurement: of the k-space extent per axis for MR, of the dose
+            for CT and PET.
+        air: network value of `scaling` up to which a pixel counts as air.
         weights: name of the shipped weights.
         not_for: what the results must not be used for.
     """
@@ -62,8 +63,8 @@ class Task:
 
     @property
     def rules(self) -> Modality:
-        """How scans of the task's modality are checked, scaled, kept within bounds and degraded."""
-        from restore_rwkv.tasks.modalities import MODALITIES  # NumPy, which the table needs not
+        """Rules of the task's modality: checks, scaling, bounds and degradation."""
+        from restore_rwkv.tasks.modalities import MODALITIES  # NumPy, which the table does not need
 
         return MODALITIES[self.modality]
 
@@ -129,16 +130,16 @@ TASKS: dict[str, Task] = {
 
 
 def get_task(name: str) -> Task:
-    """Task of that name.
+    """Return the task of that name.
 
     Raises:
-        ConfigError: there is none; the message gives the nearest name and all names.
+        ConfigError: the name is unknown; the message gives the nearest name and all names.
     """
     if name in TASKS:
         return TASKS[name]
     if name == ALL_IN_ONE:
         raise ConfigError(
-            f"{ALL_IN_ONE} is no task of a scan but weights for all; give the scan's task "
+            f"{ALL_IN_ONE} names weights for all tasks, not a task; give the scan's task "
             f"({', '.join(TASKS)}) and the weights light-{ALL_IN_ONE}"
         )
     near = nearest(name, TASKS, cutoff=0.4)
@@ -147,7 +148,7 @@ def get_task(name: str) -> Task:
 
 
 def get_tasks(name: str) -> tuple[Task, ...]:
-    """The tasks that weights of that name serve: one, or every one for "all-in-one".
+    """Return the tasks that weights of that name serve: one, or all for "all-in-one".
 
     Raises:
         ConfigError: as `get_task`.
@@ -156,7 +157,7 @@ def get_tasks(name: str) -> tuple[Task, ...]:
 
 
 def task_of(modality: str) -> Task:
-    """The task for a modality: "MR", "CT" or "PT".
+    """Return the task for a modality: "MR", "CT" or "PT".
 
     Raises:
         ConfigError: no task restores that modality.
@@ -168,10 +169,10 @@ def task_of(modality: str) -> Task:
 
 
 def pick_task(volume: Volume, name: str = AUTO) -> Task:
-    """The task of that name, or for "auto" the task of the volume's modality.
+    """Return the task of that name, or for "auto" that of the volume's modality.
 
     Raises:
-        InputError: nothing tells the modality, or no task restores it.
+        InputError: the modality is unknown, or no task restores it.
         ConfigError: the task is unknown.
     """
     if name != AUTO:
@@ -179,7 +180,7 @@ def pick_task(volume: Volume, name: str = AUTO) -> Task:
     if volume.modality is None:
         tasks = "|".join(TASKS)
         raise InputError(
-            f"{volume.name}: nothing tells whether it is MR, CT or PT; give task={tasks}"
+            f"{volume.name}: nothing says whether it is MR, CT or PT; give task={tasks}"
         )
     if volume.modality not in {task.modality for task in TASKS.values()}:
         raise InputError(

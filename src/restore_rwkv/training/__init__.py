@@ -1,6 +1,6 @@
-"""One network from a recipe: the pairs, the loop, its state, validation and logs.
+"""Training of one network from a recipe: pairs, loop, state, validation and logs.
 
-Uses evaluation, restoration, data and model; apps start it.
+Imports evaluation, restoration, data and model; the apps import it.
 """
 
 from restore_rwkv.training.log import Step

@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: a table, a curve, a picture, and TensorBoard's events."""
+"""Logs of a training run: a CSV table, a curve, a picture grid and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Step:
     """One iteration, as `train` reports it.
 
     Attributes:
-        iteration: how many have been done.
-        loss: of its batch, the mean over all processes.
-        seconds: that it took, validation included.
-        waiting: share of them in which the network waited for data.
-        validation: scores, after an iteration that was validated.
+        iteration: number of iterations completed so far.
+        loss: L1 loss of the batch, averaged over all processes.
+        seconds: duration of the iteration, validation included.
+        waiting: fraction of that time spent waiting for data, 0 to 1.
+        validation: scores, if this iteration ended with a validation; else None.
     """
 
     iteration: int
@@ -37,14 +37,14 @@ class Step:
 
 @dataclass(frozen=True)
 class LogRow:
-    """What a log has of the iterations since the last validation.
+    """One row of the log: a summary of the iterations since the previous validation.
 
     Attributes:
-        iteration: how many have been done.
-        learning_rate: of the last one.
-        loss: mean.
-        seconds: that the last one took.
-        waiting: mean share of the time in which the network waited for data.
+        iteration: number of iterations completed so far.
+        learning_rate: learning rate of the last iteration.
+        loss: mean loss.
+        seconds: duration of the last iteration.
+        waiting: mean fraction of the time spent waiting for data, 0 to 1.
     """
 
     iteration: int
@@ -55,13 +55,15 @@ class LogRow:
 
 
 class RunLog:
-    """Logs of one output folder; rows of a part that is done twice are replaced.
+    """Writes the logs of one output folder.
+
+    After a resume, rows of iterations that are repeated replace the earlier ones.
 
     Args:
-        folder: output folder of the run; it exists.
+        folder: output folder of the run, which must exist.
 
     Raises:
-        ConfigError: the writer of TensorBoard's events is not installed.
+        ConfigError: tensorboardX is not installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +77,7 @@ class RunLog:
         self._events = SummaryWriter(str(folder / "tensorboard"))
 
     def add(self, row: LogRow, validation: Validation) -> None:
-        """Log a validation with its scores and pictures."""
+        """Add one validation, with its scores and pictures, to all logs."""
         values = asdict(row) | validation.columns
         rows = [*self._rows_before(row.iteration), values]
         with (
@@ -102,7 +104,7 @@ class RunLog:
 
 
 def _draw(pictures: Sequence[Picture], path: Path) -> None:
-    """The picture grid: each slice in the window that its task's metrics see."""
+    """Draw the picture grid, each slice in the intensity window of its task's metrics."""
     rows, limits = [], []
     for picture in pictures:
         low, high = picture.slice.prepared.task.metric_range

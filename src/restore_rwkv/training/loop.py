@@ -1,6 +1,7 @@
-"""Training of one network: one visible loop, addressable by its iteration, so that it resumes.
+"""The training loop of one network.
 
-Lightning Fabric brings devices, precision and many processes; nothing of them shows in the loop.
+Every batch is a function of the seed and the iteration number, so a run can resume at any
+iteration. Lightning Fabric handles devices, precision and processes outside the loop.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_CHECKPOINT_SECONDS = 600.0  # between validations too, so that a stop costs minutes
+_CHECKPOINT_SECONDS = 600.0  # also between validations, so that an interruption costs minutes
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to train. Under `torchrun` its own variables say how many processes there are.
+    """Hardware to train on. Under `torchrun`, its environment variables give the process count.
 
     Attributes:
         device: "cpu", "cuda", "cuda:1" or "mps".
-        workers: processes that read data for each training process; None for as many as the device
-            needs (none on a CPU, whose cores are better used for the network; 4 on a GPU).
+        workers: number of data-loading processes for each training process; None for the default
+            of the device (0 on a CPU, whose cores the network needs; 4 on a GPU).
     """
 
     device: str = "cpu"
@@ -53,7 +54,7 @@ class Machine:
         """Start Lightning Fabric.
 
         Raises:
-            ConfigError: Fabric is not installed, or does not know the device or precision here.
+            ConfigError: Fabric is not installed, or does not support the device or precision here.
         """
         try:
             from lightning_fabric import Fabric
@@ -88,21 +89,21 @@ def train(
     machine: Machine | None = None,
     report: Callable[[Step], None] | None = None,
 ) -> Path:
-    """Train a network; go on where a stopped run in the same output folder was.
+    """Train a network, or resume a stopped run in the same output folder.
 
     Writes into `output`: `last.safetensors` (checkpoint), `best.safetensors` (weights with the best
     validation PSNR, ready for `restore`), `log.csv`, `curve.png`, `validation.png` and, under
-    `tensorboard`, the same for TensorBoard.
+    `tensorboard`, the same figures for TensorBoard.
 
     Args:
-        recipe: what to train and how.
-        data: folders with prepared sets, or with folders of such sets.
-        output: folder to write, made if missing.
-        machine: where to train; the CPU where not given.
+        recipe: task, network, data and optimisation.
+        data: prepared sets, or folders that contain prepared sets.
+        output: folder to write to, created if missing.
+        machine: hardware to train on; the CPU by default.
         report: called after each iteration.
 
     Returns:
-        The best weights.
+        Path of the best weights.
 
     Raises:
         ConfigError: the recipe does not fit the data, the checkpoint or the processes.
@@ -117,9 +118,9 @@ def train(
     sets = find_sets([Path(folder) for folder in data], tuple(t.name for t in recipe.tasks))
     sampler = PairSampler(sets, recipe)
     slices = slices_of(sets, "validation", recipe.data.validation_slices)
-    there = {one.prepared.task_name for one in slices}
+    validated = {item.prepared.task_name for item in slices}
     for task in recipe.tasks:
-        if task.name not in there:
+        if task.name not in validated:
             raise ConfigError(f"{task.name}: its sets have no validation slices; prepare some")
     fabric = machine.fabric(recipe.training.precision)
     if recipe.training.batch_size % fabric.world_size:
@@ -133,7 +134,7 @@ def train(
     run = _Run(trainer, sampler, Validator(slices, recipe, fabric), output, _record_of(sets))
     if run.checkpoint.exists():
         trainer.load(run.checkpoint, run.data)
-        _logger.info("going on from iteration %d of %s", trainer.iteration, run.checkpoint)
+        _logger.info("resuming from iteration %d of %s", trainer.iteration, run.checkpoint)
     _require_same_start(trainer)
     run.loop(machine.workers, report or (lambda _: None))
     return output / "best.safetensors"
@@ -154,7 +155,7 @@ class _Run:
         return self.output / "last.safetensors"
 
     def loop(self, workers: int | None, report: Callable[[Step], None]) -> None:
-        """Train to the last iteration."""
+        """Train until the last iteration of the recipe."""
         trainer, settings = self.trainer, self.trainer.recipe.training
         log = RunLog(self.output) if trainer.fabric.is_global_zero else None
         losses: list[float] = []
@@ -190,7 +191,7 @@ class _Run:
                 saved = time.monotonic()
 
     def _batches(self, workers: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of the batches from the present iteration on, on its device."""
+        """Yield this process's share of each batch from the current iteration on, on its device."""
         fabric = self.trainer.fabric
         on_gpu = fabric.device.type == "cuda"
         iterations = range(self.trainer.iteration, self.trainer.recipe.training.iterations)
@@ -208,12 +209,12 @@ class _Run:
         result = self.validator(self.trainer.average.merged())
         if result.psnr is None:
             raise TrainingError(
-                "validation: no slice has a score, as if all were constant; prepare others"
+                "validation: no slice has a score (are all constant?); prepare other data"
             )
         return result
 
     def _keep(self, validation: Validation, log: RunLog | None, row: LogRow) -> None:
-        """Write the logs, the weights if they are the best so far, then the checkpoint."""
+        """Write the logs, the weights if they are the best so far, and then the checkpoint."""
         trainer = self.trainer
         better = validation.psnr is not None and validation.psnr > trainer.best_psnr
         if better:
@@ -243,7 +244,7 @@ class _Run:
 
 @dataclass(frozen=True, eq=False)
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """One process's share of batch number i."""
+    """Dataset whose item i is one process's share of batch i."""
 
     sampler: PairSampler
     rank: int
@@ -255,17 +256,21 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
 
 
 def _require_same_start(trainer: Trainer) -> None:
-    """Refuse processes of which some have found a checkpoint and others have not."""
+    """Raise ConfigError unless all processes start at the same iteration."""
     here = trainer.fabric.to_device(torch.tensor(trainer.iteration))
     if bool((torch.as_tensor(trainer.fabric.all_gather(here)) != here).any()):
         raise ConfigError(
-            f"process {trainer.fabric.global_rank}: starts at iteration {trainer.iteration}, and "
-            "others elsewhere; use an output folder that all machines share"
+            f"process {trainer.fabric.global_rank}: starts at iteration {trainer.iteration}, but "
+            "other processes do not; use an output folder that all machines share"
         )
 
 
 def _record_of(sets: Sequence[PreparedSet]) -> list[dict[str, Any]]:
     return [
-        {"dataset": one.dataset, "task": one.task_name, "manifest_sha256": one.sha256}
-        for one in sets
+        {
+            "dataset": prepared.dataset,
+            "task": prepared.task_name,
+            "manifest_sha256": prepared.sha256,
+        }
+        for prepared in sets
     ]

@@ -1,4 +1,4 @@
-"""Pairs of low and full quality out of prepared sets: random crops, and whole slices."""
+"""Random training pairs of low and full quality, cropped from prepared sets."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _CROP_DRAWS = 8
 
 @dataclass(frozen=True)
 class Draw:
-    """All that chance decides about one training pair.
+    """All random choices of one training pair.
 
     Attributes:
-        slice: what the pair is cut from.
-        turns: quarter turns of the slice, 0 to 3.
+        slice: slice that the pair is cropped from.
+        turns: number of quarter turns of the slice, 0 to 3.
         mirrored: whether the turned slice is mirrored left to right.
         row: first row of the crop in the turned, mirrored and padded slice.
         column: first column of the crop.
-        gain: factor on the brightness of both images.
+        gain: factor that both images are multiplied by.
         gamma: exponent of the contrast curve of both images; 1 changes nothing.
     """
 
@@ -47,24 +47,24 @@ class Draw:
 
     @property
     def name(self) -> str:
-        """Where the crop lies, for messages."""
+        """Slice and position of the crop, for messages."""
         return f"{self.slice.name} at row {self.row}, column {self.column}"
 
 
 class PairSampler:
-    """Random training pairs, the same for a seed and an iteration whenever they are asked for.
+    """Draws random training pairs that depend only on the seed and the iteration.
 
-    A slice that is degraded as it is read is turned, mirrored and given its contrast first: a block
-    of k-space with an even number of samples is not symmetric, so mirroring a degraded slice would
-    not be the same. Both images get the same crop and gain. Slices smaller than the crop are padded
-    by reflection.
+    A slice that is degraded on reading is rotated, mirrored and contrast-changed before that: a
+    block of k-space with an even number of samples is not symmetric, so mirroring a degraded slice
+    would give another image. Both images get the same crop and gain. Slices smaller than the crop
+    are padded by reflection.
 
     Args:
         sets: prepared sets of the recipe's tasks.
         recipe: how pairs are drawn and scaled.
 
     Raises:
-        ConfigError: no set of a task has a slice for training.
+        ConfigError: a task has no slices to train on.
 
     Example:
         >>> sampler = PairSampler(find_sets([Path("data")], ("mri-sr",)), recipe)  # doctest: +SKIP
@@ -76,7 +76,7 @@ class PairSampler:
         self.pools = _pools(sets, recipe)
 
     def draws(self, iteration: int) -> list[Draw]:
-        """What chance decides for the pairs of a batch; depends on seed and iteration alone."""
+        """Draw the random choices of a batch; they depend only on the seed and the iteration."""
         generator = np.random.default_rng([self.recipe.seed, iteration])
         size = self.recipe.training.batch_size
         crop = self.recipe.data.crop_at(iteration)
@@ -87,7 +87,7 @@ class PairSampler:
         ]
 
     def batch(self, draws: Sequence[Draw], crop: int | None = None) -> tuple[Tensor, Tensor]:
-        """The pairs (low, high) that draws describe, each (B, 1, crop, crop), network values."""
+        """Make the pairs (low, high) of some draws, each (B, 1, crop, crop) in network values."""
         crop = crop or self.recipe.data.crop
         pairs = [self._pair(draw, crop) for draw in draws]
         low, high = (np.stack(images)[:, None] for images in zip(*pairs, strict=True))
@@ -104,7 +104,7 @@ class PairSampler:
             gamma = 1.0
         shape = source.stack.shape[1:][:: -1 if turns % 2 else 1]
         rows, columns = (max(length, crop) for length in shape)
-        seen = None  # reading the slice is for those who look at it
+        seen = None  # the slice is read only where air is to be avoided
         if data.avoid_air:
             seen = _padded(_turned(source.high(), turns, bool(mirrored)), crop)
         row = column = 0
@@ -137,7 +137,7 @@ class PairSampler:
 
 @dataclass(frozen=True, eq=False)
 class _Pool:
-    """What one share of the batches is drawn from."""
+    """Stacks that one share of the batches is drawn from, with their probabilities."""
 
     stacks: Sequence[tuple[PreparedSet, Stack]]
     probabilities: NDArray[np.float64]
@@ -148,10 +148,13 @@ class _Pool:
 
 
 def _pools(sets: Sequence[PreparedSet], recipe: Recipe) -> list[_Pool]:
-    """One pool of all slices, or one for each task that the batches share equally."""
+    """Make one pool of all slices, or one pool per task for equal shares of each batch."""
     stacks = {
         task.name: [
-            (one, s) for one in sets if one.task_name == task.name for s in one.split("train")
+            (prepared, stack)
+            for prepared in sets
+            if prepared.task_name == task.name
+            for stack in prepared.split("train")
         ]
         for task in recipe.tasks
     }
@@ -175,7 +178,7 @@ def _shares(
 
 
 def contrast(image: Image, level: np.float32, gamma: float) -> Image:
-    """A monotone contrast curve that keeps 0 and `level`: `level * (image / level)^gamma`."""
+    """Apply the monotone curve `level * (image / level)^gamma`, which keeps 0 and `level`."""
     if gamma == 1:
         return image
     curved: NDArray[Any] = level * (np.maximum(image, 0) / level) ** np.float32(gamma)
@@ -183,7 +186,7 @@ def contrast(image: Image, level: np.float32, gamma: float) -> Image:
 
 
 def is_air(image: Image, source: Slice) -> bool:
-    """Whether an image has no signal, by the scaling of the volume that it is cut from."""
+    """Return whether an image has no signal, by the scaling of the volume it is cropped from."""
     task = source.prepared.task
     return not has_signal(image, task, source.stack.scaling(task.scaling))
 
@@ -198,6 +201,6 @@ def _turned(image: Image, turns: int, mirrored: bool) -> Image:
 
 
 def _padded(image: Image, size: int) -> Image:
-    """Image of at least `size` rows and columns, reflected at the far borders."""
+    """Pad an image to at least `size` rows and columns by reflection at the far borders."""
     missing = [(0, max(0, size - length)) for length in image.shape]
     return np.pad(image, missing, mode="symmetric") if np.any(missing) else image

@@ -1,4 +1,4 @@
-"""A recipe: everything that makes a training run what it is, as one TOML file."""
+"""Recipes: the complete configuration of a training run, as one TOML file."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ _MAX_EXTENDS = 8
 @validated("recipe", table="data")
 @dataclasses.dataclass(frozen=True)
 class DataRecipe:
-    """How training pairs are drawn from prepared sets; the defaults are the paper's.
+    """Options for drawing training pairs from prepared sets; the defaults are the paper's.
 
     Attributes:
         crop: rows and columns of a training crop, in pixels.
         early_crop: the same for the first `early_iterations`, where small crops teach as much in
-            less time; 0 for none.
-        early_iterations: how long the early crops last.
-        balance: "slices" draws every slice of all sets alike (their union); "tasks" gives each task
-            the same share of every batch, and a volume a share by the square root of its slices.
-        augment: turn and mirror slices at random.
-        gain: (lowest, highest) factor on the brightness of a pair, drawn log-uniformly.
-        gamma: the same for the exponent of a contrast curve, for MRI degraded as it is read.
-        avoid_air: draw a crop again, up to 8 times, while it shows little but air.
-        validation_slices: slices of each task to validate on, evenly spread; 0 for all.
+            less time; 0 for `crop` throughout.
+        early_iterations: number of iterations with early crops.
+        balance: "slices" draws all slices of all sets with equal probability; "tasks" gives each
+            task the same share of every batch, and weights a volume by the square root of its
+            number of slices.
+        augment: rotate by quarter turns and mirror slices at random.
+        gain: (lowest, highest) factor that a pair is multiplied by, drawn log-uniformly.
+        gamma: (lowest, highest) exponent of a contrast curve, drawn log-uniformly; only for MRI,
+            which is degraded on reading.
+        avoid_air: draw a crop again, up to 8 times, while it shows almost only air.
+        validation_slices: number of slices of each task to validate on, evenly spaced; 0 for all.
     """
 
     crop: Count = 128
@@ -77,23 +79,23 @@ class DataRecipe:
 @validated("recipe", table="training")
 @dataclasses.dataclass(frozen=True)
 class TrainingRecipe:
-    """How to optimise: Adam with betas (0.9, 0.999), L1 loss, cosine annealing.
+    """Options of the optimisation: Adam with betas (0.9, 0.999), L1 loss, cosine annealing.
 
     Attributes:
-        iterations: batches in all.
-        batch_size: crops in a batch, over all processes.
-        learning_rate: at its highest, after the warm-up.
-        final_learning_rate: at the last iteration.
-        warm_up: iterations in which the rate rises linearly from 0.
-        start_at_identity: begin with an output layer of zeros, so that the first network gives its
-            input back, instead of PyTorch's random one.
+        iterations: total number of batches.
+        batch_size: number of crops in a batch, over all processes.
+        learning_rate: peak learning rate, after the warm-up.
+        final_learning_rate: learning rate at the last iteration.
+        warm_up: number of iterations over which the rate rises linearly from 0.
+        start_at_identity: initialise the output layer with zeros, so that the untrained network
+            returns its input, instead of with PyTorch's random values.
         clip: largest norm of the gradient; 0 for no clipping.
-        ema: decay per iteration of the moving average of the weights that is validated and kept;
-            0 keeps the weights themselves.
+        ema: decay per iteration of the moving average of the weights, which is validated and
+            saved; 0 uses the weights themselves.
         precision: "32-true", "bf16-mixed" or "16-mixed" (automatic mixed precision).
-        checkpoint_activations: compute activations anew in the backward pass rather than keep
-            them: the same gradients in less memory and more time (docs/training.md).
-        validate_every: iterations between validations and checkpoints.
+        checkpoint_activations: recompute activations in the backward pass instead of keeping
+            them: the same gradients with less memory in more time (docs/training.md).
+        validate_every: number of iterations between validations, each followed by a checkpoint.
     """
 
     iterations: Count = 300_000
@@ -129,11 +131,11 @@ class Recipe:
     Attributes:
         task: name of the task, or "all-in-one" for one network for all tasks.
         network: configuration of the network.
-        data: how training pairs are drawn.
-        training: how to optimise.
-        scaling: onto the network's values: "paper", the task's range onto [0, 1], or "own", as the
-            tasks say (`Task.scaling`).
-        seed: of the first weights and of every draw.
+        data: options for drawing training pairs.
+        training: options of the optimisation.
+        scaling: scaling of physical onto network values: "paper", the task's range onto [0, 1], or
+            "own", the scaling of the task (`Task.scaling`).
+        seed: seed of the initial weights and of every random draw.
     """
 
     task: str
@@ -152,15 +154,15 @@ class Recipe:
         return get_tasks(self.task)
 
     def rule(self, task: Task) -> ScalingRule:
-        """How values of a task become the network's."""
+        """Return the rule that scales values of a task onto network values."""
         return task.paper_scaling if self.scaling == "paper" else task.scaling
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Build a recipe from plain values, as of TOML or JSON.
+        """Build a recipe from plain values, such as those of TOML or JSON.
 
         Raises:
-            ConfigError: a key is unknown or missing, or a value out of range.
+            ConfigError: a key is unknown or missing, or a value is out of range.
         """
         values = dict(values)
         get_tasks(str(values.get("task", "")))
@@ -184,16 +186,16 @@ class Recipe:
     def read(cls, path: Path | str) -> Recipe:
         """Read a recipe from a TOML file.
 
-        A file may say `extends = "other.toml"`, relative to itself: it then changes single keys of
-        that recipe; a `network` table changes single keys of the preset that the other one names.
+        A file with `extends = "other.toml"`, a path relative to itself, changes single keys of that
+        recipe; its `network` table changes single keys of the preset that the other recipe names.
 
         Raises:
-            ConfigError: a file is missing, no TOML, or no recipe.
+            ConfigError: a file is missing, not valid TOML, or not a recipe.
         """
         return cls.from_dict(_read_table(Path(path), _MAX_EXTENDS))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; `from_dict` restores them."""
+        """Return plain values that JSON can hold; `from_dict` reverses this."""
         return {**dataclasses.asdict(self), "network": self.network.to_dict()}
 
 
@@ -203,7 +205,7 @@ def _read_table(path: Path, depth: int) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; give a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no valid TOML ({error}); correct that line") from error
+        raise ConfigError(f"{path}: not valid TOML ({error}); correct that line") from error
     if "extends" not in table:
         return table
     if depth == 0:
@@ -213,7 +215,7 @@ def _read_table(path: Path, depth: int) -> dict[str, Any]:
 
 
 def _overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """A recipe with single keys changed, table by table."""
+    """Return a recipe with single keys changed, table by table."""
     result = dict(base)
     for key, value in changes.items():
         before = result.get(key)

@@ -1,4 +1,4 @@
-"""One network in training: its step, its moving average, and checkpoints that go on bit-exactly."""
+"""State of a training run: step, moving average, and checkpoints that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Trainer:
-    """State of a training run: network, moving average, optimiser and the iteration reached.
+    """Network, moving average, optimiser and current iteration of a training run.
 
     Args:
-        recipe: what to train and how.
-        fabric: where.
+        recipe: task, network, data and optimisation.
+        fabric: device, precision and processes.
     """
 
     def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
@@ -51,18 +51,18 @@ class Trainer:
         self.best_psnr = -math.inf
 
     def step(self, low: Tensor, high: Tensor, names: Callable[[], str] = str) -> float:
-        """One iteration on this process's share of a batch, (B, 1, H, W) network values.
+        """Run one iteration on this process's share of a batch.
 
         Args:
-            low: low quality, on the device.
-            high: full quality, on the device.
-            names: what the batch shows, for the message of an error.
+            low: low-quality images (B, 1, H, W) in network values, on the device.
+            high: full-quality images of the same shape, on the device.
+            names: returns the names of the slices in the batch, for error messages.
 
         Returns:
-            The L1 loss, the mean over all processes.
+            L1 loss, averaged over all processes.
 
         Raises:
-            TrainingError: loss or gradient is not finite; the network has not been changed.
+            TrainingError: the loss or the gradient is not finite; the network is unchanged.
         """
         settings = self.recipe.training
         for group in self.optimizer.param_groups:
@@ -72,13 +72,13 @@ class Trainer:
         mean = float(torch.as_tensor(self.fabric.all_reduce(loss.detach())))
         self._require_finite("loss", mean, names)
         self.fabric.backward(loss)
-        # The scaler of 16-mixed expects overflows, and skips them.
+        # The scaler of 16-mixed expects overflows and skips such steps.
         overflows = settings.precision == "16-mixed"
         if settings.clip or not overflows:
             norm = self.fabric.clip_gradients(
                 self.model,
                 self.optimizer,
-                max_norm=settings.clip or math.inf,  # which leaves the gradient as it is
+                max_norm=settings.clip or math.inf,  # inf leaves the gradient unchanged
                 error_if_nonfinite=False,
             )
             if norm is not None and not overflows:
@@ -89,11 +89,11 @@ class Trainer:
         return mean
 
     def save(self, path: Path, data: list[dict[str, Any]]) -> None:
-        """Write a checkpoint from which `load` goes on as if there had been no stop.
+        """Write a checkpoint from which `load` resumes as if the run had not stopped.
 
         Args:
             path: file to write; an existing one is replaced.
-            data: record of the data that it is trained on.
+            data: record of the training data.
         """
         state = self.optimizer.state_dict()["state"]
         tensors = {
@@ -113,10 +113,10 @@ class Trainer:
             save_file({k: x.cpu().contiguous() for k, x in tensors.items()}, temporary, metadata)
 
     def load(self, path: Path, data: list[dict[str, Any]]) -> None:
-        """Go on from a checkpoint of the same task, network, seed and data.
+        """Resume from a checkpoint of the same task, network, scaling, seed and data.
 
         Raises:
-            ConfigError: the file is no checkpoint, or one of another recipe or other data.
+            ConfigError: the file is not a checkpoint, or belongs to another recipe or other data.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -127,7 +127,7 @@ class Trainer:
             precision = dict(progress.get("precision", {}))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ConfigError(
-                f"{path}: no checkpoint ({error}); delete it to start anew"
+                f"{path}: not a checkpoint ({error}); delete it to start again"
             ) from error
         now = json.loads(json.dumps(self.recipe.to_dict()))
         kept = ("task", "network", "data", "scaling", "seed")
@@ -154,12 +154,12 @@ class Trainer:
         if not math.isfinite(value):
             raise TrainingError(
                 f"iteration {self.iteration}: the {what} is {value}, on the batch {names()}; "
-                "look at these slices, or lower training.learning_rate, and run the same command "
-                "again: it goes on from the last checkpoint"
+                "check these slices, or lower training.learning_rate, and run the same command "
+                "again to resume from the last checkpoint"
             )
 
     def _follow(self) -> None:
-        """Move the average towards the network; faster at first, so that it forgets the start."""
+        """Update the moving average; a low decay at first makes it forget the initial weights."""
         decay = min(self.recipe.training.ema, self.iteration / (self.iteration + 9))
         with torch.no_grad():
             for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
@@ -167,7 +167,7 @@ class Trainer:
 
 
 def learning_rate(recipe: TrainingRecipe, iteration: int) -> float:
-    """Linear warm-up, then cosine annealing per iteration to the final rate."""
+    """Return the learning rate: linear warm-up, then cosine annealing to the final rate."""
     warm = min(1.0, (iteration + 1) / (recipe.warm_up + 1))
     progress = min(1.0, iteration / recipe.iterations)
     span = recipe.learning_rate - recipe.final_learning_rate

@@ -1,4 +1,4 @@
-"""Validation of a network in training, by the paper's protocol on whole slices."""
+"""Validation of a network during training, on whole slices by the paper's protocol."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Validation:
     """Scores of one validation.
 
     Attributes:
-        scores: of the network, by task; means over slices.
-        inputs: the same of the low-quality slices.
+        scores: mean scores of the restored slices, by task.
+        inputs: mean scores of the low-quality slices, by task.
         pictures: some slices of each task.
     """
 
@@ -48,13 +48,13 @@ class Validation:
 
     @property
     def psnr(self) -> float | None:
-        """Mean PSNR over the tasks, in dB; None unless each has one."""
+        """Mean PSNR over the tasks, in dB; None unless every task has a PSNR."""
         values = [score.psnr for score in self.scores.values() if score.psnr is not None]
         return sum(values) / len(values) if len(values) == len(self.scores) else None
 
     @property
     def gains(self) -> dict[str, float | None]:
-        """PSNR gained over the input in dB, by task; None where either has none."""
+        """PSNR gained over the input in dB, by task; None where either PSNR is None."""
         return {
             task: None if score.psnr is None or before is None else score.psnr - before
             for task, score in self.scores.items()
@@ -72,49 +72,49 @@ class Validation:
 
 
 class Validator:
-    """Scores networks on the same slices, which the processes share among them.
+    """Scores networks on a fixed list of slices, divided among the processes.
 
     Args:
         slices: whole slices to restore.
-        recipe: says how they are scaled.
-        fabric: the processes.
+        recipe: recipe that gives their scaling.
+        fabric: device and processes.
     """
 
     def __init__(self, slices: Sequence[Slice], recipe: Recipe, fabric: Fabric) -> None:
         self.recipe = recipe
         self.fabric = fabric
-        self.tasks = tuple(dict.fromkeys(one.prepared.task_name for one in slices))
+        self.tasks = tuple(dict.fromkeys(item.prepared.task_name for item in slices))
         self.share = slices[fabric.global_rank :: fabric.world_size]
         self._inputs: dict[str, MeanScore] | None = None
 
     def __call__(self, network: RestoreRWKV) -> Validation:
-        """Score a network in its inference form, on the device of the processes."""
+        """Score a network in its inference form, on the device of its process."""
         scores: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
         inputs: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
         pictures: list[Picture] = []
-        for one in self.share:
-            task = one.prepared.task
-            low, high = one.low(), one.high()
-            restored = self._restored(network, one, low)
+        for item in self.share:
+            task = item.prepared.task
+            low, high = item.low(), item.high()
+            restored = self._restored(network, item, low)
             scores[task.name].append(paper_score(restored, high, task.metric_range))
             if self._inputs is None:
                 inputs[task.name].append(paper_score(low, high, task.metric_range))
             drawn = sum(picture.slice.prepared.task_name == task.name for picture in pictures)
             # The middle of a volume shows more than its end.
-            if drawn < _PICTURES_PER_TASK and one.index >= one.stack.shape[0] // 2:
-                pictures.append(Picture(one, low, restored, high))
+            if drawn < _PICTURES_PER_TASK and item.index >= item.stack.shape[0] // 2:
+                pictures.append(Picture(item, low, restored, high))
         if self._inputs is None:
             self._inputs = self._means(inputs)
         return Validation(self._means(scores), self._inputs, pictures)
 
     def _restored(
-        self, network: RestoreRWKV, one: Slice, low: NDArray[np.float32]
+        self, network: RestoreRWKV, item: Slice, low: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Restore a slice as `restore` does, tiles and bounds of the values included."""
-        task = one.prepared.task
-        scaling = one.stack.scaling(self.recipe.rule(task))
+        """Restore a slice as `restore` does, with tiles and bounds of the values."""
+        task = item.prepared.task
+        scaling = item.stack.scaling(self.recipe.rule(task))
         tiling = choose_tiling(
-            network.config, self.fabric.device, (1, *one.stack.shape[1:]), RestoreOptions().memory
+            network.config, self.fabric.device, (1, *item.stack.shape[1:]), RestoreOptions().memory
         )
         restored: NDArray[np.float32]
         (restored,) = restore_slices(network, low[None], task, scaling, tiling)
@@ -127,7 +127,7 @@ class Validator:
         return means
 
     def _over_processes(self, mean: MeanScore) -> MeanScore:
-        """The mean over all slices, from the means of each process's share."""
+        """Combine the means of each process's share into the mean over all slices."""
         values = [mean.psnr or 0.0, mean.ssim or 0.0, mean.rmse or 0.0]
         sums = [value * mean.slices for value in values]
         local = torch.tensor([*sums, mean.slices, mean.slices_without_score], dtype=torch.float64)

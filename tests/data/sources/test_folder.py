@@ -138,7 +138,7 @@ def test_pet_is_coronal_and_in_suv(tmp_path, calls):
     data = blob(10, 12, 8, tissue=100)
     save_nifti(tmp_path / "in/a.nii", data, np.diag([4.0, 4, 4, 1]))
     options = FolderOptions("pet-synth", **NO_SPLIT)
-    with pytest.raises(InputError, match="a: nothing tells whether it is PET, or MRI to simulate"):
+    with pytest.raises(InputError, match="a: nothing says whether it is PET, or MRI to simulate"):
         prepare_folder(tmp_path / "in", tmp_path / "out", options)
     sidecar = tmp_path / "in/a.json"
     sidecar.write_text('{"Modality": "PT", "Units": "GML"}')
