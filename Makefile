@@ -8,7 +8,7 @@ endif
 KERNELS := $(wildcard src/restore_rwkv/ops/cpu/*.[ch])
 
 # One process a core, of one thread each.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 CHECKS := lint formatted types imports workflows
 

@@ -152,7 +152,7 @@ def test_any_change_of_the_tensors_breaks_the_hash(
         ("scaling", {}, "scaling names no task"),
         ("scaling", {"mri-sr": {"kind": "odd"}}, "scaling rule 'odd' is unknown"),
         ("scaling", {"mri-sr": {"sort": 1}}, "scaling rule"),
-        ("merged", 1, "merged is no bool"),
+        ("merged", 1, "merged is not a bool"),
         ("config", [], "record is damaged"),
         ("config", {"dims": 8}, "unknown key 'dims'; did you mean 'dim'"),
         ("config", {"dim": 8, "num_blocks": [1, 1, 1, 10**9]}, "does not fit the tensors"),
