@@ -72,6 +72,7 @@ def test_examples_are_short_and_listed() -> None:
         assert f"python examples/{path.name} " in docstring
 
 
+@pytest.mark.slow
 def test_restore_folder(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
     source, output = tmp_path / "scans", tmp_path / "restored"
     (source / "deeper").mkdir(parents=True)
@@ -101,6 +102,7 @@ def test_low_dose_pairs_are_trained_on(ct_scans: Path, recipe: Path, tmp_path: P
     assert (output / "run" / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_write_a_recipe(recipe: Path, tmp_path: Path) -> None:
     written = tmp_path / "new.toml"
     sizes = ("--dim", "8", "--iterations", "100", "--crop", "64")

@@ -29,6 +29,7 @@ needs_triton = pytest.mark.skipif(not available_backends()["triton"], reason="no
 W, K = torch.zeros(4), torch.zeros(2, 6, 4)
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("size", [(11, 16), (11, 17), (30, 5)])  # chunks cross rows: 0, 1, often
 def test_the_cut_of_real_gpus_along_columns(
@@ -45,6 +46,7 @@ def test_the_cut_of_real_gpus_along_columns(
         assert relative_rms(actual, expected[name]) < tolerance(torch.float32, name), name
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("w", [3.0, 3e4])  # 3e4: too steep to scan several pieces at once
 def test_many_groups_of_pieces(w: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,6 +60,7 @@ def test_many_groups_of_pieces(w: float, monkeypatch: pytest.MonkeyPatch) -> Non
     assert relative_rms(results(inputs, "triton")["gk"], expected["gk"]) < 1e-12
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("w", [3.0, 5000.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -70,6 +73,7 @@ def test_the_output_may_take_the_place_of_the_values(dtype: torch.dtype, w: floa
     assert torch.equal(y.cpu(), expected)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_registered_operators_keep_their_promises() -> None:
     inputs = Inputs(*(to_device(x, "triton") for x in make_inputs(1, 3, 2, 2).to(torch.float32)))
@@ -82,6 +86,7 @@ def test_the_registered_operators_keep_their_promises() -> None:
     torch.library.opcheck(gpu.backward_operator, (gy, inputs.w, inputs.u, k, v, *state))
 
 
+@pytest.mark.slow
 @needs_triton
 def test_second_derivatives_are_refused() -> None:
     leaves = [to_device(x, "triton").requires_grad_() for x in make_inputs(1, 5, 2)[:4]]

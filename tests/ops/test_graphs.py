@@ -31,6 +31,7 @@ def test_the_registered_operators_keep_their_promises(dtype: torch.dtype) -> Non
     torch.library.opcheck(backward, (gy, inputs.w, inputs.u, k, v, state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["auto", "reference", *BACKENDS])
 def test_compiles_into_one_graph(backend: str) -> None:
     torch._dynamo.reset()

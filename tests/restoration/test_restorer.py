@@ -159,6 +159,7 @@ def test_tiles_are_told_and_recorded(
     assert "restored in tiles of 192 x 192" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plane", ["auto", "axial", "coronal", "sagittal"])
 @pytest.mark.parametrize("pixels", [1 << 22, 192 * 208])  # whole slices, tiles
 def test_a_network_that_adds_nothing_gives_the_image_back(

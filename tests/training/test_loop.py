@@ -83,6 +83,7 @@ class _KilledError(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path, precision: str) -> None:
     def kill(step: Step) -> None:
@@ -102,6 +103,7 @@ def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path, precision:
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_steps_on_one_batch_lower_its_loss() -> None:
     trainer = trainer_of(recipe(60, learning_rate=1e-2))
     high = 10 * torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -135,6 +137,7 @@ def test_clipping_bounds_the_first_step_of_the_average_gradient() -> None:
     assert torch.stack(norms).norm() == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_one_network_for_all_tasks(data: Path, tmp_path: Path) -> None:
     """Each task keeps its scaling, and is validated in its own units."""
     steps: list[Step] = []
@@ -193,6 +196,7 @@ def test_each_iteration_tells_its_share_of_waiting(data: Path, tmp_path: Path) -
     assert all(0 < step.waiting < 1 for step in steps)
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_batches(data: Path, tmp_path: Path) -> None:
     train(recipe(2), [data], tmp_path / "single")
     train(recipe(2), [data], tmp_path / "worker", machine=Machine(workers=1))
