@@ -6,10 +6,13 @@ import pickle
 from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 
+from restore_rwkv import RestoreOptions
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import Count, Expected, Whole, from_mapping, nearest, validated
+from restore_rwkv.training import DataRecipe
 
 
 @validated()
@@ -119,3 +122,20 @@ def test_the_nearest_name() -> None:
     assert nearest("mri", ["ct-denoise", "mri-sr"], cutoff=0.4) == "mri-sr"
     assert nearest("xyz", ["ct-denoise", "mri-sr"], cutoff=0.4) is None
     assert nearest(5, ["a"]) == "a"
+
+
+def test_a_key_named_self_is_unknown_like_any_other() -> None:
+    with pytest.raises(ConfigError, match="unknown key 'self' in data"):
+        from_mapping(DataRecipe, {"self": 1})
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    options = RestoreOptions(memory=np.int64(1 << 20))
+    assert (options.memory, type(options.memory)) == (1 << 20, int)
+    with pytest.raises(ConfigError, match="memory"):
+        RestoreOptions(memory=True)
+
+
+def test_a_choice_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'axial'"):
+        RestoreOptions(plane="axal")  # type: ignore[arg-type]

@@ -67,3 +67,8 @@ def test_a_name_is_kept_once_it_is_used() -> None:
         assert get("InputError") is lazy.InputError
     finally:
         del lazy.InputError
+
+
+def test_rooms_are_attributes_of_the_package() -> None:
+    code = "import restore_rwkv as r; r.errors.InputError, r.io.Volume, r.tasks.TASKS, r.ops.bi_wkv"
+    subprocess.run([sys.executable, "-c", code], check=True)

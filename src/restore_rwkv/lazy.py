@@ -7,6 +7,7 @@ A package lists its public names by module; importing the package then imports n
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,8 @@ def lazy_names(
         modules: the public names by the module that defines them.
 
     Returns:
-        `__getattr__`, which imports the module of a name and keeps the name in the package, and
+        `__getattr__`, which imports the module of a name and keeps the name in the package, or
+        imports the package's own module of that name, and
         `__dir__`, which lists these names beside those that the package has already.
 
     Example:
@@ -34,6 +36,8 @@ def lazy_names(
 
     def get(name: str) -> Any:
         if name not in module_of:
+            if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}"):
+                return importlib.import_module(f"{package}.{name}")
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(module_of[name]), name)
         setattr(sys.modules[package], name, value)

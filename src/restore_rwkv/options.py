@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import (
@@ -95,7 +96,7 @@ def validated(where: str = "", *, table: str | None = None) -> Callable[[type[T]
         positional = [field.name for field in fields if not field.kw_only]
 
         @functools.wraps(build)
-        def init(self: T, *arguments: Any, **named: Any) -> None:
+        def init(self: T, /, *arguments: Any, **named: Any) -> None:
             given = dict(zip(positional, arguments, strict=False))
             if len(arguments) > len(positional) or given.keys() & named.keys():
                 build(self, *arguments, **named)  # raises the usual TypeError of a class
@@ -145,6 +146,7 @@ def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, 
         types = _types(cls)
         _ADAPTERS[cls] = (types, _adapter(cls.__name__, types))
     types, adapter = _ADAPTERS[cls]
+    given = {name: _plain(value) for name, value in given.items()}
     lists = {
         name: tuple(value)
         for name, value in given.items()
@@ -162,6 +164,13 @@ def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, 
         name: given[name] if type(given[name]) is int and isinstance(value, float) else value
         for name, value in values.items()
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return a whole number of NumPy as Python's; anything else as it is."""
+    if isinstance(value, (bool, int, float, str)) or not hasattr(value, "__index__"):
+        return value
+    return operator.index(value) if getattr(value, "ndim", 0) == 0 else value
 
 
 def _types(cls: type[Any]) -> dict[str, Any]:
@@ -203,7 +212,9 @@ def _refusal(place: _Place, name: str, hint: Any, value: object, fault: str) -> 
     expected = next((note for note in notes if isinstance(note, Expected)), Expected())
     remedy = f"give {expected.values}" if expected.values else _remedy(plain, notes)
     if fault == "literal_error" and (expected.name or not place.where):
-        return f"{expected.name or name} {value!r} is unknown; {remedy}"
+        near = nearest(value, map(str, get_args(plain)), cutoff=0.5)
+        hint = f"did you mean {near!r}? " if near else ""
+        return f"{expected.name or name} {value!r} is unknown; {hint}{remedy}"
     path = place.path(name)
     if fault == "float_type" and place.table:
         given = f"a value of {place.table} has a wrong type ({path} is {value!r})"

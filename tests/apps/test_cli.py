@@ -436,3 +436,17 @@ def test_a_dry_run_prints_the_plan_and_refusals_and_writes_nothing(
     assert "out.nii.gz: exists already" in refused.stderr
     assert "allow at least" in refused.stderr
     assert output.read_text() == "mine"
+
+
+def test_a_file_named_like_an_argument_keeps_its_name(call: Call, tmp_path: Path) -> None:
+    scan = tmp_path / "task=rest.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((9, 9, 3), np.int16), np.eye(4)), scan)
+    result = call("restore", scan, "-o", tmp_path / "out.nii.gz")
+    assert "error: task=rest.nii.gz: nothing says" in result.stderr
+    assert "give --task mri-sr" in result.stderr
+
+
+def test_weights_for_all_tasks_are_no_task(call: Call, scan: Path, tmp_path: Path) -> None:
+    result = call("restore", scan, "-o", tmp_path / "o.nii", "--task", "all-in-one")
+    assert "give the scan's task" in result.stderr
+    assert "light-all-in-one" in result.stderr

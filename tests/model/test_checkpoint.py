@@ -256,3 +256,21 @@ def test_config_with_defaults_only_is_saved_in_full(tmp_path: Path) -> None:
     config = RestoreRWKVConfig(dim=2, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1)
     save_weights(path, RestoreRWKV(config), **RECORDS)
     assert record_of(path)["config"] == config.to_dict()
+
+
+@pytest.mark.parametrize("metadata", ["null", "5", "true", '{"restore_rwkv": 1}'])
+def test_metadata_that_is_no_table_of_text_is_refused(tmp_path: Path, metadata: str) -> None:
+    tensor = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    header = f'{{"__metadata__": {metadata}, {tensor}}}'.encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(WeightsError, match="metadata is not a table of text"):
+        read_info(path)
+
+
+def test_provenance_that_is_not_plain_json_names_the_file(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    rules = {"mri-sr": ScalingRule("robust")}
+    with pytest.raises(WeightsError, match=r"w\.safetensors: "):
+        save_weights(tmp_path / "w.safetensors", tiny_network, scaling=rules, training={1: 2})

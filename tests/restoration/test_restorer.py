@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from pydicom.dataset import Dataset
 import restore_rwkv
 from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
-from restore_rwkv.model import RestoreRWKV, save_weights
+from restore_rwkv.model import RestoreRWKV, load_weights, save_weights
 from restore_rwkv.restoration.restorer import record_of
 from restore_rwkv.restoration.tiles import bytes_per_pixel
 from restore_rwkv.tasks import TASKS, PlaneChoice, ScalingRule
@@ -241,12 +243,10 @@ def test_a_preview_shows_the_plan_and_everything_that_is_refused(
     assert preview.plan.axis == restored.record.slice_axis
     assert preview.plan.scaling.to_dict() == restored.record.scaling
     assert preview.plan.tiling.tile == restored.record.tile
-    again, taken = restorer.preview(scan, output, RestoreOptions(plane="axial")), output
-    (refused,) = again.refusals
-    assert "out.nii.gz: exists already" in refused
-    taken.unlink()
-    with_record = restorer.preview(scan, output).refusals
-    assert "out.restoration.json: exists already" in with_record[0]
+    again = restorer.preview(scan, output, RestoreOptions(plane="axial"))
+    assert len(again.refusals) == 2
+    assert "out.nii.gz: exists already" in again.refusals[0]
+    assert "out.restoration.json: exists already" in again.refusals[1]
     assert again.plan is not None
     lines = "\n".join(again.plan.lines())
     for word in ("task: mri-sr", "slices: 5 of 40 x 33 across axis 2, whole", "memory: about"):
@@ -267,3 +267,60 @@ def test_a_plan_is_made_before_the_weights_are_read(
     assert restorer.plan(restore_rwkv.read_volume(scan)).task.name == "mri-sr"
     with pytest.raises(ConfigError, match="allow at least"):
         restorer.file(scan, tmp_path / "out.nii.gz", RestoreOptions(memory=1000))
+
+
+def test_weights_that_are_replaced_or_moved_change_nothing_for_a_restorer(
+    scan: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    restorer, volume = Restorer("mri-sr", tiny_weights.name), restore_rwkv.read_volume(scan)
+    first = restorer.run(volume)
+    tiny_weights.unlink()
+    monkeypatch.chdir("/")
+    again = restorer.run(volume)
+    np.testing.assert_array_equal(first.volume.data, again.volume.data)
+    assert first.record.weights_sha256 == again.record.weights_sha256
+
+
+def test_weights_that_change_between_plan_and_run_are_refused(
+    scan: Path, tiny_network: RestoreRWKV, tiny_weights: Path
+) -> None:
+    restorer = Restorer("mri-sr", tiny_weights)
+    tiny_network.output.bias.data += 1
+    save_weights(tiny_weights, tiny_network, scaling={"mri-sr": ROBUST}, training={})
+    with pytest.raises(WeightsError, match="has changed since its record was read"):
+        restorer.run(restore_rwkv.read_volume(scan))
+
+
+def test_a_preview_finds_damaged_weights(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    content = bytearray(tiny_weights.read_bytes())
+    content[-1] ^= 1
+    tiny_weights.write_bytes(content)
+    preview = Restorer("mri-sr", tiny_weights).preview(scan, tmp_path / "out.nii.gz")
+    assert [("do not match their SHA-256" in text) for text in preview.refusals] == [True]
+
+
+def test_the_identity_is_that_of_what_was_read(
+    scan: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(scan.read_bytes()).hexdigest()
+    restorer = Restorer("mri-sr", tiny_weights)
+    restored = restorer.file(scan, tmp_path / "o.nii", progress=lambda *_: scan.unlink(True))
+    assert restored.record.source is not None
+    assert restored.record.source.source_sha256 == digest
+
+
+def test_threads_share_one_network(
+    scan: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Path] = []
+
+    def load(path: Path) -> object:
+        loads.append(path)
+        return load_weights(path)
+
+    monkeypatch.setattr("restore_rwkv.restoration.restorer.load_weights", load)
+    restorer, volume = Restorer("mri-sr", tiny_weights), restore_rwkv.read_volume(scan)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(restorer.run, [volume] * 4))
+    assert len(loads) == 1

@@ -157,8 +157,12 @@ def test_options_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="dose and factor are both given"):
         DegradeOptions(factor=4, dose=0.25)
     assert [DegradeOptions(dose=0.25).factor_for(task) for task in (CT, PET)] == [4, 4]
-    with pytest.raises(ConfigError, match="seed is -1"):
-        degrade(body(), CT, seed=-1)
+    for seed in (-1, 1.5, 2**64):
+        with pytest.raises(ConfigError, match=f"seed is {seed}"):
+            degrade(body(), CT, seed=seed)  # type: ignore[arg-type]
+    for options in ({"photons": 0}, {"sigma": -1.0}, {"sigma": float("nan")}, {"dose": 1e-300}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            DegradeOptions(**options)
 
 
 def test_a_file_is_degraded_with_its_record(scan: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Data sets: every source is converted to one on-disk form, the prepared set.
 
-Uses tasks, physics and io; evaluation and training read the sets, apps prepare them.
+Uses model (the stride), tasks and io; evaluation and training read the sets, apps prepare them.
 """
 
 from restore_rwkv.data.prepared import PreparedSet, find_sets

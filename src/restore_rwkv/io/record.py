@@ -38,7 +38,8 @@ class SourceRecord:
         source_files: digest of each file that was read, by its name.
         series_number: SeriesNumber of the series that was taken; None for other formats.
         series_instance_uid: SeriesInstanceUID of that series.
-        sop_instance_uids: SOPInstanceUID of each slice, in the order of the volume's slices.
+        sop_instance_uids: SOPInstanceUID of each file that was read, in the order of the slices; a
+            multi-frame file has one for all of them.
     """
 
     source: str
@@ -193,7 +194,8 @@ def record_values(record: Record) -> dict[str, Any]:
     The fields of `source` and `made` stand beside the others; a field without a value is None.
     """
     values = dataclasses.asdict(record)
-    source = values.pop("source") or {"source": None, "source_sha256": None}
+    unknown = dict.fromkeys(one.name for one in dataclasses.fields(SourceRecord))
+    source = values.pop("source") or unknown
     made = values.pop("made", {})
     return {"format": FORMAT, **values, **made, **source}
 

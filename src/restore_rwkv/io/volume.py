@@ -253,7 +253,8 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
     shape = three_axes(data.shape, where)
     with np.errstate(over="ignore"):  # overflow to infinity is reported below
         values = data.astype(np.float32, copy=False).reshape(shape)
-    if not all(np.isfinite(part).all() for part in values):  # no mask as large as the volume
+    slices = np.moveaxis(values, -1, 0) if values.flags.f_contiguous else values
+    if not all(np.isfinite(part).all() for part in slices):  # no mask as large as the volume
         finite = np.isfinite(values)
         first = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), shape))
         raise InputError(

@@ -86,14 +86,17 @@ def save_weights(
         for name, tensor in network.state_dict().items()
     }
     require_finite(str(path), tensors)
-    info = WeightsInfo(
-        config=network.config,
-        merged=network.is_merged,
-        scaling=dict(scaling),
-        training=dict(training),
-        sha256=_digest(tensors),
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
-    )
+    try:
+        info = WeightsInfo(
+            config=network.config,
+            merged=network.is_merged,
+            scaling=dict(scaling),
+            training=dict(training),
+            sha256=_digest(tensors),
+            parameters=sum(tensor.numel() for tensor in tensors.values()),
+        )
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
     record = {name: getattr(info, name) for name in _RECORDED}
     record |= {"config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
     record["scaling"] = {task: rule.to_dict() for task, rule in scaling.items()}

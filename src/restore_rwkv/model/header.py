@@ -86,6 +86,11 @@ def _read(path: Path) -> tuple[dict[str, str], int]:
             raise ValueError("the header is too long")
         entries = json.loads(stream.read(length))
     metadata = entries.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or any(type(x) is not str for x in metadata.values()):
+        raise ValueError("its metadata is not a table of text")
+    sides = [side for entry in entries.values() for side in entry["shape"]]
+    if any(type(side) is not int or side < 0 for side in sides):
+        raise ValueError("a tensor has an invalid shape")
     if 8 + length + max(e["data_offsets"][1] for e in entries.values()) != path.stat().st_size:
         raise ValueError("the length of the file does not fit its tensors")
     return metadata, sum(math.prod(entry["shape"]) for entry in entries.values())

@@ -1,6 +1,6 @@
 """From a scan to the restored scan: the plan, the tiles, and the restorer that runs both.
 
-Uses model, tasks and io; evaluation, training and apps use it.
+Uses model, tasks, physics, io and ops; evaluation, training and apps use it.
 """
 
 from restore_rwkv.restoration.device import find_device

@@ -13,6 +13,8 @@ def find_device(name: str) -> torch.device:
     Raises:
         ConfigError: the name is unknown, or this machine has no such device.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"device is {name!r}; give its name: auto, cpu, cuda or mps")
     present = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

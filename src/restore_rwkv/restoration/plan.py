@@ -25,7 +25,7 @@ ScalingChoice = Literal["auto", "robust", "paper"]
 Unit = Literal["auto", "SUV"]
 
 _LARGEST_SCALE = 8.0
-_COPIES = 3  # of the volume in memory: as read, restored, and as it is written
+_COPIES = 5  # of the volume in memory: as read, restored, and while its scaling is found
 
 
 @validated()

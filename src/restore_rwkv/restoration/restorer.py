@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,7 +74,7 @@ class Restorer:
 
     Raises:
         ConfigError: the task or device is unknown, or the device is not on this machine.
-        WeightsError: the weights are missing, damaged, or of another task.
+        WeightsError: the weights are missing, have a damaged record, or are of another task.
 
     Example:
         >>> restorer = Restorer("mri-sr")  # doctest: +SKIP
@@ -85,9 +86,12 @@ class Restorer:
         self, task: str = AUTO, weights: str | Path | None = None, device: str = "auto"
     ) -> None:
         self.task = None if task == AUTO else get_task(task)
-        self.weights = None if weights is None else find_weights(weights)
+        self.weights = None if weights is None else find_weights(weights).absolute()
         self.device = find_device(device)
+        # Read once each, so that a file that is replaced later changes nothing here.
+        self._infos: dict[Path, WeightsInfo] = {}
         self._networks: dict[Path, RestoreRWKV] = {}
+        self._lock = threading.Lock()
         if self.task is not None:
             self._info(self.task)
 
@@ -174,9 +178,10 @@ class Restorer:
         record_path = record_of(target)
         check_record(record_path, overwrite=overwrite)
         volume = read_volume(source, series=series)
+        identity = identify(volume)
         check_output(volume, target, dtype=dtype, overwrite=overwrite)
         restored = self._run(self.plan(volume, options), progress)
-        record = dataclasses.replace(restored.record, source=identify(volume))
+        record = dataclasses.replace(restored.record, source=identity)
         write_volume(restored.volume, target, dtype=dtype, overwrite=overwrite)
         write_record(record_path, record)
         return Restored(restored.volume, record)
@@ -197,17 +202,20 @@ class Restorer:
         plan = None
         with _collected(refusals):
             check_output_path(target, source=source, overwrite=overwrite)
-            check_record(record_of(target), overwrite=overwrite)
+        if target.name:
+            with _collected(refusals):
+                check_record(record_of(target), overwrite=overwrite)
         with _collected(refusals):
             volume = read_volume(source, series=series)
             with _collected(refusals):
                 check_output(volume, target, dtype=dtype, overwrite=overwrite)
             plan = self.plan(volume, options)
+            self._network(plan.task)  # the weights themselves may be damaged
         return Preview(plan, tuple(dict.fromkeys(refusals)))
 
     def _run(self, plan: Plan, progress: Progress | None) -> Restored:
+        network, info = self._network(plan.task), self._info(plan.task)
         start = time.perf_counter()
-        network, info = self._network(plan.task)
         data = np.empty_like(plan.volume.data)
         slices, target = plan.volume.slices(plan.axis), np.moveaxis(data, plan.axis, 0)
         lowest = float(slices.min())
@@ -259,7 +267,9 @@ class Restorer:
             WeightsError: they are damaged, or were trained for other tasks.
         """
         path = self._path(task)
-        info = read_info(path)
+        if path not in self._infos:
+            self._infos[path] = read_info(path)
+        info = self._infos[path]
         if task.name not in info.scaling:
             known = " or ".join(info.scaling)
             raise WeightsError(
@@ -268,13 +278,18 @@ class Restorer:
             )
         return info
 
-    def _network(self, task: Task) -> tuple[RestoreRWKV, WeightsInfo]:
+    def _network(self, task: Task) -> RestoreRWKV:
         path = self._path(task)
-        if path not in self._networks:
-            network, _ = load_weights(path)
-            merged = network if network.is_merged else network.merged()
-            self._networks[path] = merged.to(self.device)
-        return self._networks[path], self._info(task)
+        with self._lock:  # threads share one network
+            if path not in self._networks:
+                network, info = load_weights(path)
+                if info.sha256 != self._info(task).sha256:
+                    raise WeightsError(
+                        f"{path.name}: has changed since its record was read; make a new Restorer"
+                    )
+                merged = network if network.is_merged else network.merged()
+                self._networks[path] = merged.to(self.device)
+            return self._networks[path]
 
 
 def restore(
@@ -319,3 +334,5 @@ def _collected(refusals: list[str]) -> Iterator[None]:
         yield
     except RestoreError as error:
         refusals.append(str(error))
+    except OSError as error:
+        refusals.append(f"{error.filename or 'system'}: {error.strerror or error}")

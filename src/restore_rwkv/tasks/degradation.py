@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from pathlib import Path
 
 from restore_rwkv.errors import ConfigError, InputError
@@ -49,8 +50,7 @@ def degrade(
     """
     import torch  # imported here, so that tasks can be listed without it
 
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; give a whole number from 0")
+    seed = _checked_seed(seed)
     task = get_task(task) if isinstance(task, str) else task
     options = options or DegradeOptions()
     _require_options(options, task)
@@ -60,6 +60,16 @@ def degrade(
     made = task.rules.degrade(volume, task, options, generator)
     record = {"task": task.name, "factor": options.factor_for(task), "seed": seed, **made.record}
     return dataclasses.replace(made, record=record)
+
+
+def _checked_seed(seed: int) -> int:
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise ConfigError(f"seed is {seed!r}; give a whole number from 0") from error
+    if not 0 <= number < 2**63:
+        raise ConfigError(f"seed is {number}; give a whole number from 0, below 2^63")
+    return number
 
 
 def _require_options(options: DegradeOptions, task: Task) -> None:
@@ -104,10 +114,11 @@ def degrade_file(
     record_path = record_of(outputs[0], "degradation")
     for path in outputs:
         check_output_path(path, source=source, overwrite=overwrite)
-    if len({path.absolute() for path in outputs}) < len(outputs):
+    if len({path.resolve() for path in outputs}) < len(outputs):
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
     check_record(record_path, overwrite=overwrite)
     volume = read_volume(source, series=series)
+    identity = identify(volume)
     chosen = pick_task(volume, task)
     made = degrade(volume, chosen, options, seed=seed)
     pairs = list(zip(outputs, (made.low, made.high), strict=False))
@@ -116,7 +127,7 @@ def degrade_file(
     for path, image in pairs:
         write_volume(image, path, overwrite=overwrite)
     record = DegradationRecord(
-        source=identify(volume),
+        source=identity,
         notice=NOTICE,
         modality=made.low.modality or chosen.modality,
         unit=made.low.unit,

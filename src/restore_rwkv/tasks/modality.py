@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -61,7 +62,11 @@ class DegradeOptions:
             raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
         if self.dose is not None and self.factor is not None:
             raise ConfigError("dose and factor are both given; give one of them")
-        if self.dose is not None and not 0 < self.dose < 1:
+        if not 0 <= self.sigma < math.inf:
+            raise ConfigError(f"sigma is {self.sigma:g}; give a finite number of at least 0")
+        if self.photons is not None and not 0 < self.photons < math.inf:
+            raise ConfigError(f"photons is {self.photons:g}; give a finite number above 0")
+        if self.dose is not None and not 1e-6 < self.dose < 1:
             raise ConfigError(
                 f"dose is {self.dose:g}; give the fraction to keep, above 0 and below 1"
             )

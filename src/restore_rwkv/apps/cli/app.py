@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ class _FlagFormatter(logging.Formatter):
         return with_flags(super().format(record), option_flags())
 
 
+@functools.cache
 def option_flags() -> dict[str, str]:
     """Long flag of every option of every command, by the name of its argument."""
     return {

@@ -48,15 +48,24 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
             return flags[name]
         return f"{flags[name]} {value if ' ' in value else value.strip(chr(39))}"
 
-    return _ARGUMENT.sub(replaced, message)
+    where, colon, rest = message.partition(": ")  # a file may be named like an argument
+    if not colon:
+        return _ARGUMENT.sub(replaced, message)
+    return where + colon + _ARGUMENT.sub(replaced, rest)
 
 
 def _usage_message(error: Exception, text: str) -> str:
     """Message for a mistake on the command line itself, which typer found."""
     from restore_rwkv.options import nearest
+    from restore_rwkv.tasks import get_task
 
     parameter = getattr(getattr(error, "param", None), "name", None)
     choice = _CHOICE.fullmatch(str(getattr(error, "message", "")))
+    if parameter == "task" and choice and choice[1] == "'all-in-one'":
+        try:
+            get_task("all-in-one")  # which says that these are weights
+        except RestoreError as refusal:
+            return str(refusal)
     if parameter and choice:
         given, choices = choice[1].strip("'"), re.findall(r"'([^']*)'", choice[2])
         near = nearest(given, choices, cutoff=0.4)

@@ -164,7 +164,7 @@ def _find(
     if len(there) == 1:
         raise InputError(f"{source}: has only {there[0]}; real pairs need LQ and HQ")
     if options.planes == "all":
-        raise ConfigError("planes 'all': real pairs are low in one plane; leave out planes=")
+        raise ConfigError("planes 'all': real pairs are low in one plane; leave planes out")
     high, low = (find_volumes(source / name, faults, others, f"{name}/") for name in ("HQ", "LQ"))
     for quality, mine, partners in (("LQ", high, low), ("HQ", low, high)):
         for name in sorted(mine.keys() - partners.keys()):

@@ -160,13 +160,13 @@ def one_series(images: list[DicomImage], series: int | str | None, where: str) -
             for uid, group in groups.items()
             if str(series) in (uid, str(group[0].header.get("SeriesNumber")))
         }
-    listing = "; ".join(names.values())
+    listing = "; ".join(names[uid] for uid in groups or names)
     if not groups:
         raise InputError(f"{where}: none of its series is {series}; choose one of {listing}")
     if len(groups) > 1:
         raise InputError(
             f"{where}: {len(groups)} series, {listing}; give one folder for each, or choose one "
-            "by series= (its UID where the number is not enough)"
+            "by series=NUMBER (or its UID where the number is not enough)"
         )
     return next(iter(groups.values()))
 
