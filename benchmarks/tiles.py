@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 
 from restore_rwkv import read_volume
-from restore_rwkv.model import find_weights, load_weights, sample_scan
+from restore_rwkv.model import RestoreRWKV, find_weights, load_weights, sample_scan
 from restore_rwkv.physics.mri.resolution import kspace_crop
-from restore_rwkv.restoration.tiles import Tiling, run, spans
+from restore_rwkv.restoration.tiles import run, spans
 from restore_rwkv.tasks import robust_scaling
 
 _SIDE = 512  # the sample's slices side by side make one of this size
@@ -28,15 +28,19 @@ def mosaic() -> torch.Tensor:
     return robust_scaling(image.numpy()).apply(image)
 
 
+def one_by_one(network: RestoreRWKV, images: torch.Tensor, side: int) -> torch.Tensor:
+    return torch.cat([run(network, image, (side, side)) for image in images.split(1)])
+
+
 def main() -> None:
     network = load_weights(find_weights("light-mri-sr"))[0]
     image = mosaic()
-    whole = run(network, image, Tiling(1, (_SIDE, _SIDE)))
+    whole = one_by_one(network, image, _SIDE)
     residual = (whole - image).square().mean().sqrt()
     print("| tile | RMS change / RMS of the image | / RMS of the residual | seam |")
     print("|---|---|---|---|")
     for side in _TILES:
-        tiled = run(network, image, Tiling(1, (side, side)))
+        tiled = one_by_one(network, image, side)
         change = (tiled - whole).square().mean().sqrt()
         borders = [edge for span in spans(_SIDE, side) for edge in span if 0 < edge < _SIDE]
         jumps = [

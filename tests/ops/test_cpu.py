@@ -9,6 +9,7 @@ import torch
 
 from restore_rwkv.ops import available_backends
 from restore_rwkv.ops.cpu import binding as cpu
+from restore_rwkv.ops.machine import built_kernels
 from tests.helpers.bi_wkv_cases import NAMES, make_inputs, relative_rms, results, tolerance, truth
 
 pytestmark = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
@@ -38,7 +39,7 @@ def test_the_number_of_threads_does_not_change_a_bit(dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("stem", RUNNABLE)
 def test_every_build_for_this_processor_agrees(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    build = cpu._built((stem,))
+    build = built_kernels(stem)
     if build is None:
         pytest.skip("not built here")
     monkeypatch.setattr(cpu, "library", lambda _: cpu._bound(build))

@@ -324,3 +324,12 @@ def test_threads_share_one_network(
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(restorer.run, [volume] * 4))
     assert len(loads) == 1
+
+
+def test_progress_ends_at_all_slices(tiny_network: RestoreRWKV, tiny_weights: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    volume = Volume(np.random.default_rng(0).uniform(0, 9, (16, 16, 5)))
+    memory = 2 * 16 * 16 * bytes_per_pixel(tiny_network.config, CPU)
+    restorer, options = Restorer("mri-sr", tiny_weights, "cpu"), RestoreOptions(memory=memory)
+    restorer.run(volume, options, lambda *call: calls.append(call))
+    assert calls == [(2, 5), (4, 5), (5, 5)]

@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 def test_batches_give_what_single_slices_give(tiny_network: RestoreRWKV) -> None:
     slices = torch.rand(5, 1, 24, 19)
-    batched = run(tiny_network, slices, Tiling(2, (24, 19)))
+    batched = torch.cat([run(tiny_network, part, (24, 19)) for part in slices.split(2)])
     single = torch.cat([tiny_network(image[None]) for image in slices])
     torch.testing.assert_close(batched, single, rtol=0, atol=1e-5)
 
@@ -75,15 +75,8 @@ def test_tiles_of_a_local_network_equal_the_whole(tiny_network: RestoreRWKV) -> 
     for parameter in tiny_network.parameters():
         parameter.data.zero_()
     image = torch.rand(1, 1, 90, 150)
-    tiled = run(tiny_network, image, Tiling(1, (64, 64)))
+    tiled = run(tiny_network, image, (64, 64))
     torch.testing.assert_close(tiled, image, rtol=1e-6, atol=1e-6)
-
-
-def test_progress_ends_at_all_slices(tiny_network: RestoreRWKV) -> None:
-    calls: list[tuple[int, int]] = []
-    slices = torch.rand(5, 1, 16, 16)
-    run(tiny_network, slices, Tiling(2, (16, 16)), lambda *call: calls.append(call))
-    assert calls == [(2, 5), (4, 5), (5, 5)]
 
 
 @pytest.mark.parametrize("message", ["CUDA out of memory.", "can't allocate memory: you tried"])
@@ -95,7 +88,7 @@ def test_a_machine_without_the_memory_is_told_apart_from_a_bug(
 
     monkeypatch.setattr(tiny_network, "forward", fail)
     with pytest.raises(ConfigError, match="allow less"):
-        run(tiny_network, torch.rand(1, 1, 16, 16), Tiling(1, (16, 16)))
+        run(tiny_network, torch.rand(1, 1, 16, 16), (16, 16))
     message = "shapes cannot be multiplied"
     with pytest.raises(RuntimeError, match=message):
-        run(tiny_network, torch.rand(1, 1, 16, 16), Tiling(1, (16, 16)))
+        run(tiny_network, torch.rand(1, 1, 16, 16), (16, 16))

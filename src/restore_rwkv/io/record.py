@@ -55,12 +55,18 @@ class Record:
     """Common part of all records: who wrote it, when, and from which input.
 
     Attributes:
+        notice: that the program is not a medical device.
+        modality: DICOM's code of the image; None where unknown.
+        unit: of its values; None where unknown.
         software: this program with its version.
         python: version of Python.
         created: time in UTC, ISO 8601.
         source: identity of the input; None for an array.
     """
 
+    notice: str
+    modality: str | None
+    unit: str | None
     software: str = field(default_factory=lambda: _software())
     python: str = field(default_factory=platform.python_version)
     created: str = field(default_factory=lambda: _now())
@@ -72,14 +78,11 @@ class RestorationRecord(Record):
     """How a restored image was made.
 
     Attributes:
-        notice: that this is no medical device.
         not_for: what the image must not be used for.
         task: name of the task.
         weights: file name of the weights.
         weights_sha256: digest of their tensors.
         device: where the network ran, such as "cuda:0".
-        modality: DICOM's code as the source says it; None where it says none.
-        unit: of the values; None where unknown.
         slice_axis: array axis across the slices that were restored.
         scale: factor of the finer grid; None where the grid was kept.
         scaling: "offset" and "scale" of physical values onto network values.
@@ -92,14 +95,11 @@ class RestorationRecord(Record):
         torch: version of PyTorch.
     """
 
-    notice: str
     not_for: str
     task: str
     weights: str
     weights_sha256: str
     device: str
-    modality: str | None
-    unit: str | None
     slice_axis: int
     scale: float | None
     scaling: Mapping[str, float]
@@ -117,15 +117,9 @@ class DegradationRecord(Record):
     """How a low-quality image was simulated.
 
     Attributes:
-        notice: that this is no medical device.
-        modality: DICOM's code of the image.
-        unit: of its values; None where unknown.
         made: task, factor, seed and parameters of the physics, as plain JSON values.
     """
 
-    notice: str
-    modality: str
-    unit: str | None
     made: Mapping[str, Any]
 
 
@@ -139,18 +133,17 @@ def identify(volume: Volume) -> SourceRecord | None:
     if source is None:
         return None
     if not isinstance(source, DicomSource):
-        digest = file_sha256(source.path)
+        digests = {source.path.name: file_sha256(source.path)}
         return SourceRecord(
             source=source.path.name,
-            source_sha256=digest,
-            source_files={source.path.name: digest},
+            source_sha256=digests[source.path.name],
+            source_files=digests,
         )
-    files = {path.name: file_sha256(path) for path in source.files}
-    in_order = "".join(files[name] for name in sorted(files))
+    digests = {path.name: file_sha256(path) for path in source.files}
     return SourceRecord(
         source=source.path.name,
-        source_sha256=hashlib.sha256(in_order.encode()).hexdigest(),
-        source_files=files,
+        source_sha256=joint_sha256(digests),
+        source_files=digests,
         series_number=source.series_number,
         series_instance_uid=source.series_instance_uid,
         sop_instance_uids=source.sop_instance_uids,
@@ -194,7 +187,7 @@ def record_values(record: Record) -> dict[str, Any]:
     The fields of `source` and `made` stand beside the others; a field without a value is None.
     """
     values = dataclasses.asdict(record)
-    unknown = dict.fromkeys(one.name for one in dataclasses.fields(SourceRecord))
+    unknown = dict.fromkeys(field.name for field in dataclasses.fields(SourceRecord))
     source = values.pop("source") or unknown
     made = values.pop("made", {})
     return {"format": FORMAT, **values, **made, **source}
@@ -207,6 +200,12 @@ def file_sha256(path: Path) -> str:
         while block := stream.read(_CHUNK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def joint_sha256(digests: Mapping[str, str]) -> str:
+    """SHA-256 of the digests of several files, by name, in the order of their names; hex."""
+    in_order = "".join(digests[name] for name in sorted(digests))
+    return hashlib.sha256(in_order.encode()).hexdigest()
 
 
 def _software() -> str:

@@ -54,7 +54,7 @@ def available_backends() -> dict[str, bool]:
         return answers
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     kernels = {
-        "cpu": not SWITCHED_OFF and _is_built("") and _is_built("_f64"),
+        "cpu": not SWITCHED_OFF and None not in (built_kernels(""), built_kernels("_f64")),
         "triton": (interpreted or cuda_devices() > 0) and has_triton(),
     }
     return {name: kernels.get(name, True) for name in BACKENDS}
@@ -70,6 +70,17 @@ def devices() -> list[Device]:
         Device("cuda", cuda_devices()),
         Device("mps", int(_has_metal())),
     ]
+
+
+def built_kernels(*stems: str) -> Path | None:
+    """Path of the first of these builds of the C kernels that is installed, None without one.
+
+    Args:
+        stems: of builds by width and precision, such as "_avx2"; "" runs on any processor.
+    """
+    folder = Path(__file__).with_name("cpu")
+    names = (f"_kernels{stem}{suffix}" for stem in stems for suffix in EXTENSION_SUFFIXES)
+    return next((folder / name for name in names if (folder / name).exists()), None)
 
 
 def has_triton() -> bool:
@@ -128,12 +139,6 @@ def _cores() -> Iterator[str]:
             yield (topology / "thread_siblings_list").read_text()
         except OSError:
             yield str(processor)
-
-
-def _is_built(stem: str) -> bool:
-    """Return whether a build of the C kernels is installed; the generic build has an empty stem."""
-    folder = Path(__file__).with_name("cpu")
-    return any((folder / f"_kernels{stem}{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
 
 
 def _torch_build() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -34,8 +33,6 @@ from restore_rwkv.restoration.device import find_device
 from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
 from restore_rwkv.restoration.slices import restore_slices
 from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +96,7 @@ class Restorer:
         """Decide how a volume would be restored; only the record of the weights is read.
 
         Raises:
-            InputError: nothing tells the volume's task, it is of another modality or unit, or too
+            InputError: the volume's modality is unknown, it is of another modality or unit, or too
                 small in the plane.
             ConfigError: the plane needs a geometry, an option is not for the task, or the memory
                 allowed holds no tile.
@@ -222,7 +219,7 @@ class Restorer:
         for first in range(0, len(slices), plan.tiling.batch):
             part = slice(first, first + plan.tiling.batch)
             target[part] = restore_slices(
-                *(network, slices[part], plan.task, plan.scaling, plan.tiling), lowest
+                *(network, slices[part], plan.task, plan.scaling, plan.tiling.tile), lowest
             )
             if not np.isfinite(target[part]).all():
                 raise InputError(
@@ -261,7 +258,7 @@ class Restorer:
         return self.weights or find_weights(task.weights)
 
     def _info(self, task: Task) -> WeightsInfo:
-        """Read what the weights for a task say of themselves.
+        """Return the record of the weights for a task.
 
         Raises:
             WeightsError: they are damaged, or were trained for other tasks.
@@ -329,7 +326,7 @@ def restore(
 
 @contextmanager
 def _collected(refusals: list[str]) -> Iterator[None]:
-    """Add the message of an error that is raised on purpose, and go on behind the block."""
+    """Collect the message of an error of the user or the system instead of raising it."""
     try:
         yield
     except RestoreError as error:

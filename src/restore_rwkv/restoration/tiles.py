@@ -1,4 +1,4 @@
-"""Run a network over a stack of slices within a memory allowance: in batches, or in tiles."""
+"""Run a network on slices within a memory allowance: some at once, or one in tiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.io import Progress
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.model.config import STRIDE
 from restore_rwkv.ops import available_backends
@@ -99,34 +98,25 @@ def _enough_memory() -> Iterator[None]:
 
 
 @_enough_memory()
-def run(
-    network: RestoreRWKV, slices: Tensor, tiling: Tiling, progress: Progress | None = None
-) -> Tensor:
-    """Restore a stack of slices on the network's device.
+def run(network: RestoreRWKV, slices: Tensor, tile: tuple[int, int]) -> Tensor:
+    """Run a network on slices that fit into memory together, on the network's device.
 
     Args:
         network: in its inference form.
         slices: (N, C, H, W), float32, network values, on the CPU.
-        tiling: from `choose_tiling`.
-        progress: called with the number of slices done and the number of all.
+        tile: (rows, columns) of the tiles that a slice is cut into; (H, W) for whole slices.
 
     Returns:
         (N, C, H, W), float32, on the CPU.
 
     Raises:
-        ConfigError: the machine or its GPU has less free memory than the tiling takes.
+        ConfigError: the machine or its GPU has too little free memory.
     """
-    restored = torch.empty_like(slices)
-    device = next(network.parameters()).device
-    tiled = tiling.tile != tuple(slices.shape[2:])
+    batch = slices.to(next(network.parameters()).device)
     with torch.inference_mode():
-        for start in range(0, len(slices), tiling.batch):
-            batch = slices[start : start + tiling.batch].to(device)
-            result = _blend(network, batch, tiling.tile) if tiled else network(batch)
-            restored[start : start + tiling.batch] = result.cpu()
-            if progress is not None:
-                progress(min(start + tiling.batch, len(slices)), len(slices))
-    return restored
+        whole = tile == tuple(slices.shape[2:])
+        restored = network(batch) if whole else _blend(network, batch, tile)
+        return restored.cpu()
 
 
 def _blend(network: RestoreRWKV, image: Tensor, tile: tuple[int, int]) -> Tensor:

@@ -117,7 +117,7 @@ class Validator:
             network.config, self.fabric.device, (1, *item.stack.shape[1:]), RestoreOptions().memory
         )
         restored: NDArray[np.float32]
-        (restored,) = restore_slices(network, low[None], task, scaling, tiling)
+        (restored,) = restore_slices(network, low[None], task, scaling, tiling.tile)
         return restored
 
     def _means(self, scores: dict[str, list[SliceScore]]) -> dict[str, MeanScore]:

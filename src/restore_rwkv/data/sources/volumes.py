@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from restore_rwkv.data.sources.jobs import Faults, folders_with_files
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.files import is_dicom, patient_id
-from restore_rwkv.io.record import file_sha256
+from restore_rwkv.io.record import file_sha256, joint_sha256
 
 _NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _BIDS = re.compile(r"(?:^|/)sub-([A-Za-z0-9]+)")
@@ -100,8 +99,7 @@ def source_digest(path: Path) -> str:
     """SHA-256 of a file, or of the digests of the files in a folder sorted by name; hex."""
     if path.is_file():
         return file_sha256(path)
-    digests = [file_sha256(file) for file in sorted(path.iterdir()) if file.is_file()]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return joint_sha256({file.name: file_sha256(file) for file in path.iterdir() if file.is_file()})
 
 
 def _patient_id(path: Path) -> str:

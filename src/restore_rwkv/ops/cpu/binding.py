@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.ops import eager
-from restore_rwkv.ops.machine import SWITCHED_OFF
+from restore_rwkv.ops.machine import SWITCHED_OFF, built_kernels
 
 _MAX_CHUNK = 64  # tokens per chunk, vectors per chunk and block, as in tiles.h
 _SUMS = 5
@@ -45,16 +44,10 @@ class _Job(ctypes.Structure):
     )
 
 
-def _built(stems: tuple[str, ...]) -> Path | None:
-    """Path of the first of these builds of the kernel found beside this file, if any."""
-    names = (f"_kernels{stem}{suffix}" for stem in stems for suffix in EXTENSION_SUFFIXES)
-    return next((path for path in map(Path(__file__).with_name, names) if path.exists()), None)
-
-
 _WIDTHS = {"AVX512": ("_avx512", "_avx2", ""), "AVX2": ("_avx2", "")}
 _BUILDS = {
-    torch.float32: _built(_WIDTHS.get(torch.backends.cpu.get_cpu_capability(), ("",))),
-    torch.float64: _built(("_f64",)),
+    torch.float32: built_kernels(*_WIDTHS.get(torch.backends.cpu.get_cpu_capability(), ("",))),
+    torch.float64: built_kernels("_f64"),
 }
 
 
