@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_RELEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 600.0  # also between validations, so that an interruption costs minutes
 
 
@@ -137,6 +138,7 @@ def train(
         _logger.info("resuming from iteration %d of %s", trainer.iteration, run.checkpoint)
     _require_same_start(trainer)
     run.loop(machine.workers, report or (lambda _: None))
+    _end_together(fabric)
     return output / "best.safetensors"
 
 
@@ -253,6 +255,20 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         draws: list[Draw] = self.sampler.draws(iteration)[self.rank :: self.world_size]
         return self.sampler.batch(draws, self.sampler.recipe.data.crop_at(iteration))
+
+
+def _end_together(fabric: Fabric) -> None:
+    """Wait for all processes and close their group.
+
+    A process that exits with the group open can abort, for which torchrun kills the others, even
+    while one of them is writing its checkpoint.
+    """
+    if fabric.world_size > 1:
+        fabric.barrier()
+        # Gloo's threads release the tensors of the barrier, for which they need Python's lock;
+        # closing the group waits for these threads and holds that lock.
+        time.sleep(_RELEASE_SECONDS)
+        torch.distributed.destroy_process_group()
 
 
 def _require_same_start(trainer: Trainer) -> None:
