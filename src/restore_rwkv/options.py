@@ -148,7 +148,7 @@ def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, 
     types, adapter = _ADAPTERS[cls]
     given = {name: _plain(value) for name, value in given.items()}
     lists = {
-        name: tuple(value)
+        name: _tuples(value)
         for name, value in given.items()
         if isinstance(value, list) and get_origin(_split(types[name])[0]) is tuple
     }
@@ -164,6 +164,11 @@ def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, 
         name: given[name] if type(given[name]) is int and isinstance(value, float) else value
         for name, value in values.items()
     }
+
+
+def _tuples(value: Any) -> Any:
+    """Return a value with its lists, at any depth, as tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:

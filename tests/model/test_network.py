@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from restore_rwkv.errors import ConfigError, OperatorError
 from restore_rwkv.model import PRESETS, RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.model.blocks import OmniShift
+from restore_rwkv.model.blocks import OmniShift, pixel_shuffle, pixel_unshuffle
 from tests.helpers import GOLDEN
 from tests.helpers.golden_network import GoldenNetwork
 
@@ -36,6 +36,8 @@ ABLATIONS: list[dict[str, Any]] = [
     {"shift_kernel": 9},
     {"shift_branches": False},
     {"hidden_rate": 2},
+    {"patch": 2},
+    {"patch": 4},
 ]
 
 
@@ -153,7 +155,7 @@ def test_every_ablation_trains_merges_and_differs(changes: dict[str, Any]) -> No
     for name, tensor in network.state_dict().items():
         if name in shared and shared[name].shape == tensor.shape:
             tensor.copy_(shared[name])
-    image = torch.rand(1, 1, 16, 24)
+    image = torch.rand(1, 1, 16 * config.patch, 24 * config.patch)
     output = network(image)
     output.square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -170,14 +172,16 @@ def test_alternating_blocks_take_one_scan_each_in_turn() -> None:
     assert scans == [("rows",), ("columns",)] * 4
 
 
+@pytest.mark.parametrize("patch", [1, 2, 4])
 @pytest.mark.parametrize("size", [(8, 8), (9, 8), (15, 9), (16, 17), (181, 217)])
-def test_any_size_comes_back_in_place(size: tuple[int, int]) -> None:
-    network = RestoreRWKV(SMALL)
-    image = torch.rand(1, 1, *size)
-    height, width = size
+def test_any_size_comes_back_in_place(size: tuple[int, int], patch: int) -> None:
+    network = RestoreRWKV(dataclasses.replace(SMALL, patch=patch))
+    height, width = (patch * length for length in size)
+    image = torch.rand(1, 1, height, width)
+    stride = 8 * patch
     with torch.no_grad():
         output = network(image)
-        padded = nn.functional.pad(image, (0, -width % 8, 0, -height % 8), mode="reflect")
+        padded = nn.functional.pad(image, (0, -width % stride, 0, -height % stride), mode="reflect")
         expected = network(padded)[:, :, :height, :width]
         nn.init.zeros_(network.output.weight)
         nn.init.zeros_(network.output.bias)
@@ -185,6 +189,41 @@ def test_any_size_comes_back_in_place(size: tuple[int, int]) -> None:
     assert output.shape == image.shape
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
     assert torch.equal(identity, image)
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_patches_are_those_of_pytorch(side: int) -> None:
+    image = torch.rand(2, 8, 12, 3)
+    channels_first = image.permute(0, 3, 1, 2)
+    unshuffled = pixel_unshuffle(image, side)
+    expected = nn.functional.pixel_unshuffle(channels_first, side).permute(0, 2, 3, 1)
+    assert torch.equal(unshuffled, expected)
+    assert torch.equal(pixel_shuffle(unshuffled, side), image)
+
+
+def test_a_patch_makes_fewer_tokens_and_as_many_times_more_outer_channels() -> None:
+    with torch.device("meta"):
+        network = RestoreRWKV(PRESETS["patch2"])
+    assert network.patch_embed.weight.shape == (28, 4, 3, 3)
+    assert network.output.weight.shape == (4, 56, 3, 3)
+    with pytest.raises(OperatorError, match="H and W at least 16"):
+        network(torch.zeros(1, 1, 15, 32))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_copy_can_be_trained_further(golden: GoldenNetwork, merged: bool) -> None:
+    network = golden.network(torch.float32)
+    before = network.merged() if merged else network
+    copy = RestoreRWKV(network.config)
+    copy.copy_from(before)
+    image = golden.image.float()
+    torch.testing.assert_close(copy(image), network(image), rtol=0, atol=1e-5)
+    copy(image).sum().backward()
+    assert all(parameter.grad is not None for parameter in copy.parameters())
+    with pytest.raises(OperatorError, match="has another configuration"):
+        RestoreRWKV(dataclasses.replace(SMALL, dim=12)).copy_from(before)
+    with pytest.raises(OperatorError, match="or its merged"):
+        network.merged().copy_from(network)
 
 
 def test_images_of_a_batch_and_their_layout_do_not_matter() -> None:
@@ -225,6 +264,7 @@ def test_unknown_key_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     "values",
     [
+        {"patch": 3},
         {"dim": 7},
         {"dim": 0},
         {"dim": 8.0},

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import pytest
@@ -18,6 +19,16 @@ from restore_rwkv.restoration.tiles import (
 )
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_tiles_of_larger_patches_are_multiples_of_their_stride(patch: int) -> None:
+    config = dataclasses.replace(PRESETS["light"], patch=patch)
+    plain = bytes_per_pixel(PRESETS["light"], CPU)
+    assert bytes_per_pixel(config, CPU) == plain / patch**2
+    tiling = choose_tiling(config, CPU, (1, 1000, 900), 400 * 400 * bytes_per_pixel(config, CPU))
+    assert tiling.tile != (1000, 900)
+    assert all(side % (8 * patch) == 0 for side in tiling.tile)
 
 
 def test_batches_give_what_single_slices_give(tiny_network: RestoreRWKV) -> None:

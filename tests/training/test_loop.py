@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 from itertools import pairwise
@@ -27,6 +28,9 @@ from restore_rwkv.training.state import Trainer, learning_rate
 
 NETWORK = {"dim": 4, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "hidden_rate": 2}
 
+# Settings with which the network is better than its input after one validation.
+LEARNS = {"start_at_identity": True}
+
 
 def ball(slices: int, seed: int = 0) -> np.ndarray:
     """Return slices (N, 40, 40) of a textured ball in air."""
@@ -44,7 +48,8 @@ def data(tmp_path: Path) -> Path:
         with SetWriter(folder / task, "balls", task) as writer:
             for split, patient in (("train", "a"), ("validation", "b")):
                 high = ball(6, len(split)) / {"mri-sr": 1, "ct-denoise": 10, "pet-synth": 100}[task]
-                low = None if task == "mri-sr" else high + 3 * np.sin(high).astype(np.float32)
+                shift = {"ct-denoise": 4, "pet-synth": 0.05}.get(task)
+                low = None if shift is None else high + np.float32(shift)
                 writer.add(patient, patient, split, high, low)  # type: ignore[arg-type]
     return folder
 
@@ -74,7 +79,7 @@ def trainer_of(plan: Recipe) -> Trainer:
 
 
 def log_without_times(path: Path) -> list[dict[str, str]]:
-    times = ("seconds", "waiting")
+    times = ("seconds", "waiting", "cpu_hours")
     with path.open(newline="") as file:
         return [{k: v for k, v in row.items() if k not in times} for row in csv.DictReader(file)]
 
@@ -84,13 +89,23 @@ class _KilledError(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path, precision: str) -> None:
+@pytest.mark.parametrize(
+    ("precision", "settings"),
+    [
+        ("32-true", {}),
+        ("bf16-mixed", {}),
+        ("32-true", {"optimizer": "muon", "matrix_rate": 0.02}),
+        ("32-true", {"optimizer": "adamw", "weight_decay": 0.1, "matrix_rate": 1e-3}),
+    ],
+)
+def test_a_killed_run_goes_on_bit_exactly(
+    data: Path, tmp_path: Path, precision: str, settings: dict[str, Any]
+) -> None:
     def kill(step: Step) -> None:
         if step.iteration == 5:
             raise _KilledError
 
-    plan = recipe(clip=1.0, precision=precision)
+    plan = recipe(6, "ct-denoise", clip=1.0, precision=precision, **LEARNS, **settings)
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train(plan, [data], whole)
     with pytest.raises(_KilledError):
@@ -101,6 +116,80 @@ def test_a_killed_run_goes_on_bit_exactly(data: Path, tmp_path: Path, precision:
     rows = [log_without_times(run / "log.csv") for run in (whole, halves)]
     assert [row["iteration"] for row in rows[0]] == ["2", "4", "6"]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_a_checkpoint_that_resumes_bit_exactly(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    def interrupt(step: Step) -> None:
+        if step.iteration == 3 and not stopped:
+            stopped.append(step.iteration)
+            os.kill(os.getpid(), number)
+
+    stopped: list[int] = []
+    plan = recipe(6, "ct-denoise", validate_every=5, optimizer="muon", matrix_rate=0.02, **LEARNS)
+    train(plan, [data], tmp_path / "whole")
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as ended:
+        train(plan, [data], tmp_path / "halves", report=interrupt)
+    assert signal.getsignal(number) == before
+    if number == signal.SIGTERM:
+        assert ended.value.code == 128 + signal.SIGTERM  # type: ignore[attr-defined]
+    steps: list[Step] = []
+    train(plan, [data], tmp_path / "halves", report=steps.append)
+    assert steps[0].iteration == 4
+    for name in ("last.safetensors", "best.safetensors"):
+        files = [(tmp_path / run / name).read_bytes() for run in ("whole", "halves")]
+        assert files[0] == files[1], name
+    record = json.loads((tmp_path / "halves" / "run.json").read_text())
+    assert [start["iteration"] for start in record["starts"]] == [0, 3]
+    assert Recipe.from_dict(record["recipe"]) == plan
+    assert record["starts"][0]["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.slow
+def test_training_starts_from_other_weights(data: Path, tmp_path: Path) -> None:
+    first = train(recipe(2, "ct-denoise", **LEARNS), [data], tmp_path / "first")
+    assert first is not None
+    network, info = load_weights(first)
+    plan = recipe(2, "ct-denoise", init_from=str(first))
+    image = torch.rand(1, 1, 32, 32)
+    started = trainer_of(plan)
+    torch.testing.assert_close(started.network(image), network(image))
+    assert not started.network.is_merged
+    second = train(plan, [data], tmp_path / "second")
+    assert second is not None
+    assert load_weights(second)[1].training["started_from"]["sha256"] == info.sha256
+    other = dataclasses.replace(plan, network=dataclasses.replace(plan.network, dim=8))
+    with pytest.raises(ConfigError, match=r"init_from .* is of another network"):
+        trainer_of(other)
+
+
+def test_weights_that_lose_to_the_input_are_not_kept(data: Path, tmp_path: Path) -> None:
+    steps: list[Step] = []
+    assert train(recipe(2), [data], tmp_path / "run", report=steps.append) is None
+    assert steps[-1].validation is not None
+    assert not steps[-1].validation.beats_input
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_another_optimizer_does_not_resume(data: Path, tmp_path: Path) -> None:
+    train(recipe(2), [data], tmp_path / "run")
+    with pytest.raises(ConfigError, match="was trained with another optimizer"):
+        train(recipe(4, optimizer="muon", matrix_rate=0.02), [data], tmp_path / "run")
+
+
+def test_weights_in_the_loss_scale_the_errors() -> None:
+    low, high = torch.rand(2, 2, 1, 32, 32)
+    whole, half, none = (
+        trainer_of(recipe(start_at_identity=True)).step(low, high, weight)
+        for weight in (None, torch.full_like(low, 0.5), torch.zeros_like(low))
+    )
+    assert half == pytest.approx(whole / 2)
+    assert none == 0
 
 
 @pytest.mark.slow
@@ -141,7 +230,9 @@ def test_clipping_bounds_the_first_step_of_the_average_gradient() -> None:
 def test_one_network_for_all_tasks(data: Path, tmp_path: Path) -> None:
     """Each task keeps its scaling, and is validated in its own units."""
     steps: list[Step] = []
-    best = train(recipe(2, "all-in-one"), [data], tmp_path / "run", report=steps.append)
+    plan = recipe(2, "all-in-one", **LEARNS | {"learning_rate": 1e-4})
+    best = train(plan, [data], tmp_path / "run", report=steps.append)
+    assert best is not None
     network, info = load_weights(best)
     assert network.is_merged
     assert info.scaling == {
@@ -290,7 +381,7 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing() -> None
     before = [parameter.clone() for parameter in trainer.network.parameters()]
     batch = torch.rand(1, 1, 32, 32)
     with pytest.raises(TrainingError, match="iteration 0: the loss is nan, on the batch a slice 3"):
-        trainer.step(batch * torch.nan, batch, lambda: "a slice 3")
+        trainer.step(batch * torch.nan, batch, names=lambda: "a slice 3")
     for old, new in zip(before, trainer.network.parameters(), strict=True):
         assert torch.equal(old, new)
 

@@ -51,20 +51,24 @@ class Resample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Resample tokens."""
-        return _pixel_shuffle(self.body(x)) if self.up else _pixel_unshuffle(self.body(x))
+        return pixel_shuffle(self.body(x), 2) if self.up else pixel_unshuffle(self.body(x), 2)
 
 
 # torch's own (un)shuffle returns channels-first, which would need a second copy.
-def _pixel_shuffle(x: Tensor) -> Tensor:
+def pixel_shuffle(x: Tensor, side: int) -> Tensor:
+    """Turn channels into squares of pixels: (B, H, W, C s^2) -> (B, s H, s W, C)."""
     b, h, w, c = x.shape
-    x = x.reshape(b, h, w, c // 4, 2, 2).permute(0, 1, 4, 2, 5, 3)  # B, H, 2, W, 2, C/4
-    return x.reshape(b, 2 * h, 2 * w, c // 4)
+    c //= side**2
+    x = x.reshape(b, h, w, c, side, side).permute(0, 1, 4, 2, 5, 3)  # B, H, s, W, s, C
+    return x.reshape(b, side * h, side * w, c)
 
 
-def _pixel_unshuffle(x: Tensor) -> Tensor:
+def pixel_unshuffle(x: Tensor, side: int) -> Tensor:
+    """Turn squares of pixels into channels: (B, H, W, C) -> (B, H/s, W/s, C s^2)."""
     b, h, w, c = x.shape
-    x = x.reshape(b, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 5, 2, 4)  # B, H/2, W/2, C, 2, 2
-    return x.reshape(b, h // 2, w // 2, 4 * c)
+    h, w = h // side, w // side
+    x = x.reshape(b, h, side, w, side, c).permute(0, 1, 3, 5, 2, 4)  # B, H/s, W/s, C, s, s
+    return x.reshape(b, h, w, c * side**2)
 
 
 class OmniShift(nn.Module):
@@ -117,6 +121,19 @@ class OmniShift(nn.Module):
             kernel = kernel + F.pad(self.alpha[index] * weight, [(size - side) // 2] * 4)
         identity = F.pad(self.alpha[:1].reshape(1, 1, 1, 1), [size // 2] * 4)
         return kernel + identity
+
+    @torch.no_grad()
+    def split(self, kernel: Tensor) -> None:
+        """Set the largest branch such that `kernel()` is the given one (C, 1, k, k).
+
+        The other branches and their alpha stay; alpha of the largest becomes 1.
+        """
+        largest = self.get_submodule(self._largest).get_parameter("weight")
+        largest.zero_()
+        if self.branches:
+            self.alpha[-1] = 1
+            kernel = kernel - self.kernel()
+        largest.copy_(kernel)
 
 
 class NeighbourShift(nn.Module):

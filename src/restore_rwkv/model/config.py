@@ -10,7 +10,7 @@ from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import Count, Expected, from_mapping, validated
 
 STRIDE = 8
-"""Pixels of the input per token of the lowest level; height and width are at least as large."""
+"""Tokens at full size per token of the lowest level, in each direction."""
 
 _Blocks = Annotated[tuple[Count, ...], Expected("a list of 4 whole numbers from 1")]
 _Scans = Annotated[
@@ -26,6 +26,9 @@ class RestoreRWKVConfig:
     Attributes:
         in_channels: channels of the input image.
         out_channels: channels of the output; equal to `in_channels`, since the input is added.
+        patch: side in pixels of the square that becomes one token at full size: 1 in the paper; for
+            2 and 4 (ours) the network works on pixel-unshuffled images of as many times fewer rows
+            and columns.
         dim: C, channels at full size; doubled at each of the three levels below; even.
         num_blocks: blocks at the four levels, from full size to the latent.
         num_refinement_blocks: blocks after the last decoder level.
@@ -44,6 +47,7 @@ class RestoreRWKVConfig:
 
     in_channels: Count = 1
     out_channels: Count = 1
+    patch: Annotated[int, Expected("1, 2 or 4")] = 1
     dim: Count = 48
     num_blocks: _Blocks = (4, 6, 6, 8)
     num_refinement_blocks: Count = 4
@@ -68,8 +72,15 @@ class RestoreRWKVConfig:
             )
         if not self.scans:
             raise ConfigError(f"config: scans is {self.scans}; list 'rows' and 'columns'")
+        if self.patch not in (1, 2, 4):
+            raise ConfigError(f"config: patch is {self.patch}; give 1, 2 or 4")
         if self.shift_kernel not in (1, 3, 5, 7, 9):
             raise ConfigError(f"config: shift_kernel is {self.shift_kernel}; give 1, 3, 5, 7 or 9")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per token of the lowest level; height and width are at least as large."""
+        return STRIDE * self.patch
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RestoreRWKVConfig:
@@ -89,5 +100,7 @@ class RestoreRWKVConfig:
 PRESETS = {
     "base": RestoreRWKVConfig(),
     "light": RestoreRWKVConfig(dim=16, num_blocks=(1, 1, 2, 2), num_refinement_blocks=1),
+    "patch2": RestoreRWKVConfig(patch=2, dim=28, num_blocks=(1, 1, 2, 2), num_refinement_blocks=1),
 }
-"""`base` is the network of the paper; `light` is ours, about the size of its small variant."""
+"""`base` is the network of the paper. Ours are `light`, about the size of its small variant, and
+`patch2`, which works at half the rows and columns."""

@@ -16,8 +16,10 @@ from restore_rwkv.model.blocks import (
     Resample,
     SpatialMix,
     TokenConv,
+    pixel_shuffle,
+    pixel_unshuffle,
 )
-from restore_rwkv.model.config import STRIDE, RestoreRWKVConfig
+from restore_rwkv.model.config import RestoreRWKVConfig
 
 
 class RestoreRWKV(nn.Module):
@@ -50,7 +52,7 @@ class RestoreRWKV(nn.Module):
         self._built = 0  # blocks so far, for alternating scans
         c, (n1, n2, n3, n4) = config.dim, config.num_blocks
 
-        self.patch_embed = TokenConv(config.in_channels, c, 3, bias=True)
+        self.patch_embed = TokenConv(config.in_channels * config.patch**2, c, 3, bias=True)
         self.encoder_level1 = self._blocks(c, n1)
         self.down1_2 = Resample(c, up=False)
         self.encoder_level2 = self._blocks(2 * c, n2)
@@ -67,16 +69,16 @@ class RestoreRWKV(nn.Module):
         self.up2_1 = Resample(2 * c, up=True)
         self.decoder_level1 = self._blocks(2 * c, n1)
         self.refinement = self._blocks(2 * c, config.num_refinement_blocks)
-        self.output = TokenConv(2 * c, config.out_channels, 3, bias=True)
+        self.output = TokenConv(2 * c, config.out_channels * config.patch**2, 3, bias=True)
         self.requires_grad_(not merged)
 
     def forward(self, image: Tensor) -> Tensor:
         """Restore an image.
 
         Args:
-            image: (B, C, H, W), floating point, H and W at least 8, in the value range of training.
-                Sizes that are not multiples of 8 are padded by reflection at the bottom and right;
-                the output is cropped.
+            image: (B, C, H, W), floating point, H and W at least `config.stride` (8 for a patch of
+                1), in the value range of training. Sizes that are not multiples of it are padded by
+                reflection at the bottom and right; the output is cropped.
 
         Returns:
             (B, C, H, W), `image` plus the predicted residual.
@@ -86,15 +88,18 @@ class RestoreRWKV(nn.Module):
         """
         self._check(image)
         height, width = image.shape[2:]
-        padding = (0, -width % STRIDE, 0, -height % STRIDE)
+        stride = self.config.stride
+        padding = (0, -width % stride, 0, -height % stride)
         padded = F.pad(image, padding, mode="reflect") if any(padding) else image
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
 
     # Keeps no second reference, so that each feature map is freed after its last use.
     def _residual(self, image: Tensor) -> Tensor:
-        """(B, H, W, C_in) -> (B, H, W, C_in); H and W are multiples of 8."""
-        x = self.patch_embed(image)  # (B, H, W, C)
+        """(B, P H, P W, C_in) -> the same shape, for a patch of P; H and W are multiples of 8."""
+        patch = self.config.patch
+        x = pixel_unshuffle(image, patch) if patch > 1 else image
+        x = self.patch_embed(x)  # (B, H, W, C)
         skips = []
         for blocks, down in (
             (self.encoder_level1, self.down1_2),  # (B, H/2, W/2, 2C)
@@ -117,7 +122,7 @@ class RestoreRWKV(nn.Module):
             for block in level:
                 x = self._apply_block(block, x)
         residual: Tensor = self.output(x)
-        return residual
+        return pixel_shuffle(residual, patch) if patch > 1 else residual
 
     def _apply_block(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
@@ -146,12 +151,41 @@ class RestoreRWKV(nn.Module):
         network.load_state_dict(weights, assign=True)
         return network.eval()
 
+    @torch.no_grad()
+    def copy_from(self, other: RestoreRWKV) -> None:
+        """Copy the weights of a network of the same configuration, to train it further.
+
+        Where the other is merged and this one not, the largest branch of each Omni-Shift takes what
+        the other branches leave of the merged kernel, so that both compute the same function up to
+        rounding.
+
+        Args:
+            other: network in either form.
+
+        Raises:
+            OperatorError: the configurations differ, or only this network is merged.
+        """
+        if other.config != self.config or (self.is_merged and not other.is_merged):
+            raise OperatorError(
+                "RestoreRWKV.copy_from: other has another configuration, or is not merged as this "
+                "network is; give one of the same configuration, or its merged()"
+            )
+        weights = dict(other.state_dict())
+        if other.is_merged and not self.is_merged:
+            for name, module in self.named_modules():
+                if isinstance(module, OmniShift):
+                    size = module.kernel_size
+                    module.split(weights.pop(f"{name}.conv{size}x{size}_reparam.weight"))
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        assert not unexpected, unexpected
+        assert all("omni_shift" in name for name in missing), missing
+
     def _check(self, image: Tensor) -> None:
         channels, shape = self.config.in_channels, tuple(image.shape)
-        if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < STRIDE:
+        if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < self.config.stride:
             raise OperatorError(
                 f"RestoreRWKV: image is {shape}; give (B, {channels}, H, W), H and W at least "
-                f"{STRIDE}"
+                f"{self.config.stride}"
             )
         if not image.is_floating_point():
             raise OperatorError(f"RestoreRWKV: image is {image.dtype}; convert it to a float type")

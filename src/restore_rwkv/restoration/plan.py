@@ -13,7 +13,6 @@ import torch
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, same_field_of_view
 from restore_rwkv.model import RestoreRWKVConfig
-from restore_rwkv.model.config import STRIDE
 from restore_rwkv.options import Count, validated
 from restore_rwkv.physics.mri import fourier_interpolate
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
@@ -144,10 +143,10 @@ def make_plan(
         _check_scale(volume, task, options.scale)
         volume = finer(volume, axis, options.scale)
     count, height, width = volume.slices(axis).shape
-    if min(height, width) < STRIDE:
+    if min(height, width) < config.stride:
         raise InputError(
             f"{volume.name}: slices are {height} x {width} pixels in this plane; "
-            f"choose a plane with at least {STRIDE} x {STRIDE}"
+            f"choose a plane with at least {config.stride} x {config.stride}"
         )
     tiling = choose_tiling(config, device, (count, height, width), options.memory)
     if tiling.tile != (height, width):

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.model.config import STRIDE
 from restore_rwkv.ops import available_backends
 
-# Peak bytes per pixel and unit of `dim`, the allocator's share included: measured on a CPU with the
+# Peak bytes per token and unit of `dim`, the allocator's share included: measured on a CPU with the
 # C kernels, which overwrite v (benchmarks.scaling), and without them.
 _BYTES_IN_PLACE, _BYTES_OTHERWISE = 96, 208
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
@@ -53,13 +52,13 @@ def choose_tiling(
         ConfigError: not even the smallest tile fits.
     """
     count, height, width = stack
-    per_pixel = bytes_per_pixel(config, device)
+    per_pixel, stride = bytes_per_pixel(config, device), config.stride
     pixels = memory // per_pixel
-    whole = _padded(height) * _padded(width)
+    whole = _padded(height, stride) * _padded(width, stride)
     if whole <= pixels:
         batch = min(count, pixels // whole)
         return Tiling(batch, (height, width), batch * whole * per_pixel)
-    side = int(math.sqrt(pixels)) // STRIDE * STRIDE
+    side = int(math.sqrt(pixels)) // stride * stride
     if side < _MIN_TILE:
         least = _MIN_TILE**2 * per_pixel
         raise ConfigError(
@@ -67,19 +66,21 @@ def choose_tiling(
             f"allow at least {math.ceil(least / 2**20)} MiB"
         )
     rows = min(height, side)
-    columns = min(width, pixels // _padded(rows) // STRIDE * STRIDE)
-    return Tiling(1, (rows, columns), _padded(rows) * _padded(columns) * per_pixel)
+    columns = min(width, pixels // _padded(rows, stride) // stride * stride)
+    memory = _padded(rows, stride) * _padded(columns, stride) * per_pixel
+    return Tiling(1, (rows, columns), memory)
 
 
 def bytes_per_pixel(config: RestoreRWKVConfig, device: torch.device) -> int:
     """Peak memory of the activations per pixel of the input, in bytes."""
     one_by_one = config.attention == "bi-wkv" and config.scan_mixing != "sum"
     in_place = device.type == "cpu" and available_backends()["cpu"] and one_by_one
-    return config.dim * (_BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE)
+    per_token = config.dim * (_BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE)
+    return math.ceil(per_token / config.patch**2)
 
 
-def _padded(length: int) -> int:
-    return math.ceil(length / STRIDE) * STRIDE
+def _padded(length: int, stride: int) -> int:
+    return math.ceil(length / stride) * stride
 
 
 @contextmanager

@@ -30,6 +30,7 @@ class CT(Modality):
     code = "CT"
     title = "CT"
     degraded_from = ("CT",)
+    additive_noise = True
     degrade_options = frozenset({"photons", "dose"})
 
     def warn_of_strange_values(self, volume: Volume) -> None:

@@ -109,6 +109,8 @@ class Modality(abc.ABC):
         degraded_from: codes of the scans that `degrade` accepts.
         stored_pairs: whether the physics draws random numbers, so that prepared sets store the
             low-quality slices; otherwise they are computed when slices are read.
+        additive_noise: whether low quality is full quality plus Gaussian noise of mean 0, so that
+            realisations of it can be mixed and scaled.
         finer_grid: whether a scan may be restored on a finer grid than its own.
         degrade_options: names of the `DegradeOptions` that its physics uses besides `factor`.
     """
@@ -117,6 +119,7 @@ class Modality(abc.ABC):
     title: ClassVar[str]
     degraded_from: ClassVar[tuple[str, ...]]
     stored_pairs: ClassVar[bool] = True
+    additive_noise: ClassVar[bool] = False
     finer_grid: ClassVar[bool] = False
     degrade_options: ClassVar[frozenset[str]] = frozenset()
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import json
+import platform
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +18,7 @@ import numpy as np
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation import figures
 from restore_rwkv.io import atomic_file
+from restore_rwkv.training.recipe import Recipe
 from restore_rwkv.training.validation import Picture, Validation
 
 
@@ -57,7 +63,9 @@ class LogRow:
 class RunLog:
     """Writes the logs of one output folder.
 
-    After a resume, rows of iterations that are repeated replace the earlier ones.
+    After a resume, rows of iterations that are repeated replace the earlier ones. The column
+    "cpu_hours" is the processor time of the process so far, all its threads together, with that of
+    the rows before a resume.
 
     Args:
         folder: output folder of the run, which must exist.
@@ -75,11 +83,17 @@ class RunLog:
             ) from error
         self.folder = folder
         self._events = SummaryWriter(str(folder / "tensorboard"))
+        self._start = time.process_time()
+        self._hours_before: float | None = None
 
     def add(self, row: LogRow, validation: Validation) -> None:
         """Add one validation, with its scores and pictures, to all logs."""
-        values = asdict(row) | validation.columns
-        rows = [*self._rows_before(row.iteration), values]
+        before = self._rows_before(row.iteration)
+        if self._hours_before is None:
+            self._hours_before = float(before[-1].get("cpu_hours") or 0) if before else 0.0
+        hours = self._hours_before + (time.process_time() - self._start) / 3600
+        values = asdict(row) | {"cpu_hours": round(hours, 5)} | validation.columns
+        rows = [*before, values]
         with (
             atomic_file(self.folder / "log.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -101,6 +115,31 @@ class RunLog:
             return []
         with path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if int(row["iteration"]) < iteration]
+
+
+def record_start(
+    folder: Path, recipe: Recipe, data: list[dict[str, Any]], iteration: int, device: str
+) -> None:
+    """Write `run.json`: the recipe, the data, and versions and device of each start of the run.
+
+    Args:
+        folder: output folder of the run.
+        recipe: recipe of this start.
+        data: record of the training data.
+        iteration: iteration that this start begins with.
+        device: device that it runs on.
+    """
+    path = folder / "run.json"
+    starts = []
+    if path.exists() and iteration:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
+    versions = {name: version(name) for name in ("restore-rwkv", "torch", "numpy")}
+    versions["python"] = platform.python_version()
+    starts.append({"iteration": iteration, "device": device, "versions": versions})
+    content = {"recipe": recipe.to_dict(), "data": data, "starts": starts}
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _draw(pictures: Sequence[Picture], path: Path) -> None:

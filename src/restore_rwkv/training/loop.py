@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from restore_rwkv.data.prepared import PreparedSet, find_sets
 from restore_rwkv.data.slice import slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.model import save_weights
-from restore_rwkv.training.log import LogRow, RunLog, Step
-from restore_rwkv.training.pairs import Draw, PairSampler
+from restore_rwkv.training.interruption import Interruption, end_process, ignore_interrupts
+from restore_rwkv.training.log import LogRow, RunLog, Step, record_start
+from restore_rwkv.training.pairs import Batch, Draw, PairSampler
 from restore_rwkv.training.recipe import Recipe
 from restore_rwkv.training.state import Trainer, learning_rate
 from restore_rwkv.training.validation import Validation, Validator
@@ -89,12 +89,14 @@ def train(
     *,
     machine: Machine | None = None,
     report: Callable[[Step], None] | None = None,
-) -> Path:
+) -> Path | None:
     """Train a network, or resume a stopped run in the same output folder.
 
-    Writes into `output`: `last.safetensors` (checkpoint), `best.safetensors` (weights with the best
-    validation PSNR, ready for `restore`), `log.csv`, `curve.png`, `validation.png` and, under
-    `tensorboard`, the same figures for TensorBoard.
+    Writes into `output`: `run.json` (recipe, data, versions), `last.safetensors` (checkpoint),
+    `best.safetensors` (weights with the best validation PSNR, if that is better than the input's;
+    ready for `restore`), `log.csv`, `curve.png`, `validation.png` and, under `tensorboard`, the
+    same figures for TensorBoard. SIGTERM and SIGINT (Ctrl-C) end the run after the current
+    iteration, with a checkpoint.
 
     Args:
         recipe: task, network, data and optimisation.
@@ -104,12 +106,15 @@ def train(
         report: called after each iteration.
 
     Returns:
-        Path of the best weights.
+        Path of the best weights; None if no validation was better than the input.
 
     Raises:
         ConfigError: the recipe does not fit the data, the checkpoint or the processes.
         InputError: a prepared set cannot be read.
         TrainingError: the loss is not finite, or no validation slice has a score.
+        WeightsError: the weights to start from cannot be read.
+        KeyboardInterrupt: the run was ended by SIGINT.
+        SystemExit: the run was ended by SIGTERM.
 
     Example:
         >>> recipe = Recipe.read("recipes/base-mri-sr.toml")  # doctest: +SKIP
@@ -135,11 +140,17 @@ def train(
     run = _Run(trainer, sampler, Validator(slices, recipe, fabric), output, _record_of(sets))
     if run.checkpoint.exists():
         trainer.load(run.checkpoint, run.data)
-        _logger.info("resuming from iteration %d of %s", trainer.iteration, run.checkpoint)
+        _logger.info("%s: resuming from iteration %d", run.checkpoint, trainer.iteration)
     _require_same_start(trainer)
-    run.loop(machine.workers, report or (lambda _: None))
+    if fabric.is_global_zero:
+        record_start(output, recipe, run.data, trainer.iteration, str(fabric.device))
+    with Interruption() as interruption:
+        run.loop(machine.workers, report or (lambda _: None), interruption)
     _end_together(fabric)
-    return output / "best.safetensors"
+    if interruption.signal:
+        end_process(interruption.signal)
+    best = output / "best.safetensors"
+    return best if best.exists() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +167,10 @@ class _Run:
     def checkpoint(self) -> Path:
         return self.output / "last.safetensors"
 
-    def loop(self, workers: int | None, report: Callable[[Step], None]) -> None:
-        """Train until the last iteration of the recipe."""
+    def loop(
+        self, workers: int | None, report: Callable[[Step], None], interruption: Interruption
+    ) -> None:
+        """Train until the last iteration of the recipe, or until an interruption."""
         trainer, settings = self.trainer, self.trainer.recipe.training
         log = RunLog(self.output) if trainer.fabric.is_global_zero else None
         losses: list[float] = []
@@ -166,9 +179,9 @@ class _Run:
         saved = time.monotonic()
         while trainer.iteration < settings.iterations:
             start = time.perf_counter()
-            low, high = next(batches)
+            batch = next(batches)
             ready = time.perf_counter()
-            losses.append(trainer.step(low, high, self._names))
+            losses.append(trainer.step(*batch, names=self._names))
             done = trainer.iteration == settings.iterations
             validation = None
             if done or trainer.iteration % settings.validate_every == 0:
@@ -176,6 +189,7 @@ class _Run:
             seconds = time.perf_counter() - start
             waits.append((ready - start) / seconds)
             report(Step(trainer.iteration, losses[-1], seconds, waits[-1], validation))
+            ended = self._ended(interruption)
             if validation:
                 row = LogRow(
                     iteration=trainer.iteration,
@@ -188,11 +202,27 @@ class _Run:
                 saved = time.monotonic()
                 losses.clear()
                 waits.clear()
-            elif log is not None and time.monotonic() - saved > _CHECKPOINT_SECONDS:
+            elif log is not None and (ended or time.monotonic() - saved > _CHECKPOINT_SECONDS):
                 trainer.save(self.checkpoint, self.data)
                 saved = time.monotonic()
+            if ended:
+                _logger.warning(
+                    "stopped at iteration %d of %d; the same command resumes",
+                    *(trainer.iteration, settings.iterations),
+                )
+                return
 
-    def _batches(self, workers: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _ended(self, interruption: Interruption) -> bool:
+        """Return whether any process is to end, so that all end after the same iteration."""
+        fabric = self.trainer.fabric
+        if fabric.world_size == 1:
+            return interruption.signal > 0
+        here = fabric.to_device(torch.tensor(float(interruption.signal)))
+        highest = int(torch.as_tensor(fabric.all_reduce(here, reduce_op="max")))
+        interruption.signal = highest
+        return highest > 0
+
+    def _batches(self, workers: int | None) -> Iterator[Batch]:
         """Yield this process's share of each batch from the current iteration on, on its device."""
         fabric = self.trainer.fabric
         on_gpu = fabric.device.type == "cuda"
@@ -203,9 +233,10 @@ class _Run:
             sampler=iterations,
             num_workers=4 * on_gpu if workers is None else workers,
             pin_memory=on_gpu,
+            worker_init_fn=ignore_interrupts,
         )
-        for low, high in loader:
-            yield fabric.to_device(low), fabric.to_device(high)
+        for batch in loader:
+            yield fabric.to_device(batch)
 
     def _validate(self) -> Validation:
         result = self.validator(self.trainer.average.merged())
@@ -218,7 +249,7 @@ class _Run:
     def _keep(self, validation: Validation, log: RunLog | None, row: LogRow) -> None:
         """Write the logs, the weights if they are the best so far, and then the checkpoint."""
         trainer = self.trainer
-        better = validation.psnr is not None and validation.psnr > trainer.best_psnr
+        better = validation.beats_input and (validation.psnr or 0.0) > trainer.best_psnr
         if better:
             trainer.best_psnr = validation.psnr or -math.inf
         if log is None:
@@ -230,7 +261,10 @@ class _Run:
                 "data": self.data,
                 "iteration": trainer.iteration,
                 "validation": validation.columns,
+                "input": {task: score.psnr for task, score in validation.inputs.items()},
             }
+            if trainer.started_from:
+                provenance["started_from"] = trainer.started_from
             save_weights(
                 self.output / "best.safetensors",
                 trainer.average.merged(),
@@ -245,14 +279,14 @@ class _Run:
 
 
 @dataclass(frozen=True, eq=False)
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
+class _Batches(Dataset[Batch]):
     """Dataset whose item i is one process's share of batch i."""
 
     sampler: PairSampler
     rank: int
     world_size: int
 
-    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, iteration: int) -> Batch:
         draws: list[Draw] = self.sampler.draws(iteration)[self.rank :: self.world_size]
         return self.sampler.batch(draws, self.sampler.recipe.data.crop_at(iteration))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +17,27 @@ from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import has_signal
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.tasks import FOREGROUND_LEVEL
+from restore_rwkv.training.noise import Realisations
 from restore_rwkv.training.recipe import Recipe
 
 Image = NDArray[np.float32]
 
 _CROP_DRAWS = 8
+_MARGIN = 0.05  # of the metric range, on both sides
+
+
+class Batch(NamedTuple):
+    """Training pairs in network values, each (B, 1, crop, crop).
+
+    Attributes:
+        low: low-quality images.
+        high: full-quality images.
+        weight: weight of each pixel in the loss; None where the recipe weights all alike.
+    """
+
+    low: Tensor
+    high: Tensor
+    weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,10 @@ class Draw:
         column: first column of the crop.
         gain: factor that both images are multiplied by.
         gamma: exponent of the contrast curve of both images; 1 changes nothing.
+        noise: standard deviation of the noise in the unit of the task; 0 for the stored noise.
+        angle: how two realisations of it are mixed, as `cos(angle) n1 + sin(angle) n2`, in radians.
+        second: the slice with the second realisation; None for one realisation, whose sign is that
+            of the cosine.
     """
 
     slice: Slice
@@ -44,6 +65,9 @@ class Draw:
     column: int = 0
     gain: float = 1.0
     gamma: float = 1.0
+    noise: float = 0.0
+    angle: float = 0.0
+    second: Slice | None = None
 
     @property
     def name(self) -> str:
@@ -68,12 +92,17 @@ class PairSampler:
 
     Example:
         >>> sampler = PairSampler(find_sets([Path("data")], ("mri-sr",)), recipe)  # doctest: +SKIP
-        >>> low, high = sampler.batch(sampler.draws(iteration=0))  # doctest: +SKIP
+        >>> low, high, _ = sampler.batch(sampler.draws(iteration=0))  # doctest: +SKIP
     """
 
     def __init__(self, sets: Sequence[PreparedSet], recipe: Recipe) -> None:
         self.recipe = recipe
         self.pools = _pools(sets, recipe)
+        self._noise = (
+            Realisations(entry for pool in self.pools for entry in pool.stacks)
+            if recipe.data.noise
+            else None
+        )
 
     def draws(self, iteration: int) -> list[Draw]:
         """Draw the random choices of a batch; they depend only on the seed and the iteration."""
@@ -86,12 +115,12 @@ class PairSampler:
             for i in range(size)
         ]
 
-    def batch(self, draws: Sequence[Draw], crop: int | None = None) -> tuple[Tensor, Tensor]:
-        """Make the pairs (low, high) of some draws, each (B, 1, crop, crop) in network values."""
+    def batch(self, draws: Sequence[Draw], crop: int | None = None) -> Batch:
+        """Make the pairs of some draws."""
         crop = crop or self.recipe.data.crop
-        pairs = [self._pair(draw, crop) for draw in draws]
-        low, high = (np.stack(images)[:, None] for images in zip(*pairs, strict=True))
-        return torch.from_numpy(low), torch.from_numpy(high)
+        images = zip(*(self._pair(draw, crop) for draw in draws), strict=True)
+        low, high, weight = (torch.from_numpy(np.stack(image)[:, None]) for image in images)
+        return Batch(low, high, None if self.recipe.training.outside == 1 else weight)
 
     def _draw(self, generator: np.random.Generator, pool: _Pool, crop: int) -> Draw:
         data = self.recipe.data
@@ -113,14 +142,29 @@ class PairSampler:
             column = int(generator.integers(columns - crop + 1))
             if seen is None or not is_air(seen[row : row + crop, column : column + crop], source):
                 break
-        return Draw(source, turns, bool(mirrored), row, column, gain, gamma)
+        draw = Draw(source, turns, bool(mirrored), row, column, gain, gamma)
+        if (
+            self._noise is None
+            or data.noise is None
+            or not source.prepared.task.rules.additive_noise
+        ):
+            return draw
+        return dataclasses.replace(
+            draw,
+            noise=_log_uniform(generator, *data.noise),
+            angle=float(generator.uniform(0, 2 * np.pi)),
+            second=self._noise.another(source, generator),
+        )
 
-    def _pair(self, draw: Draw, crop: int) -> tuple[Image, Image]:
+    def _pair(self, draw: Draw, crop: int) -> tuple[Image, Image, Image]:
         source, stack = draw.slice, draw.slice.stack
         rule = self.recipe.rule(source.prepared.task)
         high = _turned(source.high(), draw.turns, draw.mirrored)
         if "low" in stack.files:
-            low = _turned(source.low(), draw.turns, draw.mirrored)
+            low = source.low()
+            if self._noise is not None and draw.noise:
+                low = self._noise.low(source, draw.second, sigma=draw.noise, angle=draw.angle)
+            low = _turned(low, draw.turns, draw.mirrored)
         else:
             level = np.float32(FOREGROUND_LEVEL * stack.robust_scale)
             high = contrast(high, level, draw.gamma)
@@ -128,11 +172,10 @@ class PairSampler:
         rows = slice(draw.row, draw.row + crop)
         columns = slice(draw.column, draw.column + crop)
         scaling = stack.scaling(rule)
-        first, second = (
-            scaling.apply(_padded(image, crop)[rows, columns]) * np.float32(draw.gain)
-            for image in (low, high)
-        )
-        return first, second
+        low, high = (_padded(image, crop)[rows, columns] for image in (low, high))
+        weight = _weight(high, source.prepared.task.metric_range, self.recipe.training.outside)
+        first, second = (scaling.apply(image) * np.float32(draw.gain) for image in (low, high))
+        return first, second, weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +188,15 @@ class _Pool:
     def draw(self, generator: np.random.Generator) -> Slice:
         prepared, stack = self.stacks[int(generator.choice(len(self.stacks), p=self.probabilities))]
         return Slice(prepared, stack, int(generator.integers(stack.shape[0])))
+
+
+def _weight(high: Image, metric_range: tuple[float, float], outside: float) -> Image:
+    """Weights (H, W) of the loss: 1 where the target counts in the metrics, else `outside`."""
+    low, top = metric_range
+    margin = _MARGIN * (top - low)
+    inside = (high >= low - margin) & (high <= top + margin)
+    weight: Image = np.where(inside, np.float32(1), np.float32(outside))
+    return weight
 
 
 def _pools(sets: Sequence[PreparedSet], recipe: Recipe) -> list[_Pool]:

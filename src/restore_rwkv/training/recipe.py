@@ -21,6 +21,9 @@ else:
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _Range = Annotated[tuple[float, float], Expected("two numbers, 0 < lowest <= highest")]
+_Stages = Annotated[
+    tuple[tuple[Count, Count], ...], Expected("a list of [iterations, crop], both from 1")
+]
 
 _MAX_EXTENDS = 8
 
@@ -32,9 +35,8 @@ class DataRecipe:
 
     Attributes:
         crop: rows and columns of a training crop, in pixels.
-        early_crop: the same for the first `early_iterations`, where small crops teach as much in
-            less time; 0 for `crop` throughout.
-        early_iterations: number of iterations with early crops.
+        stages: (iterations, crop) of the stages before that, in order; small crops teach as much
+            in less time at first.
         balance: "slices" draws all slices of all sets with equal probability; "tasks" gives each
             task the same share of every batch, and weights a volume by the square root of its
             number of slices.
@@ -42,27 +44,27 @@ class DataRecipe:
         gain: (lowest, highest) factor that a pair is multiplied by, drawn log-uniformly.
         gamma: (lowest, highest) exponent of a contrast curve, drawn log-uniformly; only for MRI,
             which is degraded on reading.
+        noise: (lowest, highest) standard deviation of the noise in the pixels that the metrics
+            count, in the unit of the task, drawn log-uniformly; each pair mixes the stored
+            realisations of its slice. None leaves the noise as it is stored. Only for CT, whose
+            simulated noise is additive and Gaussian; pairs of other tasks stay as they are.
         avoid_air: draw a crop again, up to 8 times, while it shows almost only air.
         validation_slices: number of slices of each task to validate on, evenly spaced; 0 for all.
     """
 
     crop: Count = 128
-    early_crop: Whole = 0
-    early_iterations: Whole = 0
+    stages: _Stages = ()
     balance: Literal["slices", "tasks"] = "slices"
     augment: bool = False
     gain: _Range = (1.0, 1.0)
     gamma: _Range = (1.0, 1.0)
+    noise: _Range | None = None
     avoid_air: bool = False
     validation_slices: Whole = 0
 
     def __post_init__(self) -> None:
-        if self.early_iterations and not self.early_crop:
-            raise ConfigError(
-                f"recipe: data.early_crop is {self.early_crop}; give a whole number above 0, as "
-                "data.early_iterations is"
-            )
-        for name in ("gain", "gamma"):
+        ranges = ("gain", "gamma") if self.noise is None else ("gain", "gamma", "noise")
+        for name in ranges:
             low, high = (float(bound) for bound in getattr(self, name))
             if not 0 < low <= high < math.inf:
                 raise ConfigError(
@@ -73,22 +75,38 @@ class DataRecipe:
 
     def crop_at(self, iteration: int) -> int:
         """Side of the crops of an iteration, in pixels."""
-        return self.early_crop if iteration < self.early_iterations else self.crop
+        end = 0
+        for iterations, crop in self.stages:
+            end += iterations
+            if iteration < end:
+                return crop
+        return self.crop
 
 
 @validated("recipe", table="training")
 @dataclasses.dataclass(frozen=True)
 class TrainingRecipe:
-    """Options of the optimisation: Adam with betas (0.9, 0.999), L1 loss, cosine annealing.
+    """Options of the optimisation: L1 loss, Adam with betas (0.9, 0.999), cosine annealing.
+
+    "Matrices" are the weights that mix hidden channels; `optimizers.mixes_channels` lists them.
 
     Attributes:
         iterations: total number of batches.
         batch_size: number of crops in a batch, over all processes.
+        optimizer: "adam"; "adamw"; or "muon", Muon for the matrices and Adam for the rest.
         learning_rate: peak learning rate, after the warm-up.
-        final_learning_rate: learning rate at the last iteration.
+        matrix_rate: the same for the matrices; 0 for `learning_rate`. Needed for Muon, whose
+            updates have singular values of about this size; 0.02 is a good start.
+        weight_decay: decay of the matrices, in units of their rate; only for "adamw".
+        final_learning_rate: learning rate at the last iteration, for all weights.
         warm_up: number of iterations over which the rate rises linearly from 0.
         start_at_identity: initialise the output layer with zeros, so that the untrained network
-            returns its input, instead of with PyTorch's random values.
+            returns its input, instead of with PyTorch's random values. Not with `init_from`.
+        init_from: weights to start from: name of shipped weights, or path of a weight file from the
+            folder of the recipe; "" for random ones. Weights in the inference form get branches of
+            Omni-Shift again, of the same sum.
+        outside: weight in the loss of pixels whose full-quality value lies outside the task's
+            `metric_range`, widened by 5 % on both sides; 1 for the plain L1 loss.
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay per iteration of the moving average of the weights, which is validated and
             saved; 0 uses the weights themselves.
@@ -100,10 +118,15 @@ class TrainingRecipe:
 
     iterations: Count = 300_000
     batch_size: Count = 4
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     learning_rate: float = 2e-4
+    matrix_rate: float = 0.0
+    weight_decay: float = 0.0
     final_learning_rate: float = 1e-6
     warm_up: int = 0
     start_at_identity: bool = False
+    init_from: str = ""
+    outside: float = 1.0
     clip: float = 0.0
     ema: float = 0.0
     precision: Precision = "32-true"
@@ -120,6 +143,34 @@ class TrainingRecipe:
             raise ConfigError(
                 f"recipe: training.ema is {self.ema}, warm_up {self.warm_up} and clip {self.clip}; "
                 "give 0 <= ema < 1, warm_up >= 0 and clip >= 0"
+            )
+        if not 0 <= self.outside <= 1:
+            raise ConfigError(f"recipe: training.outside is {self.outside}; give 0 to 1")
+        self._check_optimizer()
+
+    def _check_optimizer(self) -> None:
+        if not (self.matrix_rate == 0 or self.final_learning_rate <= self.matrix_rate < math.inf):
+            raise ConfigError(
+                f"recipe: training.matrix_rate is {self.matrix_rate}; give 0 or a number from "
+                f"final_learning_rate, {self.final_learning_rate}"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"recipe: training.weight_decay is {self.weight_decay}; give 0 or more"
+            )
+        if self.weight_decay and self.optimizer != "adamw":
+            raise ConfigError(
+                f"recipe: training.weight_decay is {self.weight_decay} with optimizer "
+                f'{self.optimizer!r}; give optimizer "adamw" or no weight_decay'
+            )
+        if self.optimizer == "muon" and not self.matrix_rate:
+            raise ConfigError(
+                'recipe: training.optimizer is "muon" without a matrix_rate; give one, such as 0.02'
+            )
+        if self.optimizer == "muon" and self.precision == "16-mixed":
+            raise ConfigError(
+                'recipe: training.optimizer "muon" does not go with precision "16-mixed", whose '
+                'scaler knows one optimizer; give "bf16-mixed" or "32-true"'
             )
 
 
@@ -206,12 +257,23 @@ def _read_table(path: Path, depth: int) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error.strerror}; give a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML ({error}); correct that line") from error
+    table = _with_paths(table, path.parent)
     if "extends" not in table:
         return table
     if depth == 0:
         raise ConfigError(f"{path}: extends too many recipes in a row; do they form a ring?")
     base = _read_table(path.parent / str(table.pop("extends")), depth - 1)
     return _overlaid(base, table)
+
+
+def _with_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Turn `training.init_from`, if it is a file seen from the recipe's folder, into its path."""
+    training = table.get("training")
+    if isinstance(training, dict) and isinstance(name := training.get("init_from"), str):
+        file = folder / name
+        if name and file.is_file():
+            table["training"] = {**training, "init_from": str(file)}
+    return table
 
 
 def _overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +16,31 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.io import atomic_file
-from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.model import RestoreRWKV, load_weights
+from restore_rwkv.model.shipped import find_weights
+from restore_rwkv.training.optimizers import MOMENTS, make_optimizers
 from restore_rwkv.training.recipe import Recipe, TrainingRecipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _PROGRESS = "progress"
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class Trainer:
-    """Network, moving average, optimiser and current iteration of a training run.
+    """Network, moving average, optimisers and current iteration of a training run.
 
     Args:
         recipe: task, network, data and optimisation.
         fabric: device, precision and processes.
+
+    Attributes:
+        started_from: digest and provenance of the weights that training starts from; None for
+            random ones.
+
+    Raises:
+        ConfigError: the weights to start from are of another network.
+        WeightsError: they cannot be read.
     """
 
     def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
@@ -39,23 +48,28 @@ class Trainer:
         self.recipe = recipe
         self.fabric = fabric
         self.network = RestoreRWKV(recipe.network)
+        self.started_from = _initialise(self.network, recipe)
         self.network.checkpoint_activations = recipe.training.checkpoint_activations
-        if recipe.training.start_at_identity:
-            for parameter in self.network.output.parameters():
-                torch.nn.init.zeros_(parameter)
-        adam = torch.optim.Adam(self.network.parameters(), betas=(0.9, 0.999), eps=1e-8)
-        self.model, self.optimizer = fabric.setup(self.network, adam)
+        self._optimizers = make_optimizers(self.network, recipe.training)
+        self.model, *self.optimizers = fabric.setup(self.network, *self._optimizers)
         self.average = RestoreRWKV(recipe.network).to(fabric.device).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
         self.iteration = 0
         self.best_psnr = -math.inf
 
-    def step(self, low: Tensor, high: Tensor, names: Callable[[], str] = str) -> float:
+    def step(
+        self,
+        low: Tensor,
+        high: Tensor,
+        weight: Tensor | None = None,
+        names: Callable[[], str] = str,
+    ) -> float:
         """Run one iteration on this process's share of a batch.
 
         Args:
             low: low-quality images (B, 1, H, W) in network values, on the device.
             high: full-quality images of the same shape, on the device.
+            weight: weight of each pixel in the loss, 0 to 1, of the same shape; None for 1.
             names: returns the names of the slices in the batch, for error messages.
 
         Returns:
@@ -65,10 +79,12 @@ class Trainer:
             TrainingError: the loss or the gradient is not finite; the network is unchanged.
         """
         settings = self.recipe.training
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, self.iteration)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.l1_loss(self.model(low), high)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, self.iteration, group["peak"])
+            optimizer.zero_grad(set_to_none=True)
+        errors = F.l1_loss(self.model(low), high, reduction="mean" if weight is None else "none")
+        loss = errors if weight is None else (weight * errors).mean()
         mean = float(torch.as_tensor(self.fabric.all_reduce(loss.detach())))
         self._require_finite("loss", mean, names)
         self.fabric.backward(loss)
@@ -77,13 +93,14 @@ class Trainer:
         if settings.clip or not overflows:
             norm = self.fabric.clip_gradients(
                 self.model,
-                self.optimizer,
+                self.optimizers[0],  # unscaled by 16-mixed, which has no second
                 max_norm=settings.clip or math.inf,  # inf leaves the gradient unchanged
                 error_if_nonfinite=False,
             )
             if norm is not None and not overflows:
                 self._require_finite("norm of the gradient", float(norm), names)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.iteration += 1
         self._follow()
         return mean
@@ -95,11 +112,16 @@ class Trainer:
             path: file to write; an existing one is replaced.
             data: record of the training data.
         """
-        state = self.optimizer.state_dict()["state"]
+        moments = {
+            f"{name}.{i}": tensor
+            for optimizer in self._optimizers
+            for i, entry in optimizer.state_dict()["state"].items()
+            for name, tensor in entry.items()
+        }
         tensors = {
             **{f"network.{key}": value for key, value in self.network.state_dict().items()},
             **{f"average.{key}": value for key, value in self.average.state_dict().items()},
-            **{f"{name}.{i}": x for i, entry in state.items() for name, x in entry.items()},
+            **moments,
         }
         progress = {
             "iteration": self.iteration,
@@ -129,9 +151,7 @@ class Trainer:
             raise ConfigError(
                 f"{path}: not a checkpoint ({error}); delete it to start again"
             ) from error
-        now = json.loads(json.dumps(self.recipe.to_dict()))
-        kept = ("task", "network", "data", "scaling", "seed")
-        changed = [key for key in kept if before.get(key) != now[key]]
+        changed = _changes(before, self.recipe)
         if data_before != data:
             changed.append("set of data")
         if changed:
@@ -141,12 +161,14 @@ class Trainer:
         self.iteration, self.best_psnr = iteration, best_psnr
         self.network.load_state_dict(_below(tensors, "network"))
         self.average.load_state_dict(_below(tensors, "average"))
-        moments = {name: _below(tensors, name) for name in _MOMENTS}
-        state = self.optimizer.state_dict()
-        state["state"] = {
-            int(i): {name: entries[i] for name, entries in moments.items()} for i in moments["step"]
-        }
-        self.optimizer.load_state_dict(state)
+        for optimizer in self._optimizers:
+            names = MOMENTS[type(optimizer).__name__]
+            moments = {name: _below(tensors, name) for name in names}
+            state = optimizer.state_dict()
+            state["state"] = {
+                int(i): {name: moments[name][i] for name in names} for i in moments[names[0]]
+            }
+            optimizer.load_state_dict(state)
         if precision:
             self.fabric.strategy.precision.load_state_dict(precision)
 
@@ -166,13 +188,54 @@ class Trainer:
                 mean.lerp_(new, 1 - decay)
 
 
-def learning_rate(recipe: TrainingRecipe, iteration: int) -> float:
-    """Return the learning rate: linear warm-up, then cosine annealing to the final rate."""
+def learning_rate(recipe: TrainingRecipe, iteration: int, peak: float | None = None) -> float:
+    """Return the learning rate: linear warm-up, then cosine annealing to the final rate.
+
+    Args:
+        recipe: options of the optimisation.
+        iteration: number of iterations done.
+        peak: peak rate of a group of parameters; by default `learning_rate` of the recipe.
+    """
+    peak = recipe.learning_rate if peak is None else peak
     warm = min(1.0, (iteration + 1) / (recipe.warm_up + 1))
     progress = min(1.0, iteration / recipe.iterations)
-    span = recipe.learning_rate - recipe.final_learning_rate
+    span = peak - recipe.final_learning_rate
     cosine = recipe.final_learning_rate + span * (1 + math.cos(math.pi * progress)) / 2
     return warm * cosine
+
+
+def _initialise(network: RestoreRWKV, recipe: Recipe) -> dict[str, Any] | None:
+    """Set the initial weights of a network, and return the record of those it starts from."""
+    settings = recipe.training
+    if settings.init_from:
+        start, info = load_weights(find_weights(settings.init_from))
+        if info.config != recipe.network:
+            raise ConfigError(
+                f"recipe: training.init_from {settings.init_from!r} is of another network, "
+                f"{info.config.to_dict()}; give weights of the recipe's network"
+            )
+        network.copy_from(start)
+        return {"sha256": info.sha256, "training": info.training}
+    if settings.start_at_identity:
+        for parameter in network.output.parameters():
+            torch.nn.init.zeros_(parameter)
+    return None
+
+
+def _changes(before: Mapping[str, Any], recipe: Recipe) -> list[str]:
+    """Return the parts of a recipe that differ from a checkpoint's and that must not."""
+    now = recipe.to_dict()
+    try:  # keys that are newer than the checkpoint have their defaults
+        then = Recipe.from_dict(before).to_dict()
+    except ConfigError:
+        return ["recipe"]
+    changed = [
+        key for key in ("task", "network", "data", "scaling", "seed") if then[key] != now[key]
+    ]
+    groups = [(t["optimizer"], t["matrix_rate"] > 0) for t in (then["training"], now["training"])]
+    if groups[0] != groups[1]:
+        changed.append("optimizer, or with another group for matrix_rate")
+    return changed
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

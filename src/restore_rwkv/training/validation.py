@@ -53,6 +53,13 @@ class Validation:
         return sum(values) / len(values) if len(values) == len(self.scores) else None
 
     @property
+    def beats_input(self) -> bool:
+        """Whether the PSNR gained over the input is above 0, as a mean over the tasks."""
+        gains = list(self.gains.values())
+        known = [gain for gain in gains if gain is not None]
+        return len(known) == len(gains) and sum(known) > 0
+
+    @property
     def gains(self) -> dict[str, float | None]:
         """PSNR gained over the input in dB, by task; None where either PSNR is None."""
         return {

@@ -40,6 +40,8 @@ def training_report(iterations: int) -> Callable[[Step], None]:
     terminal = sys.stdout.isatty()
 
     def report(step: Step) -> None:
+        if not rate and step.iteration > 1:
+            typer.echo(f"resuming from iteration {step.iteration - 1}")
         rate.append(step.seconds)
         waiting.append(step.waiting)
         left = (iterations - step.iteration) * sum(rate[-50:]) / len(rate[-50:]) / 60

@@ -49,8 +49,13 @@ def train(
         machine=Machine(str(find_device(device)), workers),
         report=training_report(plan.training.iterations) if leading else None,
     )
-    if leading:
+    if leading and best is not None:
         typer.echo(f"best weights: {best}")
+    elif leading:
+        typer.echo(
+            f"{output}: no weights, as no validation was better than the input; train longer, or "
+            "see docs/training.md on learning rates"
+        )
 
 
 def evaluate(

@@ -26,6 +26,7 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
         "mr_t1_a": "train",
         "mr_t1_b": "train",
         "mr_t1_c": "train",
+        "mr_t1gd_b": "train",
         "mr_pd_a": "validation",
         "mr_t1gd_a": "test",
         "mr_t1_d": "test",

@@ -217,6 +217,17 @@ OPEN_SCANS: tuple[OpenScan, ...] = (
         "fac33a4aac4df3ec4e6fe86b36811ef728d1c74dc0e030ee32667a1e203493ce",
     ),
     OpenScan(
+        "mr_t1gd_b",
+        "train",
+        "MR",
+        PYRADIOMICS,
+        ("pyradiomics-3.0.1/data/brain2_image.nrrd",),
+        ("d35a1c6a3e1eb72bae97c5515472fbe057fb38ee8e1e199215d1c3c6f292332e",),
+        Conversion("NRRD"),
+        "84ff9cf7fdb20a8afff90e0d11f0ec2fd167af220ec8fb412f8dff65aad076f7",
+        axes="LAS",
+    ),
+    OpenScan(
         "mr_pd_a",
         "train",
         "MR",
