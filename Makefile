@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 CHECKS := lint formatted types imports workflows
 
-.PHONY: demo test test-fast check $(CHECKS) docs clean
+.PHONY: demo test test-fast check $(CHECKS) docs train-shipped clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -49,6 +49,11 @@ workflows:
 # Needs Python 3.11 or later, as Sphinx does. Warnings are errors.
 docs: .venv/docs-installed
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+# Resumes the runs of the shipped weights, in runs/; `python -m benchmarks.train_shipped --status`
+# says where they stand.
+train-shipped: .venv/test-installed
+	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m benchmarks.train_shipped
 
 .venv/bin-made:
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,93 @@
+"""Train the networks whose weights are shipped, resuming what is unfinished.
+
+`make train-shipped` runs it at low priority with one thread::
+
+    python -m benchmarks.train_shipped [NAME...] [--runs runs] [--status]
+
+The runs and their data are in `runs`, outside what git tracks; each folder `runs/NAME` belongs to the
+recipe `recipes/NAME.toml`. The open scans are fetched and prepared in `runs/open` if that is
+missing. Nothing is committed and no weights are shipped: `python -m benchmarks.ship` does the latter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+
+from restore_rwkv.apps.cli.console import training_report
+from restore_rwkv.data.open_scans import prepare_open
+from restore_rwkv.training.loop import train
+from restore_rwkv.training.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ("patch2-mri-sr", "light-ct-denoise", "light-pet-synth", "light-all-in-one")
+"""Recipes of the shipped weights, in the order in which they are trained."""
+
+
+def main() -> None:
+    """Print where each run stands, then train the unfinished ones."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SHIPPED))
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--status", action="store_true", help="only print where the runs stand")
+    arguments = parser.parse_args()
+    names = arguments.names or SHIPPED
+    for name in set(names) - set(SHIPPED):
+        parser.error(f"{name!r} is not shipped; choose from {', '.join(SHIPPED)}")
+    for name in names:
+        print(status(name, arguments.runs))
+    if arguments.status:
+        return
+    data = arguments.runs / "open"
+    if not (data / "mri-sr").exists():
+        print(f"preparing the open scans in {data}", flush=True)
+        prepare_open(data)
+    torch.set_num_threads(1)
+    for name in names:
+        recipe = recipe_of(name)
+        print(f"{name}:", flush=True)
+        report = training_report(recipe.training.iterations)
+        train(recipe, [data], arguments.runs / name, report=report)
+        print(status(name, arguments.runs))
+
+
+def recipe_of(name: str) -> Recipe:
+    """Read the recipe of shipped weights."""
+    return Recipe.read(ROOT / "recipes" / f"{name}.toml")
+
+
+def status(name: str, runs: Path) -> str:
+    """Return a line that says where a run stands: validated iterations, gain, processor time."""
+    iterations = recipe_of(name).training.iterations
+    rows = read_log(runs / name)
+    if not rows:
+        state = "not validated yet" if (runs / name / "run.json").exists() else "not started"
+        return f"{name}: {state}, {iterations:,} iterations to train"
+    best = max(rows, key=lambda row: float(row["psnr"]))
+    gains = ", ".join(
+        f"{column.removesuffix('.gain')} {float(value):+.2f} dB"
+        for column, value in best.items()
+        if column.endswith(".gain") and value
+    )
+    last = rows[-1]
+    return (
+        f"{name}: {int(last['iteration']):,} of {iterations:,} iterations in "
+        f"{float(last['cpu_hours']):.2f} h of processor time; best validation at "
+        f"{int(best['iteration']):,}: {gains}"
+    )
+
+
+def read_log(run: Path) -> list[dict[str, str]]:
+    """Read the validations of a run, in order; none if it has no log yet."""
+    path = run / "log.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    main()
