@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from restore_rwkv.ops import bi_wkv, uni_wkv
-from restore_rwkv.ops.cpu import pointwise
-from restore_rwkv.ops.eager import is_recorded
+from restore_rwkv.ops.cpu import mixes, pointwise
+from restore_rwkv.ops.eager import is_recorded, runs_kernels
 
 
 class TokenConv(nn.Conv2d):
@@ -253,9 +253,15 @@ class SpatialMix(TokenMix):
         shifted = self.omni_shift(norm(x))
         recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.value, self.receptance, self.output)
-        if not recorded and pointwise.takes(shifted, *layers):
-            y = self._scan(*pointwise.project(shifted, self.key, self.value), recorded)
-            return pointwise.gate(shifted, y, self.receptance, self.output, x, gamma)
+        if runs_kernels(x, shifted, gamma) and pointwise.takes(shifted, *layers):
+            weights = [layer.weight for layer in layers]
+            if recorded and not (self.summed or self.causal):
+                scanned = self.spatial_decay, self.spatial_first
+                return mixes.mix_tokens(shifted, x, gamma, *scanned, weights, self.scans)
+            if not recorded:
+                key, value, receptance, output = weights
+                y = self._scan(*pointwise.project(shifted, key, value), recorded)
+                return pointwise.gate(shifted, y, receptance, output, x, gamma)[0]
         y = self._scan(self.key(shifted), self.value(shifted), recorded)
         return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma, whole=recorded)
 
@@ -304,8 +310,8 @@ class ChannelMix(TokenMix):
         shifted = self.omni_shift(norm(x))
         recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.receptance, self.value)
-        if not recorded and pointwise.takes(shifted, *layers):
-            return pointwise.mix_channels(shifted, *layers, x, gamma)
+        if runs_kernels(x, shifted, gamma) and pointwise.takes(shifted, *layers):
+            return mixes.mix_channels(shifted, x, gamma, *(layer.weight for layer in layers))
         return self._each_token(self._mixed, shifted, residual=x, gamma=gamma, whole=recorded)
 
     def _mixed(self, x: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ def records_gradients(*tensors: Tensor) -> bool:
     return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
 
 
+def runs_kernels(*tensors: Tensor) -> bool:
+    """Return whether own kernels may replace the operations on these tensors, on one device."""
+    return is_eager(*tensors) and not torch.is_autocast_enabled(tensors[0].device.type)
+
+
 def is_recorded(*tensors: Tensor, parameters: Iterable[Tensor] = ()) -> bool:
     """Return whether PyTorch must record every operation: for gradients, a graph, or autocast.
 

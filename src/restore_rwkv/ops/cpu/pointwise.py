@@ -1,7 +1,7 @@
-"""Matrix products of a block, fused with its element-wise operations, for few channels on CPUs.
+"""Matrix products of a block, fused with its element-wise operations, on CPUs.
 
-Binds `pointwise.c`. Only for float32 without gradients; `takes` checks whether a call is supported,
-and the caller runs plain PyTorch if it is not.
+Binds `pointwise.c` and `pointwise_backward.c`. Only for float32; `takes` checks whether a call is
+supported, and the caller runs plain PyTorch if it is not.
 """
 
 from __future__ import annotations
@@ -13,80 +13,171 @@ from torch import Tensor, nn
 
 from restore_rwkv.ops.cpu import binding as cpu
 
+_BLOCK = 64  # tokens, as in pointwise.h
+
 
 class _Job(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("tokens", "channels", "hidden", "threads")),
+        *((name, ctypes.c_int64) for name in ("tokens", "channels", "hidden", "threads", "groups")),
         ("launch", ctypes.c_void_p),
         *((name, ctypes.c_void_p) for name in ("x", "z", "residual", "gamma")),
         *((name, ctypes.c_void_p) for name in ("first", "second", "third", "y", "y2")),
-        ("next", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("sigmoid", "product", "gy", "gy2", "gx", "gz")),
+        *((name, ctypes.c_void_p) for name in ("gfirst", "gsecond", "gthird", "ggamma", "work")),
+        *((name, ctypes.c_int64) for name in ("next", "workers")),
     )
 
 
-def takes(x: Tensor, *layers: nn.Linear) -> bool:
+def takes(x: Tensor, *layers: nn.Module) -> bool:
     """Return whether the kernels support tokens x (B, H, W, C) with these layers."""
     if x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
         return False
     if not cpu.available() or not all(map(_is_ordinary, layers)):
         return False
-    channels, hidden = x.shape[-1], max(layer.out_features for layer in layers)
-    takes = cpu.library(x.dtype).pointwise_takes
-    return bool(takes(*(ctypes.c_int64(n) for n in (x.numel() // channels, channels, hidden))))
+    return bool(cpu.library(x.dtype).pointwise_takes(ctypes.c_int64(x.shape[-1])))
 
 
-def _is_ordinary(layer: nn.Linear) -> bool:
+def _is_ordinary(layer: nn.Module) -> bool:
     """Return whether a layer is only a float32 product: no subclass, no bias, and no hooks."""
     if type(layer) is not nn.Linear or layer.weight.dtype != torch.float32:
         return False
-    return layer.bias is None and not (layer._forward_hooks or layer._forward_pre_hooks)
+    return layer.bias is None and not has_hooks(layer)
 
 
-def project(x: Tensor, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Return first(x) and second(x), for layers that keep the number of channels.
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module has to be called, since others watch its calls."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
-    Here and in the functions below, x is (B, H, W, C) and contiguous, and results are like x.
+
+def project(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return first x and second x, for weights (C, C).
+
+    Here and in the functions below, x is (B, H, W, C) and contiguous, results are like x, and
+    weights are those of linear layers, (outputs, inputs).
     """
-    y, y2 = torch.empty(x.shape), torch.empty(x.shape)
-    _run("pointwise_project", x, 0, first=_weight(first), second=_weight(second), y=y, y2=y2)
+    y, y2 = torch.empty_like(x), torch.empty_like(x)
+    _run("pointwise_project", x, first=first, second=second, y=y, y2=y2)
     return y, y2
 
 
+def project_backward(
+    gx: Tensor, gy: Tensor, gy2: Tensor, x: Tensor, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return gradients of x, added to `gx`, and of both weights of `project`."""
+    y, gfirst, gsecond = map(torch.empty_like, (x, first, second))
+    arrays = {"gx": gx, "gy": gy, "gy2": gy2, "first": first, "second": second}
+    _run("pointwise_project_backward", x, y=y, gfirst=gfirst, gsecond=gsecond, **arrays)
+    return y, gfirst, gsecond
+
+
 def gate(
-    x: Tensor, z: Tensor, receptance: nn.Linear, output: nn.Linear, residual: Tensor, gamma: Tensor
-) -> Tensor:
-    """Return residual + gamma * output(sigmoid(receptance(x)) * z)."""
-    y = torch.empty(x.shape)
-    layers = {"first": _weight(receptance), "second": _weight(output)}
-    _run("pointwise_gate", x, 0, z=z, residual=residual, gamma=gamma, y=y, **layers)
-    return y
+    x: Tensor,
+    z: Tensor,
+    receptance: Tensor,
+    output: Tensor,
+    residual: Tensor,
+    gamma: Tensor,
+    save: bool = False,
+) -> tuple[Tensor, ...]:
+    """Return residual + gamma * output (sigmoid(receptance x) * z).
+
+    With `save`, also the sigmoid and its product with z, for the backward pass.
+    """
+    arrays = {"first": receptance, "second": output, "residual": residual, "gamma": gamma}
+    return _with_saved("pointwise_gate", x, save, z=z, **arrays)
+
+
+def gate_backward(
+    gy: Tensor,
+    x: Tensor,
+    sigmoid: Tensor,
+    product: Tensor,
+    receptance: Tensor,
+    output: Tensor,
+    gamma: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return gradients of x, z, both weights and gamma of `gate`."""
+    gradients = {
+        "gx": torch.empty_like(x),
+        "gz": torch.empty_like(x),
+        "gfirst": torch.empty_like(receptance),
+        "gsecond": torch.empty_like(output),
+        "ggamma": torch.empty_like(gamma),
+    }
+    arrays = {"gy": gy, "sigmoid": sigmoid, "product": product, "gamma": gamma}
+    weights = {"first": receptance, "second": output}
+    _run("pointwise_gate_backward", x, **arrays, **weights, **gradients)
+    gx, gz, gfirst, gsecond, ggamma = gradients.values()
+    return gx, gz, gfirst, gsecond, ggamma
 
 
 def mix_channels(
     x: Tensor,
-    key: nn.Linear,
-    receptance: nn.Linear,
-    value: nn.Linear,
+    key: Tensor,
+    receptance: Tensor,
+    value: Tensor,
     residual: Tensor,
     gamma: Tensor,
-) -> Tensor:
-    """Return residual + gamma * sigmoid(receptance(x)) * value(relu(key(x))^2)."""
-    y = torch.empty(x.shape)
-    layers = {"first": _weight(key), "second": _weight(receptance), "third": _weight(value)}
-    hidden = key.out_features
-    _run("pointwise_mix_channels", x, hidden, residual=residual, gamma=gamma, y=y, **layers)
-    return y
+    save: bool = False,
+) -> tuple[Tensor, ...]:
+    """Return residual + gamma * sigmoid(receptance x) * (value relu(key x)^2).
+
+    With `save`, also the sigmoid and its product with the values, for the backward pass.
+    """
+    weights = {"first": key, "second": receptance, "third": value}
+    return _with_saved("pointwise_mix_channels", x, save, **weights, residual=residual, gamma=gamma)
 
 
-def _weight(layer: nn.Linear) -> Tensor:
-    """Weight of a layer as a contiguous (inputs, outputs)."""
-    return layer.weight.t().contiguous()
+def mix_channels_backward(
+    gy: Tensor,
+    x: Tensor,
+    sigmoid: Tensor,
+    product: Tensor,
+    key: Tensor,
+    receptance: Tensor,
+    value: Tensor,
+    gamma: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return gradients of x, the three weights and gamma of `mix_channels`."""
+    gradients = {
+        "gx": torch.empty_like(x),
+        "gfirst": torch.empty_like(key),
+        "gsecond": torch.empty_like(receptance),
+        "gthird": torch.empty_like(value),
+        "ggamma": torch.empty_like(gamma),
+    }
+    arrays = {"gy": gy, "sigmoid": sigmoid, "product": product, "gamma": gamma}
+    weights = {"first": key, "second": receptance, "third": value}
+    _run("pointwise_mix_channels_backward", x, **arrays, **weights, **gradients)
+    gx, gfirst, gsecond, gthird, ggamma = gradients.values()
+    return gx, gfirst, gsecond, gthird, ggamma
 
 
-def _run(name: str, x: Tensor, hidden: int, **arrays: Tensor) -> None:
+def _with_saved(name: str, x: Tensor, save: bool, **arrays: Tensor) -> tuple[Tensor, ...]:
+    results = {"y": torch.empty_like(x)}
+    if save:
+        results |= {"sigmoid": torch.empty_like(x), "product": torch.empty_like(x)}
+    _run(name, x, **arrays, **results)
+    return tuple(results.values())
+
+
+def _run(name: str, x: Tensor, **arrays: Tensor) -> None:
+    """Run a kernel; the hidden channels are the outputs of `first`. All results are contiguous."""
     arrays = {name: array.contiguous() for name, array in {"x": x, **arrays}.items()}
     channels = x.shape[-1]
+    tokens, hidden = x.numel() // channels, arrays["first"].shape[0]
     threads, launch = cpu.threads_for(x)
+    blocks, backward = -(-tokens // _BLOCK), name.endswith("_backward")
+    # Every group sums gradients of its own, and these are added in a fixed order.
+    groups = min(blocks, 1 if threads == 1 else 2 * threads) if backward else blocks
     addresses = {name: array.data_ptr() for name, array in arrays.items()}
-    job = _Job(x.numel() // channels, channels, hidden, threads, launch, **addresses)
-    getattr(cpu.library(x.dtype), name)(ctypes.byref(job))
+    job = _Job(tokens, channels, hidden, threads, groups, launch, **addresses)
+    library = cpu.library(x.dtype)
+    work = torch.empty(library.pointwise_work(ctypes.byref(job), ctypes.c_int64(backward)))
+    job.work = work.data_ptr()
+    getattr(library, name)(ctypes.byref(job))
