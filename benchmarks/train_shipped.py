@@ -4,9 +4,9 @@
 
     python -m benchmarks.train_shipped [NAME...] [--runs runs] [--status]
 
-The runs and their data are in `runs`, outside what git tracks; each folder `runs/NAME` belongs to the
-recipe `recipes/NAME.toml`. The open scans are fetched and prepared in `runs/open` if that is
-missing. Nothing is committed and no weights are shipped: `python -m benchmarks.ship` does the latter.
+The runs and their data are in `runs`, outside what git tracks; each folder `runs/NAME` belongs to
+the recipe `recipes/NAME.toml`. The open scans are fetched and prepared in `runs/open` if that is
+missing. Nothing is committed and no weights are shipped: `python -m benchmarks.ship` does that.
 """
 
 from __future__ import annotations

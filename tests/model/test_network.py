@@ -36,6 +36,7 @@ ABLATIONS: list[dict[str, Any]] = [
     {"shift_kernel": 9},
     {"shift_branches": False},
     {"hidden_rate": 2},
+    {"decay_range": (2.0, 64.0)},
     {"patch": 2},
     {"patch": 4},
 ]
@@ -191,6 +192,22 @@ def test_any_size_comes_back_in_place(size: tuple[int, int], patch: int) -> None
     assert torch.equal(identity, image)
 
 
+def test_ranges_are_in_pixels_at_every_level_and_size_of_image() -> None:
+    network = RestoreRWKV(dataclasses.replace(SMALL, patch=2, decay_range=(2.0, 64.0)))
+    for block, longest in (
+        (network.encoder_level1[0], 32),
+        (network.encoder_level3[0], 8),
+        (network.latent[0], 4),
+        (network.refinement[0], 32),
+    ):
+        for tokens in (64, 4096):
+            w, u = block.att._decays(tokens)
+            # The operator multiplies distances by w / T, so that T / w tokens make a factor of 1/e.
+            assert (tokens / w).min() == pytest.approx(1)
+            assert (tokens / w).max() == pytest.approx(longest, rel=1e-5)
+            torch.testing.assert_close(u / tokens, block.att.spatial_first)
+
+
 @pytest.mark.parametrize("side", [2, 4])
 def test_patches_are_those_of_pytorch(side: int) -> None:
     image = torch.rand(2, 8, 12, 3)
@@ -265,6 +282,9 @@ def test_unknown_key_names_the_nearest() -> None:
     "values",
     [
         {"patch": 3},
+        {"decay_range": (0.5, 4.0)},
+        {"decay_range": (4.0, 2.0)},
+        {"decay_range": (4.0,)},
         {"dim": 7},
         {"dim": 0},
         {"dim": 8.0},

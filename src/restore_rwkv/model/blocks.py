@@ -7,6 +7,7 @@ Parameter names are those of the published checkpoints.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -226,6 +227,9 @@ class SpatialMix(TokenMix):
         scans: directions, "rows" or "columns", each with its own decay and bonus (M = len(scans)).
         summed: sum the scans of the same v (table 7) instead of feeding each scan to the next.
         causal: use Uni-WKV, where a token sees only itself and earlier tokens (table 5).
+        ranges: (shortest, longest) initial range of the attention in tokens, spread log-uniformly
+            over the channels; `spatial_decay` is then the logarithm of the range. None for the
+            paper's decay and bonus, which are divided by the number of tokens.
     """
 
     def __init__(
@@ -235,11 +239,13 @@ class SpatialMix(TokenMix):
         scans: Sequence[str] = ("rows", "columns"),
         summed: bool = False,
         causal: bool = False,
+        ranges: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.scans = tuple(scans)
         self.summed = summed
         self.causal = causal
+        self.ranges = ranges
         self.spatial_decay = nn.Parameter(torch.randn(len(self.scans), channels))
         self.spatial_first = nn.Parameter(torch.randn(len(self.scans), channels))
         self.omni_shift = shift
@@ -247,6 +253,10 @@ class SpatialMix(TokenMix):
         self.value = nn.Linear(channels, channels, bias=False)
         self.receptance = nn.Linear(channels, channels, bias=False)
         self.output = nn.Linear(channels, channels, bias=False)
+        if ranges is not None:
+            shortest, longest = (math.log(length) for length in ranges)
+            with torch.no_grad():
+                self.spatial_decay.copy_(torch.linspace(shortest, longest, channels))
 
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over the image."""
@@ -256,8 +266,8 @@ class SpatialMix(TokenMix):
         if runs_kernels(x, shifted, gamma) and pointwise.takes(shifted, *layers):
             weights = [layer.weight for layer in layers]
             if recorded and not (self.summed or self.causal):
-                scanned = self.spatial_decay, self.spatial_first
-                return mixes.mix_tokens(shifted, x, gamma, *scanned, weights, self.scans)
+                decays = self._decays(x.shape[1] * x.shape[2])
+                return mixes.mix_tokens(shifted, x, gamma, *decays, weights, self.scans)
             if not recorded:
                 key, value, receptance, output = weights
                 y = self._scan(*pointwise.project(shifted, key, value), recorded)
@@ -269,11 +279,18 @@ class SpatialMix(TokenMix):
         gated: Tensor = self.output(self.receptance(x).sigmoid_() * y)
         return gated
 
+    def _decays(self, tokens: int) -> tuple[Tensor, Tensor]:
+        """Decay and bonus (M, C) as the operator takes them, which divides them by the tokens."""
+        if self.ranges is None:
+            return self.spatial_decay, self.spatial_first
+        return tokens * torch.exp(-self.spatial_decay), tokens * self.spatial_first
+
     def _scan(self, k: Tensor, v: Tensor, recorded: bool) -> Tensor:
         """Re-WKV: v(j) = BiWKV(k, v(j-1)), or the sum of all BiWKV(k, v)."""
         results = []
         out = None if recorded or self.summed else v
-        for direction, w, u in zip(self.scans, self.spatial_decay, self.spatial_first, strict=True):
+        decays = self._decays(k.shape[1] * k.shape[2])
+        for direction, w, u in zip(self.scans, *decays, strict=True):
             results.append(self._attend(direction, w, u, k, v, out))
             if not self.summed:
                 v = results.pop()

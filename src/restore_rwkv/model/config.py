@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,8 @@ _Blocks = Annotated[tuple[Count, ...], Expected("a list of 4 whole numbers from 
 _Scans = Annotated[
     tuple[Literal["rows", "columns"], ...], Expected("a list of 'rows' and 'columns'")
 ]
+
+_Ranges = Annotated[tuple[float, float], Expected("two numbers, 1 <= shortest <= longest")]
 
 
 @validated("config")
@@ -37,6 +40,11 @@ class RestoreRWKVConfig:
         scan_mixing: "recurrent", each scan reads the previous one; "sum", a block sums its scans;
             "alternating", successive blocks take turns with one scan each (table 7).
         attention: "bi-wkv", or the causal "uni-wkv", with scans=("rows",) that of RWKV (table 5).
+        decay_range: (shortest, longest) range of the attention in pixels that training starts with,
+            spread log-uniformly over the channels of each block, at least one token; the range of a
+            channel then does not depend on the size of the image, and continues from the end of a
+            row in the next (ours). None for the paper's: the decay is divided by the number of
+            tokens, so that the range grows with the image, and is drawn from N(0, 1).
         shift: "omni", "quad" (four neighbours) or "uni" (previous token) (table 5).
         shift_kernel: context of Omni-Shift in pixels: 1, 3, 5, 7 or 9 (table 8).
         shift_branches: False keeps only the largest kernel of Omni-Shift (table 8).
@@ -55,6 +63,7 @@ class RestoreRWKVConfig:
     scans: _Scans = ("rows", "columns")
     scan_mixing: Literal["recurrent", "alternating", "sum"] = "recurrent"
     attention: Literal["bi-wkv", "uni-wkv"] = "bi-wkv"
+    decay_range: _Ranges | None = None
     shift: Literal["omni", "quad", "uni"] = "omni"
     shift_kernel: Annotated[int, Expected("1, 3, 5, 7 or 9")] = 5
     shift_branches: bool = True
@@ -74,6 +83,13 @@ class RestoreRWKVConfig:
             raise ConfigError(f"config: scans is {self.scans}; list 'rows' and 'columns'")
         if self.patch not in (1, 2, 4):
             raise ConfigError(f"config: patch is {self.patch}; give 1, 2 or 4")
+        if self.decay_range is not None:
+            shortest, longest = self.decay_range
+            if not 1 <= shortest <= longest < math.inf:
+                raise ConfigError(
+                    f"config: decay_range is {self.decay_range}; give two numbers, "
+                    "1 <= shortest <= longest"
+                )
         if self.shift_kernel not in (1, 3, 5, 7, 9):
             raise ConfigError(f"config: shift_kernel is {self.shift_kernel}; give 1, 3, 5, 7 or 9")
 

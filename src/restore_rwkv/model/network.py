@@ -53,22 +53,22 @@ class RestoreRWKV(nn.Module):
         c, (n1, n2, n3, n4) = config.dim, config.num_blocks
 
         self.patch_embed = TokenConv(config.in_channels * config.patch**2, c, 3, bias=True)
-        self.encoder_level1 = self._blocks(c, n1)
+        self.encoder_level1 = self._blocks(c, n1, size=1)
         self.down1_2 = Resample(c, up=False)
-        self.encoder_level2 = self._blocks(2 * c, n2)
+        self.encoder_level2 = self._blocks(2 * c, n2, size=2)
         self.down2_3 = Resample(2 * c, up=False)
-        self.encoder_level3 = self._blocks(4 * c, n3)
+        self.encoder_level3 = self._blocks(4 * c, n3, size=4)
         self.down3_4 = Resample(4 * c, up=False)
-        self.latent = self._blocks(8 * c, n4)
+        self.latent = self._blocks(8 * c, n4, size=8)
         self.up4_3 = Resample(8 * c, up=True)
         self.reduce_chan_level3 = TokenConv(8 * c, 4 * c, 1, bias=True)
-        self.decoder_level3 = self._blocks(4 * c, n3)
+        self.decoder_level3 = self._blocks(4 * c, n3, size=4)
         self.up3_2 = Resample(4 * c, up=True)
         self.reduce_chan_level2 = TokenConv(4 * c, 2 * c, 1, bias=True)
-        self.decoder_level2 = self._blocks(2 * c, n2)
+        self.decoder_level2 = self._blocks(2 * c, n2, size=2)
         self.up2_1 = Resample(2 * c, up=True)
-        self.decoder_level1 = self._blocks(2 * c, n1)
-        self.refinement = self._blocks(2 * c, config.num_refinement_blocks)
+        self.decoder_level1 = self._blocks(2 * c, n1, size=1)
+        self.refinement = self._blocks(2 * c, config.num_refinement_blocks, size=1)
         self.output = TokenConv(2 * c, config.out_channels * config.patch**2, 3, bias=True)
         self.requires_grad_(not merged)
 
@@ -190,11 +190,16 @@ class RestoreRWKV(nn.Module):
         if not image.is_floating_point():
             raise OperatorError(f"RestoreRWKV: image is {image.dtype}; convert it to a float type")
 
-    def _blocks(self, channels: int, count: int) -> nn.Sequential:
-        return nn.Sequential(*(self._block(channels) for _ in range(count)))
+    def _blocks(self, channels: int, count: int, size: int) -> nn.Sequential:
+        """Blocks of one level, whose tokens stand for `size` times as many pixels per axis."""
+        return nn.Sequential(*(self._block(channels, size) for _ in range(count)))
 
-    def _block(self, channels: int) -> Block:
+    def _block(self, channels: int, size: int) -> Block:
         config = self.config
+        ranges = None
+        if config.decay_range is not None:
+            shortest, longest = (max(1.0, r / (size * config.patch)) for r in config.decay_range)
+            ranges = shortest, longest
         scans = config.scans
         if config.scan_mixing == "alternating":
             scans = (scans[self._built % len(scans)],)
@@ -205,6 +210,7 @@ class RestoreRWKV(nn.Module):
             scans,
             summed=config.scan_mixing == "sum",
             causal=config.attention == "uni-wkv",
+            ranges=ranges,
         )
         ffn = ChannelMix(channels, self._shift(channels), config.hidden_rate)
         return Block(channels, att, ffn)
