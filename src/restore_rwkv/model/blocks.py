@@ -275,6 +275,11 @@ class SpatialMix(TokenMix):
         y = self._scan(self.key(shifted), self.value(shifted), recorded)
         return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma, whole=recorded)
 
+    def attended(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Return the output of Re-WKV (B, H, W, C) for the tokens that `forward` would mix."""
+        shifted = self.omni_shift(norm(x))
+        return self._scan(self.key(shifted), self.value(shifted), recorded=True)
+
     def _gated(self, x: Tensor, y: Tensor) -> Tensor:
         gated: Tensor = self.output(self.receptance(x).sigmoid_() * y)
         return gated

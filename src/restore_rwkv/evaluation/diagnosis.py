@@ -1,0 +1,55 @@
+"""Whether the attention of a trained network does more than average the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.model.blocks import Block, SpatialMix
+
+
+@torch.no_grad()
+def attention_spread(network: RestoreRWKV, images: Tensor) -> dict[str, float]:
+    """Measure how much the output of Re-WKV differs between the places of an image, block by block.
+
+    A block whose attention has a range as long as the image gives nearly the same output everywhere:
+    it works as a global average, and its spread is close to 0.
+
+    Args:
+        network: in either form.
+        images: (B, C, H, W) in network values, on the network's device.
+
+    Returns:
+        By name of the block, in the order of the network: standard deviation of the output over the
+        places of an image, divided by the root mean square of the output; both are means over
+        channels and images.
+
+    Example:
+        >>> from restore_rwkv.model import find_weights, load_weights
+        >>> network, _ = load_weights(find_weights("light-ct-denoise"))
+        >>> len(attention_spread(network, torch.rand(1, 1, 64, 64)))
+        11
+    """
+    spreads: dict[str, float] = {}
+
+    def hook_for(name: str) -> Any:
+        def measure(block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(block, Block)
+            assert isinstance(block.att, SpatialMix)
+            y = block.att.attended(inputs[0], block.ln1)
+            spread = y.std(dim=(1, 2), correction=0).mean()
+            spreads[name] = float(spread / y.square().mean().sqrt().clamp(min=1e-30))
+
+        return measure
+
+    blocks = [(name, block) for name, block in network.named_modules() if isinstance(block, Block)]
+    hooks = [block.register_forward_pre_hook(hook_for(name)) for name, block in blocks]
+    try:
+        network(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return spreads
