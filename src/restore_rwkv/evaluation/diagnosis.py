@@ -15,8 +15,8 @@ from restore_rwkv.model.blocks import Block, SpatialMix
 def attention_spread(network: RestoreRWKV, images: Tensor) -> dict[str, float]:
     """Measure how much the output of Re-WKV differs between the places of an image, block by block.
 
-    A block whose attention has a range as long as the image gives nearly the same output everywhere:
-    it works as a global average, and its spread is close to 0.
+    A block whose attention reaches as far as the image gives nearly the same output everywhere: it
+    works as a global average, and its spread is close to 0.
 
     Args:
         network: in either form.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import platform
@@ -61,20 +60,30 @@ class LogRow:
 
 
 class RunLog:
-    """Writes the logs of one output folder.
+    """Writes the logs of one output folder, and `run.json` with the recipe and the starts of a run.
 
     After a resume, rows of iterations that are repeated replace the earlier ones. The column
-    "cpu_hours" is the processor time of the process so far, all its threads together, with that of
-    the rows before a resume.
+    "cpu_hours" is the processor time of the run so far, all threads of this process together.
 
     Args:
         folder: output folder of the run, which must exist.
+        recipe: recipe of this start.
+        data: record of the training data.
+        iteration: iteration that this start begins with; 0 forgets earlier starts.
+        device: device that it runs on.
 
     Raises:
         ConfigError: tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        data: list[dict[str, Any]],
+        iteration: int,
+        device: str,
+    ) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
@@ -83,17 +92,41 @@ class RunLog:
             ) from error
         self.folder = folder
         self._events = SummaryWriter(str(folder / "tensorboard"))
-        self._start = time.process_time()
-        self._hours_before: float | None = None
+        self._started = time.process_time()
+        versions = {name: version(name) for name in ("restore-rwkv", "torch", "numpy")}
+        versions["python"] = platform.python_version()
+        self._earlier = self._starts() if iteration else []
+        self._start = {"iteration": iteration, "device": device, "versions": versions}
+        self._content = {"recipe": recipe.to_dict(), "data": data}
+        self.write_record()
+
+    @property
+    def cpu_hours(self) -> float:
+        """Processor time of the run so far, in hours."""
+        return float(sum(start["cpu_hours"] for start in self._earlier)) + self._own_hours
+
+    @property
+    def _own_hours(self) -> float:
+        return round((time.process_time() - self._started) / 3600, 5)
+
+    def write_record(self) -> None:
+        """Write `run.json`, with the processor time so far; to be called after each checkpoint."""
+        starts = [*self._earlier, {**self._start, "cpu_hours": self._own_hours}]
+        content = {**self._content, "starts": starts}
+        with atomic_file(self.folder / "run.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    def _starts(self) -> list[dict[str, Any]]:
+        try:
+            starts = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))["starts"]
+            return [{"cpu_hours": 0.0, **start} for start in starts]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # of a version that wrote none
 
     def add(self, row: LogRow, validation: Validation) -> None:
         """Add one validation, with its scores and pictures, to all logs."""
-        before = self._rows_before(row.iteration)
-        if self._hours_before is None:
-            self._hours_before = float(before[-1].get("cpu_hours") or 0) if before else 0.0
-        hours = self._hours_before + (time.process_time() - self._start) / 3600
-        values = asdict(row) | {"cpu_hours": round(hours, 5)} | validation.columns
-        rows = [*before, values]
+        values = asdict(row) | {"cpu_hours": self.cpu_hours} | validation.columns
+        rows = [*self._rows_before(row.iteration), values]
         with (
             atomic_file(self.folder / "log.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
@@ -115,31 +148,6 @@ class RunLog:
             return []
         with path.open(newline="", encoding="utf-8") as file:
             return [row for row in csv.DictReader(file) if int(row["iteration"]) < iteration]
-
-
-def record_start(
-    folder: Path, recipe: Recipe, data: list[dict[str, Any]], iteration: int, device: str
-) -> None:
-    """Write `run.json`: the recipe, the data, and versions and device of each start of the run.
-
-    Args:
-        folder: output folder of the run.
-        recipe: recipe of this start.
-        data: record of the training data.
-        iteration: iteration that this start begins with.
-        device: device that it runs on.
-    """
-    path = folder / "run.json"
-    starts = []
-    if path.exists() and iteration:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            starts = list(json.loads(path.read_text(encoding="utf-8"))["starts"])
-    versions = {name: version(name) for name in ("restore-rwkv", "torch", "numpy")}
-    versions["python"] = platform.python_version()
-    starts.append({"iteration": iteration, "device": device, "versions": versions})
-    content = {"recipe": recipe.to_dict(), "data": data, "starts": starts}
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _draw(pictures: Sequence[Picture], path: Path) -> None:

@@ -23,7 +23,7 @@ from restore_rwkv.data.slice import slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.model import save_weights
 from restore_rwkv.training.interruption import Interruption, end_process, ignore_interrupts
-from restore_rwkv.training.log import LogRow, RunLog, Step, record_start
+from restore_rwkv.training.log import LogRow, RunLog, Step
 from restore_rwkv.training.pairs import Batch, Draw, PairSampler
 from restore_rwkv.training.recipe import Recipe
 from restore_rwkv.training.state import Trainer, learning_rate
@@ -142,8 +142,6 @@ def train(
         trainer.load(run.checkpoint, run.data)
         _logger.info("%s: resuming from iteration %d", run.checkpoint, trainer.iteration)
     _require_same_start(trainer)
-    if fabric.is_global_zero:
-        record_start(output, recipe, run.data, trainer.iteration, str(fabric.device))
     with Interruption() as interruption:
         run.loop(machine.workers, report or (lambda _: None), interruption)
     _end_together(fabric)
@@ -172,7 +170,7 @@ class _Run:
     ) -> None:
         """Train until the last iteration of the recipe, or until an interruption."""
         trainer, settings = self.trainer, self.trainer.recipe.training
-        log = RunLog(self.output) if trainer.fabric.is_global_zero else None
+        log = self._log() if trainer.fabric.is_global_zero else None
         losses: list[float] = []
         waits: list[float] = []
         batches = self._batches(workers)
@@ -203,7 +201,7 @@ class _Run:
                 losses.clear()
                 waits.clear()
             elif log is not None and (ended or time.monotonic() - saved > _CHECKPOINT_SECONDS):
-                trainer.save(self.checkpoint, self.data)
+                self._save(log)
                 saved = time.monotonic()
             if ended:
                 _logger.warning(
@@ -271,7 +269,16 @@ class _Run:
                 scaling={task.name: trainer.recipe.rule(task) for task in trainer.recipe.tasks},
                 training=provenance,
             )
-        trainer.save(self.checkpoint, self.data)
+        self._save(log)
+
+    def _save(self, log: RunLog) -> None:
+        self.trainer.save(self.checkpoint, self.data)
+        log.write_record()
+
+    def _log(self) -> RunLog:
+        trainer = self.trainer
+        device = str(trainer.fabric.device)
+        return RunLog(self.output, trainer.recipe, self.data, trainer.iteration, device)
 
     def _names(self) -> str:
         draws = self.sampler.draws(self.trainer.iteration)
