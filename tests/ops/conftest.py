@@ -1,19 +1,20 @@
-"""Speed up Triton's interpreter, in which the GPU kernels run without a GPU, by a factor of two."""
+"""Fixtures: the number of threads restored, and a faster interpreter of the GPU kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from restore_rwkv.ops.gpu import launch as gpu
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _fast_interpreter() -> Iterator[None]:
-    """Patch Triton's language once per kernel launch, not again in each function that it calls.
+    """Patch Triton's language once per kernel launch, a factor of two where no GPU runs them.
 
-    The interpreter would otherwise search and replace the whole language at each of these calls.
+    The interpreter would otherwise search and replace it all in each function that it calls.
     """
     if not (gpu.installed() and gpu.interpreted()):
         yield
@@ -33,3 +34,11 @@ def _fast_interpreter() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter.InterpretedFunction, "__call__", call)
         yield
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Restore the number of threads after a test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -14,13 +12,6 @@ from tests.helpers.bi_wkv_cases import NAMES, make_inputs, relative_rms, results
 
 pytestmark = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
 RUNNABLE = cpu._WIDTHS.get(torch.backends.cpu.get_cpu_capability(), ("",))
-
-
-@pytest.fixture
-def restored_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("restored_threads")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from restore_rwkv.ops import bi_wkv, uni_wkv
-from restore_rwkv.ops.cpu import mixes, pointwise
+from restore_rwkv.ops.cpu import mixes, pointwise, shift
 from restore_rwkv.ops.eager import is_recorded, runs_kernels
 
 
@@ -112,14 +112,13 @@ class OmniShift(nn.Module):
 
     def kernel(self) -> Tensor:
         """Return the one depth-wise kernel (C, 1, k, k) that equals identity and branches."""
-        kernel: Tensor = self.get_submodule(self._largest).get_parameter("weight")
+        *smaller, kernel = self.branch_kernels()
         if not self.branches:
             return kernel
         size = self.kernel_size
         kernel = self.alpha[-1] * kernel
-        for index, side in enumerate(range(1, size, 2), start=1):
-            weight = self.get_submodule(f"conv{side}x{side}").get_parameter("weight")
-            kernel = kernel + F.pad(self.alpha[index] * weight, [(size - side) // 2] * 4)
+        for factor, weight in zip(self.alpha[1:-1], smaller, strict=True):
+            kernel = kernel + F.pad(factor * weight, [(size - weight.shape[-1]) // 2] * 4)
         identity = F.pad(self.alpha[:1].reshape(1, 1, 1, 1), [size // 2] * 4)
         return kernel + identity
 
@@ -129,12 +128,17 @@ class OmniShift(nn.Module):
 
         The other branches and their alpha stay; alpha of the largest becomes 1.
         """
-        largest = self.get_submodule(self._largest).get_parameter("weight")
-        largest.zero_()
+        largest = self.branch_kernels()[-1].zero_()
         if self.branches:
             self.alpha[-1] = 1
             kernel = kernel - self.kernel()
         largest.copy_(kernel)
+
+    def branch_kernels(self) -> list[Tensor]:
+        """Return the kernels (C, 1, k, k) of the branches, the largest last."""
+        sides = range(1, self.kernel_size, 2) if self.branches else ()
+        names = [*(f"conv{side}x{side}" for side in sides), self._largest]
+        return [self.get_submodule(name).get_parameter("weight") for name in names]
 
 
 class NeighbourShift(nn.Module):
@@ -172,6 +176,17 @@ def _from_four_sides(x: Tensor) -> Tensor:
     upper = F.pad(quarters[2][:, :-1], (0, 0, 0, 0, 1, 0))
     lower = F.pad(quarters[3][:, 1:], (0, 0, 0, 0, 0, 1))
     return torch.cat([left, right, upper, lower], dim=-1)
+
+
+def _norm_and_shift(x: Tensor, norm: nn.Module, token_shift: nn.Module) -> Tensor:
+    """Return token_shift(norm(x)), by one kernel if there is one."""
+    if type(token_shift) is OmniShift and not pointwise.has_hooks(token_shift):
+        parameters = *norm.parameters(), *token_shift.parameters()
+        if runs_kernels(x, *parameters) and shift.takes(x, norm, *parameters):
+            alpha = token_shift.alpha if token_shift.branches else None
+            return shift.norm_and_shift(x, norm, token_shift.branch_kernels(), alpha)
+    shifted: Tensor = token_shift(norm(x))
+    return shifted
 
 
 class TokenMix(nn.Module):
@@ -260,11 +275,11 @@ class SpatialMix(TokenMix):
 
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over the image."""
-        shifted = self.omni_shift(norm(x))
+        shifted = _norm_and_shift(x, norm, self.omni_shift)
         recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.value, self.receptance, self.output)
-        if runs_kernels(x, shifted, gamma) and pointwise.takes(shifted, *layers):
-            weights = [layer.weight for layer in layers]
+        weights = [layer.weight for layer in layers]
+        if runs_kernels(x, shifted, gamma, *weights) and pointwise.takes(shifted, *layers):
             if recorded and not (self.summed or self.causal):
                 decays = self._decays(x.shape[1] * x.shape[2])
                 return mixes.mix_tokens(shifted, x, gamma, *decays, weights, self.scans)
@@ -329,11 +344,12 @@ class ChannelMix(TokenMix):
 
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over their channels."""
-        shifted = self.omni_shift(norm(x))
+        shifted = _norm_and_shift(x, norm, self.omni_shift)
         recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.receptance, self.value)
-        if runs_kernels(x, shifted, gamma) and pointwise.takes(shifted, *layers):
-            return mixes.mix_channels(shifted, x, gamma, *(layer.weight for layer in layers))
+        weights = [layer.weight for layer in layers]
+        if runs_kernels(x, shifted, gamma, *weights) and pointwise.takes(shifted, *layers):
+            return mixes.mix_channels(shifted, x, gamma, *weights)
         return self._each_token(self._mixed, shifted, residual=x, gamma=gamma, whole=recorded)
 
     def _mixed(self, x: Tensor) -> Tensor:

@@ -1,0 +1,128 @@
+/* Gradients of the norm and shift of shift.c. The ring holds gradients of the outputs; normalised tokens
+ * are computed again.
+ */
+#ifndef DOUBLE
+
+#include "shift.h"
+
+INLINE void copy_row(const band *b, int64_t row) {
+  const shift_job *j = b->job;
+  const int64_t c = j->channels, line = line_of(j);
+  float *to = ring_row(b, row) + j->side / 2 * LANES;
+  for (int64_t w = 0; w < j->columns; w++)
+    for (int64_t v = 0; v < vectors_of(c); v++)
+      store(to + v * line + w * LANES, load(j->gy + pixel_of(b, row, w) + channel_of(v, c)));
+}
+
+/* Adds, for each tap, the products of the values with the pixels that the tap meets. */
+INLINE void correlate_line(const band *b, const float *const *lines, const float *values,
+                           float *sums, const int64_t side, const int64_t together) {
+  for (int64_t first = 0; first < side; first += together) {
+    vreal taps[25] = {{0}};
+    float *at = sums + first * side * LANES;
+#pragma GCC unroll 25
+    for (int64_t n = 0; n < together * side; n++) taps[n] = load(at + n * LANES);
+    for (int64_t w = 0; w < b->job->columns; w++) {
+      const vreal value = load(values + w * LANES);
+#pragma GCC unroll 25
+      for (int64_t n = 0; n < together * side; n++)
+        taps[n] += value * load(lines[first + n / side] + (w + n % side) * LANES);
+    }
+#pragma GCC unroll 25
+    for (int64_t n = 0; n < together * side; n++) store(at + n * LANES, taps[n]);
+  }
+}
+
+INLINE void shift_row_back(const band *b, const int64_t side, const int64_t together) {
+  const shift_job *j = b->job;
+  const int64_t taps = taps_of(j) * LANES, line = line_of(j);
+  const float *lines[MAX_SIDE];
+  for (int64_t v = 0; v < vectors_of(j->channels); v++) {
+    lines_around(b, v, lines, side);
+    convolve_line(b, lines, j->work + v * taps, b->gradients + v * line, LANES, side);
+    correlate_line(b, lines, b->values + v * line, b->sums + v * taps, side, together);
+  }
+}
+
+/* Computes the normalised tokens of the current row again. */
+INLINE void recompute_row(const band *b) {
+  const shift_job *j = b->job;
+  const int64_t c = j->channels, line = line_of(j);
+  for (int64_t w = 0; w < j->columns; w++) {
+    const int64_t at = pixel_of(b, b->row, w);
+    const float mean = j->mean[at / c], inverse = j->inverse[at / c];
+    for (int64_t v = 0; v < vectors_of(c); v++) {
+      const int64_t n = channel_of(v, c);
+      const vreal x = (load(j->x + at + n) - mean) * inverse;
+      store(b->values + v * line + w * LANES, x * load(j->weight + n) + load(j->bias + n));
+    }
+  }
+}
+
+/* From gradients of the normalised tokens of the current row to those of x. */
+INLINE void normalise_row_back(const band *b) {
+  const shift_job *j = b->job;
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j);
+  const vreal last = new_lanes(vectors - 1, c);
+  float *gweight = b->sums + taps_size(j), *gbias = gweight + padded(c);
+  for (int64_t w = 0; w < j->columns; w++) {
+    const int64_t at = pixel_of(b, b->row, w);
+    const float mean = j->mean[at / c], inverse = j->inverse[at / c];
+    vreal sum = {0}, products = {0};
+    for (int64_t v = 0; v < vectors; v++) {
+      const int64_t n = channel_of(v, c);
+      const vreal x = (load(j->x + at + n) - mean) * inverse;
+      const vreal gy = load(b->gradients + v * line + w * LANES);
+      const vreal g = (v == vectors - 1 ? last * gy : gy) * load(j->weight + n);
+      sum += g;
+      products += g * x;
+      store(gweight + v * LANES, load(gweight + v * LANES) + gy * x);
+      store(gbias + v * LANES, load(gbias + v * LANES) + gy);
+    }
+    const float mean_g = sum_lanes(sum) / (float)c, mean_gx = sum_lanes(products) / (float)c;
+    for (int64_t v = 0; v < vectors; v++) {
+      const int64_t n = channel_of(v, c);
+      const vreal x = (load(j->x + at + n) - mean) * inverse;
+      const vreal g = load(b->gradients + v * line + w * LANES) * load(j->weight + n);
+      const vreal gx = inverse * (g - mean_g - x * mean_gx);
+      store(j->gx + at + n, j->rest ? load(j->rest + at + n) + gx : gx);
+    }
+  }
+}
+
+static void shift_here_back(const band *b) {
+  recompute_row(b);
+  if (b->job->side == 5)
+    shift_row_back(b, 5, VECTOR == 64 ? 5 : 1);
+  else
+    shift_row_back(b, b->job->side, 1);
+  normalise_row_back(b);
+}
+
+static void shift_all_back(void *data) { each_row(data, copy_row, shift_here_back); }
+
+/* Adds up the sums of all tasks, in their order, for one vector of a gradient. */
+INLINE vreal add_tasks(const shift_job *j, int64_t offset) {
+  vreal sum = {0};
+  for (int64_t task = 0; task < tasks_of(j); task++) sum += load(sums_of(j, task) + offset);
+  return sum;
+}
+
+/* As shift_forward. */
+void shift_backward(shift_job *j) {
+  const int64_t c = j->channels, taps = taps_of(j);
+  spread_taps(j, 1);
+  memset(sums_of(j, 0), 0, (size_t)(tasks_of(j) * sums_size(j)) * sizeof(float));
+  run_on(j->launch, j->threads, shift_all_back, j);
+  for (int64_t v = 0; v < vectors_of(c); v++) {
+    const int64_t first = channel_of(v, c);
+    for (int64_t n = 0; n < taps; n++) {
+      const vreal sum = add_tasks(j, (v * taps + n) * LANES);
+      for (int64_t i = 0; i < LANES; i++) j->gkernel[(first + i) * taps + taps - 1 - n] = sum[i];
+    }
+    store(j->gweight + first, add_tasks(j, taps_size(j) + v * LANES));
+    store(j->gbias + first, add_tasks(j, taps_size(j) + padded(c) + v * LANES));
+  }
+}
+
+#endif
