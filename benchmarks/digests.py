@@ -53,13 +53,20 @@ def _digests(scans: Path, work: Path):
         "degrade-mri.nii.gz": ["degrade", t1, "--task", "mri-sr", "--sigma", "3", "--seed", "2"],
         "degrade-ct.nii.gz": ["degrade", slab, "--task", "ct-denoise", "--dose", "0.25"],
         "degrade-ct-counted.nii.gz": ["degrade", slab, "-t", "ct-denoise", "--dose", "0.05"],
-        "restore-mri.nii.gz": ["restore", work / "degrade-mri.nii.gz", "--task", "mri-sr"],
+        "restore-mri.nii.gz": [
+            *("restore", work / "degrade-mri.nii.gz", "--task", "mri-sr", "--consistency", "0"),
+        ],
+        "restore-mri-consistent.nii.gz": [
+            *("restore", work / "degrade-mri.nii.gz", "--task", "mri-sr", "--ensemble"),
+        ],
         "restore-mri-all-in-one.nii.gz": [
             *("restore", work / "degrade-mri.nii.gz", "--task", "mri-sr"),
-            *("--weights", "light-all-in-one", "--plane", "coronal"),
+            *("--weights", "light-all-in-one", "--plane", "coronal", "--consistency", "0"),
         ],
         "restore-mri-finer.nii.gz": ["restore", mr_dicom, "--scale", "2"],
-        "restore-mri-tiles.nii.gz": ["restore", mr_dicom, "--memory", "80MB"],
+        "restore-mri-tiles.nii.gz": [
+            *("restore", mr_dicom, "--memory", "80MB", "--consistency", "0"),
+        ],
         "restore-ct.nii.gz": ["restore", work / "degrade-ct.nii.gz", "--task", "ct-denoise"],
         "restore-ct-dicom-source-type.nii.gz": ["restore", ct_dicom, "--dtype", "source"],
         "restore-pet-as-array.npy": [

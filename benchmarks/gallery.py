@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from restore_rwkv import Restorer, Volume
+from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.evaluation import figures
@@ -39,7 +39,8 @@ def main() -> None:
         restorer = Restorer(name, words.weights)
         # The whole volume, so that its scaling is that of restoring it.
         low = np.stack([Slice(prepared, stack, i).low() for i in range(stack.shape[0])], axis=2)
-        volume = restorer.run(Volume(low, unit=task.unit, modality=task.modality)).volume
+        image = Volume(low, unit=task.unit, modality=task.modality)
+        volume = restorer.run(image, RestoreOptions(consistency=0)).volume
         images = [low[..., one.index], volume.data[..., one.index], one.high()]
         gain = [paper_score(image, images[2], task.metric_range).psnr for image in images[:2]]
         print(f"{one.name}: {gain[0]:.2f} dB -> {gain[1]:.2f} dB")

@@ -12,7 +12,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from restore_rwkv import Volume
 from restore_rwkv.data import SetWriter
+from restore_rwkv.restoration.plan import finer
 from tests.helpers import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
@@ -158,6 +160,16 @@ def test_psnr_by_the_protocol_of_evaluation(ct_set: Path) -> None:
     assert float(quality.psnr("total variation", ct_set, "cpu").split()[0]) > before + 6
     assert quality.psnr("DnCNN", ct_set, "cpu") == "untrained"
     assert float(quality.psnr("light", ct_set, "cpu")) > before
+
+
+def test_a_coarse_scan_on_the_finer_grid_is_scored_at_the_places_of_the_truth() -> None:
+    consistency = load("consistency")
+    rows, columns = (np.linspace(0, 2 * np.pi, n, endpoint=False) for n in (40, 64))
+    smooth = 900 + 300 * np.cos(2 * rows)[:, None] * np.sin(3 * columns + 1)
+    high = Volume(smooth[..., None], modality="MR")
+    fine = finer(consistency.coarse(high), 2, 4.0)
+    assert consistency.scored(fine, high, True).psnr > 100
+    assert consistency.scored(fine, high, False).psnr < 30
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from restore_rwkv.apps.cli import main
 from restore_rwkv.apps.cli.app import option_flags
 from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.apps.cli.messages import user_message, with_flags
-from restore_rwkv.apps.cli.options import Task, parse_memory
+from restore_rwkv.apps.cli.options import Consistency, Task, parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.model import RestoreRWKV, load_weights, read_info, shipped_weights
@@ -98,6 +98,12 @@ def test_restore_says_which_task_it_picked(
         (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "four"), "--scale"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "unit 'kg' is unknown"),
         (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "SUV"), "is not that of mri-sr"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--consistency", "-1"), "--consistency"),
+        (("restore", "{scan}", "-o", "out.nii.gz", "--factor", "34"), "give at most 33"),
+        (
+            ("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct-denoise", "--consistency", "2"),
+            "consistency: what was measured for CT is not in the file of an image",
+        ),
         (("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
         (("restore", ".", "-o", "out.nii.gz"), "DICOM"),
         (("restore", "{scan}", "-o", "{scan}"), "same file"),
@@ -122,6 +128,7 @@ def test_restore_says_which_task_it_picked(
         (("degrade", "{scan}", "-o", "out.nii.gz", "--task", "mri-sr", "--factor", "1"), "above 1"),
         (("degrade", "{scan}", "-o", "out.nii.gz", "--seed", "-1"), "--seed"),
         (("evaluate", "{scan}", "--split", "tests"), "split 'tests' is unknown"),
+        (("evaluate", "none.nii.gz", "--consistency", "-1"), "--consistency"),
         (("evaluate", "none.nii.gz"), "none.nii.gz: no such file"),
         (("data",), "Missing command"),
         (("data", "prepare"), "Missing command"),
@@ -246,6 +253,7 @@ def test_convert_does_not_replace_a_file_unless_allowed(
 
 def test_the_choices_are_those_of_the_library() -> None:
     assert get_args(Task) == tuple(TASKS)
+    assert f"{TASKS['mri-sr'].consistency} by default" in get_args(Consistency)[1].help
 
 
 @pytest.mark.parametrize(
@@ -385,6 +393,29 @@ def test_evaluate_names_scan_and_protocol(tiny_weights: Path, tmp_path: Path, ca
     assert result.returncode == 0, result.stderr
     for words in ("scan[1].npy", "paper protocol", "2 of 3"):
         assert words in result.stdout
+
+
+def test_flags_of_the_measured_data_and_the_ensemble_reach_the_record(
+    scan: Path, tiny_weights: Path, tmp_path: Path, call: Call
+) -> None:
+    words = ("-o", tmp_path / "out.nii.gz", "-t", "mri-sr", "--weights", tiny_weights)
+    flags = ("--consistency", "3", "--factor", "2", "--ensemble")
+    planned = call("restore", scan, *words, *flags, "--dry-run")
+    assert "ensemble: mean over 4 turns and mirrors, so 4 passes\n" in planned.stdout
+    assert "consistency: 3 steps keep the measured 20 x 16 samples" in planned.stdout
+    assert call("restore", scan, *words, *flags).returncode == 0
+    record = json.loads((tmp_path / "out.restoration.json").read_text())
+    assert (record["consistency"], record["kept"], record["ensemble"]) == (3, [20, 16], True)
+
+
+def test_evaluate_takes_the_flags_of_restore(
+    scan: Path, tiny_weights: Path, tmp_path: Path, call: Call
+) -> None:
+    tables = [
+        call("evaluate", scan, "-t", "mri-sr", "--weights", tiny_weights, *flags).stdout
+        for flags in ((), ("--consistency", "0"), ("--consistency", "0", "--ensemble"))
+    ]
+    assert len(set(tables)) == 3
 
 
 def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path, call: Call) -> None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from restore_rwkv import Restorer, Volume
+from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
@@ -18,6 +19,7 @@ from restore_rwkv.evaluation.scores import (
 )
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri import cubic_interpolate, low_resolution
+from restore_rwkv.restoration import Restored
 from restore_rwkv.tasks import DegradeOptions, ScalingRule
 
 
@@ -88,6 +90,30 @@ def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: P
     found = dict(evaluate_paths([tmp_path / "sets"], weights=tiny_weights))
     words = ("a", "b", "mean over patients")
     assert list(found) == [f"{folder}: {word}" for folder in ("first", "second") for word in words]
+
+
+def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[RestoreOptions] = []
+    run = Restorer.run
+
+    def noted(restorer: Restorer, volume: Volume, options: RestoreOptions) -> Restored:
+        given.append(options)
+        return run(restorer, volume, options)
+
+    monkeypatch.setattr(Restorer, "run", noted)
+    image = np.random.default_rng(0).uniform(0, 900, (24, 20))
+    np.save(tmp_path / "scan.npy", image)
+    with SetWriter(tmp_path / "set", "noise", "mri-sr", 2.0) as writer:
+        writer.add("a", "a", "test", np.stack([image, image]))
+    options = RestoreOptions(consistency=3, ensemble=True)
+    words = {"task": "mri-sr", "weights": tiny_weights, "options": options}
+    assert len(list(evaluate_paths([tmp_path / "scan.npy", tmp_path / "set"], **words))) == 2
+    assert given == [replace(options, factor=4.0), replace(options, factor=2.0)]
+    restorer = Restorer("mri-sr", tiny_weights)
+    evaluate(Volume(image), restorer, RestoreOptions(factor=5.0), physics=DegradeOptions(factor=3))
+    assert given[2] == RestoreOptions(factor=5.0)
 
 
 def test_a_manifest_deep_below_does_not_make_a_scan_a_set(tmp_path: Path) -> None:

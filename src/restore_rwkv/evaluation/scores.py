@@ -57,7 +57,8 @@ def evaluate(
         scan: a scan of full quality, in physical units; for PET also a T1-weighted scan of a head,
             see `degrade`.
         restorer: restorer to score; without a task it takes that of the scan's modality.
-        options: options of the restoration; `plane` is ignored, the task's plane is used.
+        options: options of the restoration; `plane` is ignored, the task's plane is used. The
+            factor of the degradation is used where `factor` is not given.
         physics: options of the degradation.
         seed: seed of the degradation.
 
@@ -70,9 +71,10 @@ def evaluate(
     """
     task = restorer.task or pick_task(scan)
     pair = degrade(scan, task, physics, seed=seed)
-    evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, options)
+    factor = pair.record["factor"]
+    evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, options, factor)
     axis = evaluation.slice_axis
-    others = task.rules.interpolated(pair.high, axis, pair.record["factor"])
+    others = task.rules.interpolated(pair.high, axis, factor)
     volumes = {INPUT: evaluation.volumes[INPUT]} | others | evaluation.volumes
     scores = {
         name: evaluation.slice_scores.get(name)
@@ -83,7 +85,10 @@ def evaluate(
 
 
 def evaluate_set(
-    prepared: PreparedSet, restorer: Restorer, split: Split = "test"
+    prepared: PreparedSet,
+    restorer: Restorer,
+    split: Split = "test",
+    options: RestoreOptions | None = None,
 ) -> dict[str, dict[str, MeanScore]]:
     """Score a split of a prepared set, restoring its stored slices.
 
@@ -91,6 +96,7 @@ def evaluate_set(
         prepared: a set of the restorer's task.
         restorer: restorer to score.
         split: "train", "validation" or "test".
+        options: as for `evaluate`.
 
     Returns:
         Mean scores over slices of "input" and "restored", by patient.
@@ -109,7 +115,8 @@ def evaluate_set(
         raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
     scores: dict[str, dict[str, list[SliceScore]]] = {}
     for stack in prepared.split(split):
-        evaluation = _evaluate_pair(*_volumes(prepared, stack), task, restorer, None)
+        low, high = _volumes(prepared, stack)
+        evaluation = _evaluate_pair(low, high, task, restorer, options, prepared.factor)
         of_patient = scores.setdefault(stack.patient, {})
         for name, found in evaluation.slice_scores.items():
             of_patient.setdefault(name, []).extend(found)
@@ -128,6 +135,7 @@ def evaluate_paths(
     axes: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    options: RestoreOptions | None = None,
 ) -> Iterator[tuple[str, dict[str, MeanScore]]]:
     """Score scans on disk and prepared sets, one after the other.
 
@@ -139,6 +147,7 @@ def evaluate_paths(
         axes: as in `DegradeOptions`.
         seed: seed of the degradation of scans.
         device: as for `Restorer`.
+        options: as for `evaluate`.
 
     Yields:
         Name of the scan, or of the set's folder and the patient, and mean scores over slices by
@@ -154,18 +163,19 @@ def evaluate_paths(
     for path in paths:
         if path.is_dir() and holds_sets(path):
             for prepared in read_sets(path):
-                yield from _of_set(prepared, restorer(prepared.task_name), split)
+                yield from _of_set(prepared, restorer(prepared.task_name), split, options)
         else:
             scan = read_volume(path)
             chosen = pick_task(scan, task).name
             physics = DegradeOptions(axes=axes)
-            yield path.name, evaluate(scan, restorer(chosen), physics=physics, seed=seed).scores
+            found = evaluate(scan, restorer(chosen), options, physics=physics, seed=seed)
+            yield path.name, found.scores
 
 
 def _of_set(
-    prepared: PreparedSet, restorer: Restorer, split: Split
+    prepared: PreparedSet, restorer: Restorer, split: Split, options: RestoreOptions | None
 ) -> Iterator[tuple[str, dict[str, MeanScore]]]:
-    scores = evaluate_set(prepared, restorer, split)
+    scores = evaluate_set(prepared, restorer, split, options)
     for patient, found in scores.items():
         yield f"{prepared.folder.name}: {patient}", found
     if len(scores) > 1:
@@ -199,10 +209,18 @@ def slice_scores(
 
 
 def _evaluate_pair(
-    low: Volume, high: Volume, task: Task, restorer: Restorer, options: RestoreOptions | None
+    low: Volume,
+    high: Volume,
+    task: Task,
+    restorer: Restorer,
+    options: RestoreOptions | None,
+    factor: float,
 ) -> Evaluation:
     axis = slice_axis(high, task)
-    restored = restorer.run(low, replace(options or RestoreOptions(), plane="auto")).volume
+    options = replace(options or RestoreOptions(), plane="auto")
+    if task.rules.holds_measurement and options.factor is None and options.scale is None:
+        options = replace(options, factor=factor)
+    restored = restorer.run(low, options).volume
     volumes = {INPUT: low, RESTORED: restored}
     scores = {
         name: slice_scores(volume, high, axis, task.metric_range)

@@ -91,6 +91,9 @@ class RestorationRecord(Record):
         no_suv: PET: why no SUV was used.
         tile: (rows, columns) of a tile; those of a slice where it was not cut.
         batch: slices that ran together.
+        consistency: steps that put measured data back into the restored slices; 0 for none.
+        kept: (rows, columns) of the block of k-space that they kept; None for none.
+        ensemble: whether the image is the mean over turns and mirrors of its slices.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
     """
@@ -108,6 +111,9 @@ class RestorationRecord(Record):
     no_suv: str | None
     tile: tuple[int, int]
     batch: int
+    consistency: int
+    kept: tuple[int, int] | None
+    ensemble: bool
     seconds: float
     torch: str
 

@@ -13,10 +13,11 @@ import torch
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, same_field_of_view
 from restore_rwkv.model import RestoreRWKVConfig
-from restore_rwkv.options import Count, validated
-from restore_rwkv.physics.mri import fourier_interpolate
+from restore_rwkv.options import Count, Whole, validated
+from restore_rwkv.physics.mri import fourier_interpolate, kspace_block_shape
+from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
-from restore_rwkv.tasks import PlaneChoice, Scaling, ScalingRule, Task, slice_axis
+from restore_rwkv.tasks import AxisFactor, PlaneChoice, Scaling, ScalingRule, Task, slice_axis
 
 _logger = logging.getLogger(__name__)
 
@@ -41,9 +42,16 @@ class RestoreOptions:
         scale: MRI on its coarse native grid is first interpolated to a grid finer by this factor
             along both axes of its slices, above 1 and at most 8; None keeps the grid.
         unit: "SUV" where PET is in it and its file does not say so, else "auto".
+        consistency: MRI: steps that put the measured block of k-space back into each restored
+            slice, see `restore_rwkv.physics.mri.keep_measured`; 0 for the network's own output,
+            None for the number of the task or, with `scale`, 0.
+        ensemble: restore each slice in several turns and mirrors, and take the mean: 8 passes of
+            the network, for MRI whose measured block is even along both axes 4.
+        factor: MRI: ratio of the full to the measured extent of k-space per axis, for consistency
+            and ensemble; None for that of the task or, with `scale`, for all of the coarse grid.
 
     Raises:
-        ConfigError: a value is unknown or out of range.
+        ConfigError: a value is unknown or out of range, or `factor` is given with `scale`.
     """
 
     plane: PlaneChoice = "auto"
@@ -51,12 +59,22 @@ class RestoreOptions:
     memory: Count = 2 << 30
     scale: float | None = None
     unit: Unit = "auto"
+    consistency: Whole | None = None
+    ensemble: bool = False
+    factor: float | None = None
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 1 < self.scale <= _LARGEST_SCALE:
             raise ConfigError(
                 f"scale {self.scale:g} is out of range; give a factor above 1 and at most "
                 f"{_LARGEST_SCALE:g}, or leave it out to keep the grid"
+            )
+        if self.factor is not None and not 1 < self.factor < 1e6:
+            raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+        if self.factor is not None and self.scale is not None:
+            raise ConfigError(
+                "factor and scale are both given; leave factor out, since all of a coarse grid "
+                "was measured"
             )
 
 
@@ -73,6 +91,7 @@ class Plan:
         scaling_found: how the scaling was found: "scaling_rule" and, for PET, "suv_per_unit" or
             "no_suv".
         tiling: batch, tile and memory of the network's runs.
+        refinement: turns to average over, and steps towards the measured data.
     """
 
     task: Task
@@ -82,6 +101,15 @@ class Plan:
     scaling: Scaling
     scaling_found: Mapping[str, Any]
     tiling: Tiling
+    refinement: Refinement = NETWORK_ONLY
+
+    @property
+    def kept(self) -> tuple[int, int] | None:
+        """Samples of k-space per axis of a slice that are held to the scan's; None for none."""
+        if not self.refinement.steps:
+            return None
+        _, height, width = self.volume.slices(self.axis).shape
+        return kspace_block_shape(height, width, self.refinement.factor)
 
     @property
     def memory(self) -> int:
@@ -104,6 +132,15 @@ class Plan:
         ]
         if self.scale is not None:
             lines.insert(1, f"grid: finer by {self.scale:g} along both axes of a slice")
+        if len(self.refinement.turns) > 1:
+            passes = len(self.refinement.turns)
+            lines.append(f"ensemble: mean over {passes} turns and mirrors, so {passes} passes")
+        if self.kept is not None:
+            rows, columns = self.kept
+            lines.append(
+                f"consistency: {self.refinement.steps} steps keep the measured {rows} x {columns} "
+                "samples of k-space"
+            )
         return lines
 
 
@@ -139,6 +176,7 @@ def make_plan(
     _check_unit(volume, task, options.unit)
     task.rules.warn_of_strange_values(volume)
     axis = slice_axis(volume, task, options.plane)
+    coarse = volume.slices(axis).shape
     if options.scale is not None:
         _check_scale(volume, task, options.scale)
         volume = finer(volume, axis, options.scale)
@@ -161,7 +199,8 @@ def make_plan(
     as_paper = options.scaling == "paper" and volume.unit is None
     in_task_unit = options.unit != "auto" or as_paper
     scaling, found = task.rules.find_scaling(volume, rule, in_task_unit=in_task_unit)
-    return Plan(task, volume, axis, options.scale, scaling, found, tiling)
+    refinement = _refinement(task, options, (height, width), (coarse[1], coarse[2]))
+    return Plan(task, volume, axis, options.scale, scaling, found, tiling, refinement)
 
 
 def finer(volume: Volume, axis: int, scale: float) -> Volume:
@@ -195,6 +234,39 @@ def _check_unit(volume: Volume, task: Task, unit: str) -> None:
         raise ConfigError(f"unit {unit} is not that of {task.name} ({task.unit}); leave unit out")
     if volume.unit not in (None, "a.u.", unit):
         raise InputError(f"{volume.name}: is in {volume.unit}, not {unit}; leave unit out")
+
+
+def _refinement(
+    task: Task, options: RestoreOptions, shape: tuple[int, int], coarse: tuple[int, int]
+) -> Refinement:
+    """Turns and steps for slices of a shape, which had another on the grid of the scan.
+
+    Raises:
+        ConfigError: steps or their factor are asked for where nothing measured is in the file.
+    """
+    steps = options.consistency
+    if steps is None:  # next to no gain on finer grids (docs/restoring.md)
+        steps = task.consistency if options.scale is None else 0
+    if not task.rules.holds_measurement:
+        if steps:
+            raise ConfigError(
+                f"consistency: what was measured for {task.rules.title} is not in the file of an "
+                f"image, so {task.name} cannot keep it; leave consistency out"
+            )
+        if options.factor is not None:
+            raise ConfigError(f"factor: is for the k-space of MRI, not {task.name}; leave it out")
+    if options.factor is not None and options.factor > min(shape):
+        raise ConfigError(
+            f"factor {options.factor:g} leaves no sample of k-space of slices of {shape[0]} x "
+            f"{shape[1]}; give at most {min(shape)}"
+        )
+    factor: AxisFactor = options.factor or task.factor
+    if options.scale is not None:
+        # Interpolation has shared the highest frequency of an even side with its opposite.
+        kept = [n - 1 + n % 2 for n in coarse]
+        factor = (shape[0] / kept[0], shape[1] / kept[1])
+    turns = task.rules.turns(shape, factor) if options.ensemble else NETWORK_ONLY.turns
+    return Refinement(turns, steps, factor)
 
 
 def _check_scale(volume: Volume, task: Task, scale: float) -> None:

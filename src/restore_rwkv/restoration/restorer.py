@@ -123,7 +123,7 @@ class Restorer:
 
         Args:
             volume: the low-quality scan, in physical units.
-            options: plane, scaling, memory, and a finer grid.
+            options: plane, scaling, memory, a finer grid, data consistency, and ensemble.
             progress: called with the number of slices done and the number of all.
 
         Returns:
@@ -158,7 +158,7 @@ class Restorer:
         Args:
             source: NIfTI, PNG, TIFF or NPY file, or a folder with a DICOM series. Never changed.
             target: file to write; its suffix chooses the format (DICOM becomes NIfTI).
-            options: plane, scaling, memory, and a finer grid.
+            options: plane, scaling, memory, a finer grid, data consistency, and ensemble.
             dtype: "float32", "source" (the source's type, rounded and clipped) or "auto" (float32
                 wherever the format holds it).
             overwrite: replace existing outputs.
@@ -219,7 +219,9 @@ class Restorer:
         for first in range(0, len(slices), plan.tiling.batch):
             part = slice(first, first + plan.tiling.batch)
             target[part] = restore_slices(
-                *(network, slices[part], plan.task, plan.scaling, plan.tiling.tile), lowest
+                *(network, slices[part], plan.task, plan.scaling, plan.tiling.tile),
+                lowest,
+                plan.refinement,
             )
             if not np.isfinite(target[part]).all():
                 raise InputError(
@@ -250,6 +252,9 @@ class Restorer:
             no_suv=plan.scaling_found.get("no_suv"),
             tile=plan.tiling.tile,
             batch=plan.tiling.batch,
+            consistency=plan.refinement.steps,
+            kept=plan.kept,
+            ensemble=len(plan.refinement.turns) > 1,
             seconds=seconds,
             torch=torch.__version__,
         )

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from restore_rwkv.model import RestoreRWKV
 from restore_rwkv.restoration.tiles import run
-from restore_rwkv.tasks import Scaling, Task
+from restore_rwkv.tasks import TURNS, AxisFactor, Scaling, Task, Turn
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What is done to slices beyond one pass of the network.
+
+    Attributes:
+        turns: turns and mirrors of a slice over whose results the mean is taken.
+        steps: steps that hold the result to what was measured (`Modality.keep_measured`).
+        factor: reduction of the measurement, one number or one for each of (H, W), for `steps`.
+    """
+
+    turns: tuple[Turn, ...] = TURNS[:1]
+    steps: int = 0
+    factor: AxisFactor = 1.0
+
+
+NETWORK_ONLY = Refinement()
 
 
 def restore_slices(
@@ -18,6 +39,7 @@ def restore_slices(
     scaling: Scaling,
     tile: tuple[int, int],
     lowest: float | None = None,
+    refinement: Refinement = NETWORK_ONLY,
 ) -> NDArray[np.float32]:
     """Restore slices (N, H, W) in physical units: scale, run the network, scale back, clip.
 
@@ -28,6 +50,7 @@ def restore_slices(
         scaling: onto the network's values.
         tile: (rows, columns) of the tiles that a slice is cut into; (H, W) for whole slices.
         lowest: smallest value of the whole volume; that of the slices where not given.
+        refinement: mean over turns, and steps towards what was measured, of whole slices.
 
     Returns:
         (N, H, W), physical units, not finite where values overflow.
@@ -35,8 +58,23 @@ def restore_slices(
     slices = np.ascontiguousarray(slices)
     with np.errstate(over="ignore"):
         image = scaling.apply(task.rules.without_padding(slices, task))
-    values = run(network, torch.from_numpy(image)[:, None], tile)
+    values = _mean_over_turns(network, torch.from_numpy(image)[:, None], tile, refinement.turns)
     restored: NDArray[np.float32] = scaling.invert(values)[:, 0].numpy()
     lowest = float(slices.min()) if lowest is None else lowest
+    if refinement.steps:
+        task.rules.keep_measured(restored, slices, lowest, refinement.factor, refinement.steps)
     task.rules.keep_bounds(restored, slices, lowest, task)
     return restored
+
+
+def _mean_over_turns(
+    network: RestoreRWKV, images: Tensor, tile: tuple[int, int], turns: tuple[Turn, ...]
+) -> Tensor:
+    """Run a network on turned images (N, 1, H, W), turn the results back, and average them."""
+    if turns == NETWORK_ONLY.turns:
+        return run(network, images, tile)
+    total = torch.zeros_like(images, dtype=torch.float64)  # so that equal results have their mean
+    for turn in turns:
+        cut = (tile[1], tile[0]) if turn.transposed else tile
+        total += turn.undo(run(network, turn.apply(images).contiguous(), cut))
+    return (total / len(turns)).to(images.dtype)

@@ -11,7 +11,7 @@ from restore_rwkv.lazy import lazy_names
 if TYPE_CHECKING:
     from restore_rwkv.tasks.degradation import degrade, degrade_file
     from restore_rwkv.tasks.modalities import MODALITIES
-    from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality
+    from restore_rwkv.tasks.modality import AxisFactor, Degraded, DegradeOptions, Modality
     from restore_rwkv.tasks.plane import PlaneChoice, slice_axis
     from restore_rwkv.tasks.scaling import (
         FOREGROUND_LEVEL,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         pick_task,
         task_of,
     )
+    from restore_rwkv.tasks.turns import TURNS, Turn
 
 __all__ = [
     "ALL_IN_ONE",
@@ -39,6 +40,8 @@ __all__ = [
     "MODALITIES",
     "NOTICE",
     "TASKS",
+    "TURNS",
+    "AxisFactor",
     "DegradeOptions",
     "Degraded",
     "Modality",
@@ -46,6 +49,7 @@ __all__ = [
     "Scaling",
     "ScalingRule",
     "Task",
+    "Turn",
     "degrade",
     "degrade_file",
     "get_task",
@@ -62,7 +66,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "restore_rwkv.tasks.degradation": ["degrade", "degrade_file"],
         "restore_rwkv.tasks.modalities": ["MODALITIES"],
-        "restore_rwkv.tasks.modality": ["DegradeOptions", "Degraded", "Modality"],
+        "restore_rwkv.tasks.modality": ["AxisFactor", "DegradeOptions", "Degraded", "Modality"],
         "restore_rwkv.tasks.plane": ["PlaneChoice", "slice_axis"],
         "restore_rwkv.tasks.scaling": [
             "FOREGROUND_LEVEL",
@@ -82,5 +86,6 @@ __getattr__, __dir__ = lazy_names(
             "pick_task",
             "task_of",
         ],
+        "restore_rwkv.tasks.turns": ["TURNS", "Turn"],
     },
 )

@@ -16,6 +16,7 @@ from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume
 from restore_rwkv.options import validated
 from restore_rwkv.tasks.scaling import Scaling, ScalingRule
+from restore_rwkv.tasks.turns import TURNS, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from restore_rwkv.tasks.table import Task
 
 ModalityCode = Literal["MR", "CT", "PT"]
+AxisFactor = float | tuple[float, float]
 
 _logger = logging.getLogger(__name__)
 
@@ -112,6 +114,8 @@ class Modality(abc.ABC):
         additive_noise: whether low quality is full quality plus Gaussian noise of mean 0, so that
             realisations of it can be mixed and scaled.
         finer_grid: whether a scan may be restored on a finer grid than its own.
+        holds_measurement: whether a low-quality scan holds what was measured, so that a restored
+            one can be held to it.
         degrade_options: names of the `DegradeOptions` that its physics uses besides `factor`.
     """
 
@@ -121,6 +125,7 @@ class Modality(abc.ABC):
     stored_pairs: ClassVar[bool] = True
     additive_noise: ClassVar[bool] = False
     finer_grid: ClassVar[bool] = False
+    holds_measurement: ClassVar[bool] = False
     degrade_options: ClassVar[frozenset[str]] = frozenset()
 
     def warn_of_strange_values(self, volume: Volume) -> None:
@@ -199,6 +204,39 @@ class Modality(abc.ABC):
         """
         if lowest >= 0:
             np.maximum(restored, 0, out=restored)
+
+    def turns(self, shape: tuple[int, int], factor: AxisFactor) -> tuple[Turn, ...]:
+        """Return the turns and mirrors of which a degraded slice is again a degraded slice.
+
+        The slice as it is comes first. The default implementation returns all eight.
+
+        Args:
+            shape: (H, W) of the slices.
+            factor: of the degradation, one number or one for each of (H, W).
+        """
+        return TURNS
+
+    def keep_measured(
+        self,
+        restored: NDArray[np.float32],
+        slices: NDArray[np.float32],
+        lowest: float,
+        factor: AxisFactor,
+        steps: int,
+    ) -> None:
+        """Hold restored slices in place to what was measured of them.
+
+        Args:
+            restored: restored slices (N, H, W) in physical units; changed in place.
+            slices: the same slices of the input.
+            lowest: smallest value of the whole input.
+            factor: reduction of the measurement, one number or one for each of (H, W).
+            steps: 1 or more.
+
+        Raises:
+            TypeError: scans of this modality do not hold it (`holds_measurement`).
+        """
+        raise TypeError(f"{self.title}: images do not hold what was measured")
 
     @abc.abstractmethod
     def degrade(

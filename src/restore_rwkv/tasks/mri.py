@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.io import Volume
-from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, slice_tensor
+from restore_rwkv.tasks.modality import (
+    AxisFactor,
+    Degraded,
+    DegradeOptions,
+    Modality,
+    slice_tensor,
+)
 from restore_rwkv.tasks.plane import slice_axis
+from restore_rwkv.tasks.turns import TURNS, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +32,47 @@ class MRI(Modality):
     degraded_from = ("MR",)
     stored_pairs = False
     finer_grid = True
+    holds_measurement = True
     degrade_options = frozenset({"sigma"})
 
     def to_task_unit(self, volume: Volume, task: Task) -> Volume:
         """Return the volume unchanged: MRI has no physical unit."""
         return volume if volume.modality == self.code else super().to_task_unit(volume, task)
+
+    def turns(self, shape: tuple[int, int], factor: AxisFactor) -> tuple[Turn, ...]:
+        """Return all eight, or the four that an even block of k-space allows.
+
+        The complex image of a block that is even along both axes becomes, mirrored along both, its
+        own conjugate, and transposed that of the transposed block. Mirrored along one axis it
+        belongs to a block with the highest frequency on the other side, which no slice has.
+        """
+        from restore_rwkv.physics.mri import CartesianMRI
+
+        if any(CartesianMRI(shape, factor).symmetric):
+            return TURNS
+        return tuple(turn for turn in TURNS if turn.rows == turn.columns)
+
+    def keep_measured(
+        self,
+        restored: NDArray[np.float32],
+        slices: NDArray[np.float32],
+        lowest: float,
+        factor: AxisFactor,
+        steps: int,
+    ) -> None:
+        """Put the measured block of k-space back; see `restore_rwkv.physics.mri.keep_measured`.
+
+        A scan with negative values is taken for signed, not for a magnitude.
+        """
+        import torch
+
+        from restore_rwkv.physics.mri import keep_measured
+
+        for image, low in zip(restored, slices, strict=True):
+            measured = torch.from_numpy(np.ascontiguousarray(low))
+            image[...] = keep_measured(
+                torch.from_numpy(image), measured, factor, steps, magnitude=lowest >= 0
+            ).numpy()
 
     def degrade(
         self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator

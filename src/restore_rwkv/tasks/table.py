@@ -46,6 +46,8 @@ class Task:
         air: network value of `scaling` up to which a pixel counts as air.
         weights: name of the shipped weights.
         not_for: what the results must not be used for.
+        consistency: steps that hold a restored scan to what was measured, unless the user gives
+            another number; chosen on validation subjects (docs/restoring.md).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Task:
     air: float
     weights: str
     not_for: str
+    consistency: int = 0
 
     @property
     def rules(self) -> Modality:
@@ -91,6 +94,7 @@ TASKS: dict[str, Task] = {
             weights="light-mri-sr",
             not_for=_RESEARCH
             + "Detail beyond the measured centre of k-space is inferred, not measured.",
+            consistency=5,
         ),
         Task(
             name="ct-denoise",

@@ -15,7 +15,17 @@ from restore_rwkv.apps.cli.console import (
     show,
     training_report,
 )
-from restore_rwkv.apps.cli.options import Device, Overwrite, Quiet, Seed, Task, TaskName, Weights
+from restore_rwkv.apps.cli.options import (
+    Consistency,
+    Device,
+    Ensemble,
+    Overwrite,
+    Quiet,
+    Seed,
+    Task,
+    TaskName,
+    Weights,
+)
 
 
 def train(
@@ -78,17 +88,28 @@ def evaluate(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    consistency: Consistency = None,
+    ensemble: Ensemble = False,
 ) -> None:
     """Score restored images against the low-quality input, by the paper's protocol.
 
     Scans are degraded first, as by `degrade`; prepared sets come with their low-quality images.
     """
     from restore_rwkv.evaluation.scores import evaluate_paths
+    from restore_rwkv.restoration import RestoreOptions
 
+    options = RestoreOptions(consistency=consistency, ensemble=ensemble)
     table = score_table("scan or patient")
     try:
         for name, scores in evaluate_paths(
-            sources, task=task, weights=weights, split=split, axes=axes, seed=seed, device=device
+            sources,
+            task=task,
+            weights=weights,
+            split=split,
+            axes=axes,
+            seed=seed,
+            device=device,
+            options=options,
         ):
             for image, score in scores.items():
                 table.add_row(name, *score_row(image, score))

@@ -33,6 +33,19 @@ Series = Annotated[
         help="Number or UID of the series, if a DICOM folder has several.", show_default=False
     ),
 ]
+Consistency = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="MRI: steps that keep the measured k-space; 5 by default (0 on a finer grid).",
+        show_default=False,
+    ),
+]
+Ensemble = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Mean over 4 or 8 turns and mirrors: as many times the time."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 
 

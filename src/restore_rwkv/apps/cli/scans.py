@@ -9,7 +9,9 @@ import typer
 
 from restore_rwkv.apps.cli.console import progress_bar, score_row, score_table, show
 from restore_rwkv.apps.cli.options import (
+    Consistency,
     Device,
+    Ensemble,
     OutputFile,
     Overwrite,
     Quiet,
@@ -50,6 +52,16 @@ def restore(
         Literal["auto", "SUV"],
         typer.Option(help="SUV for PET in SUV whose file does not say so."),
     ] = "auto",
+    consistency: Consistency = None,
+    ensemble: Ensemble = False,
+    factor: Annotated[
+        float | None,
+        typer.Option(
+            metavar="F",
+            help="MRI: full over measured extent of k-space; 4 by default.",
+            show_default=False,
+        ),
+    ] = None,
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
     ] = "2GiB",
@@ -70,7 +82,14 @@ def restore(
     from restore_rwkv.restoration import RestoreOptions, Restorer
 
     options = RestoreOptions(
-        plane=plane, scaling=scaling, memory=parse_memory(memory), scale=scale, unit=unit
+        plane=plane,
+        scaling=scaling,
+        memory=parse_memory(memory),
+        scale=scale,
+        unit=unit,
+        consistency=consistency,
+        ensemble=ensemble,
+        factor=factor,
     )
     restorer = Restorer(task, weights, device)
     chosen = series_of(series)

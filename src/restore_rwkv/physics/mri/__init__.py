@@ -1,6 +1,7 @@
-"""MRI: central block of k-space, its noise, low resolution and thick slices."""
+"""MRI: central block of k-space, its noise, low resolution, thick slices, data consistency."""
 
 from restore_rwkv.physics.mri.cartesian import CartesianMRI
+from restore_rwkv.physics.mri.consistency import keep_measured
 from restore_rwkv.physics.mri.kspace import (
     kspace_block,
     kspace_block_shape,
@@ -20,6 +21,7 @@ __all__ = [
     "CartesianMRI",
     "cubic_interpolate",
     "fourier_interpolate",
+    "keep_measured",
     "kspace_block",
     "kspace_block_shape",
     "kspace_crop",

@@ -51,6 +51,12 @@ class CartesianMRI:
         """Number of measured samples (h, w)."""
         return kspace_block_shape(*self.shape, self.factor)
 
+    @property
+    def symmetric(self) -> tuple[bool, bool]:
+        """Whether the block is its own mirror image, by axis: odd, or all of k-space."""
+        rows, columns = (m % 2 == 1 or m == n for m, n in zip(self.kept, self.shape, strict=True))
+        return rows, columns
+
     def A(self, image: Tensor) -> Tensor:  # noqa: N802 - the literature's name
         """Measure an image.
 
