@@ -180,11 +180,13 @@ def _from_four_sides(x: Tensor) -> Tensor:
 
 def _norm_and_shift(x: Tensor, norm: nn.Module, token_shift: nn.Module) -> Tensor:
     """Return token_shift(norm(x)), by one kernel if there is one."""
-    if type(token_shift) is OmniShift and not pointwise.has_hooks(token_shift):
-        parameters = *norm.parameters(), *token_shift.parameters()
-        if runs_kernels(x, *parameters) and shift.takes(x, norm, *parameters):
-            alpha = token_shift.alpha if token_shift.branches else None
-            return shift.norm_and_shift(x, norm, token_shift.branch_kernels(), alpha)
+    if isinstance(token_shift, OmniShift) and isinstance(norm, nn.LayerNorm):
+        alpha = token_shift.alpha if token_shift.branches else None
+        kernels = token_shift.branch_kernels()
+        parameters = kernels if alpha is None else [alpha, *kernels]
+        fused = shift.takes(x, norm, *parameters) and not pointwise.has_hooks(token_shift)
+        if fused and runs_kernels(x, norm.weight, norm.bias, *parameters):
+            return shift.norm_and_shift(x, norm, kernels, alpha)
     shifted: Tensor = token_shift(norm(x))
     return shifted
 
@@ -276,17 +278,18 @@ class SpatialMix(TokenMix):
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over the image."""
         shifted = _norm_and_shift(x, norm, self.omni_shift)
-        recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.value, self.receptance, self.output)
         weights = [layer.weight for layer in layers]
-        if runs_kernels(x, shifted, gamma, *weights) and pointwise.takes(shifted, *layers):
-            if recorded and not (self.summed or self.causal):
-                decays = self._decays(x.shape[1] * x.shape[2])
-                return mixes.mix_tokens(shifted, x, gamma, *decays, weights, self.scans)
-            if not recorded:
-                key, value, receptance, output = weights
-                y = self._scan(*pointwise.project(shifted, key, value), recorded)
-                return pointwise.gate(shifted, y, receptance, output, x, gamma)[0]
+        decays = self._decays(x.shape[1] * x.shape[2])
+        fused = runs_kernels(x, shifted, gamma, *decays, *weights)
+        fused = fused and pointwise.takes(shifted, *layers)
+        if fused and not (self.summed or self.causal):
+            return mixes.mix_tokens(shifted, x, gamma, *decays, weights, self.scans)
+        recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
+        if fused and not recorded:
+            key, value, receptance, output = weights
+            y = self._scan(*pointwise.project(shifted, key, value), recorded)
+            return pointwise.gate(shifted, y, receptance, output, x, gamma)[0]
         y = self._scan(self.key(shifted), self.value(shifted), recorded)
         return self._each_token(self._gated, shifted, y, residual=x, gamma=gamma, whole=recorded)
 
@@ -345,11 +348,11 @@ class ChannelMix(TokenMix):
     def forward(self, x: Tensor, norm: nn.Module, gamma: Tensor) -> Tensor:
         """Return x + gamma * mix(norm(x)) for tokens (B, H, W, C), mixed over their channels."""
         shifted = _norm_and_shift(x, norm, self.omni_shift)
-        recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         layers = (self.key, self.receptance, self.value)
         weights = [layer.weight for layer in layers]
         if runs_kernels(x, shifted, gamma, *weights) and pointwise.takes(shifted, *layers):
             return mixes.mix_channels(shifted, x, gamma, *weights)
+        recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         return self._each_token(self._mixed, shifted, residual=x, gamma=gamma, whole=recorded)
 
     def _mixed(self, x: Tensor) -> Tensor:

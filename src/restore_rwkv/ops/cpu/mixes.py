@@ -38,6 +38,13 @@ def mix_tokens(
         weights: of key, value, receptance and output, each (C, C).
         scans: "rows" or "columns" for each scan; each one attends to the results of the last.
     """
+    if not eager.records_gradients(x, residual, gamma, decay, first, *weights):
+        key, value, receptance, output = weights
+        k, v = pointwise.project(x, key, value)
+        for scan, w, u in zip(scans, decay, first, strict=True):
+            k_along, v_along = _along(scan, k, v)
+            binding.forward(w, u, k_along, v_along, out=v_along)
+        return pointwise.gate(x, v, receptance, output, residual, gamma)[0]
     y: Tensor = _MixTokens.apply(x, residual, gamma, decay, first, *weights, scans)  # type: ignore[no-untyped-call]
     return y
 

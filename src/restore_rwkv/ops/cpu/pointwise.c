@@ -5,41 +5,53 @@
  */
 #ifndef DOUBLE
 
+#include <stddef.h>
+
 #include "pointwise.h"
-
-INLINE void take_first(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  store(b->job->y + place(b, row, vector), sum);
-}
-
-INLINE void take_second(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  store(b->job->y2 + place(b, row, vector), sum);
-}
 
 /* y = x first, y2 = x second */
 static void project(const block *b) {
   const pointwise_job *j = b->job;
-  const int64_t c = j->channels;
+  const int64_t c = j->channels, start = b->token * c;
   const float *first = j->work, *second = first + c * spaced(c);
-  multiply(tokens_of(b, j->x), b->count, c, first, spaced(c), c, take_first, b);
-  multiply(tokens_of(b, j->x), b->count, c, second, spaced(c), c, take_second, b);
+  const target y = {j->y + start, c}, y2 = {j->y2 + start, c};
+  multiply(tokens_of(b, j->x), b->count, c, first, spaced(c), c, put, &y);
+  multiply(tokens_of(b, j->x), b->count, c, second, spaced(c), c, put, &y2);
 }
 
-INLINE void take_gate(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
+/* Arrays from the first token of a block; rows of the workspace are `spaced`, others `channels`. */
+typedef struct {
+  int64_t channels, spaced;
+  const float *z, *residual, *gamma;
+  float *y, *sigmoid, *product, *work;
+} arrays;
+
+INLINE arrays arrays_of(const block *b) {
   const pointwise_job *j = b->job;
-  const int64_t at = place(b, row, vector), c = j->channels;
-  const vreal open = sigmoid(sum), gated = open * load(j->z + at);
-  store(b->room.narrow[0] + row * spaced(c) + channel_of(vector, c), gated);
-  if (j->sigmoid) store(j->sigmoid + at, open), store(j->product + at, gated);
+  const int64_t c = j->channels, start = b->token * c;
+  return (arrays){c,
+                  spaced(c),
+                  j->z ? j->z + start : NULL,
+                  j->residual + start,
+                  j->gamma,
+                  j->y + start,
+                  j->sigmoid ? j->sigmoid + start : NULL,
+                  j->product ? j->product + start : NULL,
+                  b->room.narrow[0]};
 }
 
-INLINE void take_output(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const pointwise_job *j = b->job;
-  const int64_t at = place(b, row, vector);
-  store(j->y + at, load(j->residual + at) + load(j->gamma + channel_of(vector, j->channels)) * sum);
+INLINE void take_gate(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const int64_t at = s.row * a->channels + s.channel;
+  const vreal open = sigmoid(sum), gated = open * load(a->z + at);
+  store(a->work + s.row * a->spaced + s.channel, gated);
+  if (a->sigmoid) store(a->sigmoid + at, open), store(a->product + at, gated);
+}
+
+INLINE void take_output(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const int64_t at = s.row * a->channels + s.channel;
+  store(a->y + at, load(a->residual + at) + load(a->gamma + s.channel) * sum);
 }
 
 /* y = residual + gamma * ((sigmoid(x first) * z) second) */
@@ -47,32 +59,30 @@ static void gate(const block *b) {
   const pointwise_job *j = b->job;
   const int64_t c = j->channels;
   const float *first = j->work, *second = first + c * spaced(c);
-  multiply(tokens_of(b, j->x), b->count, c, first, spaced(c), c, take_gate, b);
-  multiply(rows_of(b->room.narrow[0], spaced(c)), b->count, c, second, spaced(c), c, take_output, b);
+  const arrays a = arrays_of(b);
+  multiply(tokens_of(b, j->x), b->count, c, first, spaced(c), c, take_gate, &a);
+  multiply(rows_of(a.work, spaced(c)), b->count, c, second, spaced(c), c, take_output, &a);
 }
 
-INLINE void take_hidden(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const int64_t h = b->job->hidden;
+INLINE void take_hidden(const void *context, spot s, vreal sum) {
+  const target *t = context;
   const vreal k = relu(sum);
-  store(b->room.wide[0] + row * spaced(h) + channel_of(vector, h), k * k);
+  store(t->to + s.row * t->distance + s.channel, k * k);
 }
 
-INLINE void take_receptance(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const pointwise_job *j = b->job;
+INLINE void take_receptance(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
   const vreal open = sigmoid(sum);
-  store(b->room.narrow[0] + row * spaced(j->channels) + vector * LANES, open);
-  if (j->sigmoid) store(j->sigmoid + place(b, row, vector), open);
+  store(a->work + s.row * a->spaced + s.channel, open);
+  if (a->sigmoid) store(a->sigmoid + s.row * a->channels + s.channel, open);
 }
 
-INLINE void take_value(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const pointwise_job *j = b->job;
-  const int64_t at = place(b, row, vector), c = j->channels;
-  const vreal mixed = load(b->room.narrow[0] + row * spaced(c) + vector * LANES) * sum;
-  store(j->y + at, load(j->residual + at) + load(j->gamma + channel_of(vector, c)) * mixed);
-  if (j->product) store(j->product + at, mixed);
+INLINE void take_value(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const int64_t at = s.row * a->channels + s.channel;
+  const vreal mixed = load(a->work + s.row * a->spaced + s.channel) * sum;
+  store(a->y + at, load(a->residual + at) + load(a->gamma + s.channel) * mixed);
+  if (a->product) store(a->product + at, mixed);
 }
 
 /* y = residual + gamma * sigmoid(x second) * (relu(x first)^2 third) */
@@ -80,10 +90,11 @@ static void mix_channels(const block *b) {
   const pointwise_job *j = b->job;
   const int64_t c = j->channels, h = j->hidden;
   const float *first = j->work, *second = first + c * spaced(h), *third = second + c * spaced(c);
-  const matrix x = tokens_of(b, j->x);
-  multiply(x, b->count, c, first, spaced(h), h, take_hidden, b);
-  multiply(x, b->count, c, second, spaced(c), c, take_receptance, b);
-  multiply(rows_of(b->room.wide[0], spaced(h)), b->count, h, third, spaced(c), c, take_value, b);
+  const arrays a = arrays_of(b);
+  const target k = {b->room.wide[0], spaced(h)};
+  multiply(tokens_of(b, j->x), b->count, c, first, spaced(h), h, take_hidden, &k);
+  multiply(tokens_of(b, j->x), b->count, c, second, spaced(c), c, take_receptance, &a);
+  multiply(rows_of(k.to, spaced(h)), b->count, h, third, spaced(c), c, take_value, &a);
 }
 
 static void project_all(void *data) { each_block(data, project); }

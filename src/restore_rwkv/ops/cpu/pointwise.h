@@ -80,12 +80,6 @@ INLINE void each_block(pointwise_job *j, void (*act)(const block *)) {
   }
 }
 
-/* Address of a vector of a token of a block, in an array of the job. */
-INLINE int64_t place(const block *b, int64_t row, int64_t vector) {
-  const int64_t channels = b->job->channels;
-  return (b->token + row) * channels + channel_of(vector, channels);
-}
-
 INLINE matrix tokens_of(const block *b, const float *x) {
   return rows_of(x + b->token * b->job->channels, b->job->channels);
 }
@@ -99,8 +93,7 @@ INLINE vreal sigmoid(vreal x) {
 }
 
 INLINE vreal relu(vreal x) {
-  for (int64_t c = 0; c < LANES; c++) x[c] = x[c] < 0 ? 0 : x[c]; /* NaN stays */
-  return x;
+  return (vreal)((vmask)x & ~(x < 0)); /* NaN stays */
 }
 
 #endif

@@ -18,11 +18,6 @@ INLINE float *third_sums(const block *b) {
   return second_sums(b) + b->job->channels * padded(b->job->channels);
 }
 
-INLINE float *scratch(const block *b, int64_t which, int64_t row, int64_t vector) {
-  const int64_t c = b->job->channels;
-  return b->room.narrow[which] + row * spaced(c) + channel_of(vector, c);
-}
-
 /* Stores sums over the groups, each row with a factor (or NULL for 1). */
 INLINE void add_groups(const pointwise_job *j, int64_t offset, int64_t rows, int64_t width,
                        const float *factors, float *gradient) {
@@ -52,118 +47,134 @@ static void add_scaled_groups(const pointwise_job *j, int64_t offset, int64_t wi
   }
 }
 
-/* A product whose result goes to, or is added to, rows of the workspace. */
-INLINE void take_part(const void *context, int64_t row, int64_t vector, vreal sum) {
-  store(scratch(context, 3, row, vector), sum);
+/* Arrays from the first token of a block; rows of the workspace are `spaced`, others `channels`. */
+typedef struct {
+  int64_t channels, spaced, wide;
+  const float *x, *gy, *gy2, *sigmoid, *product, *gamma;
+  float *y, *gx, *gz, *work[4], *k, *gk;
+} arrays;
+
+INLINE arrays arrays_of(const block *b) {
+  const pointwise_job *j = b->job;
+  const int64_t c = j->channels, start = b->token * c;
+  arrays a = {.channels = c, .spaced = spaced(c), .wide = spaced(j->hidden), .gamma = j->gamma};
+  a.x = j->x + start;
+  a.gy = j->gy + start;
+  a.gx = j->gx + start;
+  if (j->gy2) a.gy2 = j->gy2 + start, a.y = j->y + start;
+  if (j->sigmoid) a.sigmoid = j->sigmoid + start, a.product = j->product + start;
+  if (j->gz) a.gz = j->gz + start;
+  for (int64_t i = 0; i < 4; i++) a.work[i] = b->room.narrow[i];
+  a.k = b->room.wide[0];
+  a.gk = b->room.wide[1];
+  return a;
 }
 
-INLINE void take_rest(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  store(b->job->gx + place(b, row, vector), load(scratch(b, 3, row, vector)) + sum);
+/* The second of two products whose sum is the gradient of x. */
+INLINE void take_rest(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const vreal first = load(a->work[3] + s.row * a->spaced + s.channel);
+  store(a->gx + s.row * a->channels + s.channel, first + sum);
 }
 
-INLINE void take_rest_and_gx(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const int64_t at = place(b, row, vector);
-  store(b->job->y + at, load(b->job->gx + at) + (load(scratch(b, 3, row, vector)) + sum));
-}
-
-INLINE void take_gx(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  store(b->job->gx + place(b, row, vector), sum);
+INLINE void take_rest_and_gx(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const int64_t at = s.row * a->channels + s.channel;
+  const vreal first = load(a->work[3] + s.row * a->spaced + s.channel);
+  store(a->y + at, load(a->gx + at) + (first + sum));
 }
 
 /* y = gx + gy first + gy2 second */
 static void project_back(const block *b) {
   const pointwise_job *j = b->job;
-  const int64_t c = j->channels, start = b->token * c;
+  const int64_t c = j->channels, count = b->count;
   const float *first = j->work, *second = first + c * spaced(c);
-  multiply(tokens_of(b, j->gy), b->count, c, first, spaced(c), c, take_part, b);
-  multiply(tokens_of(b, j->gy2), b->count, c, second, spaced(c), c, take_rest_and_gx, b);
-  add_outer(b->sums, j->gy + start, c, c, j->x + start, c, c, b->count);
-  add_outer(second_sums(b), j->gy2 + start, c, c, j->x + start, c, c, b->count);
+  const arrays a = arrays_of(b);
+  const target half = {a.work[3], spaced(c)};
+  multiply(rows_of(a.gy, c), count, c, first, spaced(c), c, put, &half);
+  multiply(rows_of(a.gy2, c), count, c, second, spaced(c), c, take_rest_and_gx, &a);
+  add_outer(b->sums, a.gy, c, c, a.x, c, c, count);
+  add_outer(second_sums(b), a.gy2, c, c, a.x, c, c, count);
 }
 
-INLINE void scale_rows(const block *b, int64_t which) {
-  const pointwise_job *j = b->job;
-  for (int64_t i = 0; i < b->count; i++)
-    for (int64_t v = 0; v < vectors_of(j->channels); v++)
-      store(scratch(b, which, i, v),
-            load(j->gamma + channel_of(v, j->channels)) * load(j->gy + place(b, i, v)));
+INLINE void scale_rows(const arrays a, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t v = 0; v < vectors_of(a.channels); v++) {
+      const int64_t c = channel_of(v, a.channels);
+      store(a.work[0] + i * a.spaced + c, load(a.gamma + c) * load(a.gy + i * a.channels + c));
+    }
 }
 
-INLINE void take_gated(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const pointwise_job *j = b->job;
-  const int64_t at = place(b, row, vector);
-  const vreal open = load(j->sigmoid + at), gated = load(j->product + at);
-  store(j->gz + at, sum * open);
-  store(scratch(b, 1, row, vector), sum * gated * (1 - open));
+INLINE void take_gated(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const int64_t at = s.row * a->channels + s.channel;
+  const vreal open = load(a->sigmoid + at), gated = load(a->product + at);
+  store(a->gz + at, sum * open);
+  store(a->work[1] + s.row * a->spaced + s.channel, sum * gated * (1 - open));
 }
 
 static void gate_back(const block *b) {
   const pointwise_job *j = b->job;
-  const int64_t c = j->channels, start = b->token * c;
+  const int64_t c = j->channels, count = b->count;
   const float *first = j->work, *second = first + c * spaced(c);
-  const float *scaled = b->room.narrow[0], *opening = b->room.narrow[1];
-  scale_rows(b, 0);
-  multiply(rows_of(scaled, spaced(c)), b->count, c, second, spaced(c), c, take_gated, b);
-  multiply(rows_of(opening, spaced(c)), b->count, c, first, spaced(c), c, take_gx, b);
-  add_outer(b->sums, opening, spaced(c), c, j->x + start, c, c, b->count);
-  add_outer(second_sums(b), j->gy + start, c, c, j->product + start, c, c, b->count);
+  const arrays a = arrays_of(b);
+  const target gx = {a.gx, c};
+  scale_rows(a, count);
+  multiply(rows_of(a.work[0], spaced(c)), count, c, second, spaced(c), c, take_gated, &a);
+  multiply(rows_of(a.work[1], spaced(c)), count, c, first, spaced(c), c, put, &gx);
+  add_outer(b->sums, a.work[1], spaced(c), c, a.x, c, c, count);
+  add_outer(second_sums(b), a.gy, c, c, a.product, c, c, count);
 }
 
-INLINE void take_hidden(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const int64_t h = b->job->hidden;
-  store(b->room.wide[0] + row * spaced(h) + channel_of(vector, h), relu(sum));
+INLINE void take_hidden(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  store(a->k + s.row * a->wide + s.channel, relu(sum));
 }
 
-INLINE void take_hidden_gradient(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const block *b = context;
-  const int64_t h = b->job->hidden, at = row * spaced(h) + channel_of(vector, h);
-  const vreal k = load(b->room.wide[0] + at);
-  store(b->room.wide[1] + at, sum * (k + k));
+INLINE void take_hidden_gradient(const void *context, spot s, vreal sum) {
+  const arrays *a = context;
+  const int64_t at = s.row * a->wide + s.channel;
+  const vreal k = load(a->k + at);
+  store(a->gk + at, sum * (k + k));
 }
 
 /* Rows 0: gradient of the gated values without gamma; 1: of the values; 2: of the receptance. */
-INLINE void open_gates(const block *b) {
-  const pointwise_job *j = b->job;
-  for (int64_t i = 0; i < b->count; i++)
-    for (int64_t v = 0; v < vectors_of(j->channels); v++) {
-      const int64_t at = place(b, i, v);
-      const vreal open = load(j->sigmoid + at), gy = load(j->gy + at);
-      const vreal gamma = load(j->gamma + channel_of(v, j->channels)), unscaled = gy * open;
-      store(scratch(b, 0, i, v), unscaled);
-      store(scratch(b, 1, i, v), gamma * unscaled);
-      store(scratch(b, 2, i, v), gamma * gy * load(j->product + at) * (1 - open));
+INLINE void open_gates(const arrays a, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t v = 0; v < vectors_of(a.channels); v++) {
+      const int64_t c = channel_of(v, a.channels), at = i * a.channels + c, to = i * a.spaced + c;
+      const vreal open = load(a.sigmoid + at), gy = load(a.gy + at), gamma = load(a.gamma + c);
+      const vreal unscaled = gy * open;
+      store(a.work[0] + to, unscaled);
+      store(a.work[1] + to, gamma * unscaled);
+      store(a.work[2] + to, gamma * gy * load(a.product + at) * (1 - open));
     }
 }
 
-INLINE void square(const block *b) {
-  const int64_t h = b->job->hidden;
-  for (int64_t i = 0; i < b->count; i++) {
-    float *row = b->room.wide[0] + i * spaced(h);
-    for (int64_t n = 0; n < h; n++) row[n] *= row[n];
-  }
+INLINE void square_rows(const arrays a, int64_t count, int64_t hidden) {
+  for (int64_t i = 0; i < count; i++)
+    for (int64_t n = 0; n < padded(hidden); n += LANES) {
+      float *at = a.k + i * a.wide + n;
+      store(at, load(at) * load(at));
+    }
 }
 
 static void mix_channels_back(const block *b) {
   const pointwise_job *j = b->job;
-  const int64_t c = j->channels, h = j->hidden, start = b->token * c;
-  const float *turned = j->work, *first = turned + c * spaced(h), *second = first + h * spaced(c);
-  const float *third = second + c * spaced(c), *k = b->room.wide[0], *gk = b->room.wide[1];
-  const float *unscaled = b->room.narrow[0], *values = b->room.narrow[1];
-  const float *receptance = b->room.narrow[2];
-  open_gates(b);
-  multiply(tokens_of(b, j->x), b->count, c, turned, spaced(h), h, take_hidden, b);
-  multiply(rows_of(values, spaced(c)), b->count, c, third, spaced(h), h, take_hidden_gradient, b);
-  square(b);
-  multiply(rows_of(gk, spaced(h)), b->count, h, first, spaced(c), c, take_part, b);
-  multiply(rows_of(receptance, spaced(c)), b->count, c, second, spaced(c), c, take_rest, b);
-  add_outer(b->sums, gk, spaced(h), h, j->x + start, c, c, b->count);
-  add_outer(second_sums(b), receptance, spaced(c), c, j->x + start, c, c, b->count);
-  add_outer(third_sums(b), unscaled, spaced(c), c, k, spaced(h), h, b->count);
+  const int64_t c = j->channels, h = j->hidden, near = spaced(c), wide = spaced(h), count = b->count;
+  const float *turned = j->work, *first = turned + c * wide, *second = first + h * near;
+  const float *third = second + c * near;
+  const arrays a = arrays_of(b);
+  const target half = {a.work[3], near};
+  open_gates(a, count);
+  multiply(rows_of(a.x, c), count, c, turned, wide, h, take_hidden, &a);
+  multiply(rows_of(a.work[1], near), count, c, third, wide, h, take_hidden_gradient, &a);
+  square_rows(a, count, h);
+  multiply(rows_of(a.gk, wide), count, h, first, near, c, put, &half);
+  multiply(rows_of(a.work[2], near), count, c, second, near, c, take_rest, &a);
+  add_outer(b->sums, a.gk, wide, h, a.x, c, c, count);
+  add_outer(second_sums(b), a.work[2], near, c, a.x, c, c, count);
+  add_outer(third_sums(b), a.work[0], near, c, a.k, wide, h, count);
 }
 
 static void project_back_all(void *data) { each_block(data, project_back); }

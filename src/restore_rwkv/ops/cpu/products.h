@@ -40,19 +40,27 @@ typedef struct {
 INLINE matrix rows_of(const float *at, int64_t row) { return (matrix){at, row, 1}; }
 INLINE matrix columns_of(const float *at, int64_t row) { return (matrix){at, 1, row}; }
 
-/* What happens to each vector of a product: row, vector in it, sum. */
-typedef void (*taker)(const void *context, int64_t row, int64_t vector, vreal sum);
+/* What happens to each vector of a product. */
+typedef struct {
+  int64_t row, vector, channel; /* the first channel of the vector */
+} spot;
+typedef void (*taker)(const void *context, spot at, vreal sum);
+
+/* Two columns of vectors of the right side, whose rows are `distance` apart; or one, twice. */
+typedef struct {
+  const float *left, *right;
+  int64_t distance, vector, channels[2];
+} columns;
 
 INLINE void product(const matrix a, int64_t first, const int64_t rows, int64_t depth,
-                    const float *left, const float *right, int64_t distance, int64_t vector,
-                    const int64_t vectors, taker take, const void *context) {
+                    const columns b, const int64_t vectors, taker take, const void *context) {
   vreal sums[MAX_TILE][2];
 #pragma GCC unroll 8
   for (int64_t i = 0; i < rows; i++)
     for (int64_t n = 0; n < vectors; n++) sums[i][n] = (vreal){0};
   const float *at = a.at + first * a.row;
   for (int64_t k = 0; k < depth; k++) {
-    const vreal b0 = load(left + k * distance), b1 = load(right + k * distance);
+    const vreal b0 = load(b.left + k * b.distance), b1 = load(b.right + k * b.distance);
 #pragma GCC unroll 8
     for (int64_t i = 0; i < rows; i++) {
       const float factor = at[i * a.row + k * a.deep];
@@ -62,49 +70,55 @@ INLINE void product(const matrix a, int64_t first, const int64_t rows, int64_t d
   }
 #pragma GCC unroll 8
   for (int64_t i = 0; i < rows; i++)
-    for (int64_t n = 0; n < vectors; n++) take(context, first + i, vector + n, sums[i][n]);
+    for (int64_t n = 0; n < vectors; n++)
+      take(context, (spot){first + i, b.vector + n, b.channels[n]}, sums[i][n]);
 }
 
-INLINE void product_columns(const matrix a, int64_t rows, int64_t depth, const float *left,
-                            const float *right, int64_t distance, int64_t vector,
+INLINE void product_columns(const matrix a, int64_t rows, int64_t depth, const columns b,
                             const int64_t vectors, taker take, const void *context) {
   int64_t i = 0;
-  for (; i + TILE <= rows; i += TILE)
-    product(a, i, TILE, depth, left, right, distance, vector, vectors, take, context);
-  for (; TILE > 4 && i + 4 <= rows; i += 4)
-    product(a, i, 4, depth, left, right, distance, vector, vectors, take, context);
-  for (; i < rows; i++)
-    product(a, i, 1, depth, left, right, distance, vector, vectors, take, context);
+  for (; i + TILE <= rows; i += TILE) product(a, i, TILE, depth, b, vectors, take, context);
+  for (; TILE > 4 && i + 4 <= rows; i += 4) product(a, i, 4, depth, b, vectors, take, context);
+  for (; i < rows; i++) product(a, i, 1, depth, b, vectors, take, context);
 }
 
 /* Hands on each vector of (rows, depth) times (depth, width); `distance`: of the rows of b. */
 INLINE void multiply(const matrix a, int64_t rows, int64_t depth, const float *b, int64_t distance,
                      int64_t width, taker take, const void *context) {
   int64_t j = 0;
-  for (; j + 2 <= vectors_of(width); j += 2)
-    product_columns(a, rows, depth, b + channel_of(j, width), b + channel_of(j + 1, width),
-                    distance, j, 2, take, context);
+  for (; j + 2 <= vectors_of(width); j += 2) {
+    const int64_t c0 = channel_of(j, width), c1 = channel_of(j + 1, width);
+    const columns pair = {b + c0, b + c1, distance, j, {c0, c1}};
+    product_columns(a, rows, depth, pair, 2, take, context);
+  }
   if (j < vectors_of(width)) {
-    const float *last = b + channel_of(j, width);
-    product_columns(a, rows, depth, last, last, distance, j, 1, take, context);
+    const int64_t c = channel_of(j, width);
+    product_columns(a, rows, depth, (columns){b + c, b + c, distance, j, {c, c}}, 1, take, context);
   }
 }
 
-/* Adds a^T b to `sums`, (rows, padded(width)), over `depth` tokens. */
+/* Takers have contexts of their own on the stack, which compilers keep in registers: a store to an
+ * array cannot change them. */
 typedef struct {
-  float *sums;
+  float *to;
   int64_t distance;
-} running;
+} target;
 
-INLINE void add_sum(const void *context, int64_t row, int64_t vector, vreal sum) {
-  const running *to = context;
-  float *at = to->sums + row * to->distance + vector * LANES;
-  store(at, load(at) + sum);
+INLINE void put(const void *context, spot at, vreal sum) {
+  const target *t = context;
+  store(t->to + at.row * t->distance + at.channel, sum);
 }
 
+INLINE void add_sum(const void *context, spot at, vreal sum) {
+  const target *t = context;
+  float *to = t->to + at.row * t->distance + at.vector * LANES;
+  store(to, load(to) + sum);
+}
+
+/* Adds a^T b over `depth` tokens to `sums`, (rows, padded(width)). */
 static inline void add_outer(float *sums, const float *a, int64_t a_row, int64_t rows,
                              const float *b, int64_t b_row, int64_t width, int64_t depth) {
-  const running to = {sums, padded(width)};
+  const target to = {sums, padded(width)};
   multiply(columns_of(a, a_row), rows, depth, b, b_row, width, add_sum, &to);
 }
 

@@ -21,8 +21,7 @@ typedef struct {
   const float *kernel;        /* (channels, side, side) */
   float *y;                   /* forward only */
   float *mean, *inverse;      /* (batch, rows, columns), of x and its deviation, or NULL */
-  const float *gy;            /* backward only, as all that follow; may be added to gx */
-  const float *rest;          /* added to gx, or NULL */
+  const float *gy;            /* backward only, as all that follow */
   float *gx;
   float *gweight, *gbias;     /* (channels) */
   float *gkernel;             /* as the kernel */
@@ -96,8 +95,8 @@ INLINE void lines_around(const band *b, int64_t vector, const float **lines, con
 /* Convolves the current row; results go to rows of pixels `distance` apart. */
 INLINE void convolve_line(const band *b, const float *const *lines, const float *taps, float *to,
                           int64_t distance, const int64_t side) {
-  const int64_t columns = b->job->columns;
-  for (int64_t w = 0; w < columns; w += PIXELS) {
+  const int64_t pixels = b->job->columns;
+  for (int64_t w = 0; w < pixels; w += PIXELS) {
     vreal sums[PIXELS] = {{0}};
     for (int64_t dy = 0; dy < side; dy++)
 #pragma GCC unroll 9
@@ -107,7 +106,7 @@ INLINE void convolve_line(const band *b, const float *const *lines, const float 
         for (int64_t i = 0; i < PIXELS; i++)
           sums[i] += tap * load(lines[dy] + (w + i + dx) * LANES);
       }
-    const int64_t count = columns - w;
+    const int64_t count = pixels - w;
 #pragma GCC unroll 8
     for (int64_t i = 0; i < PIXELS; i++)
       if (i < count) store(to + (w + i) * distance, sums[i]);

@@ -26,7 +26,7 @@ class _Job(ctypes.Structure):
         ("launch", ctypes.c_void_p),
         ("epsilon", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "kernel", "y")),
-        *((name, ctypes.c_void_p) for name in ("mean", "inverse", "gy", "rest", "gx")),
+        *((name, ctypes.c_void_p) for name in ("mean", "inverse", "gy", "gx")),
         *((name, ctypes.c_void_p) for name in ("gweight", "gbias", "gkernel", "work")),
         *((name, ctypes.c_int64) for name in ("next", "workers")),
     )
@@ -47,7 +47,7 @@ def takes(x: Tensor, norm: nn.Module, *parameters: Tensor) -> bool:
 
 
 def norm_and_shift(
-    x: Tensor, norm: nn.Module, branches: Sequence[Tensor], alpha: Tensor | None = None
+    x: Tensor, norm: nn.LayerNorm, branches: Sequence[Tensor], alpha: Tensor | None = None
 ) -> Tensor:
     """Return the depth-wise convolution of norm(x), zero padded.
 
@@ -58,7 +58,6 @@ def norm_and_shift(
         alpha: factors of the identity and of the branches, (1 + len(branches),); their sum is the
             kernel. None if there is one branch, which is the kernel.
     """
-    assert isinstance(norm, nn.LayerNorm)
     parameters = (norm.weight, norm.bias, alpha, *branches)
     if not eager.records_gradients(x, *(p for p in parameters if p is not None)):
         kernel = _merged(alpha, branches)

@@ -84,8 +84,7 @@ INLINE void normalise_row_back(const band *b) {
       const int64_t n = channel_of(v, c);
       const vreal x = (load(j->x + at + n) - mean) * inverse;
       const vreal g = load(b->gradients + v * line + w * LANES) * load(j->weight + n);
-      const vreal gx = inverse * (g - mean_g - x * mean_gx);
-      store(j->gx + at + n, j->rest ? load(j->rest + at + n) + gx : gx);
+      store(j->gx + at + n, inverse * (g - mean_g - x * mean_gx));
     }
   }
 }
