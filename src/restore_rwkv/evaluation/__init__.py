@@ -3,6 +3,7 @@
 Imports restoration and data; training uses it for validation, and the apps print its results.
 """
 
+from restore_rwkv.evaluation.diagnosis import attention_spread, diagnose
 from restore_rwkv.evaluation.metrics import (
     PAPER_PROTOCOL,
     MeanScore,
@@ -17,6 +18,8 @@ __all__ = [
     "Evaluation",
     "MeanScore",
     "SliceScore",
+    "attention_spread",
+    "diagnose",
     "evaluate",
     "evaluate_paths",
     "evaluate_set",

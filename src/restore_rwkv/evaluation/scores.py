@@ -172,6 +172,31 @@ def evaluate_paths(
             yield path.name, found.scores
 
 
+def low_quality(
+    paths: Sequence[Path],
+    *,
+    task: str = AUTO,
+    split: Split = "test",
+    axes: str | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[str, str, Volume]]:
+    """Yield the first low-quality scan of each path, with its name and its task.
+
+    Arguments are those of `evaluate_paths`.
+    """
+    for path in paths:
+        if path.is_dir() and holds_sets(path):
+            for prepared in read_sets(path):
+                stack = prepared.split(split)[0]
+                low, _ = _volumes(prepared, stack)
+                yield f"{prepared.folder.name}: {stack.patient}", prepared.task_name, low
+        else:
+            scan = read_volume(path)
+            chosen = pick_task(scan, task)
+            pair = degrade(scan, chosen, DegradeOptions(axes=axes), seed=seed)
+            yield path.name, chosen.name, pair.low
+
+
 def _of_set(
     prepared: PreparedSet, restorer: Restorer, split: Split, options: RestoreOptions | None
 ) -> Iterator[tuple[str, dict[str, MeanScore]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,15 @@ def score_row(name: str, score: MeanScore) -> tuple[str, ...]:
         return (name, "none", "none", "none", slices)
     rmse = "none" if score.rmse is None else f"{score.rmse:.{2 if score.rmse >= 1 else 4}f}"
     return (name, f"{score.psnr:.2f}", f"{score.ssim:.4f}", rmse, slices)
+
+
+def spread_table(name: str, spreads: Mapping[str, float]) -> Table:
+    """Table of how much the attention of each block differs over an image."""
+    table = plain_table("block", "attention over the image: sd / rms")
+    table.title = name
+    for block, spread in spreads.items():
+        table.add_row(block, f"{spread:.4f}")
+    return table
 
 
 def plain_table(*columns: str) -> Table:

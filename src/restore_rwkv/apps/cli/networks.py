@@ -13,6 +13,7 @@ from restore_rwkv.apps.cli.console import (
     score_row,
     score_table,
     show,
+    spread_table,
     training_report,
 )
 from restore_rwkv.apps.cli.options import (
@@ -90,12 +91,20 @@ def evaluate(
     device: Device = "auto",
     consistency: Consistency = None,
     ensemble: Ensemble = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option(
+            "--diagnose",
+            help="Also print how much the attention differs over an image, block by block.",
+        ),
+    ] = False,
 ) -> None:
     """Score restored images against the low-quality input, by the paper's protocol.
 
     Scans are degraded first, as by `degrade`; prepared sets come with their low-quality images.
     """
-    from restore_rwkv.evaluation.scores import evaluate_paths
+    from restore_rwkv.evaluation import diagnose as measure_spread
+    from restore_rwkv.evaluation.scores import evaluate_paths, low_quality
     from restore_rwkv.restoration import RestoreOptions
 
     options = RestoreOptions(consistency=consistency, ensemble=ensemble)
@@ -116,6 +125,10 @@ def evaluate(
     finally:
         if table.rows:  # also where a later scan fails
             show(table)
+    if diagnose:
+        scans = low_quality(sources, task=task, split=split, axes=axes, seed=seed)
+        for name, of_task, low in scans:
+            show(spread_table(name, measure_spread(low, of_task, weights, device)))
 
 
 def convert(
