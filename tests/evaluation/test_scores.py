@@ -137,3 +137,16 @@ def test_cubic_interpolation_does_not_shift_a_smooth_image() -> None:
     coarse = low_resolution(torch.from_numpy(image.astype(np.float32)), 4.0)
     inside = (slice(8, -8), slice(8, -8))
     assert np.abs(cubic_interpolate(coarse, image.shape) - image)[inside].max() < 0.01
+
+
+def test_cubic_interpolation_is_periodic_as_k_space_is() -> None:
+    """An object at the border of the image has no error there that it does not have inside."""
+    x = np.arange(64)
+    bump = np.exp(-(((x - 32) / 6.0) ** 2)).astype(np.float32)
+    image = torch.from_numpy(np.outer(bump, bump))
+    coarse = low_resolution(image, 4)
+    for shift in (16, 28, 32):  # whole samples of the coarse image
+        moved = low_resolution(image.roll(shift, 0), 4)
+        error = np.abs(cubic_interpolate(moved, (64, 64)) - image.roll(shift, 0).numpy()).max()
+        centred = np.abs(cubic_interpolate(coarse, (64, 64)) - image.numpy()).max()
+        assert error == pytest.approx(centred, rel=1e-3)
