@@ -134,7 +134,7 @@ def test_digest_tells_shapes_apart_and_needs_a_geometry() -> None:
 
 
 def test_the_table_of_open_scans() -> None:
-    assert len({scan.name for scan in OPEN_SCANS}) == len(OPEN_SCANS) == 10
+    assert len({scan.name for scan in OPEN_SCANS}) == len(OPEN_SCANS) == 11
     assert sum(scan.split == "test" for scan in OPEN_SCANS) == 3
     for scan in OPEN_SCANS:
         assert_pinned(scan)

