@@ -163,7 +163,7 @@ def _from_four_sides(x: Tensor) -> Tensor:
 
 def _norm_and_shift(x: Tensor, norm: nn.Module, token_shift: nn.Module) -> Tensor:
     """Return token_shift(norm(x)), by one kernel if there is one."""
-    if isinstance(token_shift, OmniShift) and isinstance(norm, nn.LayerNorm):
+    if type(token_shift) is OmniShift and isinstance(norm, nn.LayerNorm):
         alpha = token_shift.alpha if token_shift.branches else None
         kernels = token_shift.branch_kernels()
         parameters = kernels if alpha is None else [alpha, *kernels]

@@ -57,9 +57,9 @@ INLINE float *ring_row(const band *b, int64_t row) {
   return b->ring + (row + MAX_SIDE * b->job->side) % b->job->side * row_size(b->job);
 }
 
-/* Index of the first channel of a pixel of the current image. */
-INLINE int64_t pixel_of(const band *b, int64_t row, int64_t column) {
-  return ((b->image * b->job->rows + row) * b->job->columns + column) * b->job->channels;
+/* Index of the first token of a row of the current image. */
+INLINE int64_t token_of(const band *b, int64_t row) {
+  return (b->image * b->job->rows + row) * b->job->columns;
 }
 
 INLINE float sum_lanes(vreal x) {

@@ -7,11 +7,11 @@
 
 INLINE void copy_row(const band *b, int64_t row) {
   const shift_job *j = b->job;
-  const int64_t c = j->channels, line = line_of(j);
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
+  const float *gy = j->gy + token_of(b, row) * c;
   float *to = ring_row(b, row) + j->side / 2 * LANES;
-  for (int64_t w = 0; w < j->columns; w++)
-    for (int64_t v = 0; v < vectors_of(c); v++)
-      store(to + v * line + w * LANES, load(j->gy + pixel_of(b, row, w) + channel_of(v, c)));
+  for (int64_t w = 0; w < pixels; w++, gy += c, to += LANES)
+    for (int64_t v = 0; v < vectors; v++) store(to + v * line, load(gy + channel_of(v, c)));
 }
 
 /* Adds, for each tap, the products of the values with the pixels that the tap meets. */
@@ -47,44 +47,64 @@ INLINE void shift_row_back(const band *b, const int64_t side, const int64_t toge
 /* Computes the normalised tokens of the current row again. */
 INLINE void recompute_row(const band *b) {
   const shift_job *j = b->job;
-  const int64_t c = j->channels, line = line_of(j);
-  for (int64_t w = 0; w < j->columns; w++) {
-    const int64_t at = pixel_of(b, b->row, w);
-    const float mean = j->mean[at / c], inverse = j->inverse[at / c];
-    for (int64_t v = 0; v < vectors_of(c); v++) {
-      const int64_t n = channel_of(v, c);
-      const vreal x = (load(j->x + at + n) - mean) * inverse;
-      store(b->values + v * line + w * LANES, x * load(j->weight + n) + load(j->bias + n));
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
+  const int64_t token = token_of(b, b->row);
+  const float *x = j->x + token * c, *weight = j->weight, *bias = j->bias;
+  const float *means = j->mean + token, *inverses = j->inverse + token;
+  for (int64_t v = 0; v < vectors; v++) {
+    const int64_t n = channel_of(v, c);
+    const vreal scale = load(weight + n), offset = load(bias + n);
+    float *to = b->values + v * line;
+    for (int64_t w = 0; w < pixels; w++)
+      store(to + w * LANES, (load(x + w * c + n) - means[w]) * inverses[w] * scale + offset);
+  }
+}
+
+/* Adds the gradients of weight and bias of the norm from the current row. */
+INLINE void add_norm_gradients(const band *b) {
+  const shift_job *j = b->job;
+  const int64_t c = j->channels, pixels = j->columns, token = token_of(b, b->row);
+  const float *means = j->mean + token, *inverses = j->inverse + token;
+  for (int64_t v = 0; v < vectors_of(c); v++) {
+    const float *x = j->x + token * c + channel_of(v, c), *gy = b->gradients + v * line_of(j);
+    float *gweight = b->sums + taps_size(j) + v * LANES, *gbias = gweight + padded(c);
+    vreal weights = load(gweight), biases = load(gbias);
+    for (int64_t w = 0; w < pixels; w++) {
+      const vreal g = load(gy + w * LANES);
+      weights += g * ((load(x + w * c) - means[w]) * inverses[w]);
+      biases += g;
     }
+    store(gweight, weights);
+    store(gbias, biases);
   }
 }
 
 /* From gradients of the normalised tokens of the current row to those of x. */
 INLINE void normalise_row_back(const band *b) {
   const shift_job *j = b->job;
-  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j);
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
+  const int64_t token = token_of(b, b->row);
+  const float *x = j->x + token * c, *weight = j->weight, *gradients = b->gradients;
+  const float *means = j->mean + token, *inverses = j->inverse + token;
   const vreal last = new_lanes(vectors - 1, c);
-  float *gweight = b->sums + taps_size(j), *gbias = gweight + padded(c);
-  for (int64_t w = 0; w < j->columns; w++) {
-    const int64_t at = pixel_of(b, b->row, w);
-    const float mean = j->mean[at / c], inverse = j->inverse[at / c];
+  const float share = 1 / (float)c;
+  float *gx = j->gx + token * c;
+  for (int64_t w = 0; w < pixels; w++, x += c, gx += c, gradients += LANES) {
+    const float mean = means[w], inverse = inverses[w];
     vreal sum = {0}, products = {0};
     for (int64_t v = 0; v < vectors; v++) {
       const int64_t n = channel_of(v, c);
-      const vreal x = (load(j->x + at + n) - mean) * inverse;
-      const vreal gy = load(b->gradients + v * line + w * LANES);
-      const vreal g = (v == vectors - 1 ? last * gy : gy) * load(j->weight + n);
-      sum += g;
-      products += g * x;
-      store(gweight + v * LANES, load(gweight + v * LANES) + gy * x);
-      store(gbias + v * LANES, load(gbias + v * LANES) + gy);
+      const vreal g = load(gradients + v * line) * load(weight + n), unit = load(x + n) - mean;
+      const vreal own = v == vectors - 1 ? last * g : g;
+      sum += own;
+      products += own * unit;
     }
-    const float mean_g = sum_lanes(sum) / (float)c, mean_gx = sum_lanes(products) / (float)c;
+    const float mean_g = sum_lanes(sum) * share;
+    const float slope = sum_lanes(products) * share * inverse * inverse;
     for (int64_t v = 0; v < vectors; v++) {
       const int64_t n = channel_of(v, c);
-      const vreal x = (load(j->x + at + n) - mean) * inverse;
-      const vreal g = load(b->gradients + v * line + w * LANES) * load(j->weight + n);
-      store(j->gx + at + n, inverse * (g - mean_g - x * mean_gx));
+      const vreal g = load(gradients + v * line) * load(weight + n), unit = load(x + n) - mean;
+      store(gx + n, inverse * (g - mean_g - unit * slope));
     }
   }
 }
@@ -95,6 +115,7 @@ static void shift_here_back(const band *b) {
     shift_row_back(b, 5, VECTOR == 64 ? 5 : 1);
   else
     shift_row_back(b, b->job->side, 1);
+  add_norm_gradients(b);
   normalise_row_back(b);
 }
 
