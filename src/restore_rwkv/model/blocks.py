@@ -8,7 +8,7 @@ Parameter names are those of the published checkpoints.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -86,14 +86,14 @@ class OmniShift(nn.Module):
         super().__init__()
         self.kernel_size = kernel_size
         self.branches = branches and not merged
-        self._largest = f"conv{kernel_size}x{kernel_size}" + ("_reparam" if merged else "")
         if self.branches:
             sides = range(1, kernel_size + 1, 2)
             self.alpha = nn.Parameter(torch.randn(1 + len(sides)))
         else:
             sides = range(kernel_size, kernel_size + 1)
-        for side in sides:
-            name = f"conv{side}x{side}" if side < kernel_size else self._largest
+        self._names = [f"conv{side}x{side}" for side in sides]
+        self._names[-1] += "_reparam" if merged else ""
+        for name, side in zip(self._names, sides, strict=True):
             convolution = nn.Conv2d(channels, channels, side, groups=channels, bias=False)
             self.add_module(name, convolution)
 
@@ -119,9 +119,7 @@ class OmniShift(nn.Module):
 
     def branch_kernels(self) -> list[Tensor]:
         """Return the kernels (C, 1, k, k) of the branches, the largest last."""
-        sides = range(1, self.kernel_size, 2) if self.branches else ()
-        names = [*(f"conv{side}x{side}" for side in sides), self._largest]
-        return [self.get_submodule(name).get_parameter("weight") for name in names]
+        return [cast(nn.Conv2d, self._modules[name]).weight for name in self._names]
 
 
 class NeighbourShift(nn.Module):

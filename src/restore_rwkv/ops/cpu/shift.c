@@ -77,6 +77,29 @@ static void shift_here(const band *b) {
 
 static void shift_all(void *data) { each_row(data, normalise_row, shift_here); }
 
+/* Tap of the kernel of one channel. */
+INLINE float merged_tap(const shift_job *j, int64_t channel, int64_t dy, int64_t dx) {
+  float tap = 0;
+  for (int64_t i = j->side / 2; i >= 0; i--) {
+    const int64_t n = tap_in_branch(i, dy, dx), taps = (2 * i + 1) * (2 * i + 1);
+    if (n < 0 || !j->branches[i]) continue;
+    tap += (j->alpha ? j->alpha[1 + i] : 1) * j->branches[i][channel * taps + n];
+  }
+  return j->alpha && dy == 0 && dx == 0 ? tap + j->alpha[0] : tap;
+}
+
+/* Computes the taps of each vector of channels; with `turn` 1 those of the kernel, with -1 those of
+ * the kernel turned by 180 degrees. */
+void shift_spread_taps(const shift_job *j, int64_t turn) {
+  const int64_t half = j->side / 2;
+  float *to = j->work;
+  for (int64_t v = 0; v < vectors_of(j->channels); v++)
+    for (int64_t dy = -half; dy <= half; dy++)
+      for (int64_t dx = -half; dx <= half; dx++)
+        for (int64_t c = 0; c < LANES; c++)
+          *to++ = merged_tap(j, channel_of(v, j->channels) + c, turn * dy, turn * dx);
+}
+
 /* Number of floats of the workspace. */
 int64_t shift_work(const shift_job *j, int64_t backward) {
   return taps_size(j) + j->threads * room_size(j) + (backward ? tasks_of(j) * sums_size(j) : 0);
@@ -84,7 +107,7 @@ int64_t shift_work(const shift_job *j, int64_t backward) {
 
 /* Returns when the work is done; the caller owns all buffers of the job. */
 void shift_forward(shift_job *j) {
-  spread_taps(j, 0);
+  shift_spread_taps(j, 1);
   run_on(j->launch, j->threads, shift_all, j);
 }
 

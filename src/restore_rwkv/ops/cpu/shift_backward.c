@@ -5,6 +5,8 @@
 
 #include "shift.h"
 
+void shift_spread_taps(const shift_job *j, int64_t turn); /* in shift.c */
+
 INLINE void copy_row(const band *b, int64_t row) {
   const shift_job *j = b->job;
   const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
@@ -128,18 +130,45 @@ INLINE vreal add_tasks(const shift_job *j, int64_t offset) {
   return sum;
 }
 
+/* Gradients of one branch and its factor from those of the kernel, (channels, side, side). */
+static void divide_kernel(const shift_job *j, const float *gkernel, int64_t branch) {
+  const int64_t taps = (2 * branch + 1) * (2 * branch + 1), inset = j->side / 2 - branch;
+  double sum = 0;
+  for (int64_t c = 0; c < j->channels; c++)
+    for (int64_t n = 0; n < taps; n++) {
+      const int64_t y = inset + n / (2 * branch + 1), x = inset + n % (2 * branch + 1);
+      const float g = gkernel[c * taps_of(j) + y * j->side + x];
+      sum += g * j->branches[branch][c * taps + n];
+      j->gbranches[branch][c * taps + n] = j->alpha ? j->alpha[1 + branch] * g : g;
+    }
+  if (j->alpha) j->galpha[1 + branch] = (float)sum;
+}
+
+static void divide_gradients(const shift_job *j) {
+  const int64_t c = j->channels, taps = taps_of(j);
+  float *gkernel = j->work; /* the taps are not needed any more */
+  double sum = 0;
+  for (int64_t v = 0; v < vectors_of(c); v++)
+    for (int64_t n = 0; n < taps; n++) {
+      const vreal g = add_tasks(j, (v * taps + n) * LANES);
+      for (int64_t i = 0; i < LANES; i++)
+        gkernel[(channel_of(v, c) + i) * taps + taps - 1 - n] = g[i];
+    }
+  for (int64_t i = 0; i <= j->side / 2; i++)
+    if (j->branches[i]) divide_kernel(j, gkernel, i);
+  for (int64_t i = 0; i < c; i++) sum += gkernel[i * taps + taps / 2];
+  if (j->alpha) j->galpha[0] = (float)sum;
+}
+
 /* As shift_forward. */
 void shift_backward(shift_job *j) {
-  const int64_t c = j->channels, taps = taps_of(j);
-  spread_taps(j, 1);
+  const int64_t c = j->channels;
+  shift_spread_taps(j, -1);
   memset(sums_of(j, 0), 0, (size_t)(tasks_of(j) * sums_size(j)) * sizeof(float));
   run_on(j->launch, j->threads, shift_all_back, j);
+  divide_gradients(j);
   for (int64_t v = 0; v < vectors_of(c); v++) {
     const int64_t first = channel_of(v, c);
-    for (int64_t n = 0; n < taps; n++) {
-      const vreal sum = add_tasks(j, (v * taps + n) * LANES);
-      for (int64_t i = 0; i < LANES; i++) j->gkernel[(first + i) * taps + taps - 1 - n] = sum[i];
-    }
     store(j->gweight + first, add_tasks(j, taps_size(j) + v * LANES));
     store(j->gbias + first, add_tasks(j, taps_size(j) + padded(c) + v * LANES));
   }
