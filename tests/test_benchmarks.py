@@ -206,3 +206,10 @@ def test_peers_print_the_psnr_of_a_set(ct_set: Path, capsys: pytest.CaptureFixtu
     assert "PSNR of the input: 12." in printed
     lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_a_step_is_compared_with_plain_pytorch(capsys: pytest.CaptureFixture[str]) -> None:
+    load("step").main(["--size", "16", "--batch", "1", "--repeats", "2"])
+    printed = capsys.readouterr().out
+    assert "largest errors of gradients" in printed
+    assert "| all |" in printed

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,14 +91,14 @@ class OmniShift(nn.Module):
         super().__init__()
         self.kernel_size = kernel_size
         self.branches = branches and not merged
-        self._largest = f"conv{kernel_size}x{kernel_size}" + ("_reparam" if merged else "")
         if self.branches:
             sides = range(1, kernel_size + 1, 2)
             self.alpha = nn.Parameter(torch.randn(1 + len(sides)))
         else:
             sides = range(kernel_size, kernel_size + 1)
-        for side in sides:
-            name = f"conv{side}x{side}" if side < kernel_size else self._largest
+        self._names = [f"conv{side}x{side}" for side in sides]
+        self._names[-1] += "_reparam" if merged else ""
+        for name, side in zip(self._names, sides, strict=True):
             convolution = nn.Conv2d(channels, channels, side, groups=channels, bias=False)
             self.add_module(name, convolution)
 
@@ -136,9 +136,7 @@ class OmniShift(nn.Module):
 
     def branch_kernels(self) -> list[Tensor]:
         """Return the kernels (C, 1, k, k) of the branches, the largest last."""
-        sides = range(1, self.kernel_size, 2) if self.branches else ()
-        names = [*(f"conv{side}x{side}" for side in sides), self._largest]
-        return [self.get_submodule(name).get_parameter("weight") for name in names]
+        return [cast(nn.Conv2d, self._modules[name]).weight for name in self._names]
 
 
 class NeighbourShift(nn.Module):
@@ -180,7 +178,7 @@ def _from_four_sides(x: Tensor) -> Tensor:
 
 def _norm_and_shift(x: Tensor, norm: nn.Module, token_shift: nn.Module) -> Tensor:
     """Return token_shift(norm(x)), by one kernel if there is one."""
-    if isinstance(token_shift, OmniShift) and isinstance(norm, nn.LayerNorm):
+    if type(token_shift) is OmniShift and isinstance(norm, nn.LayerNorm):
         alpha = token_shift.alpha if token_shift.branches else None
         kernels = token_shift.branch_kernels()
         parameters = kernels if alpha is None else [alpha, *kernels]

@@ -10,6 +10,7 @@
 #define PIXELS 8   /* outputs side by side in registers */
 #define BAND 32    /* rows of a task */
 #define MAX_SIDE 9 /* of the kernel */
+#define BRANCHES 5 /* of kernels up to that side */
 
 typedef struct {
   int64_t batch, rows, columns, channels, side;
@@ -18,13 +19,16 @@ typedef struct {
   double epsilon;             /* added to the variance */
   const float *x;             /* (batch, rows, columns, channels), as all images */
   const float *weight, *bias; /* (channels), of the norm */
-  const float *kernel;        /* (channels, side, side) */
+  /* Depth-wise kernels of side 1, 3, ..., side, (channels, side, side); NULL where there is none. The
+   * kernel is their sum, each times its factor, and the identity times the first factor. */
+  const float *branches[BRANCHES];
+  const float *alpha;         /* (1 + branches), or NULL: only the largest branch, as it is */
   float *y;                   /* forward only */
   float *mean, *inverse;      /* (batch, rows, columns), of x and its deviation, or NULL */
   const float *gy;            /* backward only, as all that follow */
   float *gx;
   float *gweight, *gbias;     /* (channels) */
-  float *gkernel;             /* as the kernel */
+  float *gbranches[BRANCHES], *galpha; /* as branches and alpha */
   float *work;                /* shift_work floats: workspace */
   int64_t next, workers;      /* 0 */
 } shift_job;
@@ -57,9 +61,9 @@ INLINE float *ring_row(const band *b, int64_t row) {
   return b->ring + (row + MAX_SIDE * b->job->side) % b->job->side * row_size(b->job);
 }
 
-/* Index of the first channel of a pixel of the current image. */
-INLINE int64_t pixel_of(const band *b, int64_t row, int64_t column) {
-  return ((b->image * b->job->rows + row) * b->job->columns + column) * b->job->channels;
+/* Index of the first token of a row of the current image. */
+INLINE int64_t token_of(const band *b, int64_t row) {
+  return (b->image * b->job->rows + row) * b->job->columns;
 }
 
 INLINE float sum_lanes(vreal x) {
@@ -134,14 +138,10 @@ INLINE void each_row(shift_job *j, void (*fill)(const band *, int64_t),
   }
 }
 
-/* Taps of each vector of channels; in reverse order for the backward pass. */
-INLINE void spread_taps(const shift_job *j, int64_t reverse) {
-  const int64_t taps = taps_of(j);
-  for (int64_t v = 0; v < vectors_of(j->channels); v++)
-    for (int64_t n = 0; n < taps; n++)
-      for (int64_t c = 0; c < LANES; c++)
-        j->work[(v * taps + n) * LANES + c] =
-            j->kernel[(channel_of(v, j->channels) + c) * taps + (reverse ? taps - 1 - n : n)];
+/* Index in a branch of a tap of the kernel, (dy, dx) from its middle; -1 outside the branch. */
+INLINE int64_t tap_in_branch(int64_t branch, int64_t dy, int64_t dx) {
+  const int64_t inside = dy >= -branch && dy <= branch && dx >= -branch && dx <= branch;
+  return inside ? (dy + branch) * (2 * branch + 1) + dx + branch : -1;
 }
 
 #endif

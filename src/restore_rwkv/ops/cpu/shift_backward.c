@@ -5,13 +5,15 @@
 
 #include "shift.h"
 
+void shift_spread_taps(const shift_job *j, int64_t turn); /* in shift.c */
+
 INLINE void copy_row(const band *b, int64_t row) {
   const shift_job *j = b->job;
-  const int64_t c = j->channels, line = line_of(j);
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
+  const float *gy = j->gy + token_of(b, row) * c;
   float *to = ring_row(b, row) + j->side / 2 * LANES;
-  for (int64_t w = 0; w < j->columns; w++)
-    for (int64_t v = 0; v < vectors_of(c); v++)
-      store(to + v * line + w * LANES, load(j->gy + pixel_of(b, row, w) + channel_of(v, c)));
+  for (int64_t w = 0; w < pixels; w++, gy += c, to += LANES)
+    for (int64_t v = 0; v < vectors; v++) store(to + v * line, load(gy + channel_of(v, c)));
 }
 
 /* Adds, for each tap, the products of the values with the pixels that the tap meets. */
@@ -47,44 +49,64 @@ INLINE void shift_row_back(const band *b, const int64_t side, const int64_t toge
 /* Computes the normalised tokens of the current row again. */
 INLINE void recompute_row(const band *b) {
   const shift_job *j = b->job;
-  const int64_t c = j->channels, line = line_of(j);
-  for (int64_t w = 0; w < j->columns; w++) {
-    const int64_t at = pixel_of(b, b->row, w);
-    const float mean = j->mean[at / c], inverse = j->inverse[at / c];
-    for (int64_t v = 0; v < vectors_of(c); v++) {
-      const int64_t n = channel_of(v, c);
-      const vreal x = (load(j->x + at + n) - mean) * inverse;
-      store(b->values + v * line + w * LANES, x * load(j->weight + n) + load(j->bias + n));
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
+  const int64_t token = token_of(b, b->row);
+  const float *x = j->x + token * c, *weight = j->weight, *bias = j->bias;
+  const float *means = j->mean + token, *inverses = j->inverse + token;
+  for (int64_t v = 0; v < vectors; v++) {
+    const int64_t n = channel_of(v, c);
+    const vreal scale = load(weight + n), offset = load(bias + n);
+    float *to = b->values + v * line;
+    for (int64_t w = 0; w < pixels; w++)
+      store(to + w * LANES, (load(x + w * c + n) - means[w]) * inverses[w] * scale + offset);
+  }
+}
+
+/* Adds the gradients of weight and bias of the norm from the current row. */
+INLINE void add_norm_gradients(const band *b) {
+  const shift_job *j = b->job;
+  const int64_t c = j->channels, pixels = j->columns, token = token_of(b, b->row);
+  const float *means = j->mean + token, *inverses = j->inverse + token;
+  for (int64_t v = 0; v < vectors_of(c); v++) {
+    const float *x = j->x + token * c + channel_of(v, c), *gy = b->gradients + v * line_of(j);
+    float *gweight = b->sums + taps_size(j) + v * LANES, *gbias = gweight + padded(c);
+    vreal weights = load(gweight), biases = load(gbias);
+    for (int64_t w = 0; w < pixels; w++) {
+      const vreal g = load(gy + w * LANES);
+      weights += g * ((load(x + w * c) - means[w]) * inverses[w]);
+      biases += g;
     }
+    store(gweight, weights);
+    store(gbias, biases);
   }
 }
 
 /* From gradients of the normalised tokens of the current row to those of x. */
 INLINE void normalise_row_back(const band *b) {
   const shift_job *j = b->job;
-  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j);
+  const int64_t c = j->channels, vectors = vectors_of(c), line = line_of(j), pixels = j->columns;
+  const int64_t token = token_of(b, b->row);
+  const float *x = j->x + token * c, *weight = j->weight, *gradients = b->gradients;
+  const float *means = j->mean + token, *inverses = j->inverse + token;
   const vreal last = new_lanes(vectors - 1, c);
-  float *gweight = b->sums + taps_size(j), *gbias = gweight + padded(c);
-  for (int64_t w = 0; w < j->columns; w++) {
-    const int64_t at = pixel_of(b, b->row, w);
-    const float mean = j->mean[at / c], inverse = j->inverse[at / c];
+  const float share = 1 / (float)c;
+  float *gx = j->gx + token * c;
+  for (int64_t w = 0; w < pixels; w++, x += c, gx += c, gradients += LANES) {
+    const float mean = means[w], inverse = inverses[w];
     vreal sum = {0}, products = {0};
     for (int64_t v = 0; v < vectors; v++) {
       const int64_t n = channel_of(v, c);
-      const vreal x = (load(j->x + at + n) - mean) * inverse;
-      const vreal gy = load(b->gradients + v * line + w * LANES);
-      const vreal g = (v == vectors - 1 ? last * gy : gy) * load(j->weight + n);
-      sum += g;
-      products += g * x;
-      store(gweight + v * LANES, load(gweight + v * LANES) + gy * x);
-      store(gbias + v * LANES, load(gbias + v * LANES) + gy);
+      const vreal g = load(gradients + v * line) * load(weight + n), unit = load(x + n) - mean;
+      const vreal own = v == vectors - 1 ? last * g : g;
+      sum += own;
+      products += own * unit;
     }
-    const float mean_g = sum_lanes(sum) / (float)c, mean_gx = sum_lanes(products) / (float)c;
+    const float mean_g = sum_lanes(sum) * share;
+    const float slope = sum_lanes(products) * share * inverse * inverse;
     for (int64_t v = 0; v < vectors; v++) {
       const int64_t n = channel_of(v, c);
-      const vreal x = (load(j->x + at + n) - mean) * inverse;
-      const vreal g = load(b->gradients + v * line + w * LANES) * load(j->weight + n);
-      store(j->gx + at + n, inverse * (g - mean_g - x * mean_gx));
+      const vreal g = load(gradients + v * line) * load(weight + n), unit = load(x + n) - mean;
+      store(gx + n, inverse * (g - mean_g - unit * slope));
     }
   }
 }
@@ -95,6 +117,7 @@ static void shift_here_back(const band *b) {
     shift_row_back(b, 5, VECTOR == 64 ? 5 : 1);
   else
     shift_row_back(b, b->job->side, 1);
+  add_norm_gradients(b);
   normalise_row_back(b);
 }
 
@@ -107,18 +130,45 @@ INLINE vreal add_tasks(const shift_job *j, int64_t offset) {
   return sum;
 }
 
+/* Gradients of one branch and its factor from those of the kernel, (channels, side, side). */
+static void divide_kernel(const shift_job *j, const float *gkernel, int64_t branch) {
+  const int64_t taps = (2 * branch + 1) * (2 * branch + 1), inset = j->side / 2 - branch;
+  double sum = 0;
+  for (int64_t c = 0; c < j->channels; c++)
+    for (int64_t n = 0; n < taps; n++) {
+      const int64_t y = inset + n / (2 * branch + 1), x = inset + n % (2 * branch + 1);
+      const float g = gkernel[c * taps_of(j) + y * j->side + x];
+      sum += g * j->branches[branch][c * taps + n];
+      j->gbranches[branch][c * taps + n] = j->alpha ? j->alpha[1 + branch] * g : g;
+    }
+  if (j->alpha) j->galpha[1 + branch] = (float)sum;
+}
+
+static void divide_gradients(const shift_job *j) {
+  const int64_t c = j->channels, taps = taps_of(j);
+  float *gkernel = j->work; /* the taps are not needed any more */
+  double sum = 0;
+  for (int64_t v = 0; v < vectors_of(c); v++)
+    for (int64_t n = 0; n < taps; n++) {
+      const vreal g = add_tasks(j, (v * taps + n) * LANES);
+      for (int64_t i = 0; i < LANES; i++)
+        gkernel[(channel_of(v, c) + i) * taps + taps - 1 - n] = g[i];
+    }
+  for (int64_t i = 0; i <= j->side / 2; i++)
+    if (j->branches[i]) divide_kernel(j, gkernel, i);
+  for (int64_t i = 0; i < c; i++) sum += gkernel[i * taps + taps / 2];
+  if (j->alpha) j->galpha[0] = (float)sum;
+}
+
 /* As shift_forward. */
 void shift_backward(shift_job *j) {
-  const int64_t c = j->channels, taps = taps_of(j);
-  spread_taps(j, 1);
+  const int64_t c = j->channels;
+  shift_spread_taps(j, -1);
   memset(sums_of(j, 0), 0, (size_t)(tasks_of(j) * sums_size(j)) * sizeof(float));
   run_on(j->launch, j->threads, shift_all_back, j);
+  divide_gradients(j);
   for (int64_t v = 0; v < vectors_of(c); v++) {
     const int64_t first = channel_of(v, c);
-    for (int64_t n = 0; n < taps; n++) {
-      const vreal sum = add_tasks(j, (v * taps + n) * LANES);
-      for (int64_t i = 0; i < LANES; i++) j->gkernel[(first + i) * taps + taps - 1 - n] = sum[i];
-    }
     store(j->gweight + first, add_tasks(j, taps_size(j) + v * LANES));
     store(j->gbias + first, add_tasks(j, taps_size(j) + padded(c) + v * LANES));
   }
