@@ -1,8 +1,8 @@
 """`python -m benchmarks.ct_physics [SCAN ...] [--figure PNG]`: checks of the laws of simulated CT.
 
 Without a scan, measurements on phantoms: accuracy of the projector, variance over dose, texture,
-streaks, and times of one thread. With CT scans (NIfTI or DICOM), the noise of each and the photons
-that explain it; the middle slice of the first one is drawn.
+streaks, and times of one thread. With CT scans (NIfTI or DICOM), the noise of each and the scanner
+that explains it; the middle slice of the first one is drawn.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from benchmarks.timing import machine
 from restore_rwkv.io import read_volume
-from restore_rwkv.physics.ct.calibration import calibrated, noise_level
-from restore_rwkv.physics.ct.dose import CTScanner, dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.ct.calibration import SOFT_TISSUE, calibrated, noise_level
+from restore_rwkv.physics.ct.dose import dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.ct.scanner import CTScanner
 from restore_rwkv.physics.rays.geometry import FanBeam, ParallelBeam
 from restore_rwkv.physics.rays.kernel import Kernel
 from restore_rwkv.physics.rays.projection import Projector
@@ -192,17 +193,29 @@ def axial(path: Path) -> tuple[Tensor, tuple[float, float]]:
 
 
 def scans(paths: list[Path]) -> None:
-    print("| scan | matrix, pixel | noise in HU | photons | of its half dose |")
-    print("|---|---|---|---|---|")
+    """Print the fitted scanner of each scan, its noise, and the noise that a quarter dose adds."""
+    print(
+        "| scan | matrix, pixel | `noise_level` | photons | cutoff | bowtie | own noise | inserted "
+        "at 1/4 | variance at half dose |\n" + 9 * "|---" + "|"
+    )
     for path in paths:
         slices, spacing = axial(path)
         scanner = calibrated(CTScanner(), slices, spacing)
         half = reduce_dose(slices, spacing, dose=0.5, scanner=scanner, generator=seeded())
-        again = calibrated(CTScanner(), half, spacing).photons / scanner.photons
+        own, of_half = (
+            scan_noise(slices, spacing, scanner=fitted, generator=seeded(1))
+            for fitted in (scanner, calibrated(CTScanner(), half, spacing))
+        )
+        quarter = dose_noise(slices, spacing, dose=0.25, scanner=scanner, generator=seeded(2))
+        soft = (slices > SOFT_TISSUE[0]) & (slices < SOFT_TISSUE[1])
         matrix = " x ".join(str(n) for n in slices.shape)
+        radius = scanner.bowtie_radius
         print(
-            f"| {path.name} | {matrix}, {spacing[0]:.2f} mm | {noise_level(slices):.1f} | "
-            f"{scanner.photons:.2g} | {again:.2f} of it |"
+            f"| {path.name} | {matrix}, {spacing[0]:.2f} mm | {noise_level(slices):.1f} HU | "
+            f"{scanner.photons:.2g} | {scanner.kernel.cutoff:.2f} | "
+            f"{'none' if radius is None else f'{radius:.0f} mm'} | {float(own[soft].std()):.1f} HU "
+            f"| {float(quarter[soft].std()):.1f} HU | "
+            f"{float(of_half[soft].var() / own[soft].var()):.2f} times |"
         )
 
 

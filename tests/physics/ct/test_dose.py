@@ -13,7 +13,8 @@ from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.physics.ct import dose as ct
-from restore_rwkv.physics.ct.dose import CTScanner, dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.ct.dose import dose_noise, reduce_dose, scan_noise
+from restore_rwkv.physics.ct.scanner import CTScanner
 from restore_rwkv.physics.rays.kernel import Kernel
 from tests.helpers.ct_phantoms import QUICK, ellipses, seeded
 

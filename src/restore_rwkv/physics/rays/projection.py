@@ -91,17 +91,34 @@ class Projector:
             OperatorError: wrong shape or type, or an arc that does not measure all lines equally
                 often.
         """
+        return self.back_projected(self.filtered(sinogram, kernel))
+
+    def filtered(self, sinogram: Tensor, kernel: Kernel | None = None) -> Tensor:
+        """First half of `fbp`: weight and filter the rays of each view.
+
+        Arguments and errors are those of `fbp`. Returns (..., V, D).
+        """
         _check("sinogram", sinogram, self.geometry.shape)
         detectors = self.geometry.shape[1]
-        angles = self._angles(None)
         weighted = sinogram * self.geometry.ray_weights().to(sinogram)
         length = 1 << (2 * detectors - 1).bit_length()
         ramp = torch.fft.rfft(self.geometry.ramp(length)).real
         window = (kernel or Kernel()).response(torch.linspace(0, 1, len(ramp), dtype=ramp.dtype))
         response = (ramp * window * self.geometry.view_weight()).to(sinogram)
-        filtered = torch.fft.irfft(torch.fft.rfft(weighted, length) * response, length)
-        image = apply_linear(fold(filtered[..., :detectors]), *self._pixel_sums(angles))
-        return unfold(image, sinogram, self.geometry.size)
+        filtered: Tensor = torch.fft.irfft(torch.fft.rfft(weighted, length) * response, length)
+        return filtered[..., :detectors]
+
+    def back_projected(self, filtered: Tensor) -> Tensor:
+        """Second half of `fbp`: sum over views what `filtered` returned, per pixel.
+
+        A batch may join images of several kernels. Returns (..., size, size).
+
+        Raises:
+            OperatorError: wrong shape or type.
+        """
+        _check("sinogram", filtered, self.geometry.shape)
+        image = apply_linear(fold(filtered), *self._pixel_sums(self._angles(None)))
+        return unfold(image, filtered, self.geometry.size)
 
     def _angles(self, views: Views) -> Tensor:
         """Angles of the chosen views, (V,), float64 on the CPU."""
