@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -45,23 +46,36 @@ def missing(modules: Mapping[str, str] = NEEDED, cuda: bool = True) -> list[str]
     wanted = dict(modules) | ({"triton": "triton"} if cuda else {})
     if sys.version_info < (3, 11):
         wanted["tomli"] = "tomli"
-    absent = [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
-    try:
-        importlib.metadata.version(_SELF)
-    except importlib.metadata.PackageNotFoundError:
-        absent.append(_SELF)
-    return absent
+    return [name for module, name in wanted.items() if importlib.util.find_spec(module) is None]
 
 
 def install(wheels: Path, absent: Sequence[str]) -> None:
-    """Install packages from a folder of wheels, and this one without its C kernels."""
+    """Install packages from a folder of wheels."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--find-links", wheels]
-    if others := [name for name in absent if name != _SELF]:
-        subprocess.run([*pip, *others], check=True)
-    if _SELF in absent:
-        plain = {**os.environ, "CC": "false"}  # the kernels are optional
-        own = ["--no-deps", "--no-build-isolation", "--editable", ROOT]
-        subprocess.run([*pip, *own], check=True, env=plain)
+    subprocess.run([*pip, *absent], check=True)
+
+
+def environment(work: Path) -> dict[str, str]:
+    """Return the environment of a stage, in which this package is found in its source.
+
+    Where it is not installed, it has no C kernels, and `work` gets the record of its version that
+    an installation would leave: training writes it down.
+    """
+    paths = [ROOT / "src", ROOT]
+    try:
+        importlib.metadata.version(_SELF)
+    except importlib.metadata.PackageNotFoundError:
+        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+        version = found[1] if found else "0"
+        record = work / "record" / f"restore_rwkv-{version}.dist-info"
+        record.mkdir(parents=True, exist_ok=True)
+        lines = ["Metadata-Version: 2.1", f"Name: {_SELF}", f"Version: {version}", ""]
+        (record / "METADATA").write_text("\n".join(lines), encoding="utf-8")
+        paths.append(record.parent)
+    given = os.environ.get("PYTHONPATH")
+    joined = os.pathsep.join([*map(str, paths), *([given] if given else [])])
+    return {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": joined, "PYTHONUNBUFFERED": "1"}
 
 
 def require(words: argparse.Namespace) -> None:
@@ -86,6 +100,11 @@ def require(words: argparse.Namespace) -> None:
 
     if cuda and not torch.cuda.is_available():
         sys.exit("on_gpu: PyTorch sees no CUDA GPU here; give --device cpu for a trial")
+    note_optional()
+
+
+def note_optional() -> None:
+    """Print what is left out because of a package that is not installed."""
     for module, what in _OPTIONAL.items():
         if importlib.util.find_spec(module) is None:
             print(f"on_gpu: {module} is not installed: without {what}", flush=True)

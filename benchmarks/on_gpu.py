@@ -20,13 +20,14 @@ Needed there are PyTorch, Triton and the packages of `pip install -e ".[test]"`,
 
     pip download -d wheels --only-binary=:all: nibabel pydicom lightning-fabric tensorboardX ...
 
-(with `--python-version` and `--platform` of that machine). The missing packages are installed from
-it, and this package without its C kernels, which take a minute to compile and run on CPUs only.
+(with `--python-version` and `--platform` of that machine). This package need not be installed; its
+C kernels, which run on CPUs only, and their tests are then left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -43,7 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import gpu_summary
-from benchmarks.gpu_machine import ROOT, machine, require
+from benchmarks.gpu_machine import ROOT, environment, machine, require
 
 TESTS = ("tests/ops", "tests/model")
 RECIPES = {"patch2-mri-sr": 5, "light-ct-denoise": 2, "light-pet-synth": 1, "light-all-in-one": 2}
@@ -51,6 +52,7 @@ RECIPES = {"patch2-mri-sr": 5, "light-ct-denoise": 2, "light-pet-synth": 1, "lig
 SHARES = {"tests": 1.5, "operator": 1.0, "network": 1.0, "training": 9.5}
 """Minutes of each stage in 13; other times are shared alike."""
 _GRACE, _GRACE_SHARE = 8.0, 0.15  # most seconds, and share, in which a stage may end cleanly
+_COMPILING = 1.5  # minutes more for the operator where the published kernel is compiled
 _ZIP_EVERY = 60.0
 
 
@@ -76,12 +78,13 @@ def stages(words: argparse.Namespace, work: Path) -> list[Stage]:
     # A warning of another PyTorch must not fail every test, as it does elsewhere.
     pytest = ["-m", "pytest", "-p", "benchmarks.pytest_rows", "-W", "default", "--maxfail=40"]
     pytest += ["--continue-on-collection-errors", "--tb=short", *workers, *words.tests]
-    published = ["--published", str(words.published)] if words.published else []
+    published = ["--published", str(words.published.absolute())] if words.published else []
+    operator = SHARES["operator"] + (_COMPILING if published else 0.0)
     rows = ["-m", "benchmarks.gpu_rows"]
     tables = [[str(words.out / f"{name}.json"), *device] for name in ("operator", "network")]
     found = [
         Stage("tests", SHARES["tests"], pytest),
-        Stage("operator", SHARES["operator"], [*rows, "operator", *tables[0], *published]),
+        Stage("operator", operator, [*rows, "operator", *tables[0], *published]),
         Stage("network", SHARES["network"], [*rows, "network", *tables[1]]),
     ]
     found = [stage for stage in found if stage.name not in words.skip]
@@ -96,10 +99,10 @@ def stages(words: argparse.Namespace, work: Path) -> list[Stage]:
 
 
 class Results:
-    """The folder of results, and the ZIP files that are kept beside it."""
+    """The folders of results, of their ZIP files, and of what is not to be kept."""
 
-    def __init__(self, out: Path, zips: Path | None) -> None:
-        self.out, self.zips = out, zips
+    def __init__(self, out: Path, zips: Path | None, work: Path) -> None:
+        self.out, self.zips, self.work = out, zips, work
         self.stages: list[dict[str, Any]] = []
         self._zipped = 0.0
         out.mkdir(parents=True, exist_ok=True)
@@ -142,16 +145,14 @@ def run(stage: Stage, seconds: float, results: Results) -> dict[str, Any]:
     grace = min(_GRACE, _GRACE_SHARE * seconds)
     until = time.time() + seconds - grace
     timed = [] if stage.name == "tests" else ["--until", f"{until:.1f}"]
-    paths = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    environment |= {"PYTHONUNBUFFERED": "1", "TEST_ROWS": str(results.out / "tests.jsonl")}
+    variables = {**environment(results.work), "TEST_ROWS": str(results.out / "tests.jsonl")}
     print(f"{stage.name}: up to {seconds:.0f} s", flush=True)
     ended = "cut off"
     with (results.out / f"{stage.name}.txt").open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             [sys.executable, *stage.command, *timed],
             cwd=ROOT,
-            env=environment,
+            env=variables,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that its own processes end with it
@@ -171,14 +172,14 @@ def run(stage: Stage, seconds: float, results: Results) -> dict[str, Any]:
 
 
 def _end(process: subprocess.Popen[bytes], grace: float) -> None:
-    """End a process and those that it started, first politely."""
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
-        if process.poll() is None:
-            os.killpg(process.pid, number)
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                continue
+    """End a process, first politely, and then whatever it has started."""
+    if process.poll() is None:
+        process.terminate()  # not the group: training ends by itself, and its readers with it
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -189,16 +190,15 @@ def main(arguments: list[str] | None = None) -> None:
     words.batch, words.crop = words.batch or (2 if cpu else 32), words.crop or (64 if cpu else 128)
     words.out = words.out.absolute()
     require(words)
-    results = Results(words.out, words.zips)
-    results.write("machine.json", machine(words.device))
     work = Path(words.work or tempfile.mkdtemp(prefix="on-gpu-")).absolute()
+    results = Results(words.out, words.zips, work)
+    results.write("machine.json", machine(words.device))
     unpacking = None
     if "training" not in words.skip:
         shutil.rmtree(work / "open", ignore_errors=True)
         command = ["-m", "benchmarks.pack", "--unpack", words.slices.absolute(), work / "open"]
-        paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        environment = {**os.environ, "PYTHONPATH": paths}
-        unpacking = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment)
+        variables = environment(work)
+        unpacking = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=variables)
     todo = stages(words, work)
     for i, stage in enumerate(todo):
         if stage.name in RECIPES and unpacking is not None and unpacking.wait() != 0:
