@@ -117,7 +117,7 @@ def cubic_interpolate(coarse: Tensor, shape: tuple[int, ...]) -> NDArray[np.floa
     """Interpolate a coarse image (h, w) to (H, W) by cubic splines, as viewers do.
 
     Sample j of an axis of the coarse image lies at j * H / h, as in `low_resolution`. Beyond the
-    last sample the image continues with the first, since the discrete Fourier transform is periodic.
+    last sample the image continues with the first: the discrete Fourier transform is periodic.
     """
     from scipy.ndimage import affine_transform  # slow to import; used only to compare images
 
