@@ -40,7 +40,7 @@ def main() -> None:
         # The whole volume, so that its scaling is that of restoring it.
         low = np.stack([Slice(prepared, stack, i).low() for i in range(stack.shape[0])], axis=2)
         image = Volume(low, unit=task.unit, modality=task.modality)
-        volume = restorer.run(image, RestoreOptions(consistency=0)).volume
+        volume = restorer.run(image, RestoreOptions(consistency=0, strength=1.0)).volume
         images = [low[..., one.index], volume.data[..., one.index], one.high()]
         gain = [paper_score(image, images[2], task.metric_range).psnr for image in images[:2]]
         print(f"{one.name}: {gain[0]:.2f} dB -> {gain[1]:.2f} dB")

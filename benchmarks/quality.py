@@ -32,6 +32,9 @@ class FilterRestorer:
         stack = self.method(np.ascontiguousarray(stack))
         return Restored(volume.with_slices(stack, 2), record=None)
 
+    def is_calibrated(self, task: Any) -> bool:
+        return False
+
 
 class Unchanged(FilterRestorer):
     """The input itself."""

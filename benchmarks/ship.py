@@ -1,10 +1,12 @@
 """Ship the weights of a finished run, with a card made from measurements.
 
-    python -m benchmarks.ship NAME [--runs runs]
+    python -m benchmarks.ship NAME [--runs runs] [--scans FOLDER]
 
 compares the run with the weights that its tasks use now, on the validation subjects. If the run is
 better for every task, it writes `src/restore_rwkv/weights/NAME.safetensors` (float16) and its card,
-whose figures are those of `restore-rwkv evaluate`. The test subjects are looked at only then.
+whose figures are those of `restore-rwkv evaluate`. The strength of the correction is calibrated on
+the validation subjects of CT and PET, and drawn to `docs/NAME-strength.png`. The test subjects are
+looked at only then.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from typing import Any
 
 import torch
 
+from benchmarks import strength as calibration
 from benchmarks.train_shipped import ROOT, SHIPPED, read_log
 from restore_rwkv.data import PreparedSet
-from restore_rwkv.evaluation import MeanScore, evaluate_set
+from restore_rwkv.evaluation import MeanScore, calibrate, evaluate_set
+from restore_rwkv.evaluation.figures import gain_curves
 from restore_rwkv.model import WeightsInfo, find_weights, load_weights, save_weights
 from restore_rwkv.restoration import RestoreOptions, Restorer
-from restore_rwkv.tasks import ALL_IN_ONE, NOTICE, TASKS, Task
+from restore_rwkv.tasks import ALL_IN_ONE, NOTICE, TASKS, Strength, Task
 
 WEIGHTS = ROOT / "src" / "restore_rwkv" / "weights"
 AIMS = {"mri-sr": 1.6, "ct-denoise": 3.0, "pet-synth": 7.3}
@@ -45,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=SHIPPED)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument("--scans", type=Path, help="folder of the open scans; runs/open/scans")
     arguments = parser.parse_args()
     run, data = arguments.runs / arguments.name, arguments.runs / "open"
     network, info = load_weights(run / "best.safetensors")
@@ -52,13 +57,32 @@ def main() -> None:
     for name in info.scaling:
         validation[name] = _better(TASKS[name], run / "best.safetensors", data, len(info.scaling))
     target = WEIGHTS / f"{arguments.name}.safetensors"
-    info = save_weights(
-        target, network, scaling=info.scaling, training=info.training, dtype=torch.float16
-    )
+    words: dict[str, Any] = {"scaling": info.scaling, "training": info.training}
+    save_weights(target, network, **words, dtype=torch.float16)
+    strength, tables = calibrated(arguments.name, info, target, data, arguments.scans)
+    info = save_weights(target, network, **words, dtype=torch.float16, strength=strength)
+    for name in strength:  # as before, with the way that `restore` takes now
+        validation[name] = scored(TASKS[name], target, data, "validation")
     test = {name: scored(TASKS[name], target, data, "test") for name in info.scaling}
-    lines = card(arguments.name, info, run, data, validation, test)
+    lines = card(arguments.name, info, run, data, validation, test, tables)
     target.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {target} and its card; commit both with the documents that quote figures")
+
+
+def calibrated(
+    name: str, info: WeightsInfo, weights: Path, data: Path, scans: Path | None
+) -> tuple[dict[str, Strength], list[str]]:
+    """Calibrate the strength of weights by task, draw it, and return the lines of a card."""
+    strength, panels, lines = {}, {}, []
+    for task in (TASKS[name] for name in info.scaling):
+        if task.rules.noise_unit is not None:
+            measured = calibration.measure(task, weights, data, scans)
+            strength[task.name] = calibrate(measured, task)
+            panels |= calibration.curves(measured, strength[task.name], task)
+            lines += [*calibration.table(measured, strength[task.name], task), ""]
+    if strength:
+        gain_curves(panels, ROOT / "docs" / f"{name}-strength.png")
+    return strength, lines
 
 
 def _better(task: Task, weights: Path, data: Path, tasks: int) -> Scores:
@@ -79,8 +103,8 @@ def scored(task: Task, weights: Path, data: Path, split: str) -> Scores:
     """Score weights in each way of restoring that the task has."""
     prepared = PreparedSet.read(data / task.name)
     restorer = Restorer(task.name, weights)
-    ways = {"network alone": RestoreOptions(consistency=0)}
-    if task.rules.holds_measurement:
+    ways = {"network alone": RestoreOptions(consistency=0, strength=1.0)}
+    if task.rules.holds_measurement or restorer.is_calibrated(task):
         ways["as `restore` does"] = RestoreOptions()
     ways["with `--ensemble`"] = RestoreOptions(ensemble=True)
     scores: Scores = {}
@@ -98,8 +122,9 @@ def card(
     data: Path,
     validation: dict[str, Scores],
     test: dict[str, Scores],
+    strength: list[str],
 ) -> list[str]:
-    """Return the lines of a card."""
+    """Return the lines of a card; `strength` are those of `calibrated`."""
     simulated = " (**trained and tested on simulated PET**)"
     tasks = "; ".join(
         f"`{task}`: {TASKS[task].title}{simulated if task == 'pet-synth' else ''}"
@@ -129,10 +154,12 @@ def card(
         "",
         "## Gain on the validation subjects",
         "",
-        "They chose the iteration that is shipped, and the number of steps of consistency.",
+        "They chose the iteration that is shipped, the number of steps of consistency, and the "
+        "strength.",
         "",
         *_gains(validation, "validation"),
         "",
+        *(_strength(name, strength) if strength else []),
         "## Gain per hour of training",
         "",
         *_hours(run),
@@ -148,6 +175,18 @@ def card(
         *(f"- `{task}`: {TASKS[task].not_for}" for task in info.scaling),
     ]
     return lines
+
+
+def _strength(name: str, tables: list[str]) -> list[str]:
+    return [
+        "## Strength by noise level",
+        "",
+        f"`python -m benchmarks.strength {name} data/open`, the validation subjects: PSNR gained "
+        "over the input by the network on its own (strength 1), told the dose (`--factor`), and "
+        f"with the noise found in the image. Drawn in `docs/{name}-strength.png`.",
+        "",
+        *tables,
+    ]
 
 
 def _network(info: WeightsInfo) -> str:
@@ -188,8 +227,9 @@ def _manifests(info: WeightsInfo) -> str:
 def _gains(of_tasks: dict[str, Scores], split: str) -> list[str]:
     option = "" if split == "test" else f" --split {split}"
     lines = [
-        f"`restore-rwkv evaluate data/open/TASK --weights NAME{option}`, `--consistency 0` for the "
-        "network alone: means over all slices of each subject, the paper's protocol.",
+        f"`restore-rwkv evaluate data/open/TASK --weights NAME{option}`, `--consistency 0 "
+        "--strength 1` for the network alone: means over all slices of each subject, the paper's "
+        "protocol. CT and PET are told the dose.",
         "",
         "| task, subject | image | PSNR dB | gain dB | SSIM | RMSE | slices |",
         "|---|---|---|---|---|---|---|",

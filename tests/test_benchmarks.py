@@ -14,7 +14,10 @@ import pytest
 
 from restore_rwkv import Volume
 from restore_rwkv.data import SetWriter
+from restore_rwkv.evaluation import calibrate
+from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration.plan import finer
+from restore_rwkv.tasks import TASKS, ScalingRule
 from tests.helpers import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
@@ -213,3 +216,33 @@ def test_a_step_is_compared_with_plain_pytorch(capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     assert "largest errors of gradients" in printed
     assert "| all |" in printed
+
+
+def test_the_strength_is_calibrated_from_the_scaled_noise_of_a_set(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    """A quarter of the dose adds sqrt(3) of the noise of full quality, here 10 HU."""
+    strength = load("strength")
+    generator = np.random.default_rng(1)
+    with SetWriter(tmp_path / "noisy" / "ct-denoise", "squares", "ct-denoise") as writer:
+        high = 10 * generator.standard_normal((3, 64, 64))
+        low = high + 17.3 * generator.standard_normal(high.shape)
+        for name, split in (("a", "validation"), ("b", "train")):
+            writer.add(name, name, split, high, low)
+    weights, rule = tmp_path / "w.safetensors", {"ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
+    save_weights(weights, tiny_network, scaling=rule, training={})
+    task = TASKS["ct-denoise"]
+    measured = strength.measure(task, weights, tmp_path / "noisy")
+    assert [gains.level for gains in measured] == list(strength.LEVELS)
+    quarter = 1 + (np.array(strength.LEVELS) / 10) ** 2
+    assert [gains.factor for gains in measured] == pytest.approx(quarter, rel=0.05)
+    curve = calibrate(measured, task)
+    assert curve.reference == pytest.approx(10, rel=0.05)
+    lines = strength.table(measured, curve, task)
+    assert len(lines) == len(strength.LEVELS) + 4
+    panels = strength.curves(measured, curve, task)
+    assert [min(gain for _, gain in points) >= 0 for points in panels.popitem()[1].values()] == [
+        False,
+        True,
+        True,
+    ]

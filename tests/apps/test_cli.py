@@ -20,9 +20,15 @@ from restore_rwkv.apps.cli.messages import user_message, with_flags
 from restore_rwkv.apps.cli.options import Consistency, Task, parse_memory
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.metrics import MeanScore
-from restore_rwkv.model import RestoreRWKV, load_weights, read_info, shipped_weights
+from restore_rwkv.model import (
+    RestoreRWKV,
+    load_weights,
+    read_info,
+    save_weights,
+    shipped_weights,
+)
 from restore_rwkv.ops import available_backends
-from restore_rwkv.tasks import TASKS
+from restore_rwkv.tasks import TASKS, ScalingRule, Strength
 from tests.helpers import ROOT
 
 RECIPE = str(ROOT / "recipes" / "light-mri-sr.toml")
@@ -293,6 +299,7 @@ def test_a_wrong_choice_is_named_in_one_line(
         ("or give validation=0 or test=0.", "or give --validation 0 or --test 0."),
         ("give scale=2.5; or none", "give --scale 2.5; or none"),
         ("give series='2 b'", "give --series '2 b'"),
+        ("give factor=F if it is 1/F", "give --factor F if it is 1/F"),
         ('use backend="torch"', 'use backend="torch"'),
         ("TRITON_INTERPRET=1, package==1.0", "TRITON_INTERPRET=1, package==1.0"),
         ("/data/task=rest/scan.nii: damaged", "/data/task=rest/scan.nii: damaged"),
@@ -406,6 +413,30 @@ def test_flags_of_the_measured_data_and_the_ensemble_reach_the_record(
     assert call("restore", scan, *words, *flags).returncode == 0
     record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert (record["consistency"], record["kept"], record["ensemble"]) == (3, [20, 16], True)
+
+
+def test_flags_of_the_strength_reach_the_plan_and_the_record(
+    tiny_network: RestoreRWKV, tmp_path: Path, call: Call
+) -> None:
+    weights, rule = tmp_path / "ct.safetensors", {"ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
+    strength = {"ct-denoise": Strength(9.0, ((0.0, 0.0), (1.0, 0.5)))}
+    save_weights(weights, tiny_network, scaling=rule, training={}, strength=strength)
+    noise = 3 * np.random.default_rng(0).standard_normal((40, 40, 2))
+    data = np.where(np.arange(40)[:, None, None] < 35, 40, -1000) + noise
+    nib.save(nib.Nifti1Image(data.astype(np.float32), np.eye(4)), tmp_path / "ct.nii.gz")
+    words = ("restore", tmp_path / "ct.nii.gz", "-o", tmp_path / "out.nii.gz", "-t", "ct-denoise")
+    words += ("--weights", weights)
+    planned = call(*words, "--factor", "4", "--dry-run")
+    assert "strength: 0.43, for 1/4 of the dose\n" in planned.stdout
+    assert call(*words, "--factor", "4").returncode == 0
+    record = json.loads((tmp_path / "out.restoration.json").read_text())
+    assert (record["factor"], round(record["strength"], 3)) == (4, 0.433)
+    both = call(*words, "--factor", "4", "--strength", "1", "--overwrite")
+    assert both.stderr == "error: strength and factor are both given; give one of them\n"
+    planned = call(*words, "--strength", "0.5", "--overwrite", "--dry-run")
+    assert "strength: 0.50, as given\n" in planned.stdout
+    quiet = call(*words, "--overwrite")
+    assert quiet.stdout.count("\n") == 1
 
 
 def test_evaluate_takes_the_flags_of_restore(

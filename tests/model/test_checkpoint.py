@@ -17,13 +17,16 @@ from torch import Tensor
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.model.checkpoint import load_weights, read_info, save_weights
-from restore_rwkv.tasks import ScalingRule
+from restore_rwkv.tasks import ScalingRule, Strength
 from tests.helpers.golden_network import GoldenNetwork
 
 RECORDS: dict[str, Any] = {
     "scaling": {"mri-sr": ScalingRule("robust"), "ct-denoise": ScalingRule("fixed", -5.0, 40.0)},
     "training": {"iterations": 100, "data": ["IXI"]},
 }
+
+
+CURVE = Strength(9.0, ((0.0, 0.0), (0.5, 0.25), (1.0, 0.75)))
 
 
 @pytest.fixture
@@ -64,6 +67,21 @@ def test_round_trip(golden: GoldenNetwork, tmp_path: Path, merged: bool) -> None
         assert torch.equal(loaded.state_dict()[name], tensor), name
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
     assert "Not a medical device" in record_of(path)["notice"]
+
+
+def test_a_calibrated_strength_is_kept_and_may_be_absent(
+    golden: GoldenNetwork, saved: Path, tmp_path: Path
+) -> None:
+    """Without one the file is that of a release that knew none."""
+    assert read_info(saved).strength == {}
+    assert "strength" not in record_of(saved)
+    path, strength = tmp_path / "calibrated.safetensors", {"ct-denoise": CURVE}
+    written = save_weights(path, golden.network(), **RECORDS, strength=strength)
+    assert written == read_info(path)
+    assert written.strength == strength
+    assert written.sha256 == read_info(saved).sha256
+    with pytest.raises(WeightsError, match="strength names pet-synth"):
+        save_weights(path, golden.network(), **RECORDS, strength={"pet-synth": CURVE})
 
 
 def test_float16_halves_the_file_and_loads_as_float32(
@@ -153,6 +171,10 @@ def test_any_change_of_the_tensors_breaks_the_hash(
         ("scaling", {"mri-sr": {"kind": "odd"}}, "scaling rule 'odd' is unknown"),
         ("scaling", {"mri-sr": {"sort": 1}}, "scaling rule"),
         ("merged", 1, "merged is not a bool"),
+        ("strength", [], "record is damaged"),
+        ("strength", {"ct-denoise": {"reference": 9.0}}, "strength: 'points' is missing"),
+        ("strength", {"ct-denoise": {"reference": 9.0, "points": [[0, 1]]}}, "start with"),
+        ("strength", {"pet-synth": CURVE.to_dict()}, "strength names pet-synth, which scaling"),
         ("config", [], "record is damaged"),
         ("config", {"dims": 8}, "unknown key 'dims'; did you mean 'dim'"),
         ("config", {"dim": 8, "num_blocks": [1, 1, 1, 10**9]}, "does not fit the tensors"),

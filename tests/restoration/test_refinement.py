@@ -170,8 +170,6 @@ def test_what_is_not_in_a_file_cannot_be_kept(restorer: Restorer) -> None:
     match = "consistency: what was measured for CT is not in the file of an image, so ct-denoise"
     with pytest.raises(ConfigError, match=match):
         ct.plan(volume, RestoreOptions(consistency=1))
-    with pytest.raises(ConfigError, match="factor: is for the k-space of MRI, not ct-denoise"):
-        ct.plan(volume, RestoreOptions(factor=2))
     assert len(ct.plan(volume, RestoreOptions(ensemble=True)).refinement.turns) == 8
     with pytest.raises(
         ConfigError, match=r"factor 17 leaves no sample .* 16 x 20; give at most 16"

@@ -9,20 +9,27 @@ from restore_rwkv.evaluation.metrics import (
     MeanScore,
     SliceScore,
     mean_score,
+    paper_psnr,
     paper_score,
 )
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_paths, evaluate_set
+from restore_rwkv.evaluation.strength import BlendGains, NoisyPair, blend_gains, calibrate
 
 __all__ = [
     "PAPER_PROTOCOL",
+    "BlendGains",
     "Evaluation",
     "MeanScore",
+    "NoisyPair",
     "SliceScore",
     "attention_spread",
+    "blend_gains",
+    "calibrate",
     "diagnose",
     "evaluate",
     "evaluate_paths",
     "evaluate_set",
     "mean_score",
+    "paper_psnr",
     "paper_score",
 ]

@@ -42,6 +42,37 @@ def training_curve(
         figure.savefig(temporary, dpi=120)
 
 
+def gain_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: Path
+) -> None:
+    """Draw the PSNR gained over the input against the noise of the input, as a PNG.
+
+    Args:
+        panels: curves by label of the noise, one panel each; a curve is (noise, gain in dB) by its
+            name.
+        path: PNG file to write; an existing one is replaced.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    for axes, (label, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for number, (name, points) in enumerate(curves.items()):
+            levels, gains = zip(*sorted(points), strict=True)
+            # Shapes tell apart curves that lie on one another.
+            axes.plot(levels, gains, "o^sxd+"[number % 6] + "-", label=name, alpha=0.8)
+        axes.axhline(0, color="black", linewidth=1)
+        axes.set(xlabel=label, ylabel="PSNR gained over the input (dB)", xscale="log")
+        ticks = sorted({level for points in curves.values() for level, _ in points})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=80)
+
+
 def picture_grid(
     rows: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]],
     limits: Sequence[tuple[float, float]],

@@ -88,20 +88,28 @@ def paper_score(
         >>> round(paper_score(reference + 1.0, reference, truncate=(0.0, 4095.0)).psnr, 3)
         40.0
     """
-    low, high = truncate
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ConfigError(f"metric range is ({low:g}, {high:g}); give finite low < high")
-    x = np.clip(_slice_of(restored, "restored"), low, high)
-    y = np.clip(_slice_of(reference, "reference"), low, high)
-    if x.shape != y.shape:
-        raise InputError(f"restored is {x.shape} but reference is {y.shape}; give equal shapes")
+    x, y = _truncated(restored, reference, truncate)
     data_range = float(y.max() - y.min())
-    mean_square = float(np.mean((x - y) ** 2))
-    rmse = math.sqrt(mean_square)
+    rmse = _rmse(x, y)
     if data_range == 0:
         return SliceScore(psnr=None, ssim=None, rmse=rmse)
-    psnr = 20 * math.log10(data_range / rmse) if rmse > 0 else None
-    return SliceScore(psnr=psnr, ssim=_ssim(x, y, data_range), rmse=rmse)
+    return SliceScore(psnr=_psnr(data_range, rmse), ssim=_ssim(x, y, data_range), rmse=rmse)
+
+
+def paper_psnr(
+    restored: NDArray[np.generic],
+    reference: NDArray[np.generic],
+    truncate: tuple[float, float],
+) -> float | None:
+    """Return the PSNR of `paper_score` in dB, without the time of the other scores.
+
+    Raises:
+        InputError: as `paper_score`.
+        ConfigError: as `paper_score`.
+    """
+    x, y = _truncated(restored, reference, truncate)
+    data_range = float(y.max() - y.min())
+    return _psnr(data_range, _rmse(x, y)) if data_range > 0 else None
 
 
 def mean_score(scores: Iterable[SliceScore]) -> MeanScore:
@@ -125,6 +133,27 @@ def mean_score(scores: Iterable[SliceScore]) -> MeanScore:
         slices=count,
         slices_without_score=left_out,
     )
+
+
+def _truncated(
+    restored: NDArray[np.generic], reference: NDArray[np.generic], truncate: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low, high = truncate
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"metric range is ({low:g}, {high:g}); give finite low < high")
+    x = np.clip(_slice_of(restored, "restored"), low, high)
+    y = np.clip(_slice_of(reference, "reference"), low, high)
+    if x.shape != y.shape:
+        raise InputError(f"restored is {x.shape} but reference is {y.shape}; give equal shapes")
+    return x, y
+
+
+def _rmse(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return math.sqrt(float(np.mean((x - y) ** 2)))
+
+
+def _psnr(data_range: float, rmse: float) -> float | None:
+    return 20 * math.log10(data_range / rmse) if rmse > 0 else None
 
 
 def _ssim(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float) -> float:

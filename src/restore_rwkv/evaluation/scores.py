@@ -58,7 +58,7 @@ def evaluate(
             see `degrade`.
         restorer: restorer to score; without a task it takes that of the scan's modality.
         options: options of the restoration; `plane` is ignored, the task's plane is used. The
-            factor of the degradation is used where `factor` is not given.
+            factor of the degradation is used where neither `factor` nor `strength` is given.
         physics: options of the degradation.
         seed: seed of the degradation.
 
@@ -116,7 +116,9 @@ def evaluate_set(
     scores: dict[str, dict[str, list[SliceScore]]] = {}
     for stack in prepared.split(split):
         low, high = _volumes(prepared, stack)
-        evaluation = _evaluate_pair(low, high, task, restorer, options, prepared.factor)
+        physics = stack.origin.get("physics", {})
+        factor = float(physics.get("factor", prepared.factor))
+        evaluation = _evaluate_pair(low, high, task, restorer, options, factor)
         of_patient = scores.setdefault(stack.patient, {})
         for name, found in evaluation.slice_scores.items():
             of_patient.setdefault(name, []).extend(found)
@@ -243,7 +245,10 @@ def _evaluate_pair(
 ) -> Evaluation:
     axis = slice_axis(high, task)
     options = replace(options or RestoreOptions(), plane="auto")
-    if task.rules.holds_measurement and options.factor is None and options.scale is None:
+    needed = task.rules.holds_measurement or (
+        options.strength is None and restorer.is_calibrated(task)
+    )
+    if needed and options.factor is None and options.scale is None:
         options = replace(options, factor=factor)
     restored = restorer.run(low, options).volume
     volumes = {INPUT: low, RESTORED: restored}

@@ -94,6 +94,12 @@ class RestorationRecord(Record):
         consistency: steps that put measured data back into the restored slices; 0 for none.
         kept: (rows, columns) of the block of k-space that they kept; None for none.
         ensemble: whether the image is the mean over turns and mirrors of its slices.
+        strength: part of the correction that was applied, 0 to 1.
+        noise_found: noise of the scan that the strength follows from; None where not measured.
+        noise_reference: noise of a scan of full quality that it was compared with.
+        factor: how many times less dose the strength follows from; None where noise was measured
+            or neither matters.
+        no_noise: why the noise could not be measured, so that `factor` is that of the task.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
     """
@@ -114,6 +120,11 @@ class RestorationRecord(Record):
     consistency: int
     kept: tuple[int, int] | None
     ensemble: bool
+    strength: float
+    noise_found: float | None
+    noise_reference: float | None
+    factor: float | None
+    no_noise: str | None
     seconds: float
     torch: str
 

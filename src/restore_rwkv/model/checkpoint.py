@@ -23,7 +23,7 @@ from restore_rwkv.model.config import RestoreRWKVConfig
 from restore_rwkv.model.header import FORMAT, KEY, Header, damaged, damaged_record, read_header
 from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.options import nearest, validated
-from restore_rwkv.tasks import NOTICE, ScalingRule
+from restore_rwkv.tasks import NOTICE, ScalingRule, Strength
 
 _RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
@@ -41,6 +41,8 @@ class WeightsInfo:
         training: provenance: data, iterations, seed, figures ..., as plain JSON values.
         sha256: digest of the tensors (names, data types, shapes, bytes; sorted by name), hex.
         parameters: number of weights, counted from the tensors.
+        strength: calibration of the strength of the correction, by task; a task without one is
+            restored at full strength.
     """
 
     config: RestoreRWKVConfig
@@ -49,10 +51,14 @@ class WeightsInfo:
     training: dict[str, Any]
     sha256: str
     parameters: int
+    strength: dict[str, Strength] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.scaling:
             raise ConfigError("scaling names no task; give a rule for each task")
+        for task in self.strength:
+            if task not in self.scaling:
+                raise ConfigError(f"strength names {task}, which scaling does not; leave it out")
 
 
 def save_weights(
@@ -62,6 +68,7 @@ def save_weights(
     scaling: Mapping[str, ScalingRule],
     training: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
+    strength: Mapping[str, Strength] | None = None,
 ) -> WeightsInfo:
     """Write a network to a safetensors file, whole or not at all.
 
@@ -71,6 +78,7 @@ def save_weights(
         scaling: how physical values become network values, by task trained for.
         training: provenance of the weights, as plain JSON values.
         dtype: torch.float32, or torch.float16 for half the size.
+        strength: calibration of the strength of the correction, by task; none by default.
 
     Returns:
         The record that was written with the tensors.
@@ -94,12 +102,15 @@ def save_weights(
             training=dict(training),
             sha256=_digest(tensors),
             parameters=sum(tensor.numel() for tensor in tensors.values()),
+            strength=dict(strength or {}),
         )
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
     record = {name: getattr(info, name) for name in _RECORDED}
     record |= {"config": info.config.to_dict(), "format": FORMAT, "notice": NOTICE}
     record["scaling"] = {task: rule.to_dict() for task, rule in scaling.items()}
+    if strength:
+        record["strength"] = {task: curve.to_dict() for task, curve in strength.items()}
     try:
         metadata = {KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
@@ -220,6 +231,10 @@ def _info(path: str | Path, header: Header) -> WeightsInfo:
         values["config"] = RestoreRWKVConfig.from_dict(values["config"])
         values["scaling"] = {
             str(task): ScalingRule.from_dict(rule) for task, rule in values["scaling"].items()
+        }
+        values["strength"] = {
+            str(task): Strength.from_dict(curve)
+            for task, curve in header.record.get("strength", {}).items()
         }
         return WeightsInfo(**values, parameters=header.parameters)
     except (ConfigError, TypeError, KeyError, AttributeError) as error:

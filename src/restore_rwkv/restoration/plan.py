@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +17,18 @@ from restore_rwkv.model import RestoreRWKVConfig
 from restore_rwkv.options import Count, Whole, validated
 from restore_rwkv.physics.mri import fourier_interpolate, kspace_block_shape
 from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement
+from restore_rwkv.restoration.strength import find_strength, strength_line
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
-from restore_rwkv.tasks import AxisFactor, PlaneChoice, Scaling, ScalingRule, Task, slice_axis
+from restore_rwkv.tasks import (
+    AddedNoise,
+    AxisFactor,
+    PlaneChoice,
+    Scaling,
+    ScalingRule,
+    Strength,
+    Task,
+    slice_axis,
+)
 
 _logger = logging.getLogger(__name__)
 
@@ -47,8 +58,12 @@ class RestoreOptions:
             None for the number of the task or, with `scale`, 0.
         ensemble: restore each slice in several turns and mirrors, and take the mean: 8 passes of
             the network, for MRI whose measured block is even along both axes 4.
-        factor: MRI: ratio of the full to the measured extent of k-space per axis, for consistency
-            and ensemble; None for that of the task or, with `scale`, for all of the coarse grid.
+        factor: how much less was measured, above 1. MRI: ratio of the full to the measured extent
+            of k-space per axis, for consistency and ensemble; None for that of the task or, with
+            `scale`, for all of the coarse grid. CT, PET: how many times less dose than the scan to
+            be reached, for the strength of the correction; None to find it from the noise.
+        strength: CT, PET: part of the network's correction that is applied, 0 to 1; 1 for the
+            network's own output. None for the calibrated one, if the weights have one.
 
     Raises:
         ConfigError: a value is unknown or out of range, or `factor` is given with `scale`.
@@ -62,6 +77,7 @@ class RestoreOptions:
     consistency: Whole | None = None
     ensemble: bool = False
     factor: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         if self.scale is not None and not 1 < self.scale <= _LARGEST_SCALE:
@@ -71,6 +87,8 @@ class RestoreOptions:
             )
         if self.factor is not None and not 1 < self.factor < 1e6:
             raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+        if self.strength is not None and not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength is {self.strength:g}; give a number from 0 to 1")
         if self.factor is not None and self.scale is not None:
             raise ConfigError(
                 "factor and scale are both given; leave factor out, since all of a coarse grid "
@@ -91,7 +109,8 @@ class Plan:
         scaling_found: how the scaling was found: "scaling_rule" and, for PET, "suv_per_unit" or
             "no_suv".
         tiling: batch, tile and memory of the network's runs.
-        refinement: turns to average over, and steps towards the measured data.
+        refinement: turns to average over, steps towards the measured data, and the strength.
+        noise: how much of the noise was added, for the strength; None where that does not matter.
     """
 
     task: Task
@@ -102,6 +121,7 @@ class Plan:
     scaling_found: Mapping[str, Any]
     tiling: Tiling
     refinement: Refinement = NETWORK_ONLY
+    noise: AddedNoise | None = None
 
     @property
     def kept(self) -> tuple[int, int] | None:
@@ -141,7 +161,8 @@ class Plan:
                 f"consistency: {self.refinement.steps} steps keep the measured {rows} x {columns} "
                 "samples of k-space"
             )
-        return lines
+        line = strength_line(self.task, self.noise, self.refinement.strength)
+        return lines if line is None else [*lines, line]
 
 
 def make_plan(
@@ -152,6 +173,7 @@ def make_plan(
     rule: ScalingRule,
     config: RestoreRWKVConfig,
     device: torch.device,
+    strength: Strength | None = None,
 ) -> Plan:
     """Decide how a volume is restored, and refuse what cannot be.
 
@@ -162,6 +184,7 @@ def make_plan(
         rule: scaling that the weights were trained with for the task.
         config: of the network.
         device: where the network runs.
+        strength: calibration of the weights for the task; None for full strength.
 
     Raises:
         InputError: the volume is of another modality or unit, or too small in the plane.
@@ -200,7 +223,9 @@ def make_plan(
     in_task_unit = options.unit != "auto" or as_paper
     scaling, found = task.rules.find_scaling(volume, rule, in_task_unit=in_task_unit)
     refinement = _refinement(task, options, (height, width), (coarse[1], coarse[2]))
-    return Plan(task, volume, axis, options.scale, scaling, found, tiling, refinement)
+    noise, part = find_strength(volume, task, options.factor, options.strength, strength)
+    refinement = dataclasses.replace(refinement, strength=part)
+    return Plan(task, volume, axis, options.scale, scaling, found, tiling, refinement, noise)
 
 
 def finer(volume: Volume, axis: int, scale: float) -> Volume:
@@ -242,7 +267,8 @@ def _refinement(
     """Turns and steps for slices of a shape, which had another on the grid of the scan.
 
     Raises:
-        ConfigError: steps or their factor are asked for where nothing measured is in the file.
+        ConfigError: steps are asked for where nothing measured is in the file, or the factor is
+            too large for the slices.
     """
     steps = options.consistency
     if steps is None:  # next to no gain on finer grids (docs/restoring.md)
@@ -253,8 +279,8 @@ def _refinement(
                 f"consistency: what was measured for {task.rules.title} is not in the file of an "
                 f"image, so {task.name} cannot keep it; leave consistency out"
             )
-        if options.factor is not None:
-            raise ConfigError(f"factor: is for the k-space of MRI, not {task.name}; leave it out")
+        turns = task.rules.turns(shape, task.factor) if options.ensemble else NETWORK_ONLY.turns
+        return Refinement(turns)
     if options.factor is not None and options.factor > min(shape):
         raise ConfigError(
             f"factor {options.factor:g} leaves no sample of k-space of slices of {shape[0]} x "

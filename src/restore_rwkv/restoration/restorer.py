@@ -111,7 +111,16 @@ class Restorer:
             rule=info.scaling[task.name],
             config=info.config,
             device=self.device,
+            strength=info.strength.get(task.name),
         )
+
+    def is_calibrated(self, task: Task) -> bool:
+        """Whether the weights have a calibrated strength for a task.
+
+        Raises:
+            WeightsError: the weights are damaged, or of another task.
+        """
+        return task.name in self._info(task).strength
 
     def run(
         self,
@@ -123,7 +132,7 @@ class Restorer:
 
         Args:
             volume: the low-quality scan, in physical units.
-            options: plane, scaling, memory, a finer grid, data consistency, and ensemble.
+            options: plane, scaling, memory, a finer grid, consistency, ensemble, and strength.
             progress: called with the number of slices done and the number of all.
 
         Returns:
@@ -158,7 +167,7 @@ class Restorer:
         Args:
             source: NIfTI, PNG, TIFF or NPY file, or a folder with a DICOM series. Never changed.
             target: file to write; its suffix chooses the format (DICOM becomes NIfTI).
-            options: plane, scaling, memory, a finer grid, data consistency, and ensemble.
+            options: plane, scaling, memory, a finer grid, consistency, ensemble, and strength.
             dtype: "float32", "source" (the source's type, rounded and clipped) or "auto" (float32
                 wherever the format holds it).
             overwrite: replace existing outputs.
@@ -255,6 +264,11 @@ class Restorer:
             consistency=plan.refinement.steps,
             kept=plan.kept,
             ensemble=len(plan.refinement.turns) > 1,
+            strength=plan.refinement.strength,
+            noise_found=None if plan.noise is None else plan.noise.found,
+            noise_reference=None if plan.noise is None else plan.noise.reference,
+            factor=None if plan.noise is None else plan.noise.factor,
+            no_noise=None if plan.noise is None else plan.noise.not_found,
             seconds=seconds,
             torch=torch.__version__,
         )

@@ -22,11 +22,13 @@ class Refinement:
         turns: turns and mirrors of a slice over whose results the mean is taken.
         steps: steps that hold the result to what was measured (`Modality.keep_measured`).
         factor: reduction of the measurement, one number or one for each of (H, W), for `steps`.
+        strength: part of the correction that is applied, 0 to 1.
     """
 
     turns: tuple[Turn, ...] = TURNS[:1]
     steps: int = 0
     factor: AxisFactor = 1.0
+    strength: float = 1.0
 
 
 NETWORK_ONLY = Refinement()
@@ -50,7 +52,8 @@ def restore_slices(
         scaling: onto the network's values.
         tile: (rows, columns) of the tiles that a slice is cut into; (H, W) for whole slices.
         lowest: smallest value of the whole volume; that of the slices where not given.
-        refinement: mean over turns, and steps towards what was measured, of whole slices.
+        refinement: mean over turns, steps towards what was measured, of whole slices, and the
+            strength a: the result is `slices + a (restored - slices)`.
 
     Returns:
         (N, H, W), physical units, not finite where values overflow.
@@ -64,6 +67,9 @@ def restore_slices(
     if refinement.steps:
         task.rules.keep_measured(restored, slices, lowest, refinement.factor, refinement.steps)
     task.rules.keep_bounds(restored, slices, lowest, task)
+    if refinement.strength < 1:
+        restored = slices + np.float32(refinement.strength) * (restored - slices)
+        task.rules.keep_bounds(restored, slices, lowest, task)  # which rounding may have left
     return restored
 
 

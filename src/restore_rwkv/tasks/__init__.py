@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         onto_unit_range,
         robust_scaling,
     )
+    from restore_rwkv.tasks.strength import AddedNoise, Strength
     from restore_rwkv.tasks.table import (
         ALL_IN_ONE,
         AUTO,
@@ -41,6 +42,7 @@ __all__ = [
     "NOTICE",
     "TASKS",
     "TURNS",
+    "AddedNoise",
     "AxisFactor",
     "DegradeOptions",
     "Degraded",
@@ -48,6 +50,7 @@ __all__ = [
     "PlaneChoice",
     "Scaling",
     "ScalingRule",
+    "Strength",
     "Task",
     "Turn",
     "degrade",
@@ -75,6 +78,7 @@ __getattr__, __dir__ = lazy_names(
             "onto_unit_range",
             "robust_scaling",
         ],
+        "restore_rwkv.tasks.strength": ["AddedNoise", "Strength"],
         "restore_rwkv.tasks.table": [
             "ALL_IN_ONE",
             "AUTO",

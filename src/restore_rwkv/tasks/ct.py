@@ -31,6 +31,7 @@ class CT(Modality):
     title = "CT"
     degraded_from = ("CT",)
     additive_noise = True
+    noise_unit = "HU"
     degrade_options = frozenset({"photons", "dose"})
 
     def warn_of_strange_values(self, volume: Volume) -> None:
@@ -60,6 +61,14 @@ class CT(Modality):
         if lowest < air:
             restored[slices == lowest] = lowest
         super().keep_bounds(restored, slices, lowest, task)
+
+    def measured_noise(self, slices: NDArray[np.float32]) -> float:
+        """Return the standard deviation in soft tissue; see `restore_rwkv.physics.ct`."""
+        import torch
+
+        from restore_rwkv.physics.ct import noise_level
+
+        return noise_level(torch.from_numpy(slices))
 
     def degrade(
         self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator

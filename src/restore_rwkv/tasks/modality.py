@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.io import Volume
 from restore_rwkv.options import validated
+from restore_rwkv.tasks.plane import slice_axis
 from restore_rwkv.tasks.scaling import Scaling, ScalingRule
+from restore_rwkv.tasks.strength import AddedNoise
 from restore_rwkv.tasks.turns import TURNS, Turn
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _logger = logging.getLogger(__name__)
 _SAMPLES = 1_000_000  # voxels looked at; a volume can have a hundred times as many
 _FAR_BELOW = 0.05  # of the 99.9 % quantile
 _MANY = 0.01  # of the voxels
+_MEASURED = 16  # slices in which noise is measured, evenly spread
 
 
 @validated()
@@ -116,6 +119,8 @@ class Modality(abc.ABC):
         finer_grid: whether a scan may be restored on a finer grid than its own.
         holds_measurement: whether a low-quality scan holds what was measured, so that a restored
             one can be held to it.
+        noise_unit: unit of the noise that `noise_of` measures, where low quality is the noise of a
+            reduced dose; None where it is not.
         degrade_options: names of the `DegradeOptions` that its physics uses besides `factor`.
     """
 
@@ -126,6 +131,7 @@ class Modality(abc.ABC):
     additive_noise: ClassVar[bool] = False
     finer_grid: ClassVar[bool] = False
     holds_measurement: ClassVar[bool] = False
+    noise_unit: ClassVar[str | None] = None
     degrade_options: ClassVar[frozenset[str]] = frozenset()
 
     def warn_of_strange_values(self, volume: Volume) -> None:
@@ -237,6 +243,54 @@ class Modality(abc.ABC):
             TypeError: scans of this modality do not hold it (`holds_measurement`).
         """
         raise TypeError(f"{self.title}: images do not hold what was measured")
+
+    def noise_of(self, volume: Volume, task: Task) -> float:
+        """Return the noise of a scan in `noise_unit`, from 16 slices in the plane of its task.
+
+        Raises:
+            OperatorError: the slices do not show enough tissue to measure it in.
+        """
+        axis = slice_axis(volume, task)
+        count = volume.data.shape[axis]
+        every = np.unique(((np.arange(_MEASURED) + 0.5) * count / _MEASURED).astype(int))
+        return self.measured_noise(np.ascontiguousarray(volume.slices(axis)[every]))
+
+    def measured_noise(self, slices: NDArray[np.float32]) -> float:
+        """Return the noise of slices (N, H, W) in `noise_unit`.
+
+        Raises:
+            OperatorError: as `noise_of`.
+            TypeError: low quality of this modality is not noise (`noise_unit`).
+        """
+        raise TypeError(f"{self.title}: low quality is not the noise of a reduced dose")
+
+    def added_noise(
+        self, volume: Volume, task: Task, factor: float | None, reference: float
+    ) -> AddedNoise:
+        """Return how much of the noise of a scan was added by a reduced dose.
+
+        Args:
+            volume: the low-quality scan.
+            task: what it is restored for.
+            factor: how many times less dose it was taken with; None to measure its noise. Where
+                that is not possible it is the factor of the task, with a warning.
+            reference: noise of a scan of full quality in `noise_unit`.
+
+        Raises:
+            TypeError: as `measured_noise`.
+        """
+        if factor is not None:
+            return AddedNoise.told(factor)
+        try:
+            return AddedNoise.measured(self.noise_of(volume, task), reference)
+        except OperatorError as error:
+            reason = str(error).partition(";")[0]
+            _logger.warning(
+                "%s: its noise cannot be measured (%s), so 1/%g of the dose is assumed; give "
+                "factor=F if it is 1/F",
+                *(volume.name, reason, task.factor),
+            )
+            return AddedNoise.told(task.factor, not_found=reason)
 
     @abc.abstractmethod
     def degrade(

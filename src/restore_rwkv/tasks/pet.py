@@ -16,6 +16,7 @@ from restore_rwkv.tasks.scaling import Scaling, ScalingRule, robust_scaling
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
     from restore_rwkv.tasks.table import Task
 
@@ -28,6 +29,7 @@ class PET(Modality):
     code = "PT"
     title = "PET"
     degraded_from = ("PT", "MR")
+    noise_unit = "of the uptake"
     degrade_options = frozenset({"axes", "dose"})
 
     def find_scaling(
@@ -72,6 +74,14 @@ class PET(Modality):
                 'say so in a .json of its name beside it, {"Modality": "PT"} or '
                 '{"Modality": "MR"}'
             )
+
+    def measured_noise(self, slices: NDArray[np.float32]) -> float:
+        """Return the noise as a fraction of the uptake; see `restore_rwkv.physics.pet`."""
+        import torch
+
+        from restore_rwkv.physics.pet import noise_level
+
+        return noise_level(torch.from_numpy(slices))
 
     def degrade(
         self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator

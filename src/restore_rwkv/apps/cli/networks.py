@@ -23,6 +23,7 @@ from restore_rwkv.apps.cli.options import (
     Overwrite,
     Quiet,
     Seed,
+    Strength,
     Task,
     TaskName,
     Weights,
@@ -91,6 +92,7 @@ def evaluate(
     device: Device = "auto",
     consistency: Consistency = None,
     ensemble: Ensemble = False,
+    strength: Strength = None,
     diagnose: Annotated[
         bool,
         typer.Option(
@@ -107,7 +109,7 @@ def evaluate(
     from restore_rwkv.evaluation.scores import evaluate_paths, low_quality
     from restore_rwkv.restoration import RestoreOptions
 
-    options = RestoreOptions(consistency=consistency, ensemble=ensemble)
+    options = RestoreOptions(consistency=consistency, ensemble=ensemble, strength=strength)
     table = score_table("scan or patient")
     try:
         for name, scores in evaluate_paths(

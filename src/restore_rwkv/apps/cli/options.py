@@ -46,6 +46,14 @@ Ensemble = Annotated[
     bool,
     typer.Option("--ensemble", help="Mean over 4 or 8 turns and mirrors: as many times the time."),
 ]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        metavar="A",
+        help="CT, PET: part of the correction to apply, 0 to 1; from the noise by default.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 
 

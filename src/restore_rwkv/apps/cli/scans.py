@@ -17,6 +17,7 @@ from restore_rwkv.apps.cli.options import (
     Quiet,
     Seed,
     Series,
+    Strength,
     TaskName,
     Weights,
     parse_memory,
@@ -58,10 +59,12 @@ def restore(
         float | None,
         typer.Option(
             metavar="F",
-            help="MRI: full over measured extent of k-space; 4 by default.",
+            help="How much less was measured. MRI: full over measured extent of k-space, 4 by "
+            "default. CT, PET: full over given dose; found from the noise by default.",
             show_default=False,
         ),
     ] = None,
+    strength: Strength = None,
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
     ] = "2GiB",
@@ -90,6 +93,7 @@ def restore(
         consistency=consistency,
         ensemble=ensemble,
         factor=factor,
+        strength=strength,
     )
     restorer = Restorer(task, weights, device)
     chosen = series_of(series)

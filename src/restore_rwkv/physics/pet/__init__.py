@@ -8,6 +8,7 @@ from restore_rwkv.physics.pet.activity import (
 )
 from restore_rwkv.physics.pet.dose import reduce_dose, simulate_pair
 from restore_rwkv.physics.pet.head import Head, segment_head
+from restore_rwkv.physics.pet.noise import noise_level
 from restore_rwkv.physics.pet.osem import osem, reconstruct
 from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
 
@@ -19,6 +20,7 @@ __all__ = [
     "acquire",
     "activity_map",
     "attenuation_map",
+    "noise_level",
     "osem",
     "reconstruct",
     "reduce_dose",
