@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from restore_rwkv.data import PreparedSet, SetWriter, find_sets
 from restore_rwkv.data.prepared import MANIFEST
 from restore_rwkv.data.sources.jobs import check_sets
-from restore_rwkv.data.stack import Count
+from restore_rwkv.data.stack import Count, Split
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.physics.mri.resolution import kspace_crop
 from restore_rwkv.tasks import ScalingRule, robust_scaling
@@ -181,6 +181,37 @@ def test_damaged_stacks_are_refused(tmp_path, key, value, message):
     path.write_text(json.dumps(record))
     with pytest.raises(InputError, match=message):
         PreparedSet.read(tmp_path / "set")
+
+
+def share(writer: SetWriter, splits: tuple[Split, ...]) -> None:
+    """Slices of one patient in several splits, as a stated exception."""
+    for split in splits:
+        writer.add(split, "p0", split, blob(3, 8, 10), blob(3, 8, 10))
+    writer.record["shared_patients"] = {"p0": "slices of one scan: train 0-2, validation 6-8"}
+
+
+def test_a_patient_in_training_and_validation_is_an_exception_that_is_stated(tmp_path):
+    with SetWriter(tmp_path / "set", "mine", "ct-denoise") as writer:
+        share(writer, ("train", "validation"))
+    assert PreparedSet.read(tmp_path / "set").shared_patients == ("p0",)
+    assert len(find_sets([tmp_path], ("ct-denoise",))) == 1
+    path = tmp_path / "set" / MANIFEST
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"record": {}}))
+    with pytest.raises(InputError, match=r"more than one split: p0 \(train, validation\)"):
+        PreparedSet.read(tmp_path / "set")
+    path.write_text(json.dumps(content | {"record": {"shared_patients": 3}}))
+    with pytest.raises(InputError, match="damaged"):
+        PreparedSet.read(tmp_path / "set")
+
+
+@pytest.mark.parametrize("other", ["train", "validation"])
+def test_a_test_patient_is_never_shared(tmp_path, other):
+    with (
+        pytest.raises(InputError, match=rf"p0 \(test, {other}\)|p0 \({other}, test\)"),
+        SetWriter(tmp_path / "set", "mine", "ct-denoise") as writer,
+    ):
+        share(writer, ("test", other))
 
 
 def test_an_archive_in_place_of_an_array_is_refused(tmp_path):

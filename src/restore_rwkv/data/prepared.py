@@ -98,6 +98,15 @@ class PreparedSet:
         return prepared
 
     @property
+    def shared_patients(self) -> tuple[str, ...]:
+        """Patients with distant slices of one scan in training and validation, never in test.
+
+        They are an exception that the manifest has to state, with its reason, as `shared_patients`
+        of its record.
+        """
+        return tuple(dict(self.record.get("shared_patients", {})))
+
+    @property
     def task(self) -> Task:
         """The task that the set is for."""
         return TASKS[self.task_name]
@@ -158,7 +167,8 @@ class PreparedSet:
             raise InputError(f"{where}: task {self.task_name!r} is unknown; tasks are: {known}")
         if not 1 < self.factor < math.inf:
             raise InputError(f"{where}: factor is {self.factor:g}; prepare the set again")
-        require_no_leak((stack.patient, stack.split) for stack in self.stacks)
+        splits = ((stack.patient, stack.split) for stack in self.stacks)
+        require_no_leak(splits, self.shared_patients)
         if len({stack.name for stack in self.stacks}) < len(self.stacks):
             raise InputError(f"{where}: two stacks have the same name; prepare the set again")
         for stack in self.stacks:
@@ -193,7 +203,8 @@ def find_sets(folders: list[Path], task_names: tuple[str, ...]) -> list[Prepared
             there = ", ".join(f"{prepared.folder} ({prepared.task_name})" for prepared in sets)
             raise InputError(f"data: no set for {task_name}; there are: {there}")
         named = [prepared for prepared in of_task if prepared.dataset != "folder"]
-        require_no_leak((stack.patient, stack.split) for p in named for stack in p.stacks)
+        splits = ((stack.patient, stack.split) for p in named for stack in p.stacks)
+        require_no_leak(splits, [patient for p in named for patient in p.shared_patients])
     return [prepared for prepared in sets if prepared.task_name in task_names]
 
 
@@ -213,11 +224,12 @@ def read_sets(folder: Path) -> list[PreparedSet]:
     return [PreparedSet.read(folder)]
 
 
-def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
+def require_no_leak(stacks: Iterable[tuple[str, str]], shared: Iterable[str] = ()) -> None:
     """Check that each patient is in one split only.
 
     Args:
         stacks: (patient, split) of each stack.
+        shared: patients that may be in training and validation; see `PreparedSet.shared_patients`.
 
     Raises:
         InputError: patients are in several splits; the message names each with its splits.
@@ -225,7 +237,11 @@ def require_no_leak(stacks: Iterable[tuple[str, str]]) -> None:
     splits: dict[str, set[str]] = {}
     for patient, split in stacks:
         splits.setdefault(patient, set()).add(split)
-    leaks = [f"{p} ({', '.join(sorted(s))})" for p, s in splits.items() if len(s) > 1]
+    several = {patient: found for patient, found in splits.items() if len(found) > 1}
+    for patient in shared:
+        if several.get(patient) == {"train", "validation"}:
+            del several[patient]
+    leaks = [f"{patient} ({', '.join(sorted(found))})" for patient, found in several.items()]
     if leaks:
         raise InputError(
             f"patients in more than one split: {'; '.join(leaks)}; give each patient one split"

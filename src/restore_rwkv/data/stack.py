@@ -21,7 +21,8 @@ class Stack:
 
     Attributes:
         name: unique in its set.
-        patient: identifier of the patient; each patient is in one split only.
+        patient: identifier of the patient; each patient is in one split only, but for
+            `PreparedSet.shared_patients`.
         split: "train", "validation" or "test".
         shape: (N, H, W).
         spacing: mm between slices, rows and columns; None where unknown.

@@ -39,7 +39,7 @@ class SetWriter:
 
     Attributes:
         record: options of the preparation and the volumes left out, plain JSON values for the
-            manifest.
+            manifest; for `shared_patients` see `PreparedSet`.
 
     Raises:
         InputError: the folder exists.
@@ -158,7 +158,8 @@ class SetWriter:
             return
         if not any(stack.split in ("train", "test") for stack in self.stacks):
             raise ConfigError(f"{self.folder.name}: no volume for training or test; add some")
-        require_no_leak((stack.patient, stack.split) for stack in self.stacks)
+        splits = ((stack.patient, stack.split) for stack in self.stacks)
+        require_no_leak(splits, self.record.get("shared_patients", {}))
         (self._partial / MANIFEST).write_text(self._manifest(), encoding="utf-8")
 
     def _manifest(self) -> str:

