@@ -1,6 +1,6 @@
 """Train one shipped recipe within a given time: a stage of `benchmarks.on_gpu`.
 
-    python -m benchmarks.gpu_training patch2-mri-sr data/open runs/gpu out --seconds 240
+    python -m benchmarks.gpu_training light-mri-sr data/open runs/gpu out --seconds 240
 
 The recipe keeps its network, optimiser and way of drawing pairs. Batches become larger, crops are
 128 x 128 from the start, and the number of iterations follows from the measured time of a step, so
@@ -67,12 +67,17 @@ class Schedule:
 
 
 def gpu_recipe(recipe: Recipe, schedule: Schedule, batch: int, crop: int) -> Recipe:
-    """Return a recipe with larger batches, crops of one size and another number of iterations."""
+    """Return a recipe with larger batches, crops of one size and another number of iterations.
+
+    It starts from random weights, as there is time enough for that.
+    """
     training = dataclasses.replace(
         recipe.training,
         iterations=schedule.iterations,
         batch_size=batch,
         precision="32-true",
+        init_from="",
+        start_at_identity=True,
         warm_up=min(_WARM_UP, schedule.iterations // 10),
         validate_every=schedule.validate_every,
     )

@@ -47,7 +47,7 @@ from benchmarks import gpu_summary
 from benchmarks.gpu_machine import ROOT, environment, machine, require
 
 TESTS = ("tests/ops", "tests/model")
-RECIPES = {"patch2-mri-sr": 5, "light-ct-denoise": 2, "light-pet-synth": 1, "patch2-all-in-one": 2}
+RECIPES = {"light-mri-sr": 5, "light-ct-denoise": 2, "light-pet-synth": 1, "light-all-in-one": 2}
 """Shipped recipes and their shares of the time of training."""
 SHARES = {"tests": 1.5, "operator": 1.0, "network": 1.0, "training": 9.5}
 """Minutes of each stage in 13; other times are shared alike."""

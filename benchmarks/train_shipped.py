@@ -23,7 +23,7 @@ from restore_rwkv.training.loop import train
 from restore_rwkv.training.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ("patch2-mri-sr", "light-ct-denoise", "light-pet-synth", "patch2-all-in-one")
+SHIPPED = ("light-mri-sr", "light-ct-denoise", "light-pet-synth", "light-all-in-one")
 """Recipes of the shipped weights, in the order in which they are trained."""
 
 

@@ -61,7 +61,7 @@ def test_every_recipe_starts(path: Path, tmp_path: Path) -> None:
             recipe.network, dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1
         ),
         data=dataclasses.replace(recipe.data, crop=16, stages=((1, 16),)),
-        training=dataclasses.replace(recipe.training, iterations=2),
+        training=dataclasses.replace(recipe.training, iterations=2, init_from=""),
     )
     train(small, [tmp_path / "data"], tmp_path / "run")
     assert (tmp_path / "run" / "last.safetensors").is_file()
