@@ -214,10 +214,17 @@ def _training(name: str, info: WeightsInfo, run: Path) -> str:
     return (
         f"recipe `{name}`, seed {recipe['seed']}, {info.training['iteration']:,} iterations of "
         f"{settings['iterations']:,} (the best on validation), {settings['optimizer']}"
-        f"{', started from other weights' if started else ''}; {len(starts)} "
+        f"{_origin(started) if started else ''}; {len(starts)} "
         f"start{'s' if len(starts) > 1 else ''}, {sum(s['cpu_hours'] for s in starts):.1f} h of "
         f"processor time on {starts[-1]['device']}, PyTorch {starts[-1]['versions']['torch']}"
     )
+
+
+def _origin(started: dict[str, Any]) -> str:
+    """Words for the weights that a run started from."""
+    iterations = started["training"].get("iteration")
+    after = f" after {iterations:,} iterations" if isinstance(iterations, int) else ""
+    return f", started from the weights `{started['sha256'][:16]}...`{after}"
 
 
 def _manifests(info: WeightsInfo) -> str:
