@@ -105,10 +105,11 @@ def _scaled(prepared: PreparedSet, stack: Stack) -> Iterator[NoisyPair]:
     """Scale the stored noise of a stack, whose variance is inversely proportional to the dose."""
     high, low = (np.array(prepared.images(stack, q), np.float32) for q in ("high", "low"))
     sigma = noise_sigma(prepared, stack)
+    given = float(stack.origin.get("physics", {}).get("factor", prepared.factor))
     for level in LEVELS:
         noisy = high + np.float32(level / sigma) * (low - high)
         noisy = noisy.clip(min=prepared.task.value_range[0])
-        factor = 1 + (prepared.factor - 1) * (level / sigma) ** 2
+        factor = 1 + (given - 1) * (level / sigma) ** 2
         volumes = (_volume(prepared.task, images) for images in (noisy, high))
         yield NoisyPair(stack.patient, level, factor, *volumes)
 

@@ -44,7 +44,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 def test_the_demo_gains_what_the_readme_says_and_names_its_files(tmp_path: Path) -> None:
     demo = run_demo(tmp_path / "demo", "cpu")
     scores = demo.evaluation.scores
-    assert scores["restored"].psnr > scores["input"].psnr + 0.7  # 0.74 measured
+    assert scores["restored"].psnr > scores["input"].psnr + 0.9  # 0.99 measured
     assert scores["restored"].ssim > scores["input"].ssim
     assert scores["input"].psnr > scores["cubic"].psnr
     restored, source = (nib.load(p) for p in (demo.files["restored scan"], sample_scan()))
