@@ -32,6 +32,7 @@ from restore_rwkv.tasks import ALL_IN_ONE, NOTICE, TASKS, Strength, Task
 WEIGHTS = ROOT / "src" / "restore_rwkv" / "weights"
 AIMS = {"mri-sr": 1.6, "ct-denoise": 3.0, "pet-synth": 7.3}
 """Aims in dB over the input, for the mean over the test subjects of a task."""
+_EVERY = 3  # slices between those that the strength is calibrated on
 _POINTS = 8  # rows of the table of gains over the time of training
 _EXCLUDED = {
     "mri-sr": "Scans that are not the central quarter of k-space per axis, and other contrasts and "
@@ -49,22 +50,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=SHIPPED)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs")
+    parser.add_argument(
+        "--no-ensemble", action="store_true", help="leave out its rows, which take long"
+    )
     parser.add_argument("--scans", type=Path, help="folder of the open scans; runs/open/scans")
     arguments = parser.parse_args()
     run, data = arguments.runs / arguments.name, arguments.runs / "open"
     network, info = load_weights(run / "best.safetensors")
-    validation: dict[str, Scores] = {}
     for name in info.scaling:
-        validation[name] = _better(TASKS[name], run / "best.safetensors", data, len(info.scaling))
+        _require_better(TASKS[name], run / "best.safetensors", data, len(info.scaling))
     target = WEIGHTS / f"{arguments.name}.safetensors"
     words: dict[str, Any] = {"scaling": info.scaling, "training": info.training}
     save_weights(target, network, **words, dtype=torch.float16)
     strength, tables = calibrated(arguments.name, info, target, data, arguments.scans)
     info = save_weights(target, network, **words, dtype=torch.float16, strength=strength)
-    for name in strength:  # as before, with the way that `restore` takes now
-        validation[name] = scored(TASKS[name], target, data, "validation")
-    test = {name: scored(TASKS[name], target, data, "test") for name in info.scaling}
-    lines = card(arguments.name, info, run, data, validation, test, tables)
+    of_split = {
+        split: {
+            name: scored(TASKS[name], target, data, split, not arguments.no_ensemble)
+            for name in info.scaling
+        }
+        for split in ("validation", "test")
+    }
+    lines = card(arguments.name, info, run, data, of_split["validation"], of_split["test"], tables)
     target.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {target} and its card; commit both with the documents that quote figures")
 
@@ -76,7 +83,7 @@ def calibrated(
     strength, panels, lines = {}, {}, []
     for task in (TASKS[name] for name in info.scaling):
         if task.rules.noise_unit is not None:
-            measured = calibration.measure(task, weights, data, scans)
+            measured = calibration.measure(task, weights, data, scans, _EVERY)
             strength[task.name] = calibrate(measured, task)
             panels |= calibration.curves(measured, strength[task.name], task)
             lines += [*calibration.table(measured, strength[task.name], task), ""]
@@ -85,8 +92,8 @@ def calibrated(
     return strength, lines
 
 
-def _better(task: Task, weights: Path, data: Path, tasks: int) -> Scores:
-    """Score a run on validation; exits unless it beats the weights that are shipped."""
+def _require_better(task: Task, weights: Path, data: Path, tasks: int) -> None:
+    """Exit unless a run beats, on validation, the weights that are shipped."""
     prepared = PreparedSet.read(data / task.name)
     before = f"light-{ALL_IN_ONE}" if tasks > 1 else task.weights
     means = []
@@ -96,17 +103,17 @@ def _better(task: Task, weights: Path, data: Path, tasks: int) -> Scores:
     print(f"{task.name}: validation {means[0]:+.3f} dB, {before} {means[1]:+.3f} dB", flush=True)
     if means[0] <= means[1]:
         sys.exit(f"{weights}: not better than {before} on validation; train longer")
-    return scored(task, weights, data, "validation")
 
 
-def scored(task: Task, weights: Path, data: Path, split: str) -> Scores:
+def scored(task: Task, weights: Path, data: Path, split: str, ensemble: bool) -> Scores:
     """Score weights in each way of restoring that the task has."""
     prepared = PreparedSet.read(data / task.name)
     restorer = Restorer(task.name, weights)
     ways = {"network alone": RestoreOptions(consistency=0, strength=1.0)}
     if task.rules.holds_measurement or restorer.is_calibrated(task):
         ways["as `restore` does"] = RestoreOptions()
-    ways["with `--ensemble`"] = RestoreOptions(ensemble=True)
+    if ensemble:
+        ways["with `--ensemble`"] = RestoreOptions(ensemble=True)
     scores: Scores = {}
     for way, options in ways.items():
         start = time.perf_counter()

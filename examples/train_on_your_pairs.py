@@ -7,6 +7,7 @@ python examples/train_on_your_pairs.py pairs run --recipe recipes/light-ct-denoi
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from restore_rwkv import Recipe, Restorer, train
@@ -37,6 +38,8 @@ def main() -> None:
         )
         prepare_folder(arguments.pairs, data, options)
     best = train(recipe, [data], run)
+    if best is None:
+        sys.exit(f"{run}: no validation was better than the input; train longer")
 
     restorer = Restorer(recipe.task, weights=best)
     for patient, scores in evaluate_set(PreparedSet.read(data), restorer, "test").items():

@@ -25,8 +25,12 @@ network = { dim = 4, num_blocks = [1, 1, 1, 1], num_refinement_blocks = 1, hidde
 [data]
 crop = 32
 [training]
-iterations = 2
-validate_every = 2
+iterations = 8
+validate_every = 8
+start_at_identity = true
+optimizer = "muon"
+matrix_rate = 0.02
+learning_rate = 2e-3
 """
 
 
