@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from restore_rwkv import Volume
 from restore_rwkv.data import SetWriter
@@ -246,3 +247,20 @@ def test_the_strength_is_calibrated_from_the_scaled_noise_of_a_set(
         True,
         True,
     ]
+
+
+@pytest.mark.slow
+def test_another_scan_of_a_person_fits_and_another_person_does_not() -> None:
+    module = load("other_person")
+    place = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in (28, 32, 24)), indexing="ij"))
+    near = ((place / np.array([0.6, 0.8, 0.7])[:, None, None, None]) ** 2).sum(0) < 1
+
+    def person(seed: int) -> Volume:
+        texture = gaussian_filter(np.random.default_rng(seed).normal(size=near.shape), 2)
+        values = np.where(near, 300 + 100 * texture / texture.std(), 0).clip(0)
+        return Volume(values.astype(np.float32), np.diag([-5.0, -5.0, 6.5, 1.0]))
+
+    one, other = person(0), person(1)
+    same = module.registered(module.body(one), module.body(module.again(one, other)))
+    different = module.registered(module.body(one), module.body(other))
+    assert same[0] > 0.9 > 0.6 > different[0]
