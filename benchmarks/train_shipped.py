@@ -48,6 +48,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in names:
         recipe = recipe_of(name)
+        rows = read_log(arguments.runs / name)
+        if rows and int(rows[-1]["iteration"]) == recipe.training.iterations:
+            continue
         print(f"{name}:", flush=True)
         report = training_report(recipe.training.iterations)
         train(recipe, [data], arguments.runs / name, report=report)
