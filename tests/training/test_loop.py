@@ -165,6 +165,11 @@ def test_training_starts_from_other_weights(data: Path, tmp_path: Path) -> None:
     other = dataclasses.replace(plan, network=dataclasses.replace(plan.network, dim=8))
     with pytest.raises(ConfigError, match=r"init_from .* is of another network"):
         trainer_of(other)
+    first.unlink()  # a run that resumes does not need it
+    longer = dataclasses.replace(plan, training=dataclasses.replace(plan.training, iterations=8))
+    resumed = train(longer, [data], tmp_path / "second")
+    assert resumed is not None
+    assert load_weights(resumed)[1].training["started_from"]["sha256"] == info.sha256
 
 
 def test_weights_that_lose_to_the_input_are_not_kept(data: Path, tmp_path: Path) -> None:

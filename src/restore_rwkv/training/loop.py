@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_CHECKPOINT = "last.safetensors"
 _RELEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 600.0  # also between validations, so that an interruption costs minutes
 
@@ -134,8 +135,8 @@ def train(
             f"recipe: training.batch_size is {recipe.training.batch_size}, which "
             f"{fabric.world_size} processes cannot share equally; choose a multiple"
         )
-    trainer = Trainer(recipe, fabric)
     output = Path(output)
+    trainer = Trainer(recipe, fabric, resumes=(output / _CHECKPOINT).exists())
     output.mkdir(parents=True, exist_ok=True)
     run = _Run(trainer, sampler, Validator(slices, recipe, fabric), output, _record_of(sets))
     if run.checkpoint.exists():
@@ -163,7 +164,7 @@ class _Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.output / "last.safetensors"
+        return self.output / _CHECKPOINT
 
     def loop(
         self, workers: int | None, report: Callable[[Step], None], interruption: Interruption
@@ -247,9 +248,9 @@ class _Run:
     def _keep(self, validation: Validation, log: RunLog | None, row: LogRow) -> None:
         """Write the logs, the weights if they are the best so far, and then the checkpoint."""
         trainer = self.trainer
-        better = validation.beats_input and (validation.psnr or 0.0) > trainer.best_psnr
-        if better:
-            trainer.best_psnr = validation.psnr or -math.inf
+        psnr = validation.psnr if validation.beats_input else None
+        better = psnr is not None and psnr > trainer.best_psnr
+        trainer.best_psnr = max(trainer.best_psnr, -math.inf if psnr is None else psnr)
         if log is None:
             return
         log.add(row, validation)

@@ -52,17 +52,19 @@ class Realisations:
             return None
         return Slice(*others[int(generator.integers(len(others)))], source.index)
 
-    def low(self, first: Slice, second: Slice | None, *, sigma: float, angle: float) -> Image:
+    def low(
+        self, first: Slice, second: Slice | None, high: Image, *, sigma: float, angle: float
+    ) -> Image:
         """Return a low-quality slice (H, W) with new noise, in the unit of the task.
 
         Args:
             first: one realisation.
             second: another realisation of the same slice; None to change only the sign of the first
                 to that of the cosine.
+            high: the slice in full quality (H, W).
             sigma: standard deviation of the noise, as `noise_sigma` measures it in the whole stack.
             angle: t in radians.
         """
-        high = first.high()
         noise = self._unit_noise(first, high)
         if second is None:
             mixed = math.copysign(sigma, math.cos(angle)) * noise

@@ -119,8 +119,7 @@ class PairSampler:
         """Make the pairs of some draws."""
         crop = crop or self.recipe.data.crop
         images = zip(*(self._pair(draw, crop) for draw in draws), strict=True)
-        low, high, weight = (torch.from_numpy(np.stack(image)[:, None]) for image in images)
-        return Batch(low, high, None if self.recipe.training.outside == 1 else weight)
+        return Batch(*(torch.from_numpy(np.stack(image)[:, None]) for image in images))
 
     def _draw(self, generator: np.random.Generator, pool: _Pool, crop: int) -> Draw:
         data = self.recipe.data
@@ -156,15 +155,14 @@ class PairSampler:
             second=self._noise.another(source, generator),
         )
 
-    def _pair(self, draw: Draw, crop: int) -> tuple[Image, Image, Image]:
+    def _pair(self, draw: Draw, crop: int) -> tuple[Image, ...]:
+        """Make low and high quality, and the weights of the loss unless all pixels weigh alike."""
         source, stack = draw.slice, draw.slice.stack
         rule = self.recipe.rule(source.prepared.task)
-        high = _turned(source.high(), draw.turns, draw.mirrored)
+        whole = source.high()
+        high = _turned(whole, draw.turns, draw.mirrored)
         if "low" in stack.files:
-            low = source.low()
-            if self._noise is not None and draw.noise:
-                low = self._noise.low(source, draw.second, sigma=draw.noise, angle=draw.angle)
-            low = _turned(low, draw.turns, draw.mirrored)
+            low = _turned(self._low(draw, whole), draw.turns, draw.mirrored)
         else:
             level = np.float32(FOREGROUND_LEVEL * stack.robust_scale)
             high = contrast(high, level, draw.gamma)
@@ -173,9 +171,17 @@ class PairSampler:
         columns = slice(draw.column, draw.column + crop)
         scaling = stack.scaling(rule)
         low, high = (_padded(image, crop)[rows, columns] for image in (low, high))
-        weight = _weight(high, source.prepared.task.metric_range, self.recipe.training.outside)
-        first, second = (scaling.apply(image) * np.float32(draw.gain) for image in (low, high))
-        return first, second, weight
+        pair = tuple(scaling.apply(image) * np.float32(draw.gain) for image in (low, high))
+        outside = self.recipe.training.outside
+        if outside == 1:
+            return pair
+        return (*pair, _weight(high, source.prepared.task.metric_range, outside))
+
+    def _low(self, draw: Draw, high: Image) -> Image:
+        """Return the stored low-quality slice of a draw, or new noise on the full-quality one."""
+        if self._noise is None or not draw.noise:
+            return draw.slice.low()
+        return self._noise.low(draw.slice, draw.second, high, sigma=draw.noise, angle=draw.angle)
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ class Trainer:
     Args:
         recipe: task, network, data and optimisation.
         fabric: device, precision and processes.
+        resumes: whether `load` follows, so that weights to start from are not read.
 
     Attributes:
         started_from: digest and provenance of the weights that training starts from; None for
@@ -43,12 +44,12 @@ class Trainer:
         WeightsError: they cannot be read.
     """
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+    def __init__(self, recipe: Recipe, fabric: Fabric, *, resumes: bool = False) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.fabric = fabric
         self.network = RestoreRWKV(recipe.network)
-        self.started_from = _initialise(self.network, recipe)
+        self.started_from = None if resumes else _initialise(self.network, recipe)
         self.network.checkpoint_activations = recipe.training.checkpoint_activations
         self._optimizers = make_optimizers(self.network, recipe.training)
         self.model, *self.optimizers = fabric.setup(self.network, *self._optimizers)
@@ -126,6 +127,7 @@ class Trainer:
         progress = {
             "iteration": self.iteration,
             "best_psnr": self.best_psnr,
+            "started_from": self.started_from,
             "recipe": self.recipe.to_dict(),
             "data": data,
             "precision": self.fabric.strategy.precision.state_dict(),  # the scaler of 16-mixed
@@ -159,6 +161,7 @@ class Trainer:
                 f"{path}: was trained with another {', '.join(changed)}; use another output folder"
             )
         self.iteration, self.best_psnr = iteration, best_psnr
+        self.started_from = progress.get("started_from")
         self.network.load_state_dict(_below(tensors, "network"))
         self.average.load_state_dict(_below(tensors, "average"))
         for optimizer in self._optimizers:
