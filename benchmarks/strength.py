@@ -105,7 +105,7 @@ def _scaled(prepared: PreparedSet, stack: Stack) -> Iterator[NoisyPair]:
     """Scale the stored noise of a stack, whose variance is inversely proportional to the dose."""
     high, low = (np.array(prepared.images(stack, q), np.float32) for q in ("high", "low"))
     sigma = noise_sigma(prepared, stack)
-    given = float(stack.origin.get("physics", {}).get("factor", prepared.factor))
+    given = prepared.factor_of(stack)
     for level in LEVELS:
         noisy = high + np.float32(level / sigma) * (low - high)
         noisy = noisy.clip(min=prepared.task.value_range[0])

@@ -9,6 +9,7 @@ import torch
 from restore_rwkv.evaluation import attention_spread, diagnose
 from restore_rwkv.io import Volume
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.restoration import Restorer
 
 SMALL = RestoreRWKVConfig(dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1)
 NAMES = [
@@ -38,6 +39,6 @@ def test_a_short_range_has_a_larger_spread_than_a_global_average(merged: bool) -
 
 def test_a_scan_is_diagnosed_with_the_weights_of_its_task() -> None:
     values = np.random.default_rng(0).uniform(0, 300, (24, 32, 3)).astype(np.float32)
-    spreads = diagnose(Volume(values, modality="MR"), "mri-sr")
+    spreads = diagnose(Volume(values, modality="MR"), Restorer("mri-sr"))
     assert len(spreads) == 11
     assert all(0 <= spread < 10 for spread in spreads.values())

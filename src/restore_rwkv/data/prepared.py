@@ -119,6 +119,10 @@ class PreparedSet:
         """Patients, stacks and slices of each split."""
         return {split: Count.of(self.split(split)) for split in SPLITS}
 
+    def factor_of(self, stack: Stack) -> float:
+        """Factor that a stack was degraded with, which may differ from that of the set."""
+        return float(stack.origin.get("physics", {}).get("factor", self.factor))
+
     def images(self, stack: Stack, quality: Quality) -> NDArray[Any]:
         """Slices (N, H, W) of a stack in physical units, mapped into memory, read-only.
 

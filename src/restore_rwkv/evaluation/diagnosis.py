@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,35 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from restore_rwkv.io import Volume
-from restore_rwkv.model import RestoreRWKV, find_weights, load_weights
+from restore_rwkv.model import RestoreRWKV
 from restore_rwkv.model.blocks import Block, SpatialMix
 from restore_rwkv.restoration import Restorer
-from restore_rwkv.tasks import pick_task
 
 
-def diagnose(
-    volume: Volume, task: str, weights: str | Path | None = None, device: str = "auto"
-) -> dict[str, float]:
-    """Measure `attention_spread` of weights on the middle slice of a low-quality scan.
+def diagnose(volume: Volume, restorer: Restorer) -> dict[str, float]:
+    """Measure `attention_spread` of a restorer's network on the middle slice of a scan.
 
     Args:
         volume: the low-quality scan, in physical units.
-        task: as for `Restorer`.
-        weights: as for `Restorer`.
-        device: as for `Restorer`.
+        restorer: restorer that suits it.
 
     Raises:
         InputError: the scan does not suit the task.
         WeightsError: the weights cannot be read.
     """
-    restorer = Restorer(task, weights, device)
     plan = restorer.plan(volume)
     slices = plan.volume.slices(plan.axis)
     image = plan.task.rules.without_padding(slices[len(slices) // 2][None], plan.task)
-    chosen = pick_task(volume, task).weights if weights is None else weights
-    network, _ = load_weights(find_weights(chosen))
     scaled = torch.from_numpy(np.ascontiguousarray(plan.scaling.apply(image)))[None]
-    return attention_spread(network.to(restorer.device), scaled.to(restorer.device))
+    return attention_spread(restorer.network(plan.task), scaled.to(restorer.device))
 
 
 @torch.no_grad()

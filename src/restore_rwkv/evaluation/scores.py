@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, pick_task, s
 
 INPUT = "input"
 RESTORED = "restored"
+
+Inspect = Callable[[str, Volume, Restorer], None]
+"""Takes the name of a scan, the scan in low quality, and its restorer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +119,7 @@ def evaluate_set(
     scores: dict[str, dict[str, list[SliceScore]]] = {}
     for stack in prepared.split(split):
         low, high = _volumes(prepared, stack)
-        physics = stack.origin.get("physics", {})
-        factor = float(physics.get("factor", prepared.factor))
+        factor = prepared.factor_of(stack)
         evaluation = _evaluate_pair(low, high, task, restorer, options, factor)
         of_patient = scores.setdefault(stack.patient, {})
         for name, found in evaluation.slice_scores.items():
@@ -138,6 +140,7 @@ def evaluate_paths(
     seed: int = 0,
     device: str = "auto",
     options: RestoreOptions | None = None,
+    inspect: Inspect | None = None,
 ) -> Iterator[tuple[str, dict[str, MeanScore]]]:
     """Score scans on disk and prepared sets, one after the other.
 
@@ -150,6 +153,7 @@ def evaluate_paths(
         seed: seed of the degradation of scans.
         device: as for `Restorer`.
         options: as for `evaluate`.
+        inspect: called with the low-quality form of each scan, and of the first one of each set.
 
     Yields:
         Name of the scan, or of the set's folder and the patient, and mean scores over slices by
@@ -165,48 +169,33 @@ def evaluate_paths(
     for path in paths:
         if path.is_dir() and holds_sets(path):
             for prepared in read_sets(path):
-                yield from _of_set(prepared, restorer(prepared.task_name), split, options)
+                yield from _of_set(prepared, restorer(prepared.task_name), split, options, inspect)
         else:
             scan = read_volume(path)
             chosen = pick_task(scan, task).name
             physics = DegradeOptions(axes=axes)
             found = evaluate(scan, restorer(chosen), options, physics=physics, seed=seed)
             yield path.name, found.scores
-
-
-def low_quality(
-    paths: Sequence[Path],
-    *,
-    task: str = AUTO,
-    split: Split = "test",
-    axes: str | None = None,
-    seed: int = 0,
-) -> Iterator[tuple[str, str, Volume]]:
-    """Yield the first low-quality scan of each path, with its name and its task.
-
-    Arguments are those of `evaluate_paths`.
-    """
-    for path in paths:
-        if path.is_dir() and holds_sets(path):
-            for prepared in read_sets(path):
-                stack = prepared.split(split)[0]
-                low, _ = _volumes(prepared, stack)
-                yield f"{prepared.folder.name}: {stack.patient}", prepared.task_name, low
-        else:
-            scan = read_volume(path)
-            chosen = pick_task(scan, task)
-            pair = degrade(scan, chosen, DegradeOptions(axes=axes), seed=seed)
-            yield path.name, chosen.name, pair.low
+            if inspect is not None:
+                inspect(path.name, found.volumes[INPUT], restorer(chosen))
 
 
 def _of_set(
-    prepared: PreparedSet, restorer: Restorer, split: Split, options: RestoreOptions | None
+    prepared: PreparedSet,
+    restorer: Restorer,
+    split: Split,
+    options: RestoreOptions | None,
+    inspect: Inspect | None,
 ) -> Iterator[tuple[str, dict[str, MeanScore]]]:
     scores = evaluate_set(prepared, restorer, split, options)
     for patient, found in scores.items():
         yield f"{prepared.folder.name}: {patient}", found
     if len(scores) > 1:
         yield f"{prepared.folder.name}: mean over patients", mean_over_patients(scores)
+    if inspect is not None:
+        stack = prepared.split(split)[0]
+        low, _ = _volumes(prepared, stack)
+        inspect(f"{prepared.folder.name}: {stack.patient}", low, restorer)
 
 
 def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[str, MeanScore]:

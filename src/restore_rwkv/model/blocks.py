@@ -293,7 +293,7 @@ class SpatialMix(TokenMix):
 
     def attended(self, x: Tensor, norm: nn.Module) -> Tensor:
         """Return the output of Re-WKV (B, H, W, C) for the tokens that `forward` would mix."""
-        shifted = self.omni_shift(norm(x))
+        shifted = _norm_and_shift(x, norm, self.omni_shift)
         return self._scan(self.key(shifted), self.value(shifted), recorded=True)
 
     def _gated(self, x: Tensor, y: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from restore_rwkv.tasks import (
     Task,
     slice_axis,
 )
+from restore_rwkv.tasks.modality import check_factor
 
 _logger = logging.getLogger(__name__)
 
@@ -85,8 +86,7 @@ class RestoreOptions:
                 f"scale {self.scale:g} is out of range; give a factor above 1 and at most "
                 f"{_LARGEST_SCALE:g}, or leave it out to keep the grid"
             )
-        if self.factor is not None and not 1 < self.factor < 1e6:
-            raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+        check_factor(self.factor)
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"strength is {self.strength:g}; give a number from 0 to 1")
         if self.factor is not None and self.scale is not None:

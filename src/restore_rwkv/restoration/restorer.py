@@ -216,11 +216,11 @@ class Restorer:
             with _collected(refusals):
                 check_output(volume, target, dtype=dtype, overwrite=overwrite)
             plan = self.plan(volume, options)
-            self._network(plan.task)  # the weights themselves may be damaged
+            self.network(plan.task)  # the weights themselves may be damaged
         return Preview(plan, tuple(dict.fromkeys(refusals)))
 
     def _run(self, plan: Plan, progress: Progress | None) -> Restored:
-        network, info = self._network(plan.task), self._info(plan.task)
+        network, info = self.network(plan.task), self._info(plan.task)
         start = time.perf_counter()
         data = np.empty_like(plan.volume.data)
         slices, target = plan.volume.slices(plan.axis), np.moveaxis(data, plan.axis, 0)
@@ -294,7 +294,13 @@ class Restorer:
             )
         return info
 
-    def _network(self, task: Task) -> RestoreRWKV:
+    def network(self, task: Task) -> RestoreRWKV:
+        """Return the network for a task, in its inference form and on the restorer's device.
+
+        Raises:
+            WeightsError: the weights are damaged, of another task, or changed since they were
+                first read.
+        """
         path = self._path(task)
         with self._lock:  # threads share one network
             if path not in self._networks:

@@ -37,6 +37,12 @@ _MANY = 0.01  # of the voxels
 _MEASURED = 16  # slices in which noise is measured, evenly spread
 
 
+def check_factor(factor: float | None) -> None:
+    """Raise ConfigError unless a reduction of the measurement is above 1, or not given."""
+    if factor is not None and not 1 < factor < 1e6:
+        raise ConfigError(f"factor is {factor:g}; give a number above 1, such as 4")
+
+
 @validated()
 @dataclass(frozen=True, kw_only=True)
 class DegradeOptions:
@@ -63,8 +69,7 @@ class DegradeOptions:
     dose: float | None = None
 
     def __post_init__(self) -> None:
-        if self.factor is not None and not 1 < self.factor < 1e6:
-            raise ConfigError(f"factor is {self.factor:g}; give a number above 1, such as 4")
+        check_factor(self.factor)
         if self.dose is not None and self.factor is not None:
             raise ConfigError("dose and factor are both given; give one of them")
         if not 0 <= self.sigma < math.inf:

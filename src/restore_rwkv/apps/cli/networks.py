@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,10 @@ from restore_rwkv.apps.cli.options import (
     TaskName,
     Weights,
 )
+
+if TYPE_CHECKING:
+    from restore_rwkv.io import Volume
+    from restore_rwkv.restoration import Restorer
 
 
 def train(
@@ -106,11 +110,15 @@ def evaluate(
     Scans are degraded first, as by `degrade`; prepared sets come with their low-quality images.
     """
     from restore_rwkv.evaluation import diagnose as measure_spread
-    from restore_rwkv.evaluation.scores import evaluate_paths, low_quality
+    from restore_rwkv.evaluation.scores import evaluate_paths
     from restore_rwkv.restoration import RestoreOptions
 
     options = RestoreOptions(consistency=consistency, ensemble=ensemble, strength=strength)
-    table = score_table("scan or patient")
+    table, spreads = score_table("scan or patient"), []
+
+    def inspect(name: str, low: Volume, restorer: Restorer) -> None:
+        spreads.append(spread_table(name, measure_spread(low, restorer)))
+
     try:
         for name, scores in evaluate_paths(
             sources,
@@ -121,16 +129,14 @@ def evaluate(
             seed=seed,
             device=device,
             options=options,
+            inspect=inspect if diagnose else None,
         ):
             for image, score in scores.items():
                 table.add_row(name, *score_row(image, score))
     finally:
         if table.rows:  # also where a later scan fails
             show(table)
-    if diagnose:
-        scans = low_quality(sources, task=task, split=split, axes=axes, seed=seed)
-        for name, of_task, low in scans:
-            show(spread_table(name, measure_spread(low, of_task, weights, device)))
+    show(*spreads)
 
 
 def convert(
