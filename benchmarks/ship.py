@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import torch
 
 from benchmarks import strength as calibration
 from benchmarks.train_shipped import ROOT, SHIPPED, read_log
+from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.evaluation import MeanScore, calibrate, evaluate_set
 from restore_rwkv.evaluation.figures import gain_curves
+from restore_rwkv.evaluation.scores import mean_over_patients
 from restore_rwkv.model import WeightsInfo, find_weights, load_weights, save_weights
 from restore_rwkv.restoration import RestoreOptions, Restorer
 from restore_rwkv.tasks import ALL_IN_ONE, NOTICE, TASKS, Strength, Task
@@ -99,7 +102,7 @@ def _require_better(task: Task, weights: Path, data: Path, tasks: int) -> None:
     means = []
     for candidate in (weights, find_weights(before)):
         scores = evaluate_set(prepared, Restorer(task.name, candidate), "validation")
-        means.append(_mean_gain(scores))
+        means.append(_gain(mean_over_patients(scores)))
     print(f"{task.name}: validation {means[0]:+.3f} dB, {before} {means[1]:+.3f} dB", flush=True)
     if means[0] <= means[1]:
         sys.exit(f"{weights}: not better than {before} on validation; train longer")
@@ -256,7 +259,7 @@ def _gains(of_tasks: dict[str, Scores], split: str) -> list[str]:
             lines.append(_row(f"`{task}`, {subject}", "input", before, before))
             for way, by_subject in ways.items():
                 lines.append(_row("", way, by_subject[subject]["restored"], before))
-        gain = _mean_gain(ways.get("as `restore` does", subjects))
+        gain = _gain(mean_over_patients(ways.get("as `restore` does", subjects)))
         missed = AIMS[task] - gain
         verdict = f"**missed by {missed:.2f} dB**" if missed > 0 else "met"
         verdicts.append(
@@ -267,26 +270,17 @@ def _gains(of_tasks: dict[str, Scores], split: str) -> list[str]:
 
 
 def _row(subject: str, image: str, score: MeanScore, before: MeanScore) -> str:
-    assert score.psnr is not None
-    assert score.ssim is not None
-    assert score.rmse is not None
-    assert before.psnr is not None
-    gain = "" if image == "input" else f"{score.psnr - before.psnr:+.2f}"
-    rmse = f"{score.rmse:.{2 if score.rmse >= 1 else 4}f}"
-    return (
-        f"| {subject} | {image} | {score.psnr:.2f} | {gain} | {score.ssim:.4f} | {rmse} | "
-        f"{score.slices} |"
-    )
+    _, psnr, ssim, rmse, slices = score_row(image, score)
+    gain = "" if score is before else f"{_gain({'input': before, 'restored': score}):+.2f}"
+    return f"| {subject} | {image} | {psnr} | {gain} | {ssim} | {rmse} | {slices} |"
 
 
-def _mean_gain(scores: dict[str, dict[str, MeanScore]]) -> float:
-    """Mean PSNR gained over the input in dB; all subjects weigh alike."""
-    gains = [
-        of["restored"].psnr - of["input"].psnr
-        for of in scores.values()
-        if of["restored"].psnr is not None and of["input"].psnr is not None
-    ]
-    return sum(gains) / len(gains)
+def _gain(scores: Mapping[str, MeanScore]) -> float:
+    """PSNR gained over the input in dB."""
+    before, after = scores["input"].psnr, scores["restored"].psnr
+    assert before is not None
+    assert after is not None
+    return after - before
 
 
 def _hours(run: Path) -> list[str]:

@@ -20,10 +20,9 @@ import torch
 
 from restore_rwkv.data.prepared import find_sets
 from restore_rwkv.data.slice import slices_of
-from restore_rwkv.model import PRESETS
 from restore_rwkv.training.loop import Machine
 from restore_rwkv.training.pairs import PairSampler
-from restore_rwkv.training.recipe import Recipe
+from restore_rwkv.training.recipe import Recipe, overlaid
 from restore_rwkv.training.state import Trainer
 from restore_rwkv.training.validation import Validator
 
@@ -43,7 +42,6 @@ _SHIPPED_BEFORE: dict[str, Any] = {
 _MUON = {"training": {"optimizer": "muon", "matrix_rate": 0.02}}
 _GAINS = {"data": {"gain": [0.5, 1.2], "gamma": [0.6, 1.6]}}
 _NO_GAINS = {"data": {"gain": [1.0, 1.0], "gamma": [1.0, 1.0]}}
-_LIGHT, _PATCH2 = PRESETS["light"].to_dict(), PRESETS["patch2"].to_dict()
 _LARGE = {"data": {"crop": 128, "stages": [[0.5, 96]]}}
 _PATCHES = {"network": "patch2", "data": {"crop": 96, "stages": [[0.5, 64]]}}
 
@@ -76,32 +74,20 @@ TABLES: dict[str, tuple[str, list[tuple[str, dict[str, Any], bool]]]] = {
         "mri-sr",
         [
             ("decay of the paper", {**_MUON, **_PATCHES}, False),
-            ("ranges of 2 to 256 pixels", {"network": {**_PATCH2, "decay_range": [2, 256]}}, True),
-            (
-                "ranges of 8 to 2048 pixels",
-                {"network": {**_PATCH2, "decay_range": [8, 2048]}},
-                True,
-            ),
+            ("ranges of 2 to 256 pixels", {"network": {"decay_range": [2, 256]}}, True),
+            ("ranges of 8 to 2048 pixels", {"network": {"decay_range": [8, 2048]}}, True),
         ],
     ),
     "width": (
         "mri-sr",
         [
             ("patch 1, 16 channels", {**_MUON, "data": {"stages": [[0.5, 48]]}}, False),
-            ("patch 1, 24 channels", {"network": {**_LIGHT, "dim": 24}}, True),
-            ("patch 2, 20 channels", {**_PATCHES, "network": {**_PATCH2, "dim": 20}}, True),
-            ("patch 2, 28 channels", {**_PATCHES, "network": _PATCH2}, True),
-            ("patch 2, 40 channels", {**_PATCHES, "network": {**_PATCH2, "dim": 40}}, True),
-            (
-                "patch 4, 32 channels",
-                {**_LARGE, "network": {**_PATCH2, "patch": 4, "dim": 32}},
-                True,
-            ),
-            (
-                "patch 4, 48 channels",
-                {**_LARGE, "network": {**_PATCH2, "patch": 4, "dim": 48}},
-                True,
-            ),
+            ("patch 1, 24 channels", {"network": {"dim": 24}}, True),
+            ("patch 2, 20 channels", {**_PATCHES, "network": {"patch": 2, "dim": 20}}, True),
+            ("patch 2, 28 channels", _PATCHES, True),
+            ("patch 2, 40 channels", {**_PATCHES, "network": {"patch": 2, "dim": 40}}, True),
+            ("patch 4, 32 channels", {**_LARGE, "network": {"patch": 4, "dim": 32}}, True),
+            ("patch 4, 48 channels", {**_LARGE, "network": {"patch": 4, "dim": 48}}, True),
         ],
     ),
 }
@@ -136,15 +122,6 @@ def settings(name: str) -> list[tuple[str, dict[str, Any]]]:
         before = rows[0 if from_first else -1][1] if rows else _SHIPPED_BEFORE
         rows.append((row, overlaid(before, changes)))
     return rows
-
-
-def overlaid(table: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe with single keys of its tables changed."""
-    result = dict(table)
-    for key, value in changes.items():
-        nested = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = {**result[key], **value} if nested else value
-    return result
 
 
 def trained(table: dict[str, Any], data: Path, seconds: float) -> tuple[int, float]:

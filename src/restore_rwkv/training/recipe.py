@@ -263,7 +263,7 @@ def _read_table(path: Path, depth: int) -> dict[str, Any]:
     if depth == 0:
         raise ConfigError(f"{path}: extends too many recipes in a row; do they form a ring?")
     base = _read_table(path.parent / str(table.pop("extends")), depth - 1)
-    return _overlaid(base, table)
+    return overlaid(base, table)
 
 
 def _with_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def _with_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     return table
 
 
-def _overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe with single keys changed, table by table."""
     result = dict(base)
     for key, value in changes.items():
