@@ -7,6 +7,7 @@ supported, and the caller runs plain PyTorch if it is not.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -67,12 +68,11 @@ def project(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def project_backward(
     gx: Tensor, gy: Tensor, gy2: Tensor, x: Tensor, first: Tensor, second: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return gradients of x, added to `gx`, and of both weights of `project`."""
-    y, gfirst, gsecond = map(torch.empty_like, (x, first, second))
+    results = {"y": x, "gfirst": first, "gsecond": second}
     arrays = {"gx": gx, "gy": gy, "gy2": gy2, "first": first, "second": second}
-    _run("pointwise_project_backward", x, y=y, gfirst=gfirst, gsecond=gsecond, **arrays)
-    return y, gfirst, gsecond
+    return _gradients("pointwise_project_backward", x, results, **arrays)
 
 
 def gate(
@@ -100,20 +100,12 @@ def gate_backward(
     receptance: Tensor,
     output: Tensor,
     gamma: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return gradients of x, z, both weights and gamma of `gate`."""
-    gradients = {
-        "gx": torch.empty_like(x),
-        "gz": torch.empty_like(x),
-        "gfirst": torch.empty_like(receptance),
-        "gsecond": torch.empty_like(output),
-        "ggamma": torch.empty_like(gamma),
-    }
+    results = {"gx": x, "gz": x, "gfirst": receptance, "gsecond": output, "ggamma": gamma}
     arrays = {"gy": gy, "sigmoid": sigmoid, "product": product, "gamma": gamma}
     weights = {"first": receptance, "second": output}
-    _run("pointwise_gate_backward", x, **arrays, **weights, **gradients)
-    gx, gz, gfirst, gsecond, ggamma = gradients.values()
-    return gx, gz, gfirst, gsecond, ggamma
+    return _gradients("pointwise_gate_backward", x, results, **arrays, **weights)
 
 
 def mix_channels(
@@ -142,20 +134,12 @@ def mix_channels_backward(
     receptance: Tensor,
     value: Tensor,
     gamma: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Return gradients of x, the three weights and gamma of `mix_channels`."""
-    gradients = {
-        "gx": torch.empty_like(x),
-        "gfirst": torch.empty_like(key),
-        "gsecond": torch.empty_like(receptance),
-        "gthird": torch.empty_like(value),
-        "ggamma": torch.empty_like(gamma),
-    }
+    results = {"gx": x, "gfirst": key, "gsecond": receptance, "gthird": value, "ggamma": gamma}
     arrays = {"gy": gy, "sigmoid": sigmoid, "product": product, "gamma": gamma}
     weights = {"first": key, "second": receptance, "third": value}
-    _run("pointwise_mix_channels_backward", x, **arrays, **weights, **gradients)
-    gx, gfirst, gsecond, gthird, ggamma = gradients.values()
-    return gx, gfirst, gsecond, gthird, ggamma
+    return _gradients("pointwise_mix_channels_backward", x, results, **arrays, **weights)
 
 
 def _with_saved(name: str, x: Tensor, save: bool, **arrays: Tensor) -> tuple[Tensor, ...]:
@@ -164,6 +148,15 @@ def _with_saved(name: str, x: Tensor, save: bool, **arrays: Tensor) -> tuple[Ten
         results |= {"sigmoid": torch.empty_like(x), "product": torch.empty_like(x)}
     _run(name, x, **arrays, **results)
     return tuple(results.values())
+
+
+def _gradients(
+    name: str, x: Tensor, results: Mapping[str, Tensor], **arrays: Tensor
+) -> tuple[Tensor, ...]:
+    """Run a backward kernel; `results` gives the shape of each of its results."""
+    made = {result: torch.empty_like(shape) for result, shape in results.items()}
+    _run(name, x, **arrays, **made)
+    return tuple(made.values())
 
 
 def _run(name: str, x: Tensor, **arrays: Tensor) -> None:
