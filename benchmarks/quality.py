@@ -32,7 +32,7 @@ class FilterRestorer:
         stack = self.method(np.ascontiguousarray(stack))
         return Restored(volume.with_slices(stack, 2), record=None)
 
-    def is_calibrated(self, task: Any) -> bool:
+    def uses_factor(self, task: Any, options: Any) -> bool:
         return False
 
 

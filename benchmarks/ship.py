@@ -113,7 +113,7 @@ def scored(task: Task, weights: Path, data: Path, split: str, ensemble: bool) ->
     prepared = PreparedSet.read(data / task.name)
     restorer = Restorer(task.name, weights)
     ways = {"network alone": RestoreOptions(consistency=0, strength=1.0)}
-    if task.rules.holds_measurement or restorer.is_calibrated(task):
+    if restorer.uses_factor(task, RestoreOptions()):
         ways["as `restore` does"] = RestoreOptions()
     if ensemble:
         ways["with `--ensemble`"] = RestoreOptions(ensemble=True)

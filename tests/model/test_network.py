@@ -228,6 +228,30 @@ def test_a_patch_makes_fewer_tokens_and_as_many_times_more_outer_channels() -> N
         network(torch.zeros(1, 1, 15, 32))
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_network_is_told_the_level_of_the_noise(patch: int) -> None:
+    """The level is one more constant channel: one number for all images, or one for each."""
+    torch.manual_seed(0)
+    network = RestoreRWKV(dataclasses.replace(SMALL, noise_level=True, patch=patch)).merged()
+    assert network.patch_embed.weight.shape[1] == 2 * patch**2
+    images = torch.rand(2, 1, 16, 24)
+    levels = torch.tensor([-1.0, 2.0])
+    each = network(images, levels)
+    for image, level, found in zip(images, levels, each, strict=True):
+        torch.testing.assert_close(network(image[None], float(level))[0], found)
+    assert (network(images, 2.0) - network(images, -1.0)).abs().max() > 1e-3
+    torch.testing.assert_close(network(images), network(images, 0.0), rtol=0, atol=0)
+
+
+def test_a_level_that_does_not_suit_the_network_is_refused() -> None:
+    image = torch.zeros(2, 1, 16, 16)
+    with pytest.raises(OperatorError, match="given to a network without an input for it"):
+        RestoreRWKV(SMALL)(image, 0.0)
+    network = RestoreRWKV(dataclasses.replace(SMALL, noise_level=True))
+    with pytest.raises(OperatorError, match=r"noise_level is \(3,\); give one number, or one for"):
+        network(image, torch.zeros(3))
+
+
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_copy_can_be_trained_further(golden: GoldenNetwork, merged: bool) -> None:
     network = golden.network(torch.float32)
@@ -292,6 +316,7 @@ def test_unknown_key_names_the_nearest() -> None:
         {"dim": "8"},
         {"hidden_rate": True},
         {"in_channels": 2},
+        {"noise_level": 1},
         {"num_blocks": (1, 1, 1)},
         {"num_blocks": (1, 1, 1, 0)},
         {"num_blocks": 4},

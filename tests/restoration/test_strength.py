@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from restore_rwkv import RestoreOptions, Restorer, RestoreRWKV, Volume, write_volume
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.model import save_weights
+from restore_rwkv.model import RestoreRWKVConfig, save_weights
+from restore_rwkv.restoration import Refinement, restore_slices
 from restore_rwkv.tasks import TASKS, ScalingRule, Strength
 
 CURVE = Strength(9.0, ((0.0, 0.0), (0.5, 0.25), (1.0, 1.0)))
@@ -52,8 +56,11 @@ def test_without_a_calibration_the_network_speaks_on_its_own(
     assert (full.record.noise_found, full.record.factor) == (None, None)
     given = calibrated.run(volume, RestoreOptions(strength=1.0))
     assert np.array_equal(given.volume.data, full.volume.data)
-    assert not plain.is_calibrated(TASKS["ct-denoise"])
-    assert calibrated.is_calibrated(TASKS["ct-denoise"])
+    ct, own = TASKS["ct-denoise"], RestoreOptions(strength=1.0)
+    assert not plain.uses_factor(ct, RestoreOptions())
+    assert calibrated.uses_factor(ct, RestoreOptions())
+    assert not calibrated.uses_factor(ct, own)
+    assert Restorer("mri-sr", plain.weights, "cpu").uses_factor(TASKS["mri-sr"], own)
     assert not any(line.startswith("strength") for line in plain.plan(volume).lines())
 
 
@@ -76,7 +83,8 @@ def test_a_told_factor_decides(calibrated: Restorer) -> None:
     assert plan.refinement.strength == pytest.approx(0.25 + 0.75 * (0.75**0.5 - 0.5) / 0.5)
     assert plan.lines()[-1] == "strength: 0.80, for 1/4 of the dose"
     record = calibrated.run(disc(12), options).record
-    assert (record.factor, record.noise_found) == (4, None)
+    assert (record.factor, record.factor_assumed, record.noise_level) == (4, None, None)
+    assert record.noise_found == pytest.approx(12, rel=0.05)
     assert record.strength == plan.refinement.strength
 
 
@@ -116,11 +124,14 @@ def test_noise_that_cannot_be_measured_is_recorded(
     write_volume(air, tmp_path / "air.nii.gz")
     calibrated.file(tmp_path / "air.nii.gz", tmp_path / "out.nii.gz")
     record = json.loads((tmp_path / "out.restoration.json").read_text())
-    assert record["no_noise"].startswith("hu has 0 pixels inside soft tissue")
+    assert record["factor_assumed"].startswith("its noise cannot be measured (hu has 0 pixels")
     assert (record["factor"], record["noise_found"]) == (4, None)
     assert record["strength"] == pytest.approx(0.799, abs=1e-3)
     assert "so 1/4 of the dose is assumed; give factor=F if it is 1/F" in caplog.text
-    assert "1/4 of the dose is assumed, as hu has 0 pixels" in calibrated.plan(air).lines()[-1]
+    assert (
+        "1/4 of the dose is assumed, as its noise cannot be measured (hu"
+        in calibrated.plan(air).lines()[-1]
+    )
 
 
 def test_options_that_would_change_nothing_are_refused(
@@ -139,3 +150,86 @@ def test_options_that_would_change_nothing_are_refused(
     with pytest.raises(ConfigError, match="strength: is for the noise of a reduced dose, not mri"):
         mri.plan(image, RestoreOptions(strength=0.5))
     assert mri.plan(image, RestoreOptions(strength=1.0)).refinement.strength == 1
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Restorer:
+    """A network that is told the level of the noise, and whose result depends on it."""
+    torch.manual_seed(0)
+    config = RestoreRWKVConfig(
+        dim=8, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, noise_level=True
+    )
+    rules = {"ct-denoise": RULE, "mri-sr": ScalingRule("robust")}
+    save_weights(tmp_path / "t.safetensors", RestoreRWKV(config), scaling=rules, training={})
+    return Restorer("ct-denoise", tmp_path / "t.safetensors", "cpu")
+
+
+def test_a_network_is_told_the_noise_that_the_dose_added(told: Restorer) -> None:
+    """The level is in octaves of 16 HU, and half the noise is an octave less."""
+    levels = {}
+    for sigma in (9, 18):
+        restored = told.run(disc(sigma), RestoreOptions(factor=4))
+        assert restored.record.strength == 1
+        level = levels[sigma] = restored.record.noise_level
+        assert level == pytest.approx(
+            math.log2(sigma * 0.75**0.5 / 16), abs=0.1
+        )  # 5 % of the noise
+        network = told.network(TASKS["ct-denoise"])
+        plan = told.plan(disc(sigma), RestoreOptions(factor=4))
+        slices = disc(sigma).slices(2)
+        expected = restore_slices(
+            network, slices, TASKS["ct-denoise"], plan.scaling, (64, 64), refinement=plan.refinement
+        )
+        np.testing.assert_allclose(restored.volume.slices(2), expected, atol=1e-3)
+        other = restore_slices(
+            *(network, slices, TASKS["ct-denoise"], plan.scaling, (64, 64)),
+            refinement=Refinement(noise_level=level + 2),
+        )
+        assert np.abs(other - expected).max() > 0.1
+    assert levels[18] - levels[9] == pytest.approx(1, abs=0.01)
+
+
+def test_a_network_that_is_told_takes_factor_and_strength_together(
+    told: Restorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = told.plan(disc(18), RestoreOptions(factor=2, strength=0.5))
+    assert plan.refinement.strength == 0.5
+    assert plan.refinement.noise_level == pytest.approx(
+        math.log2(18 * 0.5**0.5 / 16), abs=0.1
+    )  # 5 % of the noise
+    assert caplog.text == ""
+    assumed = told.run(disc(18)).record
+    assert (assumed.factor, assumed.strength) == (4, 1)
+    assert assumed.factor_assumed == "the weights do not know the noise of a full dose"
+    assert "so 1/4 of the dose is assumed; give factor=F if it is 1/F" in caplog.text
+
+
+def test_mri_has_the_usual_level(told: Restorer) -> None:
+    mri = Restorer("mri-sr", told.weights, "cpu")
+    image = Volume(np.random.default_rng(0).uniform(0, 900, (24, 20, 2)), modality="MR")
+    assert mri.plan(image).refinement.noise_level == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "factor"),
+    [
+        ({}, 10),
+        ({"task": "pet-synth"}, 4),
+        ({"format": "another"}, 4),
+        ({"factor": 0.5}, 4),
+        ({"factor": "none"}, 4),
+        (None, 4),
+    ],
+)
+def test_the_factor_of_a_degraded_scan_is_read_from_its_record(
+    told: Restorer, tmp_path: Path, values: dict[str, Any] | None, factor: float
+) -> None:
+    """A record that is of another task or damaged counts as none."""
+    scan = tmp_path / "low.nii.gz"
+    write_volume(disc(18), scan)
+    record = {"format": "restore-rwkv record 1", "task": "ct-denoise", "factor": 10.0}
+    text = "[" if values is None else json.dumps(record | values)
+    (tmp_path / "low.degradation.json").write_text(text)
+    assert told.file(scan, tmp_path / "out.nii.gz").record.factor == factor
+    given = RestoreOptions(factor=2)
+    assert told.file(scan, tmp_path / "2.nii.gz", given).record.factor == 2

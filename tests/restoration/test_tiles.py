@@ -94,7 +94,7 @@ def test_tiles_of_a_local_network_equal_the_whole(tiny_network: RestoreRWKV) -> 
 def test_a_machine_without_the_memory_is_told_apart_from_a_bug(
     tiny_network: RestoreRWKV, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
-    def fail(_: torch.Tensor) -> torch.Tensor:
+    def fail(_: torch.Tensor, level: float | None) -> torch.Tensor:
         raise RuntimeError(message)
 
     monkeypatch.setattr(tiny_network, "forward", fail)

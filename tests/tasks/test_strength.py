@@ -28,11 +28,31 @@ def disc(sigma: float, value: float = 40.0, air: float = -1000.0, count: int = 4
     return Volume(data.astype(np.float32), unit=CT.unit, modality="CT")
 
 
-def test_a_told_factor_needs_no_measurement() -> None:
+def test_a_told_factor_gives_the_ratio_and_measured_noise_the_deviation() -> None:
     """A quarter of the dose has 4 times the variance, of which 3 were added."""
     nothing = Volume(np.zeros((8, 8, 1)))
     assert CT.rules.added_noise(nothing, CT, 4.0, 9.0) == AddedNoise(math.sqrt(0.75), factor=4.0)
+    assert AddedNoise.told(4.0).sigma is None
+    noise = CT.rules.added_noise(disc(18), CT, 4.0, None)
+    assert noise.sigma == pytest.approx(math.sqrt(0.75) * 18, rel=0.05)
+    assert (noise.reference, noise.assumed) == (None, None)
     assert AddedNoise.told(1.01).ratio == pytest.approx(0.0995, abs=1e-4)
+
+
+def test_without_a_reference_the_dose_of_the_task_is_assumed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    noise = CT.rules.added_noise(disc(18), CT, None, None)
+    assert (noise.factor, noise.ratio) == (4.0, AddedNoise.told(4.0).ratio)
+    assert noise.found == pytest.approx(18, rel=0.05)
+    assert "the weights do not know the noise of a full dose, so 1/4 of the dose is" in caplog.text
+
+
+def test_the_level_of_noise_is_in_octaves_of_the_usual_one() -> None:
+    levels = [CT.noise_level(sigma) for sigma in (8.0, 16.0, 32.0, 0.0, 1e9, None)]
+    assert levels == [-1, 0, 1, -4, 4, 0]
+    assert PET.noise_level(0.18) == pytest.approx(1)
+    assert TASKS["mri-sr"].noise_level(3.0) == 0
 
 
 @pytest.mark.parametrize("sigma", [10.0, 18.0, 40.0])
@@ -40,7 +60,7 @@ def test_noise_beyond_that_of_a_full_scan_was_added(sigma: float) -> None:
     """The mean over 7 x 7 pixels takes a 49th of the variance; found within 3 %, so 5 % allowed."""
     noise = CT.rules.added_noise(disc(sigma), CT, None, 9.0)
     assert noise.found == pytest.approx(sigma, rel=0.05)
-    assert (noise.reference, noise.factor, noise.not_found) == (9.0, None, None)
+    assert (noise.reference, noise.factor, noise.assumed) == (9.0, None, None)
     assert noise.ratio == pytest.approx(math.sqrt(1 - (9 / noise.found) ** 2))
     assert CT.rules.added_noise(disc(sigma), CT, None, sigma * 1.1).ratio == 0
 
@@ -77,8 +97,8 @@ def test_noise_that_cannot_be_measured_is_that_of_the_task(
         noise = CT.rules.added_noise(air, CT, None, 9.0)
     assert (noise.factor, noise.found) == (4.0, None)
     assert noise.ratio == AddedNoise.told(4.0).ratio
-    assert noise.not_found is not None
-    assert noise.not_found.startswith("hu has 0 pixels inside soft tissue")
+    assert noise.assumed is not None
+    assert noise.assumed.startswith("its noise cannot be measured (hu has 0 pixels inside")
     assert "its noise cannot be measured (hu has 0 pixels" in caplog.text
     assert "so 1/4 of the dose is assumed; give factor=F if it is 1/F" in caplog.text
 

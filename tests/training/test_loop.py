@@ -197,6 +197,29 @@ def test_weights_in_the_loss_scale_the_errors() -> None:
     assert none == 0
 
 
+def test_the_loss_is_the_mean_absolute_or_squared_error() -> None:
+    low, high = torch.rand(2, 2, 1, 32, 32)
+    weight = torch.rand(2, 1, 32, 32)
+    for loss, power in (("l1", 1), ("l2", 2)):
+        for weights in (None, weight):
+            trainer = trainer_of(recipe(start_at_identity=True, loss=loss))
+            errors = (low - high).abs() ** power
+            expected = errors.mean() if weights is None else (weights * errors).mean()
+            assert trainer.step(low, high, weights) == pytest.approx(float(expected))
+
+
+def test_a_network_is_trained_with_the_level_of_the_noise() -> None:
+    """The level has a gradient of its own, so that it changes the result."""
+    plan = recipe(learning_rate=1e-2)
+    plan = dataclasses.replace(plan, network=dataclasses.replace(plan.network, noise_level=True))
+    low, high = torch.rand(2, 2, 1, 32, 32)
+    trainers = [trainer_of(plan) for _ in range(2)]
+    for trainer, levels in zip(trainers, ([-1.0, 1.0], [1.0, -1.0]), strict=True):
+        trainer.step(low, high, noise_level=torch.tensor(levels))
+    first, second = (trainer.network.patch_embed.weight[:, 1] for trainer in trainers)
+    assert not torch.equal(first, second)
+
+
 @pytest.mark.slow
 def test_steps_on_one_batch_lower_its_loss() -> None:
     trainer = trainer_of(recipe(60, learning_rate=1e-2))

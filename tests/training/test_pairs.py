@@ -84,7 +84,7 @@ def test_mri_is_turned_then_degraded_whole_then_cropped(
 ) -> None:
     stack = mri.stacks[0]
     draw = Draw(Slice(mri, stack, 4), turns, mirrored, row=5, column=9, gain=0.7)
-    low, high, _ = PairSampler([mri], recipe()).batch([draw])
+    low, high, *_ = PairSampler([mri], recipe()).batch([draw])
     whole = torch.from_numpy(textured(0)[4].astype(np.float32)).rot90(turns)
     whole = whole.flip(1) if mirrored else whole
     factor = 0.7 / stack.robust_scale
@@ -98,7 +98,7 @@ def test_contrast_keeps_air_and_foreground_and_is_degraded_afterwards(mri: Prepa
     level = np.float32(10 * stack.robust_scale)
     np.testing.assert_allclose(contrast(np.float32([0, 1, 4]), np.float32(4), 0.5), [0, 2, 4])
     draw = Draw(Slice(mri, stack, 4), gamma=1.5)
-    low, high, _ = PairSampler([mri], recipe()).batch([draw])
+    low, high, *_ = PairSampler([mri], recipe()).batch([draw])
     whole = torch.from_numpy(contrast(textured(0)[4].astype(np.float32), level, 1.5))
     expected = kspace_crop(whole, 2)[:CROP, :CROP] / stack.robust_scale
     torch.testing.assert_close(low[0, 0], expected)
@@ -109,10 +109,10 @@ def test_stored_pairs_are_cut_alike_and_scaled_by_the_task(ct: PreparedSet) -> N
     sampler = PairSampler([ct], recipe("ct-denoise", augment=True, gamma=[0.5, 2.0]))
     draws = sampler.draws(0)
     assert all(draw.gamma == 1 for draw in draws)
-    low, high, _ = sampler.batch(draws)
+    low, high, *_ = sampler.batch(draws)
     torch.testing.assert_close(low - high, torch.full_like(low, 7 / 40), rtol=1e-4, atol=1e-5)
     plain = PairSampler([ct], Recipe.from_dict({"task": "ct-denoise", "network": "light"}))
-    _, high, _ = plain.batch([Draw(Slice(ct, ct.stacks[0], 0))], CROP)
+    _, high, *_ = plain.batch([Draw(Slice(ct, ct.stacks[0], 0))], CROP)
     expected = (textured(3)[0, :CROP, :CROP] - 1000 + 1024) / 4096
     np.testing.assert_allclose(high[0, 0].numpy(), expected, rtol=1e-5)
 
@@ -174,7 +174,7 @@ def test_noise_is_drawn_at_every_level_for_every_scan(noisy_ct: PreparedSet) -> 
         assert min(levels) < 4
         assert max(levels) > 30
         assert np.mean(np.log(levels)) == pytest.approx(np.log(3 * 40) / 2, abs=0.25)
-        low, high, _ = sampler.batch(own)
+        low, high, *_ = sampler.batch(own)
         sigmas = 40 * (low - high).std(dim=(1, 2, 3))  # the network's value 1 is 40 HU
         # A crop of 576 pixels estimates a standard deviation to 3 %; 12 % are four times that.
         np.testing.assert_allclose(sigmas, levels, rtol=0.12)
@@ -187,7 +187,7 @@ def test_mixed_noise_is_new_and_one_realisation_changes_its_sign(noisy_ct: Prepa
     first, second, single = (Slice(noisy_ct, stack, 1) for stack in noisy_ct.stacks)
 
     def noise(source: Slice, angle: float, other: Slice | None) -> torch.Tensor:
-        low, high, _ = sampler.batch([Draw(source, noise=12.0, angle=angle, second=other)])
+        low, high, *_ = sampler.batch([Draw(source, noise=12.0, angle=angle, second=other)])
         return (low - high).flatten()
 
     one, two, mixed = (noise(first, angle, second) for angle in (0, np.pi / 2, np.pi / 4))
@@ -218,6 +218,38 @@ def test_noise_changes_only_ct(mri: PreparedSet) -> None:
     assert plain.draws(3) == noisy.draws(3)
 
 
+def test_the_level_that_a_network_is_told_is_that_of_the_noise(
+    noisy_ct: PreparedSet, mri: PreparedSet
+) -> None:
+    """Levels are in octaves of 16 HU; the noise found in 64 x 64 pixels is right within 10 %.
+
+    As `restore` is told, the stored noise is sqrt(3 / 4) of that of a quarter dose; here the scan
+    of full quality has none of its own, so that all of it was added.
+    """
+    told = {"preset": "light", "noise_level": True}
+    plan = Recipe.from_dict({**recipe("ct-denoise", batch_size=40).to_dict(), "network": told})
+    stored = PairSampler([noisy_ct], plan)
+    draws = stored.draws(0)
+    assert {abs(draw.level_error) <= 0.2 for draw in draws} == {True}
+    assert len({draw.level_error for draw in draws}) == len(draws)
+    levels = stored.batch(draws).noise_level
+    assert levels is not None
+    for level, draw in zip(levels, draws, strict=True):
+        sigma = {"a-1": 10, "a-2": 10, "b": 20}[draw.slice.stack.name] * 0.75**0.5
+        assert level == pytest.approx(np.log2(sigma / 16) + draw.level_error, abs=0.15)
+    plan = dataclasses.replace(plan, data=dataclasses.replace(plan.data, noise=(3.0, 40.0)))
+    drawn = PairSampler([noisy_ct], plan)
+    draws = drawn.draws(0)
+    levels = drawn.batch(draws).noise_level
+    assert levels is not None
+    for level, draw in zip(levels, draws, strict=True):
+        expected = np.log2(draw.noise * 0.75**0.5 / 16) + draw.level_error
+        assert level == pytest.approx(expected, abs=0.15)
+    plan = Recipe.from_dict({**recipe().to_dict(), "network": told})
+    sampler = PairSampler([mri], plan)
+    assert sampler.batch(sampler.draws(0)).noise_level.tolist() == [0, 0, 0]  # type: ignore[union-attr]
+
+
 def test_pixels_outside_the_metric_range_weigh_less(noisy_ct: PreparedSet) -> None:
     plan = recipe("ct-denoise")
     assert (
@@ -226,7 +258,7 @@ def test_pixels_outside_the_metric_range_weigh_less(noisy_ct: PreparedSet) -> No
     )
     weighted = dataclasses.replace(plan, training=dataclasses.replace(plan.training, outside=0.25))
     sampler = PairSampler([noisy_ct], weighted)
-    _, high, weight = sampler.batch([Draw(Slice(noisy_ct, noisy_ct.stacks[0], 0), gain=0.5)])
+    _, high, weight, *_ = sampler.batch([Draw(Slice(noisy_ct, noisy_ct.stacks[0], 0), gain=0.5)])
     assert weight is not None
     assert torch.equal(weight, torch.where(high < -5, 0.25, 1.0))
 
@@ -240,7 +272,7 @@ def test_crops_of_air_are_drawn_again(tmp_path: Path) -> None:
 
     def share_of_tissue(avoid_air: bool) -> float:
         sampler = PairSampler(sets, recipe(batch_size=100, avoid_air=avoid_air))
-        _, images, _ = sampler.batch(sampler.draws(0))
+        _, images, *_ = sampler.batch(sampler.draws(0))
         return float((images.amax(dim=(1, 2, 3)) > 5).float().mean())
 
     assert share_of_tissue(True) > 2 * share_of_tissue(False)
@@ -255,7 +287,7 @@ def test_small_slices_are_padded_by_reflection(tmp_path: Path) -> None:
         writer.add("a", "a", "train", high, high)
     one = PreparedSet.read(tmp_path / "small")
     sampler = PairSampler([one], recipe("ct-denoise"))
-    _, image, _ = sampler.batch([Draw(Slice(one, one.stacks[0], 1))])
+    _, image, *_ = sampler.batch([Draw(Slice(one, one.stacks[0], 1))])
     expected = np.pad(high[1], ((0, CROP - 10), (0, CROP - 12)), mode="symmetric") / 40
     np.testing.assert_allclose(image[0, 0].numpy(), expected, rtol=1e-6)
 

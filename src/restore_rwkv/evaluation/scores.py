@@ -234,10 +234,7 @@ def _evaluate_pair(
 ) -> Evaluation:
     axis = slice_axis(high, task)
     options = replace(options or RestoreOptions(), plane="auto")
-    needed = task.rules.holds_measurement or (
-        options.strength is None and restorer.is_calibrated(task)
-    )
-    if needed and options.factor is None and options.scale is None:
+    if restorer.uses_factor(task, options) and options.factor is None and options.scale is None:
         options = replace(options, factor=factor)
     restored = restorer.run(low, options).volume
     volumes = {INPUT: low, RESTORED: restored}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
@@ -88,7 +88,10 @@ def blend_gains(pair: NoisyPair, restorer: Restorer, task: Task) -> BlendGains:
     Raises:
         InputError: no slice has a PSNR.
     """
-    restored = restorer.run(pair.low, RestoreOptions(strength=1.0)).volume
+    options = RestoreOptions(strength=1.0)
+    if restorer.uses_factor(task, options):
+        options = replace(options, factor=pair.factor)
+    restored = restorer.run(pair.low, options).volume
     axis = slice_axis(pair.high, task)
     scores = []
     for low, full, high in zip(

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,9 +98,11 @@ class RestorationRecord(Record):
         strength: part of the correction that was applied, 0 to 1.
         noise_found: noise of the scan that the strength follows from; None where not measured.
         noise_reference: noise of a scan of full quality that it was compared with.
-        factor: how many times less dose the strength follows from; None where noise was measured
+        factor: how many times less dose the strength follows from; None where noise was compared
             or neither matters.
-        no_noise: why the noise could not be measured, so that `factor` is that of the task.
+        factor_assumed: why `factor` is that of the task; None where it was given or not used.
+        noise_level: level of the noise to remove that the network was told (`Task.noise_level`);
+            None for a network that is not told.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
     """
@@ -124,7 +127,8 @@ class RestorationRecord(Record):
     noise_found: float | None
     noise_reference: float | None
     factor: float | None
-    no_noise: str | None
+    factor_assumed: str | None
+    noise_level: float | None
     seconds: float
     torch: str
 
@@ -196,6 +200,25 @@ def write_record(path: Path, record: Record) -> None:
     with atomic_file(path) as temporary:
         text = json.dumps(record_values(record), indent=2)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def degraded_by(path: Path, task: str) -> float | None:
+    """Return the factor that a file was degraded by, from the record beside it.
+
+    Args:
+        path: file of a scan.
+        task: name of the task that it was degraded for.
+
+    Returns:
+        The factor, above 1; None without a record of `degrade` for that task.
+    """
+    try:
+        values = json.loads(record_of(path, "degradation").read_text(encoding="utf-8"))
+        known = values["format"] == FORMAT and values["task"] == task
+        factor = float(values["factor"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return factor if known and 1 < factor < math.inf else None
 
 
 def record_values(record: Record) -> dict[str, Any]:

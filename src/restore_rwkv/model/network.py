@@ -52,7 +52,8 @@ class RestoreRWKV(nn.Module):
         self._built = 0  # blocks so far, for alternating scans
         c, (n1, n2, n3, n4) = config.dim, config.num_blocks
 
-        self.patch_embed = TokenConv(config.in_channels * config.patch**2, c, 3, bias=True)
+        channels = config.in_channels + config.noise_level
+        self.patch_embed = TokenConv(channels * config.patch**2, c, 3, bias=True)
         self.encoder_level1 = self._blocks(c, n1, size=1)
         self.down1_2 = Resample(c, up=False)
         self.encoder_level2 = self._blocks(2 * c, n2, size=2)
@@ -72,13 +73,16 @@ class RestoreRWKV(nn.Module):
         self.output = TokenConv(2 * c, config.out_channels * config.patch**2, 3, bias=True)
         self.requires_grad_(not merged)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, noise_level: Tensor | float | None = None) -> Tensor:
         """Restore an image.
 
         Args:
             image: (B, C, H, W), floating point, H and W at least `config.stride` (8 for a patch of
                 1), in the value range of training. Sizes that are not multiples of it are padded by
                 reflection at the bottom and right; the output is cropped.
+            noise_level: level of the noise to remove, see `restore_rwkv.tasks.Task.noise_level`:
+                one number, or one for each image (B,). None for 0, the usual level; other values
+                only with `config.noise_level`.
 
         Returns:
             (B, C, H, W), `image` plus the predicted residual.
@@ -86,17 +90,19 @@ class RestoreRWKV(nn.Module):
         Raises:
             OperatorError: the shape or data type does not suit the network.
         """
-        self._check(image)
+        self._check(image, noise_level)
         height, width = image.shape[2:]
         stride = self.config.stride
         padding = (0, -width % stride, 0, -height % stride)
         padded = F.pad(image, padding, mode="reflect") if any(padding) else image
+        if self.config.noise_level:
+            padded = _with_level(padded, noise_level)
         residual = self._residual(padded.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return image + residual[:, :, :height, :width]
 
     # Keeps no second reference, so that each feature map is freed after its last use.
     def _residual(self, image: Tensor) -> Tensor:
-        """(B, P H, P W, C_in) -> the same shape, for a patch of P; H and W are multiples of 8."""
+        """(B, P H, P W, C_in) -> (B, P H, P W, C_out), patch P; H and W are multiples of 8."""
         patch = self.config.patch
         x = pixel_unshuffle(image, patch) if patch > 1 else image
         x = self.patch_embed(x)  # (B, H, W, C)
@@ -180,7 +186,7 @@ class RestoreRWKV(nn.Module):
         assert not unexpected, unexpected
         assert all("omni_shift" in name for name in missing), missing
 
-    def _check(self, image: Tensor) -> None:
+    def _check(self, image: Tensor, noise_level: Tensor | float | None) -> None:
         channels, shape = self.config.in_channels, tuple(image.shape)
         if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < self.config.stride:
             raise OperatorError(
@@ -189,6 +195,18 @@ class RestoreRWKV(nn.Module):
             )
         if not image.is_floating_point():
             raise OperatorError(f"RestoreRWKV: image is {image.dtype}; convert it to a float type")
+        if noise_level is None:
+            return
+        if not self.config.noise_level:
+            raise OperatorError(
+                "RestoreRWKV: noise_level is given to a network without an input for it; leave it "
+                "out, or use weights that were trained with it"
+            )
+        if isinstance(noise_level, Tensor) and noise_level.shape not in ((), (shape[0],)):
+            raise OperatorError(
+                f"RestoreRWKV: noise_level is {tuple(noise_level.shape)}; give one number, or one "
+                f"for each of the {shape[0]} images"
+            )
 
     def _blocks(self, channels: int, count: int, size: int) -> nn.Sequential:
         """Blocks of one level, whose tokens stand for `size` times as many pixels per axis."""
@@ -220,3 +238,10 @@ class RestoreRWKV(nn.Module):
         if config.shift != "omni":
             return NeighbourShift(channels, config.shift)
         return OmniShift(channels, config.shift_kernel, config.shift_branches, self.is_merged)
+
+
+def _with_level(image: Tensor, noise_level: Tensor | float | None) -> Tensor:
+    """Append a channel with the noise level to an image (B, C, H, W)."""
+    level = torch.as_tensor(0.0 if noise_level is None else noise_level, dtype=image.dtype)
+    channel = level.to(image.device).reshape(-1, 1, 1, 1)
+    return torch.cat((image, channel.expand(len(image), 1, *image.shape[2:])), dim=1)

@@ -62,7 +62,8 @@ class RestoreOptions:
         factor: how much less was measured, above 1. MRI: ratio of the full to the measured extent
             of k-space per axis, for consistency and ensemble; None for that of the task or, with
             `scale`, for all of the coarse grid. CT, PET: how many times less dose than the scan to
-            be reached, for the strength of the correction; None to find it from the noise.
+            be reached, for the level of the noise that the network is told and the strength of
+            its correction; None to find them from the noise of the scan.
         strength: CT, PET: part of the network's correction that is applied, 0 to 1; 1 for the
             network's own output. None for the calibrated one, if the weights have one.
 
@@ -110,7 +111,7 @@ class Plan:
             "no_suv".
         tiling: batch, tile and memory of the network's runs.
         refinement: turns to average over, steps towards the measured data, and the strength.
-        noise: how much of the noise was added, for the strength; None where that does not matter.
+        noise: how much of the noise was added; None where that does not matter.
     """
 
     task: Task
@@ -223,8 +224,13 @@ def make_plan(
     in_task_unit = options.unit != "auto" or as_paper
     scaling, found = task.rules.find_scaling(volume, rule, in_task_unit=in_task_unit)
     refinement = _refinement(task, options, (height, width), (coarse[1], coarse[2]))
-    noise, part = find_strength(volume, task, options.factor, options.strength, strength)
-    refinement = dataclasses.replace(refinement, strength=part)
+    noise, part = find_strength(
+        *(volume, task, options.factor, options.strength, strength), told=config.noise_level
+    )
+    level = None
+    if config.noise_level:
+        level = task.noise_level(None if noise is None else noise.sigma)
+    refinement = dataclasses.replace(refinement, strength=part, noise_level=level)
     return Plan(task, volume, axis, options.scale, scaling, found, tiling, refinement, noise)
 
 

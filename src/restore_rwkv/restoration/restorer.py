@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from restore_rwkv.io import (
     check_output,
     check_output_path,
     check_record,
+    degraded_by,
     identify,
     read_volume,
     record_of,
@@ -33,6 +35,8 @@ from restore_rwkv.restoration.device import find_device
 from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
 from restore_rwkv.restoration.slices import restore_slices
 from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,8 @@ class Restorer:
     def plan(self, volume: Volume, options: RestoreOptions | None = None) -> Plan:
         """Decide how a volume would be restored; only the record of the weights is read.
 
+        The factor of a volume from a file that `degrade` made is taken from the record beside it.
+
         Raises:
             InputError: the volume's modality is unknown, it is of another modality or unit, or too
                 small in the plane.
@@ -107,20 +113,27 @@ class Restorer:
         return make_plan(
             volume,
             task,
-            options or RestoreOptions(),
+            self._with_factor(volume, task, options or RestoreOptions()),
             rule=info.scaling[task.name],
             config=info.config,
             device=self.device,
             strength=info.strength.get(task.name),
         )
 
-    def is_calibrated(self, task: Task) -> bool:
-        """Whether the weights have a calibrated strength for a task.
+    def uses_factor(self, task: Task, options: RestoreOptions) -> bool:
+        """Whether the result may depend on `factor`, the reduction of the measurement.
+
+        It does for consistency of MRI, for a calibrated strength, and for a network that is told
+        the level of the noise.
 
         Raises:
             WeightsError: the weights are damaged, or of another task.
         """
-        return task.name in self._info(task).strength
+        info = self._info(task)
+        if task.rules.noise_unit is None:
+            return task.rules.holds_measurement
+        calibrated = options.strength is None and task.name in info.strength
+        return calibrated or info.config.noise_level
 
     def run(
         self,
@@ -243,6 +256,18 @@ class Restorer:
         record = self._record(plan, info, seconds)
         return Restored(plan.volume.with_data(data), record)
 
+    def _with_factor(self, volume: Volume, task: Task, options: RestoreOptions) -> RestoreOptions:
+        """Add the factor that the file of a volume was degraded by, if it matters."""
+        given = options.factor is not None or options.scale is not None
+        if given or volume.source is None or not self.uses_factor(task, options):
+            return options
+        factor = degraded_by(volume.source.path, task.name)
+        if factor is None:
+            return options
+        record = record_of(volume.source.path, "degradation").name
+        _logger.info("%s: factor %g, from %s", volume.name, factor, record)
+        return dataclasses.replace(options, factor=factor)
+
     def _record(self, plan: Plan, info: WeightsInfo, seconds: float) -> RestorationRecord:
         return RestorationRecord(
             notice=NOTICE,
@@ -268,7 +293,8 @@ class Restorer:
             noise_found=None if plan.noise is None else plan.noise.found,
             noise_reference=None if plan.noise is None else plan.noise.reference,
             factor=None if plan.noise is None else plan.noise.factor,
-            no_noise=None if plan.noise is None else plan.noise.not_found,
+            factor_assumed=None if plan.noise is None else plan.noise.assumed,
+            noise_level=plan.refinement.noise_level,
             seconds=seconds,
             torch=torch.__version__,
         )

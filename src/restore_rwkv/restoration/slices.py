@@ -23,12 +23,15 @@ class Refinement:
         steps: steps that hold the result to what was measured (`Modality.keep_measured`).
         factor: reduction of the measurement, one number or one for each of (H, W), for `steps`.
         strength: part of the correction that is applied, 0 to 1.
+        noise_level: of the noise to remove (`Task.noise_level`); None for a network that is not
+            told.
     """
 
     turns: tuple[Turn, ...] = TURNS[:1]
     steps: int = 0
     factor: AxisFactor = 1.0
     strength: float = 1.0
+    noise_level: float | None = None
 
 
 NETWORK_ONLY = Refinement()
@@ -61,7 +64,7 @@ def restore_slices(
     slices = np.ascontiguousarray(slices)
     with np.errstate(over="ignore"):
         image = scaling.apply(task.rules.without_padding(slices, task))
-    values = _mean_over_turns(network, torch.from_numpy(image)[:, None], tile, refinement.turns)
+    values = _mean_over_turns(network, torch.from_numpy(image)[:, None], tile, refinement)
     restored: NDArray[np.float32] = scaling.invert(values)[:, 0].numpy()
     lowest = float(slices.min()) if lowest is None else lowest
     if refinement.steps:
@@ -74,13 +77,14 @@ def restore_slices(
 
 
 def _mean_over_turns(
-    network: RestoreRWKV, images: Tensor, tile: tuple[int, int], turns: tuple[Turn, ...]
+    network: RestoreRWKV, images: Tensor, tile: tuple[int, int], refinement: Refinement
 ) -> Tensor:
     """Run a network on turned images (N, 1, H, W), turn the results back, and average them."""
+    turns, level = refinement.turns, refinement.noise_level
     if turns == NETWORK_ONLY.turns:
-        return run(network, images, tile)
+        return run(network, images, tile, level)
     total = torch.zeros_like(images, dtype=torch.float64)  # so that equal results have their mean
     for turn in turns:
         cut = (tile[1], tile[0]) if turn.transposed else tile
-        total += turn.undo(run(network, turn.apply(images).contiguous(), cut))
+        total += turn.undo(run(network, turn.apply(images).contiguous(), cut, level))
     return (total / len(turns)).to(images.dtype)

@@ -19,8 +19,10 @@ def find_strength(
     factor: float | None,
     given: float | None,
     calibration: Strength | None,
+    *,
+    told: bool = False,
 ) -> tuple[AddedNoise | None, float]:
-    """Find the strength of the correction, and the noise that it follows from.
+    """Find the noise that was added to a scan, and the strength of the correction.
 
     Args:
         volume: the low-quality scan.
@@ -28,6 +30,7 @@ def find_strength(
         factor: how much less was measured, if the user says so.
         given: strength that the user wants.
         calibration: that of the weights for the task.
+        told: whether the network is told the level of the noise.
 
     Returns:
         The noise, None where it does not matter, and the strength, 0 to 1; 1 without calibration.
@@ -41,35 +44,37 @@ def find_strength(
                 f"strength: is for the noise of a reduced dose, not {task.name}; leave it out"
             )
         return None, 1.0
-    if given is not None:
+    if not told and given is not None:
         if factor is not None:
             raise ConfigError("strength and factor are both given; give one of them")
         return None, given
-    if calibration is None:
+    if not told and calibration is None:
         if factor is not None:
             raise ConfigError(
                 f"factor: the weights have no calibrated strength for {task.name}, so it would "
                 "change nothing; leave it out, or calibrate them (docs/restoring.md)"
             )
         return None, 1.0
-    noise = task.rules.added_noise(volume, task, factor, calibration.reference)
-    strength = calibration.at(noise.ratio)
-    if noise.found is not None and strength < _HARDLY:
-        _logger.warning(
-            "%s: is hardly noisier than a scan of full dose, so it is left nearly as it is "
-            "(strength %.2f); give factor=F if it was taken at 1/F of the dose",
-            *(volume.name, strength),
-        )
-    _logger.info("%s: %s", volume.name, strength_line(task, noise, strength))
-    return noise, strength
+    reference = None if calibration is None else calibration.reference
+    noise = task.rules.added_noise(volume, task, factor, reference)
+    if given is None:
+        given = 1.0 if calibration is None else calibration.at(noise.ratio)
+        if noise.reference is not None and given < _HARDLY:
+            _logger.warning(
+                "%s: is hardly noisier than a scan of full dose, so it is left nearly as it is "
+                "(strength %.2f); give factor=F if it was taken at 1/F of the dose",
+                *(volume.name, given),
+            )
+    _logger.info("%s: %s", volume.name, strength_line(task, noise, given))
+    return noise, given
 
 
 def strength_line(task: Task, noise: AddedNoise | None, strength: float) -> str | None:
     """Return the line of a plan about the strength; None for full strength without a reason."""
     if noise is None:
         return None if strength == 1 else f"strength: {strength:.2f}, as given"
-    if noise.not_found is not None:
-        reason = f"1/{noise.factor:g} of the dose is assumed, as {noise.not_found}"
+    if noise.assumed is not None:
+        reason = f"1/{noise.factor:g} of the dose is assumed, as {noise.assumed}"
     elif noise.factor is not None:
         reason = f"for 1/{noise.factor:g} of the dose"
     else:

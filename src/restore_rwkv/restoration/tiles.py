@@ -99,13 +99,19 @@ def _enough_memory() -> Iterator[None]:
 
 
 @_enough_memory()
-def run(network: RestoreRWKV, slices: Tensor, tile: tuple[int, int]) -> Tensor:
+def run(
+    network: RestoreRWKV,
+    slices: Tensor,
+    tile: tuple[int, int],
+    noise_level: float | None = None,
+) -> Tensor:
     """Run a network on slices that fit into memory together, on the network's device.
 
     Args:
         network: in its inference form.
         slices: (N, C, H, W), float32, network values, on the CPU.
         tile: (rows, columns) of the tiles that a slice is cut into; (H, W) for whole slices.
+        noise_level: of the noise to remove; None for a network that is not told.
 
     Returns:
         (N, C, H, W), float32, on the CPU.
@@ -116,11 +122,15 @@ def run(network: RestoreRWKV, slices: Tensor, tile: tuple[int, int]) -> Tensor:
     batch = slices.to(next(network.parameters()).device)
     with torch.inference_mode():
         whole = tile == tuple(slices.shape[2:])
-        restored = network(batch) if whole else _blend(network, batch, tile)
+        restored = (
+            network(batch, noise_level) if whole else _blend(network, batch, tile, noise_level)
+        )
         return restored.cpu()
 
 
-def _blend(network: RestoreRWKV, image: Tensor, tile: tuple[int, int]) -> Tensor:
+def _blend(
+    network: RestoreRWKV, image: Tensor, tile: tuple[int, int], noise_level: float | None
+) -> Tensor:
     """Run overlapping tiles and average them with weights that fade towards inner tile borders."""
     height, width = image.shape[2:]
     total = torch.zeros_like(image)
@@ -129,7 +139,7 @@ def _blend(network: RestoreRWKV, image: Tensor, tile: tuple[int, int]) -> Tensor
         for left, right in spans(width, tile[1]):
             weights = fade(top, bottom, height)[:, None] * fade(left, right, width)
             weights = weights.to(image)
-            part = network(image[:, :, top:bottom, left:right].contiguous())
+            part = network(image[:, :, top:bottom, left:right].contiguous(), noise_level)
             total[:, :, top:bottom, left:right] += weights * part
             weight[top:bottom, left:right] += weights
     return total / weight

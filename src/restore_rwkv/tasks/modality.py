@@ -270,32 +270,34 @@ class Modality(abc.ABC):
         raise TypeError(f"{self.title}: low quality is not the noise of a reduced dose")
 
     def added_noise(
-        self, volume: Volume, task: Task, factor: float | None, reference: float
+        self, volume: Volume, task: Task, factor: float | None, reference: float | None
     ) -> AddedNoise:
         """Return how much of the noise of a scan was added by a reduced dose.
 
         Args:
             volume: the low-quality scan.
             task: what it is restored for.
-            factor: how many times less dose it was taken with; None to measure its noise. Where
-                that is not possible it is the factor of the task, with a warning.
-            reference: noise of a scan of full quality in `noise_unit`.
+            factor: how many times less dose it was taken with; None to compare its noise with the
+                reference. Where that is not possible it is the factor of the task, with a warning.
+            reference: noise of a scan of full quality in `noise_unit`; None where it is not known.
 
         Raises:
             TypeError: as `measured_noise`.
         """
-        if factor is not None:
-            return AddedNoise.told(factor)
+        found, reason = None, "the weights do not know the noise of a full dose"
         try:
-            return AddedNoise.measured(self.noise_of(volume, task), reference)
+            found = self.noise_of(volume, task)
         except OperatorError as error:
-            reason = str(error).partition(";")[0]
-            _logger.warning(
-                "%s: its noise cannot be measured (%s), so 1/%g of the dose is assumed; give "
-                "factor=F if it is 1/F",
-                *(volume.name, reason, task.factor),
-            )
-            return AddedNoise.told(task.factor, not_found=reason)
+            reason = f"its noise cannot be measured ({str(error).partition(';')[0]})"
+        if factor is not None:
+            return AddedNoise.told(factor, found)
+        if found is not None and reference is not None:
+            return AddedNoise.measured(found, reference)
+        _logger.warning(
+            "%s: %s, so 1/%g of the dose is assumed; give factor=F if it is 1/F",
+            *(volume.name, reason, task.factor),
+        )
+        return AddedNoise.told(task.factor, found, reason)
 
     @abc.abstractmethod
     def degrade(

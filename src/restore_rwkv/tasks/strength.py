@@ -1,4 +1,4 @@
-"""The strength of a correction, given how much of the noise of a scan was added."""
+"""Noise that a reduced dose added to a scan, and the strength of the correction for it."""
 
 from __future__ import annotations
 
@@ -19,31 +19,40 @@ class AddedNoise:
 
     Attributes:
         ratio: standard deviation of the added noise over that of the scan, 0 to 1.
-        found: noise that was measured in the scan; None where it was not measured.
-        reference: noise of a scan of full quality that `found` was compared with; None likewise.
-        factor: how many times less dose than a scan of full quality; None where noise was measured.
-        not_found: why the noise could not be measured, so that `factor` is that of the task.
+        found: noise that was measured in the scan; None where that is not possible.
+        reference: noise of a scan of full quality that `found` was compared with; None where the
+            ratio follows from `factor`.
+        factor: how many times less dose than a scan of full quality; None where `found` was
+            compared.
+        assumed: why `factor` is that of the task; None where it was given.
     """
 
     ratio: float
     found: float | None = None
     reference: float | None = None
     factor: float | None = None
-    not_found: str | None = None
+    assumed: str | None = None
 
     @classmethod
-    def told(cls, factor: float, not_found: str | None = None) -> AddedNoise:
+    def told(
+        cls, factor: float, found: float | None = None, assumed: str | None = None
+    ) -> AddedNoise:
         """Noise added by a dose that is less by a factor, `sqrt(1 - 1 / factor)` of all noise.
 
         The variance of the noise is inversely proportional to the dose.
         """
-        return cls(math.sqrt(1 - 1 / factor), factor=factor, not_found=not_found)
+        return cls(math.sqrt(1 - 1 / factor), found, factor=factor, assumed=assumed)
 
     @classmethod
     def measured(cls, found: float, reference: float) -> AddedNoise:
         """Noise beyond that of a full scan, `sqrt(1 - (reference / found)^2)`; 0 for no more."""
         ratio = math.sqrt(1 - (reference / found) ** 2) if found > reference else 0.0
         return cls(ratio, found=found, reference=reference)
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of the added noise; None where `found` is None."""
+        return None if self.found is None else self.ratio * self.found
 
 
 @validated("strength")

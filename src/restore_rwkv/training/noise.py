@@ -1,4 +1,4 @@
-"""New noise for training pairs of CT, from the stored realisations of a scan."""
+"""Noise of training pairs: its level, and for CT new noise from the stored realisations."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from restore_rwkv.data import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.io import Volume
 
 Image = NDArray[np.float32]
 
@@ -40,6 +41,10 @@ class Realisations:
             if prepared.task.rules.additive_noise:
                 self._of_scan.setdefault(stack.sha256["high"], []).append((prepared, stack))
                 self._sigma[prepared.folder, stack.name] = noise_sigma(prepared, stack)
+
+    def sigma(self, source: Slice) -> float:
+        """Standard deviation of the stored noise of a slice's stack, from `noise_sigma`."""
+        return self._sigma[source.prepared.folder, source.stack.name]
 
     def another(self, source: Slice, generator: np.random.Generator) -> Slice | None:
         """Draw another realisation of a slice; None if there is none."""
@@ -74,9 +79,37 @@ class Realisations:
         return (high + mixed).astype(np.float32)
 
     def _unit_noise(self, source: Slice, high: Image) -> Image:
-        sigma = self._sigma[source.prepared.folder, source.stack.name]
-        unit: Image = (source.low() - high) / np.float32(sigma)
+        unit: Image = (source.low() - high) / np.float32(self.sigma(source))
         return unit
+
+
+class NoiseLevels:
+    """Levels of the stored noise of stacks, each measured when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._of_stack: dict[tuple[Path, str], float] = {}
+
+    def of(self, source: Slice) -> float:
+        """Return the level that `restore` tells the network for the stack of a slice.
+
+        `Task.noise_level` of the noise that the factor of the stack added; 0 where low quality is
+        not noise.
+        """
+        prepared, stack = source.prepared, source.stack
+        key = prepared.folder, stack.name
+        if key not in self._of_stack:
+            self._of_stack[key] = _stored_level(prepared, stack)
+        return self._of_stack[key]
+
+
+def _stored_level(prepared: PreparedSet, stack: Stack) -> float:
+    task = prepared.task
+    if task.rules.noise_unit is None:
+        return 0.0
+    slices = np.moveaxis(np.asarray(prepared.images(stack, "low"), np.float32), 0, 2)
+    low = Volume(slices, unit=task.unit, modality=task.modality)
+    added = task.rules.added_noise(low, task, prepared.factor_of(stack), None)
+    return task.noise_level(added.sigma)
 
 
 def noise_sigma(prepared: PreparedSet, stack: Stack) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,27 +18,30 @@ from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import has_signal
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.tasks import FOREGROUND_LEVEL
-from restore_rwkv.training.noise import Realisations
+from restore_rwkv.training.noise import NoiseLevels, Realisations
 from restore_rwkv.training.recipe import Recipe
 
 Image = NDArray[np.float32]
 
 _CROP_DRAWS = 8
 _MARGIN = 0.05  # of the metric range, on both sides
+_LEVEL_ERROR = 0.2  # octaves, about 15 %, as measured noise differs from place to place in a scan
 
 
 class Batch(NamedTuple):
-    """Training pairs in network values, each (B, 1, crop, crop).
+    """Training pairs in network values, with images (B, 1, crop, crop).
 
     Attributes:
         low: low-quality images.
         high: full-quality images.
         weight: weight of each pixel in the loss; None where the recipe weights all alike.
+        noise_level: level of the noise of each image (B,); None for a network that is not told.
     """
 
     low: Tensor
     high: Tensor
     weight: Tensor | None = None
+    noise_level: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Draw:
         angle: how two realisations of it are mixed, as `cos(angle) n1 + sin(angle) n2`, in radians.
         second: the slice with the second realisation; None for one realisation, whose sign is that
             of the cosine.
+        level_error: error of the level of the noise that the network is told, in octaves.
     """
 
     slice: Slice
@@ -68,6 +73,7 @@ class Draw:
     noise: float = 0.0
     angle: float = 0.0
     second: Slice | None = None
+    level_error: float = 0.0
 
     @property
     def name(self) -> str:
@@ -92,7 +98,7 @@ class PairSampler:
 
     Example:
         >>> sampler = PairSampler(find_sets([Path("data")], ("mri-sr",)), recipe)  # doctest: +SKIP
-        >>> low, high, _ = sampler.batch(sampler.draws(iteration=0))  # doctest: +SKIP
+        >>> low, high, *_ = sampler.batch(sampler.draws(iteration=0))  # doctest: +SKIP
     """
 
     def __init__(self, sets: Sequence[PreparedSet], recipe: Recipe) -> None:
@@ -103,6 +109,7 @@ class PairSampler:
             if recipe.data.noise
             else None
         )
+        self._levels = NoiseLevels() if recipe.network.noise_level else None
 
     def draws(self, iteration: int) -> list[Draw]:
         """Draw the random choices of a batch; they depend only on the seed and the iteration."""
@@ -119,7 +126,11 @@ class PairSampler:
         """Make the pairs of some draws."""
         crop = crop or self.recipe.data.crop
         images = zip(*(self._pair(draw, crop) for draw in draws), strict=True)
-        return Batch(*(torch.from_numpy(np.stack(image)[:, None]) for image in images))
+        batch = Batch(*(torch.from_numpy(np.stack(image)[:, None]) for image in images))
+        if self._levels is None:
+            return batch
+        levels = [self._level(draw, self._levels) for draw in draws]
+        return batch._replace(noise_level=torch.tensor(levels, dtype=torch.float32))
 
     def _draw(self, generator: np.random.Generator, pool: _Pool, crop: int) -> Draw:
         data = self.recipe.data
@@ -142,18 +153,18 @@ class PairSampler:
             if seen is None or not is_air(seen[row : row + crop, column : column + crop], source):
                 break
         draw = Draw(source, turns, bool(mirrored), row, column, gain, gamma)
-        if (
-            self._noise is None
-            or data.noise is None
-            or not source.prepared.task.rules.additive_noise
-        ):
-            return draw
-        return dataclasses.replace(
-            draw,
-            noise=_log_uniform(generator, *data.noise),
-            angle=float(generator.uniform(0, 2 * np.pi)),
-            second=self._noise.another(source, generator),
-        )
+        rules = source.prepared.task.rules
+        if self._noise is not None and data.noise is not None and rules.additive_noise:
+            draw = dataclasses.replace(
+                draw,
+                noise=_log_uniform(generator, *data.noise),
+                angle=float(generator.uniform(0, 2 * np.pi)),
+                second=self._noise.another(source, generator),
+            )
+        if self._levels is not None and rules.noise_unit is not None:
+            error = float(generator.uniform(-_LEVEL_ERROR, _LEVEL_ERROR))
+            draw = dataclasses.replace(draw, level_error=error)
+        return draw
 
     def _pair(self, draw: Draw, crop: int) -> tuple[Image, ...]:
         """Make low and high quality, and the weights of the loss unless all pixels weigh alike."""
@@ -176,6 +187,12 @@ class PairSampler:
         if outside == 1:
             return pair
         return (*pair, _weight(high, source.prepared.task.metric_range, outside))
+
+    def _level(self, draw: Draw, levels: NoiseLevels) -> float:
+        """Return the level of the noise of a draw, with its error."""
+        stored = levels.of(draw.slice)
+        scaled = draw.noise / self._noise.sigma(draw.slice) if self._noise and draw.noise else 1.0
+        return stored + math.log2(scaled) + draw.level_error
 
     def _low(self, draw: Draw, high: Image) -> Image:
         """Return the stored low-quality slice of a draw, or new noise on the full-quality one."""

@@ -86,7 +86,7 @@ class DataRecipe:
 @validated("recipe", table="training")
 @dataclasses.dataclass(frozen=True)
 class TrainingRecipe:
-    """Options of the optimisation: L1 loss, Adam with betas (0.9, 0.999), cosine annealing.
+    """Options of the optimisation: Adam with betas (0.9, 0.999), cosine annealing.
 
     "Matrices" are the weights that mix hidden channels; `optimizers.mixes_channels` lists them.
 
@@ -105,8 +105,9 @@ class TrainingRecipe:
         init_from: weights to start from: name of shipped weights, or path of a weight file from the
             folder of the recipe; "" for random ones. Weights in the inference form get branches of
             Omni-Shift again, of the same sum.
+        loss: "l1", mean absolute error, or "l2", mean squared error, which PSNR is made of.
         outside: weight in the loss of pixels whose full-quality value lies outside the task's
-            `metric_range`, widened by 5 % on both sides; 1 for the plain L1 loss.
+            `metric_range`, widened by 5 % on both sides; 1 to weight all alike.
         clip: largest norm of the gradient; 0 for no clipping.
         ema: decay per iteration of the moving average of the weights, which is validated and
             saved; 0 uses the weights themselves.
@@ -126,6 +127,7 @@ class TrainingRecipe:
     warm_up: int = 0
     start_at_identity: bool = False
     init_from: str = ""
+    loss: Literal["l1", "l2"] = "l1"
     outside: float = 1.0
     clip: float = 0.0
     ema: float = 0.0
@@ -181,7 +183,8 @@ class Recipe:
 
     Attributes:
         task: name of the task, or "all-in-one" for one network for all tasks.
-        network: configuration of the network.
+        network: configuration of the network: in a file the name of a preset, or a table of its
+            keys, in which `preset` names the preset that the others change.
         data: options for drawing training pairs.
         training: options of the optimisation.
         scaling: scaling of physical onto network values: "paper", the task's range onto [0, 1], or
@@ -219,14 +222,9 @@ class Recipe:
         get_tasks(str(values.get("task", "")))
         network = values.get("network", "")
         if isinstance(network, str):
-            if network not in PRESETS:
-                raise ConfigError(
-                    f"recipe: network {network!r} is unknown; give a table or one of "
-                    f"{', '.join(PRESETS)}"
-                )
-            values["network"] = PRESETS[network]
+            values["network"] = _preset(network)
         elif isinstance(network, Mapping):
-            values["network"] = RestoreRWKVConfig.from_dict(network)
+            values["network"] = _network(network)
         else:
             raise ConfigError(f"recipe: network is {network!r}; give a table or a name")
         for key, kind in (("data", DataRecipe), ("training", TrainingRecipe)):
@@ -248,6 +246,22 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` reverses this."""
         return {**dataclasses.asdict(self), "network": self.network.to_dict()}
+
+
+def _preset(name: str) -> RestoreRWKVConfig:
+    if name not in PRESETS:
+        raise ConfigError(
+            f"recipe: network {name!r} is unknown; give a table or one of {', '.join(PRESETS)}"
+        )
+    return PRESETS[name]
+
+
+def _network(table: Mapping[str, Any]) -> RestoreRWKVConfig:
+    """Return the network of a table, which may change single keys of a preset."""
+    keys = dict(table)
+    preset = keys.pop("preset", None)
+    base = {} if preset is None else _preset(str(preset)).to_dict()
+    return RestoreRWKVConfig.from_dict({**base, **keys})
 
 
 def _read_table(path: Path, depth: int) -> dict[str, Any]:

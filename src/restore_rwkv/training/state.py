@@ -63,6 +63,7 @@ class Trainer:
         low: Tensor,
         high: Tensor,
         weight: Tensor | None = None,
+        noise_level: Tensor | None = None,
         names: Callable[[], str] = str,
     ) -> float:
         """Run one iteration on this process's share of a batch.
@@ -71,10 +72,11 @@ class Trainer:
             low: low-quality images (B, 1, H, W) in network values, on the device.
             high: full-quality images of the same shape, on the device.
             weight: weight of each pixel in the loss, 0 to 1, of the same shape; None for 1.
+            noise_level: of each image (B,); None for a network that is not told.
             names: returns the names of the slices in the batch, for error messages.
 
         Returns:
-            L1 loss, averaged over all processes.
+            Loss, averaged over all processes.
 
         Raises:
             TrainingError: the loss or the gradient is not finite; the network is unchanged.
@@ -84,7 +86,9 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, self.iteration, group["peak"])
             optimizer.zero_grad(set_to_none=True)
-        errors = F.l1_loss(self.model(low), high, reduction="mean" if weight is None else "none")
+        restored = self.model(low, noise_level)
+        loss_of = F.l1_loss if settings.loss == "l1" else F.mse_loss
+        errors = loss_of(restored, high, reduction="mean" if weight is None else "none")
         loss = errors if weight is None else (weight * errors).mean()
         mean = float(torch.as_tensor(self.fabric.all_reduce(loss.detach())))
         self._require_finite("loss", mean, names)
