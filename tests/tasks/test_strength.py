@@ -28,14 +28,10 @@ def disc(sigma: float, value: float = 40.0, air: float = -1000.0, count: int = 4
     return Volume(data.astype(np.float32), unit=CT.unit, modality="CT")
 
 
-def test_a_told_factor_gives_the_ratio_and_measured_noise_the_deviation() -> None:
+def test_a_told_factor_needs_no_measurement() -> None:
     """A quarter of the dose has 4 times the variance, of which 3 were added."""
     nothing = Volume(np.zeros((8, 8, 1)))
     assert CT.rules.added_noise(nothing, CT, 4.0, 9.0) == AddedNoise(math.sqrt(0.75), factor=4.0)
-    assert AddedNoise.told(4.0).sigma is None
-    noise = CT.rules.added_noise(disc(18), CT, 4.0, None)
-    assert noise.sigma == pytest.approx(math.sqrt(0.75) * 18, rel=0.05)
-    assert (noise.reference, noise.assumed) == (None, None)
     assert AddedNoise.told(1.01).ratio == pytest.approx(0.0995, abs=1e-4)
 
 
@@ -44,15 +40,18 @@ def test_without_a_reference_the_dose_of_the_task_is_assumed(
 ) -> None:
     noise = CT.rules.added_noise(disc(18), CT, None, None)
     assert (noise.factor, noise.ratio) == (4.0, AddedNoise.told(4.0).ratio)
-    assert noise.found == pytest.approx(18, rel=0.05)
+    assert noise.assumed == "the weights do not know the noise of a full dose"
     assert "the weights do not know the noise of a full dose, so 1/4 of the dose is" in caplog.text
 
 
-def test_the_level_of_noise_is_in_octaves_of_the_usual_one() -> None:
-    levels = [CT.noise_level(sigma) for sigma in (8.0, 16.0, 32.0, 0.0, 1e9, None)]
-    assert levels == [-1, 0, 1, -4, 4, 0]
-    assert PET.noise_level(0.18) == pytest.approx(1)
-    assert TASKS["mri-sr"].noise_level(3.0) == 0
+def test_the_level_of_noise_is_in_octaves_of_that_of_a_full_dose() -> None:
+    """At half the dose as much is added as was there; at a fifth twice as much."""
+    levels = [AddedNoise.told(factor).level for factor in (2.0, 5.0, 1.25)]
+    assert levels == pytest.approx([0, 1, -1])
+    assert AddedNoise.told(4.0).level == pytest.approx(math.log2(3) / 2)
+    assert AddedNoise.measured(5.0, 3.0).level == pytest.approx(math.log2(4 / 3))
+    assert [AddedNoise.measured(found, 9.0).level for found in (8.0, 9.0001, 1e12)] == [-4, -4, 4]
+    assert [AddedNoise.told(factor).level for factor in (1 + 1e-12, 1e9)] == [-4, 4]
 
 
 @pytest.mark.parametrize("sigma", [10.0, 18.0, 40.0])

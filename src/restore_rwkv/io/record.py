@@ -101,7 +101,7 @@ class RestorationRecord(Record):
         factor: how many times less dose the strength follows from; None where noise was compared
             or neither matters.
         factor_assumed: why `factor` is that of the task; None where it was given or not used.
-        noise_level: level of the noise to remove that the network was told (`Task.noise_level`);
+        noise_level: level of the noise to remove that the network was told (`AddedNoise.level`);
             None for a network that is not told.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.

@@ -29,8 +29,8 @@ class RestoreRWKVConfig:
     Attributes:
         in_channels: channels of the input image.
         out_channels: channels of the output; equal to `in_channels`, since the input is added.
-        noise_level: whether the network is told the level of the noise that it is to remove, in one
-            more input channel of that constant value (ours, after FFDNet, arXiv 1710.04026).
+        noise_level: whether the network is told how much of the noise of an image it is to remove,
+            in one more input channel of that constant value (ours, after FFDNet, arXiv 1710.04026).
         patch: side in pixels of the square that becomes one token at full size: 1 in the paper; for
             2 and 4 (ours) the network works on pixel-unshuffled images of as many times fewer rows
             and columns.

@@ -80,9 +80,8 @@ class RestoreRWKV(nn.Module):
             image: (B, C, H, W), floating point, H and W at least `config.stride` (8 for a patch of
                 1), in the value range of training. Sizes that are not multiples of it are padded by
                 reflection at the bottom and right; the output is cropped.
-            noise_level: level of the noise to remove, see `restore_rwkv.tasks.Task.noise_level`:
-                one number, or one for each image (B,). None for 0, the usual level; other values
-                only with `config.noise_level`.
+            noise_level: level of the noise to remove, see `restore_rwkv.tasks.AddedNoise.level`:
+                one number, or one for each image (B,). None for 0; only with `config.noise_level`.
 
         Returns:
             (B, C, H, W), `image` plus the predicted residual.

@@ -229,7 +229,7 @@ def make_plan(
     )
     level = None
     if config.noise_level:
-        level = task.noise_level(None if noise is None else noise.sigma)
+        level = 0.0 if noise is None else noise.level
     refinement = dataclasses.replace(refinement, strength=part, noise_level=level)
     return Plan(task, volume, axis, options.scale, scaling, found, tiling, refinement, noise)
 

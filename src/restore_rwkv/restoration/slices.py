@@ -23,7 +23,7 @@ class Refinement:
         steps: steps that hold the result to what was measured (`Modality.keep_measured`).
         factor: reduction of the measurement, one number or one for each of (H, W), for `steps`.
         strength: part of the correction that is applied, 0 to 1.
-        noise_level: of the noise to remove (`Task.noise_level`); None for a network that is not
+        noise_level: of the noise to remove (`AddedNoise.level`); None for a network that is not
             told.
     """
 

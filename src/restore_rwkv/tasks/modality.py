@@ -284,20 +284,19 @@ class Modality(abc.ABC):
         Raises:
             TypeError: as `measured_noise`.
         """
-        found, reason = None, "the weights do not know the noise of a full dose"
-        try:
-            found = self.noise_of(volume, task)
-        except OperatorError as error:
-            reason = f"its noise cannot be measured ({str(error).partition(';')[0]})"
         if factor is not None:
-            return AddedNoise.told(factor, found)
-        if found is not None and reference is not None:
-            return AddedNoise.measured(found, reference)
+            return AddedNoise.told(factor)
+        reason = "the weights do not know the noise of a full dose"
+        if reference is not None:
+            try:
+                return AddedNoise.measured(self.noise_of(volume, task), reference)
+            except OperatorError as error:
+                reason = f"its noise cannot be measured ({str(error).partition(';')[0]})"
         _logger.warning(
             "%s: %s, so 1/%g of the dose is assumed; give factor=F if it is 1/F",
             *(volume.name, reason, task.factor),
         )
-        return AddedNoise.told(task.factor, found, reason)
+        return AddedNoise.told(task.factor, reason)
 
     @abc.abstractmethod
     def degrade(

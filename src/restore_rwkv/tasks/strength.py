@@ -12,6 +12,8 @@ from annotated_types import Gt
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import from_mapping, validated
 
+_MAX_LEVEL = 4.0  # octaves: 1/257 of the dose
+
 
 @dataclass(frozen=True)
 class AddedNoise:
@@ -19,11 +21,9 @@ class AddedNoise:
 
     Attributes:
         ratio: standard deviation of the added noise over that of the scan, 0 to 1.
-        found: noise that was measured in the scan; None where that is not possible.
-        reference: noise of a scan of full quality that `found` was compared with; None where the
-            ratio follows from `factor`.
-        factor: how many times less dose than a scan of full quality; None where `found` was
-            compared.
+        found: noise that was measured in the scan; None where it was not measured.
+        reference: noise of a scan of full quality that `found` was compared with; None likewise.
+        factor: how many times less dose than a scan of full quality; None where noise was measured.
         assumed: why `factor` is that of the task; None where it was given.
     """
 
@@ -34,14 +34,12 @@ class AddedNoise:
     assumed: str | None = None
 
     @classmethod
-    def told(
-        cls, factor: float, found: float | None = None, assumed: str | None = None
-    ) -> AddedNoise:
+    def told(cls, factor: float, assumed: str | None = None) -> AddedNoise:
         """Noise added by a dose that is less by a factor, `sqrt(1 - 1 / factor)` of all noise.
 
         The variance of the noise is inversely proportional to the dose.
         """
-        return cls(math.sqrt(1 - 1 / factor), found, factor=factor, assumed=assumed)
+        return cls(math.sqrt(1 - 1 / factor), factor=factor, assumed=assumed)
 
     @classmethod
     def measured(cls, found: float, reference: float) -> AddedNoise:
@@ -50,9 +48,16 @@ class AddedNoise:
         return cls(ratio, found=found, reference=reference)
 
     @property
-    def sigma(self) -> float | None:
-        """Standard deviation of the added noise; None where `found` is None."""
-        return None if self.found is None else self.ratio * self.found
+    def level(self) -> float:
+        """Level of the added noise, as networks with `noise_level` are told it, -4 to 4.
+
+        The binary logarithm of its standard deviation over that of the noise that a scan of full
+        quality has: `log2(factor - 1) / 2` for a dose that is less by a factor.
+        """
+        full = math.sqrt(1 - self.ratio**2)
+        if min(self.ratio, full) == 0:
+            return -_MAX_LEVEL if self.ratio == 0 else _MAX_LEVEL
+        return min(max(math.log2(self.ratio / full), -_MAX_LEVEL), _MAX_LEVEL)
 
 
 @validated("strength")

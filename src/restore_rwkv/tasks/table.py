@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,8 +25,6 @@ ALL_IN_ONE = "all-in-one"
 NOTICE = "For research only. Not a medical device; not for diagnosis or treatment."
 """Notice in every weight file and every record."""
 
-_MAX_LEVEL = 4.0  # octaves of the noise, more than scans differ by
-
 _RESEARCH = "Research only, not a medical device: not for diagnosis or treatment. "
 
 
@@ -49,8 +46,6 @@ class Task:
         air: network value of `scaling` up to which a pixel counts as air.
         weights: name of the shipped weights.
         not_for: what the results must not be used for.
-        usual_noise: standard deviation of the noise that makes the low quality, in
-            `rules.noise_unit`; None where low quality is not noise.
         consistency: steps that hold a restored scan to what was measured, unless the user gives
             another number; chosen on validation subjects (docs/restoring.md).
     """
@@ -67,7 +62,6 @@ class Task:
     air: float
     weights: str
     not_for: str
-    usual_noise: float | None = None
     consistency: int = 0
 
     @property
@@ -76,17 +70,6 @@ class Task:
         from restore_rwkv.tasks.modalities import MODALITIES  # NumPy, which the table does not need
 
         return MODALITIES[self.modality]
-
-    def noise_level(self, sigma: float | None) -> float:
-        """Return the level of some noise, as networks with `noise_level` are told it.
-
-        The binary logarithm of its standard deviation in units of `usual_noise`, -4 to 4; 0 where
-        either is None.
-        """
-        if sigma is None or self.usual_noise is None:
-            return 0.0
-        octaves = math.log2(max(sigma, 1e-9) / self.usual_noise)
-        return min(max(octaves, -_MAX_LEVEL), _MAX_LEVEL)
 
     @property
     def paper_scaling(self) -> ScalingRule:
@@ -128,7 +111,6 @@ TASKS: dict[str, Task] = {
             weights="light-ct-denoise",
             not_for=_RESEARCH
             + "Low-contrast detail below the noise of the input may be lost or made up.",
-            usual_noise=16.0,
         ),
         Task(
             name="pet-synth",
@@ -145,7 +127,6 @@ TASKS: dict[str, Task] = {
             not_for=_RESEARCH
             + "The shipped weights have seen simulated brain PET only; uptake is inferred from "
             "few counts, and SUVmax means nothing.",
-            usual_noise=0.09,
         ),
     )
 }

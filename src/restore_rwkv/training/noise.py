@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from restore_rwkv.data import PreparedSet, Stack
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.io import Volume
+from restore_rwkv.tasks import AddedNoise
 
 Image = NDArray[np.float32]
 
@@ -83,33 +83,11 @@ class Realisations:
         return unit
 
 
-class NoiseLevels:
-    """Levels of the stored noise of stacks, each measured when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._of_stack: dict[tuple[Path, str], float] = {}
-
-    def of(self, source: Slice) -> float:
-        """Return the level that `restore` tells the network for the stack of a slice.
-
-        `Task.noise_level` of the noise that the factor of the stack added; 0 where low quality is
-        not noise.
-        """
-        prepared, stack = source.prepared, source.stack
-        key = prepared.folder, stack.name
-        if key not in self._of_stack:
-            self._of_stack[key] = _stored_level(prepared, stack)
-        return self._of_stack[key]
-
-
-def _stored_level(prepared: PreparedSet, stack: Stack) -> float:
-    task = prepared.task
-    if task.rules.noise_unit is None:
+def stored_level(prepared: PreparedSet, stack: Stack) -> float:
+    """Return the level of the noise of a stack that a network is told; 0 if that is not noise."""
+    if prepared.task.rules.noise_unit is None:
         return 0.0
-    slices = np.moveaxis(np.asarray(prepared.images(stack, "low"), np.float32), 0, 2)
-    low = Volume(slices, unit=task.unit, modality=task.modality)
-    added = task.rules.added_noise(low, task, prepared.factor_of(stack), None)
-    return task.noise_level(added.sigma)
+    return AddedNoise.told(prepared.factor_of(stack)).level
 
 
 def noise_sigma(prepared: PreparedSet, stack: Stack) -> float:

@@ -18,14 +18,13 @@ from restore_rwkv.data.slice import Slice
 from restore_rwkv.data.slices import has_signal
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.tasks import FOREGROUND_LEVEL
-from restore_rwkv.training.noise import NoiseLevels, Realisations
+from restore_rwkv.training.noise import Realisations, stored_level
 from restore_rwkv.training.recipe import Recipe
 
 Image = NDArray[np.float32]
 
 _CROP_DRAWS = 8
 _MARGIN = 0.05  # of the metric range, on both sides
-_LEVEL_ERROR = 0.2  # octaves, about 15 %, as measured noise differs from place to place in a scan
 
 
 class Batch(NamedTuple):
@@ -60,7 +59,6 @@ class Draw:
         angle: how two realisations of it are mixed, as `cos(angle) n1 + sin(angle) n2`, in radians.
         second: the slice with the second realisation; None for one realisation, whose sign is that
             of the cosine.
-        level_error: error of the level of the noise that the network is told, in octaves.
     """
 
     slice: Slice
@@ -73,7 +71,6 @@ class Draw:
     noise: float = 0.0
     angle: float = 0.0
     second: Slice | None = None
-    level_error: float = 0.0
 
     @property
     def name(self) -> str:
@@ -109,7 +106,6 @@ class PairSampler:
             if recipe.data.noise
             else None
         )
-        self._levels = NoiseLevels() if recipe.network.noise_level else None
 
     def draws(self, iteration: int) -> list[Draw]:
         """Draw the random choices of a batch; they depend only on the seed and the iteration."""
@@ -127,10 +123,10 @@ class PairSampler:
         crop = crop or self.recipe.data.crop
         images = zip(*(self._pair(draw, crop) for draw in draws), strict=True)
         batch = Batch(*(torch.from_numpy(np.stack(image)[:, None]) for image in images))
-        if self._levels is None:
+        if not self.recipe.network.noise_level:
             return batch
-        levels = [self._level(draw, self._levels) for draw in draws]
-        return batch._replace(noise_level=torch.tensor(levels, dtype=torch.float32))
+        levels = torch.tensor([self._level(draw) for draw in draws], dtype=torch.float32)
+        return batch._replace(noise_level=levels)
 
     def _draw(self, generator: np.random.Generator, pool: _Pool, crop: int) -> Draw:
         data = self.recipe.data
@@ -154,17 +150,14 @@ class PairSampler:
                 break
         draw = Draw(source, turns, bool(mirrored), row, column, gain, gamma)
         rules = source.prepared.task.rules
-        if self._noise is not None and data.noise is not None and rules.additive_noise:
-            draw = dataclasses.replace(
-                draw,
-                noise=_log_uniform(generator, *data.noise),
-                angle=float(generator.uniform(0, 2 * np.pi)),
-                second=self._noise.another(source, generator),
-            )
-        if self._levels is not None and rules.noise_unit is not None:
-            error = float(generator.uniform(-_LEVEL_ERROR, _LEVEL_ERROR))
-            draw = dataclasses.replace(draw, level_error=error)
-        return draw
+        if self._noise is None or data.noise is None or not rules.additive_noise:
+            return draw
+        return dataclasses.replace(
+            draw,
+            noise=_log_uniform(generator, *data.noise),
+            angle=float(generator.uniform(0, 2 * np.pi)),
+            second=self._noise.another(source, generator),
+        )
 
     def _pair(self, draw: Draw, crop: int) -> tuple[Image, ...]:
         """Make low and high quality, and the weights of the loss unless all pixels weigh alike."""
@@ -188,11 +181,12 @@ class PairSampler:
             return pair
         return (*pair, _weight(high, source.prepared.task.metric_range, outside))
 
-    def _level(self, draw: Draw, levels: NoiseLevels) -> float:
-        """Return the level of the noise of a draw, with its error."""
-        stored = levels.of(draw.slice)
-        scaled = draw.noise / self._noise.sigma(draw.slice) if self._noise and draw.noise else 1.0
-        return stored + math.log2(scaled) + draw.level_error
+    def _level(self, draw: Draw) -> float:
+        """Return the level of the noise of a draw, which grows by 1 where the noise doubles."""
+        level = stored_level(draw.slice.prepared, draw.slice.stack)
+        if self._noise is None or not draw.noise:
+            return level
+        return level + math.log2(draw.noise / self._noise.sigma(draw.slice))
 
     def _low(self, draw: Draw, high: Image) -> Image:
         """Return the stored low-quality slice of a draw, or new noise on the full-quality one."""

@@ -14,7 +14,7 @@ from restore_rwkv.data.slice import Slice
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.model import RestoreRWKV
 from restore_rwkv.restoration import Refinement, RestoreOptions, choose_tiling, restore_slices
-from restore_rwkv.training.noise import NoiseLevels
+from restore_rwkv.training.noise import stored_level
 from restore_rwkv.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ class Validator:
         self.fabric = fabric
         self.tasks = tuple(dict.fromkeys(item.prepared.task_name for item in slices))
         self.share = slices[fabric.global_rank :: fabric.world_size]
-        self._levels = NoiseLevels()
         self._inputs: dict[str, MeanScore] | None = None
 
     def __call__(self, network: RestoreRWKV) -> Validation:
@@ -126,7 +125,8 @@ class Validator:
             network.config, self.fabric.device, (1, *item.stack.shape[1:]), RestoreOptions().memory
         )
         restored: NDArray[np.float32]
-        level = self._levels.of(item) if network.config.noise_level else None
+        told = network.config.noise_level
+        level = stored_level(item.prepared, item.stack) if told else None
         refinement = Refinement(noise_level=level)
         (restored,) = restore_slices(
             network, low[None], task, scaling, tiling.tile, refinement=refinement
