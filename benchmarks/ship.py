@@ -86,8 +86,8 @@ def calibrated(
     strength, panels, lines = {}, {}, []
     for task in (TASKS[name] for name in info.scaling):
         if task.rules.noise_unit is not None:
-            measured = calibration.measure(task, weights, data, scans, _EVERY)
-            strength[task.name] = calibrate(measured, task)
+            measured, reference = calibration.measure(task, weights, data, scans, _EVERY)
+            strength[task.name] = calibrate(measured, reference)
             panels |= calibration.curves(measured, strength[task.name], task)
             lines += [*calibration.table(measured, strength[task.name], task), ""]
     if strength:

@@ -30,8 +30,7 @@ from restore_rwkv.evaluation.strength import (
     NoisyPair,
     blend_gains,
     calibrate,
-    found_gain,
-    told_gain,
+    full_noise,
 )
 from restore_rwkv.io import Volume
 from restore_rwkv.model import find_weights, load_weights, save_weights
@@ -64,8 +63,8 @@ def main() -> None:
     for name in info.scaling:
         if TASKS[name].rules.noise_unit is None:
             continue
-        measured = measure(TASKS[name], path, words.data, words.scans, words.every)
-        strength[name] = calibrate(measured, TASKS[name])
+        measured, reference = measure(TASKS[name], path, words.data, words.scans, words.every)
+        strength[name] = calibrate(measured, reference)
         panels |= curves(measured, strength[name], TASKS[name])
         print("\n".join([*table(measured, strength[name], TASKS[name]), ""]), flush=True)
     if not strength:
@@ -86,9 +85,18 @@ def main() -> None:
 
 def measure(
     task: Task, weights: Path, data: Path, scans: Path | None = None, every: int = 1
-) -> list[BlendGains]:
-    """Restore the validation subjects of a task at each noise level."""
+) -> tuple[list[BlendGains], float]:
+    """Restore the validation subjects of a task at each noise level.
+
+    Returns:
+        Their gains, and the noise of full quality that they were measured with.
+    """
     prepared = PreparedSet.read(data / task.name)
+    full = (
+        _volume(task, np.array(prepared.images(stack, "high"), np.float32))
+        for stack in prepared.split("validation")
+    )
+    reference = full_noise(full, task)
     restorer = Restorer(task.name, weights)
     measured = []
     for stack in prepared.split("validation"):
@@ -96,9 +104,9 @@ def measure(
         for pair in pairs or _simulated(prepared, stack, scans or data / "scans"):
             thinned = (_volume(task, v.slices(2)[::every]) for v in (pair.low, pair.high))
             taken = NoisyPair(pair.subject, pair.level, pair.factor, *thinned)
-            measured.append(blend_gains(taken, restorer, task))
+            measured.append(blend_gains(taken, restorer, task, reference))
             print(f"{task.name}: {pair.subject}, {pair.level:g}", file=sys.stderr, flush=True)
-    return measured
+    return measured, reference
 
 
 def _scaled(prepared: PreparedSet, stack: Stack) -> Iterator[NoisyPair]:
@@ -151,9 +159,9 @@ def curves(measured: Sequence[BlendGains], strength: Strength, task: Task) -> Pa
     panel: dict[str, list[tuple[float, float]]] = {}
     for gains in measured:
         ways = {
-            "network on its own": gains.gains[-1],
-            "dose given": told_gain(gains, strength)[1],
-            "noise found": found_gain(gains, strength, task)[1],
+            "network on its own": gains.told_gains[-1],
+            "dose given": gains.told_gain(strength)[1],
+            "noise found": gains.found_gain(strength)[1],
         }
         for way, gain in ways.items():
             panel.setdefault(f"{gains.subject}, {way}", []).append((gains.level, gain))
@@ -170,12 +178,12 @@ def table(measured: Sequence[BlendGains], strength: Strength, task: Task) -> lis
         "|---|---|---|---|---|---|---|",
     ]
     for gains in measured:
-        told, found = told_gain(gains, strength), found_gain(gains, strength, task)
+        told, found = gains.told_gain(strength), gains.found_gain(strength)
         shown = f"{gains.level:g}" if task.rules.additive_noise else f"1/{gains.level:g}"
-        noise = "unknown" if gains.noise is None else f"{gains.noise:.3g}"
+        noise = "unknown" if gains.found.found is None else f"{gains.found.found:.3g}"
         lines.append(
-            f"| {gains.subject} | {shown} | {noise} | {gains.psnr:.2f} | {gains.gains[-1]:+.2f} | "
-            f"{told[1]:+.2f} ({told[0]:.2f}) | {found[1]:+.2f} ({found[0]:.2f}) |"
+            f"| {gains.subject} | {shown} | {noise} | {gains.psnr:.2f} | "
+            f"{gains.told_gains[-1]:+.2f} | {told[1]:+.2f} ({told[0]:.2f}) | {found[1]:+.2f} ({found[0]:.2f}) |"
         )
     points = ", ".join(f"{ratio:.3f}: {value:.3f}" for ratio, value in strength.points)
     return [

@@ -233,11 +233,11 @@ def test_the_strength_is_calibrated_from_the_scaled_noise_of_a_set(
     weights, rule = tmp_path / "w.safetensors", {"ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
     save_weights(weights, tiny_network, scaling=rule, training={})
     task = TASKS["ct-denoise"]
-    measured = strength.measure(task, weights, tmp_path / "noisy")
+    measured, reference = strength.measure(task, weights, tmp_path / "noisy")
     assert [gains.level for gains in measured] == list(strength.LEVELS)
     quarter = 1 + (np.array(strength.LEVELS) / 10) ** 2
-    assert [gains.factor for gains in measured] == pytest.approx(quarter, rel=0.05)
-    curve = calibrate(measured, task)
+    assert [gains.told.factor for gains in measured] == pytest.approx(quarter, rel=0.05)
+    curve = calibrate(measured, reference)
     assert curve.reference == pytest.approx(10, rel=0.05)
     lines = strength.table(measured, curve, task)
     assert len(lines) == len(strength.LEVELS) + 4

@@ -13,7 +13,13 @@ from restore_rwkv.evaluation.metrics import (
     paper_score,
 )
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_paths, evaluate_set
-from restore_rwkv.evaluation.strength import BlendGains, NoisyPair, blend_gains, calibrate
+from restore_rwkv.evaluation.strength import (
+    BlendGains,
+    NoisyPair,
+    blend_gains,
+    calibrate,
+    full_noise,
+)
 
 __all__ = [
     "PAPER_PROTOCOL",
@@ -29,6 +35,7 @@ __all__ = [
     "evaluate",
     "evaluate_paths",
     "evaluate_set",
+    "full_noise",
     "mean_score",
     "paper_psnr",
     "paper_score",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -44,53 +45,111 @@ class BlendGains:
     Attributes:
         subject: as in `NoisyPair`.
         level: as in `NoisyPair`.
-        factor: as in `NoisyPair`.
+        told: noise that was added, as the factor tells it.
+        found: the same as it is found in the image, or assumed where that is not possible.
         psnr: of the low-quality scan in dB, mean over slices by the paper's protocol.
-        gains: PSNR gained over it in dB, by strength of `BLENDS`; the first is 0.
-        noise: of the low-quality scan (`Modality.noise_of`); None where it cannot be measured.
-        own_noise: of the scan of full quality, likewise.
+        told_gains: PSNR gained over it in dB by a restorer that is told the factor, by strength of
+            `BLENDS`; the first is 0.
+        found_gains: the same for a restorer that is not told it; equal unless the network is told
+            the level of the noise.
     """
 
     subject: str
     level: float
-    factor: float
+    told: AddedNoise
+    found: AddedNoise
     psnr: float
-    gains: tuple[float, ...]
-    noise: float | None
-    own_noise: float | None
+    told_gains: tuple[float, ...]
+    found_gains: tuple[float, ...]
 
-    @property
-    def best(self) -> float:
-        """Strength of the highest gain, below the first strength with a loss."""
-        losses = [place for place, gain in enumerate(self.gains) if gain < 0]
-        safe = losses[0] if losses else len(self.gains)
-        return BLENDS[int(np.argmax(self.gains[:safe]))]
+    def told_gain(self, strength: Strength) -> tuple[float, float]:
+        """Strength and gain in dB of a restorer that is told the factor."""
+        return _at(strength.at(self.told.ratio), self.told_gains)
 
-    def gain(self, strength: float) -> float:
-        """PSNR gained in dB at a strength, linear between those of `BLENDS`."""
-        return float(np.interp(strength, BLENDS, self.gains))
-
-    def added(self, reference: float, task: Task) -> AddedNoise:
-        """Return what a restorer that is told nothing takes for the added noise."""
-        if self.noise is None:
-            return AddedNoise.told(task.factor)
-        return AddedNoise.measured(self.noise, reference)
+    def found_gain(self, strength: Strength) -> tuple[float, float]:
+        """Strength and gain in dB of a restorer that takes the noise from the image."""
+        return _at(strength.at(self.found.ratio), self.found_gains)
 
 
-def blend_gains(pair: NoisyPair, restorer: Restorer, task: Task) -> BlendGains:
+def best_blend(gains: Sequence[float]) -> float:
+    """Return the strength of the highest gain, below the first strength with a loss."""
+    losses = [place for place, gain in enumerate(gains) if gain < 0]
+    safe = losses[0] if losses else len(gains)
+    return BLENDS[int(np.argmax(gains[:safe]))]
+
+
+def full_noise(scans: Iterable[Volume], task: Task) -> float:
+    """Return the noise of the noisiest of some scans of full quality.
+
+    Args:
+        scans: in the unit of the task; those whose noise cannot be measured do not count.
+        task: whose low quality is the noise of a reduced dose.
+
+    Raises:
+        InputError: the noise of no scan can be measured.
+    """
+    found = []
+    for scan in scans:
+        with suppress(OperatorError):
+            found.append(task.rules.noise_of(scan, task))
+    if not found:
+        raise InputError(
+            "the noise of none of the scans of full quality can be measured; give scans with more "
+            "tissue"
+        )
+    return max(found)
+
+
+def blend_gains(pair: NoisyPair, restorer: Restorer, task: Task, reference: float) -> BlendGains:
     """Restore a pair with the network's own output, and score its blends with the input.
 
     Args:
         pair: both qualities in the unit of the task.
         restorer: restorer of the weights.
         task: whose low quality is the noise of a reduced dose.
+        reference: noise of the noisiest scan of full quality, from `full_noise`.
 
     Raises:
         InputError: no slice has a PSNR.
     """
-    options = RestoreOptions(strength=1.0)
-    if restorer.uses_factor(task, options):
-        options = replace(options, factor=pair.factor)
+    told, found = (
+        task.rules.added_noise(pair.low, task, factor, reference) for factor in (pair.factor, None)
+    )
+    alone = RestoreOptions(strength=1.0)
+    if not restorer.uses_factor(task, alone):
+        psnr, gains = _blended(pair, restorer, task, alone)
+        return BlendGains(pair.subject, pair.level, told, found, psnr, gains, gains)
+    psnr, told_gains = _blended(pair, restorer, task, replace(alone, factor=pair.factor))
+    found_gains = (0.0,) * len(BLENDS)  # such a scan is left as it is
+    if found.ratio > 0:
+        factor = 1 / (1 - found.ratio**2)
+        _, found_gains = _blended(pair, restorer, task, replace(alone, factor=factor))
+    return BlendGains(pair.subject, pair.level, told, found, psnr, told_gains, found_gains)
+
+
+def calibrate(measured: Iterable[BlendGains], reference: float) -> Strength:
+    """Find the largest rising strength that stays below the best one of every pair.
+
+    Told how much noise was added, or taking it from the image, no pair loses PSNR: it gains from 0
+    to its best strength, and the curve is at or below that where the pair lies on it.
+
+    Args:
+        measured: of all validation subjects at all noise levels.
+        reference: that they were measured with.
+    """
+    best: dict[float, float] = {}
+    for pair in measured:
+        for noise, gains in ((pair.told, pair.told_gains), (pair.found, pair.found_gains)):
+            best[noise.ratio] = min(best_blend(gains), best.get(noise.ratio, 1.0))
+    ratios = sorted(ratio for ratio in best if ratio > 0)
+    rising = list(accumulate((best[ratio] for ratio in reversed(ratios)), min))[::-1]
+    return Strength(reference, ((0.0, 0.0), *zip(ratios, rising, strict=True)))
+
+
+def _blended(
+    pair: NoisyPair, restorer: Restorer, task: Task, options: RestoreOptions
+) -> tuple[float, tuple[float, ...]]:
+    """Return the PSNR of the low-quality scan of a pair, and what each blend gains over it."""
     restored = restorer.run(pair.low, options).volume
     axis = slice_axis(pair.high, task)
     scores = []
@@ -104,61 +163,9 @@ def blend_gains(pair: NoisyPair, restorer: Restorer, task: Task) -> BlendGains:
     if not scores:
         raise InputError(f"{pair.subject}: no slice has a PSNR; give a scan that is not constant")
     mean = np.mean(np.array(scores, dtype=np.float64), axis=0)
-    return BlendGains(
-        subject=pair.subject,
-        level=pair.level,
-        factor=pair.factor,
-        psnr=float(mean[0]),
-        gains=tuple(float(gain) for gain in mean - mean[0]),
-        noise=_noise_of(pair.low, task),
-        own_noise=_noise_of(pair.high, task),
-    )
+    return float(mean[0]), tuple(float(gain) for gain in mean - mean[0])
 
 
-def calibrate(measured: Sequence[BlendGains], task: Task) -> Strength:
-    """Find the largest rising strength that stays below the best one of every pair.
-
-    Told how much noise was added, or taking it from the image, no pair loses PSNR: it gains from 0
-    to its best strength, and the curve is at or below that where the pair lies on it.
-
-    Args:
-        measured: of all validation subjects at all noise levels.
-        task: whose low quality is the noise of a reduced dose.
-
-    Raises:
-        InputError: the noise of no scan of full quality can be measured.
-    """
-    own = [gains.own_noise for gains in measured if gains.own_noise is not None]
-    if not own:
-        raise InputError(
-            "the noise of none of the scans of full quality can be measured; give scans with more "
-            "tissue"
-        )
-    reference = max(own)
-    best: dict[float, float] = {}
-    for gains in measured:
-        told = AddedNoise.told(gains.factor).ratio
-        for ratio in (told, gains.added(reference, task).ratio):
-            best[ratio] = min(gains.best, best.get(ratio, 1.0))
-    ratios = sorted(ratio for ratio in best if ratio > 0)
-    rising = list(accumulate((best[ratio] for ratio in reversed(ratios)), min))[::-1]
-    return Strength(reference, ((0.0, 0.0), *zip(ratios, rising, strict=True)))
-
-
-def told_gain(gains: BlendGains, strength: Strength) -> tuple[float, float]:
-    """Strength and gain in dB of a restorer that is told the factor."""
-    at = strength.at(AddedNoise.told(gains.factor).ratio)
-    return at, gains.gain(at)
-
-
-def found_gain(gains: BlendGains, strength: Strength, task: Task) -> tuple[float, float]:
-    """Strength and gain in dB of a restorer that takes the noise from the image."""
-    at = strength.at(gains.added(strength.reference, task).ratio)
-    return at, gains.gain(at)
-
-
-def _noise_of(volume: Volume, task: Task) -> float | None:
-    try:
-        return task.rules.noise_of(volume, task)
-    except OperatorError:
-        return None
+def _at(strength: float, gains: Sequence[float]) -> tuple[float, float]:
+    """Return a strength and its gain, which is linear between those of `BLENDS`."""
+    return strength, float(np.interp(strength, BLENDS, gains))
