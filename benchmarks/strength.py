@@ -181,10 +181,9 @@ def table(measured: Sequence[BlendGains], strength: Strength, task: Task) -> lis
         told, found = gains.told_gain(strength), gains.found_gain(strength)
         shown = f"{gains.level:g}" if task.rules.additive_noise else f"1/{gains.level:g}"
         noise = "unknown" if gains.found.found is None else f"{gains.found.found:.3g}"
-        lines.append(
-            f"| {gains.subject} | {shown} | {noise} | {gains.psnr:.2f} | "
-            f"{gains.told_gains[-1]:+.2f} | {told[1]:+.2f} ({told[0]:.2f}) | {found[1]:+.2f} ({found[0]:.2f}) |"
-        )
+        ways = (f"{gain:+.2f} ({at:.2f})" for at, gain in (told, found))
+        cells = (gains.subject, shown, noise, f"{gains.psnr:.2f}", f"{gains.told_gains[-1]:+.2f}")
+        lines.append(f"| {' | '.join((*cells, *ways))} |")
     points = ", ".join(f"{ratio:.3f}: {value:.3f}" for ratio, value in strength.points)
     return [
         *lines,
