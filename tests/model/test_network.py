@@ -268,6 +268,18 @@ def test_a_copy_can_be_trained_further(golden: GoldenNetwork, merged: bool) -> N
         network.merged().copy_from(network)
 
 
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_network_that_is_told_the_level_starts_from_one_that_is_not(patch: int) -> None:
+    torch.manual_seed(0)
+    before = RestoreRWKV(dataclasses.replace(SMALL, patch=patch))
+    told = RestoreRWKV(dataclasses.replace(SMALL, patch=patch, noise_level=True))
+    told.copy_from(before)
+    image = torch.rand(1, 1, 16, 32)
+    torch.testing.assert_close(told(image, 1.5), before(image), rtol=0, atol=1e-6)
+    with pytest.raises(OperatorError, match="has another configuration"):
+        before.copy_from(told)
+
+
 def test_images_of_a_batch_and_their_layout_do_not_matter() -> None:
     network = RestoreRWKV(dataclasses.replace(SMALL, in_channels=3, out_channels=3)).merged()
     images = torch.rand(2, 3, 16, 24)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -162,7 +164,8 @@ class RestoreRWKV(nn.Module):
 
         Where the other is merged and this one not, the largest branch of each Omni-Shift takes what
         the other branches leave of the merged kernel, so that both compute the same function up to
-        rounding.
+        rounding. Where this network is told the level of the noise and the other not, it starts
+        without heeding it.
 
         Args:
             other: network in either form.
@@ -170,12 +173,17 @@ class RestoreRWKV(nn.Module):
         Raises:
             OperatorError: the configurations differ, or only this network is merged.
         """
-        if other.config != self.config or (self.is_merged and not other.is_merged):
+        config = other.config
+        if not config.noise_level:
+            config = replace(config, noise_level=self.config.noise_level)
+        if config != self.config or (self.is_merged and not other.is_merged):
             raise OperatorError(
                 "RestoreRWKV.copy_from: other has another configuration, or is not merged as this "
                 "network is; give one of the same configuration, or its merged()"
             )
         weights = dict(other.state_dict())
+        new = self.patch_embed.weight.shape[1] - weights["patch_embed.weight"].shape[1]
+        weights["patch_embed.weight"] = F.pad(weights["patch_embed.weight"], (0, 0, 0, 0, 0, new))
         if other.is_merged and not self.is_merged:
             for name, module in self.named_modules():
                 if isinstance(module, OmniShift):

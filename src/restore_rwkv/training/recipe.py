@@ -104,7 +104,8 @@ class TrainingRecipe:
             returns its input, instead of with PyTorch's random values. Not with `init_from`.
         init_from: weights to start from: name of shipped weights, or path of a weight file from the
             folder of the recipe; "" for random ones. Weights in the inference form get branches of
-            Omni-Shift again, of the same sum.
+            Omni-Shift again, of the same sum. Those of a network that is not told the level of the
+            noise may start one that is.
         loss: "l1", mean absolute error, or "l2", mean squared error, which PSNR is made of.
         outside: weight in the loss of pixels whose full-quality value lies outside the task's
             `metric_range`, widened by 5 % on both sides; 1 to weight all alike.

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from restore_rwkv.errors import ConfigError, TrainingError
+from restore_rwkv.errors import ConfigError, OperatorError, TrainingError
 from restore_rwkv.io import atomic_file
 from restore_rwkv.model import RestoreRWKV, load_weights
 from restore_rwkv.model.shipped import find_weights
@@ -216,12 +216,13 @@ def _initialise(network: RestoreRWKV, recipe: Recipe) -> dict[str, Any] | None:
     settings = recipe.training
     if settings.init_from:
         start, info = load_weights(find_weights(settings.init_from))
-        if info.config != recipe.network:
+        try:
+            network.copy_from(start)
+        except OperatorError as error:
             raise ConfigError(
                 f"recipe: training.init_from {settings.init_from!r} is of another network, "
                 f"{info.config.to_dict()}; give weights of the recipe's network"
-            )
-        network.copy_from(start)
+            ) from error
         return {"sha256": info.sha256, "training": info.training}
     if settings.start_at_identity:
         for parameter in network.output.parameters():
