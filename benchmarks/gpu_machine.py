@@ -94,7 +94,7 @@ def require(words: argparse.Namespace) -> None:
             f"on_gpu: not installed: {', '.join(absent)}; pip install -e '.[test]', or give "
             "--wheels FOLDER with them"
         )
-    if not words.slices.is_file():
+    if "training" not in words.skip and not words.slices.is_file():
         sys.exit(f"on_gpu: {words.slices}: no such file; make it with python -m benchmarks.pack")
     import torch
 

@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     words.batch, words.crop = words.batch or (2 if cpu else 32), words.crop or (64 if cpu else 128)
     words.out = words.out.absolute()
     require(words)
-    work = Path(words.work or tempfile.mkdtemp(prefix="on-gpu-")).absolute()
+    work = Path(words.work or tempfile.mkdtemp()).absolute() / "on-gpu"
     results = Results(words.out, words.zips, work)
     results.write("machine.json", machine(words.device))
     unpacking = None
@@ -220,7 +220,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--wheels", type=Path, help="folder to install what is missing from")
     parser.add_argument("--published", type=Path, help="folder of the published kernel's source")
     parser.add_argument("--zips", type=Path, help="folder of the same results as ZIP files")
-    parser.add_argument("--work", help="folder of data and whole runs; by default a temporary one")
+    parser.add_argument(
+        "--work", help="folder for a folder on-gpu with data and whole runs; by default temporary"
+    )
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--tests", nargs="+", default=list(TESTS), help="files or folders")
     parser.add_argument("--skip", nargs="+", choices=SHARES, default=[])

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,7 @@ from restore_rwkv.data import PreparedSet
 from restore_rwkv.evaluation import MeanScore, calibrate, evaluate_set
 from restore_rwkv.evaluation.figures import gain_curves
 from restore_rwkv.evaluation.scores import mean_over_patients
+from restore_rwkv.io import atomic_file
 from restore_rwkv.model import WeightsInfo, find_weights, load_weights, save_weights
 from restore_rwkv.restoration import RestoreOptions, Restorer
 from restore_rwkv.tasks import ALL_IN_ONE, NOTICE, TASKS, Strength, Task
@@ -64,17 +67,24 @@ def main() -> None:
         _require_better(TASKS[name], run / "best.safetensors", data, len(info.scaling))
     target = WEIGHTS / f"{arguments.name}.safetensors"
     words: dict[str, Any] = {"scaling": info.scaling, "training": info.training}
-    save_weights(target, network, **words, dtype=torch.float16)
-    strength, tables = calibrated(arguments.name, info, target, data, arguments.scans)
-    info = save_weights(target, network, **words, dtype=torch.float16, strength=strength)
-    of_split = {
-        split: {
-            name: scored(TASKS[name], target, data, split, not arguments.no_ensemble)
-            for name in info.scaling
+    with tempfile.TemporaryDirectory() as folder:  # shipped once all is measured
+        made = Path(folder) / target.name
+        save_weights(made, network, **words, dtype=torch.float16)
+        strength, tables = calibrated(arguments.name, info, made, data, arguments.scans)
+        info = save_weights(made, network, **words, dtype=torch.float16, strength=strength)
+        of_split = {
+            split: {
+                name: scored(TASKS[name], made, data, split, not arguments.no_ensemble)
+                for name in info.scaling
+            }
+            for split in ("validation", "test")
         }
-        for split in ("validation", "test")
-    }
-    lines = card(arguments.name, info, run, data, of_split["validation"], of_split["test"], tables)
+        lines = card(
+            *(arguments.name, info, made.stat().st_size, run, data),
+            *(of_split["validation"], of_split["test"], tables),
+        )
+        with atomic_file(target) as temporary:
+            shutil.copyfile(made, temporary)
     target.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {target} and its card; commit both with the documents that quote figures")
 
@@ -128,13 +138,14 @@ def scored(task: Task, weights: Path, data: Path, split: str, ensemble: bool) ->
 def card(
     name: str,
     info: WeightsInfo,
+    size: int,
     run: Path,
     data: Path,
     validation: dict[str, Scores],
     test: dict[str, Scores],
     strength: list[str],
 ) -> list[str]:
-    """Return the lines of a card; `strength` are those of `calibrated`."""
+    """Return the lines of a card; `size` is that of the file, `strength` is of `calibrated`."""
     simulated = " (**trained and tested on simulated PET**)"
     tasks = "; ".join(
         f"`{task}`: {TASKS[task].title}{simulated if task == 'pet-synth' else ''}"
@@ -149,7 +160,7 @@ def card(
         "|---|---|",
         f"| tasks | {tasks} |",
         f"| network | {_network(info)} |",
-        f"| file | float16, {(WEIGHTS / f'{name}.safetensors').stat().st_size / 1e6:.1f} MB |",
+        f"| file | float16, {size / 1e6:.1f} MB |",
         f"| SHA-256 of the tensors | `{info.sha256}` |",
         f"| scaling | {'; '.join(_scaling(task, rule) for task, rule in info.scaling.items())} |",
         f"| training | {_training(name, info, run)} |",
@@ -191,9 +202,10 @@ def _strength(name: str, tables: list[str]) -> list[str]:
     return [
         "## Strength by noise level",
         "",
-        f"`python -m benchmarks.strength {name} data/open`, the validation subjects: PSNR gained "
-        "over the input by the network on its own (strength 1), told the dose (`--factor`), and "
-        f"with the noise found in the image. Drawn in `docs/{name}-strength.png`.",
+        f"`python -m benchmarks.strength {name} data/open --every {_EVERY}`, the validation "
+        "subjects: PSNR gained over the input by the network on its own (strength 1, told the "
+        "dose), told the dose (`--factor`), and with the noise found in the image. Drawn in "
+        f"`docs/{name}-strength.png`.",
         "",
         *tables,
     ]
@@ -201,11 +213,12 @@ def _strength(name: str, tables: list[str]) -> list[str]:
 
 def _network(info: WeightsInfo) -> str:
     config = info.config
+    told = ", told how much of the noise to remove" if config.noise_level else ""
     patch = f", patches of {config.patch} x {config.patch} pixels" if config.patch > 1 else ""
+    blocks = ", ".join(map(str, config.num_blocks))
     return (
-        f"{info.parameters:,} parameters, merged; {config.dim} channels, blocks "
-        f"{', '.join(map(str, config.num_blocks))} and {config.num_refinement_blocks}{patch}; our "
-        "own configuration, not the paper's"
+        f"{info.parameters:,} parameters, merged; {config.dim} channels, blocks {blocks} and "
+        f"{config.num_refinement_blocks}{patch}{told}; our own configuration, not the paper's"
     )
 
 
@@ -302,17 +315,25 @@ def _hours(run: Path) -> list[str]:
 
 def _subjects(info: WeightsInfo, data: Path) -> list[str]:
     lines = ["| task | split | subject | package | licence |", "|---|---|---|---|---|"]
+    shared = []
     for task in info.scaling:
-        seen = {}
-        for stack in PreparedSet.read(data / task).stacks:
-            seen[stack.patient] = (stack.split, stack.origin["package"], stack.origin["licence"])
+        prepared = PreparedSet.read(data / task)
+        seen = {
+            (stack.split, stack.patient): (stack.origin["package"], stack.origin["licence"])
+            for stack in prepared.stacks
+        }
         lines += [
             f"| `{task}` | {split} | {patient} | {package} | {licence} |"
-            for patient, (split, package, licence) in seen.items()
+            for (split, patient), (package, licence) in seen.items()
+        ]
+        shared += [
+            f"Slices of {patient} are in more than one split of `{task}`, some distance apart."
+            for patient in prepared.shared_patients
         ]
     return [
         *lines,
         "",
+        *shared,
         "Low quality is simulated by the physics of this package, as the documentation describes.",
     ]
 

@@ -264,3 +264,17 @@ def test_another_scan_of_a_person_fits_and_another_person_does_not() -> None:
     same = module.registered(module.body(one), module.body(module.again(one, other)))
     different = module.registered(module.body(one), module.body(other))
     assert same[0] > 0.9 > 0.6 > different[0]
+
+
+def test_a_run_is_preceded_by_the_one_it_starts_from(tmp_path: Path) -> None:
+    shipped = load("train_shipped")
+    start, name = "light-mri-sr-start", "light-mri-sr"
+    assert shipped.unfinished([name], tmp_path) == [start, name]
+    for run in (start, name):
+        (tmp_path / run).mkdir()
+        iterations = shipped.recipe_of(run).training.iterations
+        (tmp_path / run / "log.csv").write_text(f"iteration\n{iterations}\n")
+        left = {start: [name], name: []}[run]
+        assert shipped.unfinished([name], tmp_path) == left
+    begins = shipped.recipe_of(name, tmp_path).training.init_from
+    assert begins == str(tmp_path / start / "best.safetensors")

@@ -280,6 +280,35 @@ def test_a_network_that_is_told_the_level_starts_from_one_that_is_not(patch: int
         before.copy_from(told)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_defaults_of_pytorch_change_nothing(golden: GoldenNetwork, dtype: torch.dtype) -> None:
+    network, image = golden.network(torch.float32), golden.image.float()
+    parameters = list(network.parameters())
+    expected = torch.autograd.grad(network(image).square().sum(), parameters)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found = torch.autograd.grad(network(image).square().sum(), parameters)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_an_empty_batch_is_refused_like_anywhere_else() -> None:
+    with pytest.raises(OperatorError, match="empty"):
+        RestoreRWKV(SMALL)(torch.zeros(0, 1, 16, 16))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+def test_a_network_compiles_into_one_graph() -> None:
+    torch._dynamo.reset()
+    network = RestoreRWKV(SMALL)
+    image = torch.rand(1, 1, 16, 16)
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(image), network(image), rtol=0, atol=1e-5)
+
+
 def test_images_of_a_batch_and_their_layout_do_not_matter() -> None:
     network = RestoreRWKV(dataclasses.replace(SMALL, in_channels=3, out_channels=3)).merged()
     images = torch.rand(2, 3, 16, 24)

@@ -80,15 +80,28 @@ def compare(
         assert error < (DECAY_TOLERANCE if len(tensors) == 9 and index == 3 else TOLERANCE), index
 
 
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rate", [1, 2.5, 4])
-def test_channel_mix_and_its_gradients(shape: tuple[int, ...], rate: float) -> None:
+def test_channel_mix_and_its_gradients(
+    shape: tuple[int, ...], rate: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several threads sum gradients in groups; small images are given to one thread otherwise."""
+    monkeypatch.setattr(cpu, "_PARALLEL_FROM", 0)
+    torch.set_num_threads(threads)
     c, hidden = shape[-1], int(rate * shape[-1])
     compare(mixes.mix_channels, channel_mix, inputs(shape, (hidden, c), (c, c), (c, hidden)))
 
 
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_spatial_mix_and_its_gradients(shape: tuple[int, ...]) -> None:
+def test_spatial_mix_and_its_gradients(
+    shape: tuple[int, ...], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "_PARALLEL_FROM", 0)
+    torch.set_num_threads(threads)
     c = shape[-1]
 
     def fused(*tensors: Tensor) -> Tensor:
@@ -105,6 +118,18 @@ def test_the_same_call_gives_the_same_bits() -> None:
         runs.append([y, *torch.autograd.grad(y.square().sum(), tensors)])
     for run in runs[1:]:
         assert all(map(torch.equal, run, runs[0]))
+
+
+def test_weights_of_another_layout_have_the_same_gradients() -> None:
+    tensors = inputs((2, 9, 13, 16), (64, 16), (16, 16), (16, 64))
+    other = [x.detach().mT.contiguous().mT.requires_grad_() if x.dim() == 2 else x for x in tensors]
+    assert not other[3].is_contiguous()
+    for a, b in zip(
+        torch.autograd.grad(mixes.mix_channels(*other).square().sum(), other),
+        torch.autograd.grad(mixes.mix_channels(*tensors).square().sum(), tensors),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
 
 
 def test_inference_is_the_same_as_training() -> None:
@@ -128,11 +153,13 @@ def test_missing_values_show_in_results_and_gradients() -> None:
 
 def test_narrow_tokens_other_types_and_watched_layers_are_left_to_pytorch() -> None:
     layer = torch.nn.Linear(16, 16, bias=False)
-    x = torch.randn(1, 2, 2, 16)
-    assert pointwise.takes(x, layer)
-    assert not pointwise.takes(x[..., :4].contiguous(), layer)
-    assert not pointwise.takes(x.double(), layer)
-    assert not pointwise.takes(x.transpose(1, 2), layer)
-    assert not pointwise.takes(x, torch.nn.Linear(16, 16))
+    x, gamma = torch.randn(1, 2, 2, 16), torch.ones(16)
+    assert not pointwise.takes(x, gamma.double(), layer)
+    assert not pointwise.takes(x[:0], gamma, layer)
+    assert pointwise.takes(x, gamma, layer)
+    assert not pointwise.takes(x[..., :4].contiguous(), gamma[:4], layer)
+    assert not pointwise.takes(x.double(), gamma, layer)
+    assert not pointwise.takes(x.transpose(1, 2), gamma, layer)
+    assert not pointwise.takes(x, gamma, torch.nn.Linear(16, 16))
     layer.register_full_backward_hook(lambda *_: None)
-    assert not pointwise.takes(x, layer)
+    assert not pointwise.takes(x, gamma, layer)

@@ -127,6 +127,8 @@ def test_other_norms_types_and_layouts_are_left_to_pytorch() -> None:
     assert not shift.takes(x, torch.nn.LayerNorm((2, 16)))
     assert not shift.takes(x.double(), norm)
     assert not shift.takes(x, norm, norm.weight.double())
+    assert not shift.takes(x[:0], norm)
+    assert not shift.takes(x, torch.nn.LayerNorm(16, dtype=torch.float16))
     assert not shift.takes(x.transpose(1, 2), norm)
     norm.register_forward_hook(lambda *_: None)
     assert not shift.takes(x, norm)

@@ -143,6 +143,9 @@ def test_a_signal_leaves_a_checkpoint_that_resumes_bit_exactly(
     for name in ("last.safetensors", "best.safetensors"):
         files = [(tmp_path / run / name).read_bytes() for run in ("whole", "halves")]
         assert files[0] == files[1], name
+    logs = [(tmp_path / run / "log.csv").read_text().splitlines() for run in ("whole", "halves")]
+    for row, other in zip(*map(csv.DictReader, logs), strict=True):
+        assert (row["loss"], row["psnr"]) == (other["loss"], other["psnr"])
     record = json.loads((tmp_path / "halves" / "run.json").read_text())
     assert [start["iteration"] for start in record["starts"]] == [0, 3]
     assert Recipe.from_dict(record["recipe"]) == plan
@@ -414,16 +417,49 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_changes_nothing() -> None
         assert torch.equal(old, new)
 
 
+@pytest.mark.parametrize("name", ["output.weight", "latent.0.att.key.weight"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(clip: float) -> None:
-    trainer = trainer_of(recipe(clip=clip))
-    trainer.network.output.weight.register_hook(lambda gradient: gradient * torch.inf)
+def test_a_gradient_that_is_not_finite_stops_the_run_and_changes_nothing(
+    clip: float, optimizer: str, name: str
+) -> None:
+    trainer = trainer_of(recipe(clip=clip, optimizer=optimizer, matrix_rate=0.02))
+    weight = trainer.network.get_parameter(name)
+    weight.register_hook(lambda gradient: gradient * torch.inf)
     before = [parameter.clone() for parameter in trainer.network.parameters()]
     batch = torch.rand(1, 1, 32, 32)
     with pytest.raises(TrainingError, match="iteration 0: the norm of the gradient is"):
         trainer.step(batch, 2 * batch)
     for old, new in zip(before, trainer.network.parameters(), strict=True):
         assert torch.equal(old, new)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_clipping_bounds_the_gradient_of_all_weights(optimizer: str) -> None:
+    trainer = trainer_of(recipe(clip=1e-3, optimizer=optimizer, matrix_rate=0.02))
+    trainer.step(*torch.rand(2, 2, 1, 32, 32))
+    gradients = [parameter.grad for parameter in trainer.network.parameters()]
+    assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_weights_of_an_earlier_run_are_not_taken_for_those_of_a_new_one(
+    data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "best.safetensors").write_bytes(b"precious")
+    with pytest.raises(ConfigError, match="is of an earlier run without a checkpoint; move it"):
+        train(recipe(2), [data], run)
+    assert (run / "best.safetensors").read_bytes() == b"precious"
+
+
+def test_a_start_that_changes_nothing_on_resuming_is_said(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(recipe(2), [data], tmp_path / "run")
+    caplog.clear()
+    train(recipe(4, start_at_identity=True), [data], tmp_path / "run")
+    assert "training.start_at_identity changes nothing, since the run goes on" in caplog.text
 
 
 def test_without_clipping_the_gradient_stays_as_it_is() -> None:

@@ -90,6 +90,8 @@ def test_a_recipe_changes_single_keys_of_another(tmp_path: Path) -> None:
     recipe = Recipe.read(tmp_path / "changed.toml")
     assert recipe.network == dataclasses.replace(PRESETS["base"], shift="quad")
     assert (recipe.seed, recipe.training.iterations, recipe.training.ema) == (2, 9, 0.7)
+    (tmp_path / "other.toml").write_text('extends = "base.toml"\n[network]\npreset = "patch2"\n')
+    assert Recipe.read(tmp_path / "other.toml").network == PRESETS["patch2"]
     (tmp_path / "ring.toml").write_text('extends = "ring.toml"')
     with pytest.raises(ConfigError, match="form a ring"):
         Recipe.read(tmp_path / "ring.toml")
@@ -106,6 +108,16 @@ def test_a_table_changes_single_keys_of_a_preset() -> None:
 def test_crops_grow_in_stages() -> None:
     data = Recipe.from_dict(plain(data={"crop": 96, "stages": [[2, 32], [3, 64]]})).data
     assert [data.crop_at(i) for i in range(7)] == [32, 32, 64, 64, 64, 96, 96]
+    for changes, match in (
+        ({"data": {"crop": 7}}, "crop of data.stages is 7; give at least 8"),
+        ({"network": "patch2", "data": {"stages": [[2, 15]]}}, "is 15; give at least 16"),
+        (
+            {"data": {"stages": [[9, 64]]}, "training": {"iterations": 9}},
+            "9 iterations of 9; leave",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            Recipe.from_dict(plain(**changes))
 
 
 def test_weights_to_start_from_are_found_from_the_folder_of_the_recipe(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def training_curve(
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(iterations, [float(row["loss"]) for row in rows], ".-")
-    left.set(xlabel="iteration", ylabel="L1 loss (network values)", yscale="log")
+    left.set(xlabel="iteration", ylabel="loss (network values)", yscale="log")
     for task, psnr in inputs.items():
         (line,) = right.plot(iterations, [float(row[f"{task}.psnr"]) for row in rows], ".-")
         line.set_label(task)

@@ -182,8 +182,9 @@ def _norm_and_shift(x: Tensor, norm: nn.Module, token_shift: nn.Module) -> Tenso
         alpha = token_shift.alpha if token_shift.branches else None
         kernels = token_shift.branch_kernels()
         parameters = kernels if alpha is None else [alpha, *kernels]
-        fused = shift.takes(x, norm, *parameters) and not pointwise.has_hooks(token_shift)
-        if fused and runs_kernels(x, norm.weight, norm.bias, *parameters):
+        # First, as torch.compile cannot look into the other questions.
+        fused = runs_kernels(x, *norm.parameters(), *parameters)
+        if fused and shift.takes(x, norm, *parameters) and not pointwise.has_hooks(token_shift):
             return shift.norm_and_shift(x, norm, kernels, alpha)
     shifted: Tensor = token_shift(norm(x))
     return shifted
@@ -280,7 +281,7 @@ class SpatialMix(TokenMix):
         weights = [layer.weight for layer in layers]
         decays = self._decays(x.shape[1] * x.shape[2])
         fused = runs_kernels(x, shifted, gamma, *decays, *weights)
-        fused = fused and pointwise.takes(shifted, *layers)
+        fused = fused and pointwise.takes(shifted, gamma, *layers)
         if fused and not (self.summed or self.causal):
             return mixes.mix_tokens(shifted, x, gamma, *decays, weights, self.scans)
         recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
@@ -348,7 +349,8 @@ class ChannelMix(TokenMix):
         shifted = _norm_and_shift(x, norm, self.omni_shift)
         layers = (self.key, self.receptance, self.value)
         weights = [layer.weight for layer in layers]
-        if runs_kernels(x, shifted, gamma, *weights) and pointwise.takes(shifted, *layers):
+        fused = runs_kernels(x, shifted, gamma, *weights)
+        if fused and pointwise.takes(shifted, gamma, *layers):
             return mixes.mix_channels(shifted, x, gamma, *weights)
         recorded = is_recorded(x, shifted, gamma, parameters=self.parameters())
         return self._each_token(self._mixed, shifted, residual=x, gamma=gamma, whole=recorded)

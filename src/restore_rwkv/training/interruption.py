@@ -53,5 +53,6 @@ def end_process(number: int) -> None:
 
 
 def ignore_interrupts(_worker: int) -> None:
-    """In a data-loading process: leave Ctrl-C to the training process, which ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a data-loading process: leave signals to the training process, which ends it."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -27,7 +27,7 @@ class Step:
 
     Attributes:
         iteration: number of iterations completed so far.
-        loss: L1 loss of the batch, averaged over all processes.
+        loss: loss of the batch, averaged over all processes.
         seconds: duration of the iteration, validation included.
         waiting: fraction of that time spent waiting for data, 0 to 1.
         validation: scores, if this iteration ended with a validation; else None.

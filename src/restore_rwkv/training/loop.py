@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_CHECKPOINT = "last.safetensors"
+CHECKPOINT = "last.safetensors"
+"""Name of the checkpoint in the folder of a run."""
+
 _RELEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 600.0  # also between validations, so that an interruption costs minutes
 
@@ -136,7 +138,12 @@ def train(
             f"{fabric.world_size} processes cannot share equally; choose a multiple"
         )
     output = Path(output)
-    trainer = Trainer(recipe, fabric, resumes=(output / _CHECKPOINT).exists())
+    resumes, best = (output / CHECKPOINT).exists(), output / "best.safetensors"
+    if best.exists() and not resumes:
+        raise ConfigError(
+            f"{best}: is of an earlier run without a checkpoint; move it, or use another folder"
+        )
+    trainer = Trainer(recipe, fabric, resumes=resumes)
     output.mkdir(parents=True, exist_ok=True)
     run = _Run(trainer, sampler, Validator(slices, recipe, fabric), output, _record_of(sets))
     if run.checkpoint.exists():
@@ -148,7 +155,6 @@ def train(
     _end_together(fabric)
     if interruption.signal:
         end_process(interruption.signal)
-    best = output / "best.safetensors"
     return best if best.exists() else None
 
 
@@ -164,7 +170,7 @@ class _Run:
 
     @property
     def checkpoint(self) -> Path:
-        return self.output / _CHECKPOINT
+        return self.output / CHECKPOINT
 
     def loop(
         self, workers: int | None, report: Callable[[Step], None], interruption: Interruption
@@ -172,24 +178,24 @@ class _Run:
         """Train until the last iteration of the recipe, or until an interruption."""
         trainer, settings = self.trainer, self.trainer.recipe.training
         log = self._log() if trainer.fabric.is_global_zero else None
-        losses: list[float] = []
-        waits: list[float] = []
         batches = self._batches(workers)
         saved = time.monotonic()
         while trainer.iteration < settings.iterations:
             start = time.perf_counter()
             batch = next(batches)
             ready = time.perf_counter()
-            losses.append(trainer.step(*batch, names=self._names))
+            loss = trainer.step(*batch, names=self._names)
             done = trainer.iteration == settings.iterations
             validation = None
             if done or trainer.iteration % settings.validate_every == 0:
                 validation = self._validate()
             seconds = time.perf_counter() - start
-            waits.append((ready - start) / seconds)
-            report(Step(trainer.iteration, losses[-1], seconds, waits[-1], validation))
+            waiting = (ready - start) / seconds
+            trainer.unlogged.append((loss, waiting))
+            report(Step(trainer.iteration, loss, seconds, waiting, validation))
             ended = self._ended(interruption)
             if validation:
+                losses, waits = zip(*trainer.unlogged, strict=True)
                 row = LogRow(
                     iteration=trainer.iteration,
                     learning_rate=learning_rate(settings, trainer.iteration),
@@ -197,10 +203,9 @@ class _Run:
                     seconds=seconds,
                     waiting=sum(waits) / len(waits),
                 )
+                trainer.unlogged.clear()
                 self._keep(validation, log, row)
                 saved = time.monotonic()
-                losses.clear()
-                waits.clear()
             elif log is not None and (ended or time.monotonic() - saved > _CHECKPOINT_SECONDS):
                 self._save(log)
                 saved = time.monotonic()

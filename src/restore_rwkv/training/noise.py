@@ -51,7 +51,7 @@ class Realisations:
         others = [
             (prepared, stack)
             for prepared, stack in self._of_scan[source.stack.sha256["high"]]
-            if stack.name != source.stack.name
+            if (prepared.folder, stack.name) != (source.prepared.folder, source.stack.name)
         ]
         if not others:
             return None

@@ -202,6 +202,18 @@ class Recipe:
 
     def __post_init__(self) -> None:
         get_tasks(self.task)
+        smallest = min(self.data.crop, *(crop for _, crop in self.data.stages), self.data.crop)
+        if smallest < self.network.stride:
+            raise ConfigError(
+                f"recipe: data.crop or a crop of data.stages is {smallest}; give at least "
+                f"{self.network.stride}, for this network"
+            )
+        staged = sum(iterations for iterations, _ in self.data.stages)
+        if self.data.stages and staged >= self.training.iterations:
+            raise ConfigError(
+                f"recipe: data.stages have {staged} iterations of {self.training.iterations}; "
+                "leave some for data.crop"
+            )
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -297,7 +309,7 @@ def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         before = result.get(key)
         if key == "network" and isinstance(before, str) and before in PRESETS:
-            before = PRESETS[before].to_dict()
+            before = {"preset": before}
         if isinstance(before, dict) and isinstance(value, dict):
             value = {**before, **value}
         result[key] = value

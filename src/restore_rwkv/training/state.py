@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from restore_rwkv.training.recipe import Recipe, TrainingRecipe
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+_logger = logging.getLogger(__name__)
+
 _PROGRESS = "progress"
 
 
@@ -36,6 +39,7 @@ class Trainer:
         resumes: whether `load` follows, so that weights to start from are not read.
 
     Attributes:
+        unlogged: loss and share of waiting of each iteration since the last validation.
         started_from: digest and provenance of the weights that training starts from; None for
             random ones.
 
@@ -57,6 +61,7 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self.iteration = 0
         self.best_psnr = -math.inf
+        self.unlogged: list[tuple[float, float]] = []
 
     def step(
         self,
@@ -94,16 +99,14 @@ class Trainer:
         self._require_finite("loss", mean, names)
         self.fabric.backward(loss)
         # The scaler of 16-mixed expects overflows and skips such steps.
-        overflows = settings.precision == "16-mixed"
-        if settings.clip or not overflows:
-            norm = self.fabric.clip_gradients(
-                self.model,
-                self.optimizers[0],  # unscaled by 16-mixed, which has no second
-                max_norm=settings.clip or math.inf,  # inf leaves the gradient unchanged
-                error_if_nonfinite=False,
+        largest = settings.clip or math.inf  # inf leaves the gradient unchanged
+        if settings.precision != "16-mixed":
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), largest)
+            self._require_finite("norm of the gradient", float(norm), names)
+        elif settings.clip:
+            self.fabric.clip_gradients(
+                self.model, self.optimizers[0], max_norm=largest, error_if_nonfinite=False
             )
-            if norm is not None and not overflows:
-                self._require_finite("norm of the gradient", float(norm), names)
         for optimizer in self.optimizers:
             optimizer.step()
         self.iteration += 1
@@ -132,6 +135,7 @@ class Trainer:
             "iteration": self.iteration,
             "best_psnr": self.best_psnr,
             "started_from": self.started_from,
+            "unlogged": self.unlogged,
             "recipe": self.recipe.to_dict(),
             "data": data,
             "precision": self.fabric.strategy.precision.state_dict(),  # the scaler of 16-mixed
@@ -166,6 +170,14 @@ class Trainer:
             )
         self.iteration, self.best_psnr = iteration, best_psnr
         self.started_from = progress.get("started_from")
+        self.unlogged = [(loss, wait) for loss, wait in progress.get("unlogged", ())]
+        for key in ("init_from", "start_at_identity"):
+            if before["training"].get(key) != getattr(self.recipe.training, key):
+                _logger.warning(
+                    "%s: training.%s changes nothing, since the run goes on from there; choose "
+                    "another output folder to start again",
+                    *(path, key),
+                )
         self.network.load_state_dict(_below(tensors, "network"))
         self.average.load_state_dict(_below(tensors, "average"))
         for optimizer in self._optimizers:

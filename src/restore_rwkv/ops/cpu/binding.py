@@ -69,7 +69,9 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
 
 def _bound(path: Path | None) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    library.bi_wkv_lanes.restype = ctypes.c_int64
+    for name in ("bi_wkv_lanes", "pointwise_work", "shift_work"):
+        if hasattr(library, name):  # the fused passes are built for float32 only
+            getattr(library, name).restype = ctypes.c_int64
     chunk_length = library.bi_wkv_chunk_length
     chunk_length.restype = ctypes.c_int64
     chunk_length.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -97,6 +99,11 @@ def threads_for(x: Tensor) -> tuple[int, int | None]:
     if x.numel() < _PARALLEL_FROM:
         return 1, None
     return torch.get_num_threads(), _launcher()
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Allocate contiguous memory of the CPU, whatever PyTorch's defaults are."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _image(tensor: Tensor) -> _Image:
@@ -135,7 +142,7 @@ class _Work:
 
     def room(self, vectors: int, dtype: torch.dtype | None = None) -> int:
         """Allocate a buffer for that many vectors; return its address."""
-        return self.keep(torch.empty(vectors * self.lanes, dtype=dtype or self.dtype))
+        return self.keep(empty(vectors * self.lanes, dtype=dtype or self.dtype))
 
     def forward(self) -> bool:
         """Run the forward pass; return whether it stopped because sums of v might overflow."""
@@ -216,7 +223,7 @@ def backward(
     work = _Work(w, u, k_wide, v_wide)
     job = work.job
     gk, gv = torch.empty_like(k_wide), torch.empty_like(v_wide)
-    gw, gu = (torch.empty(k.shape[3], dtype=torch.float64) for _ in range(2))
+    gw, gu = (empty(k.shape[3], dtype=torch.float64) for _ in range(2))
     vectors = work.pieces * work.blocks
     job.gy, job.gk, job.gv = _image(gy_wide), _image(gk), _image(gv)
     job.gw, job.gu = gw.data_ptr(), gu.data_ptr()

@@ -29,9 +29,11 @@ class _Job(ctypes.Structure):
     )
 
 
-def takes(x: Tensor, *layers: nn.Module) -> bool:
-    """Return whether the kernels support tokens x (B, H, W, C) with these layers."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
+def takes(x: Tensor, gamma: Tensor, *layers: nn.Module) -> bool:
+    """Return whether the kernels support tokens x (B, H, W, C) with these factors and layers."""
+    if x.device.type != "cpu" or not x.is_contiguous() or x.numel() == 0:
+        return False
+    if x.dtype != torch.float32 or gamma.dtype != torch.float32:
         return False
     if not cpu.available() or not all(map(_is_ordinary, layers)):
         return False
@@ -153,8 +155,8 @@ def _with_saved(name: str, x: Tensor, save: bool, **arrays: Tensor) -> tuple[Ten
 def _gradients(
     name: str, x: Tensor, results: Mapping[str, Tensor], **arrays: Tensor
 ) -> tuple[Tensor, ...]:
-    """Run a backward kernel; `results` gives the shape of each of its results."""
-    made = {result: torch.empty_like(shape) for result, shape in results.items()}
+    """Run a backward kernel; each of its results has the shape of that of `results`."""
+    made = {result: cpu.empty(*like.shape) for result, like in results.items()}
     _run(name, x, **arrays, **made)
     return tuple(made.values())
 
@@ -171,6 +173,6 @@ def _run(name: str, x: Tensor, **arrays: Tensor) -> None:
     addresses = {name: array.data_ptr() for name, array in arrays.items()}
     job = _Job(tokens, channels, hidden, threads, groups, launch, **addresses)
     library = cpu.library(x.dtype)
-    work = torch.empty(library.pointwise_work(ctypes.byref(job), ctypes.c_int64(backward)))
+    work = cpu.empty(library.pointwise_work(ctypes.byref(job), ctypes.c_int64(backward)))
     job.work = work.data_ptr()
     getattr(library, name)(ctypes.byref(job))

@@ -42,12 +42,12 @@ def takes(x: Tensor, norm: nn.Module, *parameters: Tensor) -> bool:
     """Return whether the kernels support tokens x (B, H, W, C) with this norm and parameters."""
     if type(norm) is not nn.LayerNorm or has_hooks(norm) or not cpu.available():
         return False
-    if x.dtype != torch.float32 or x.device.type != "cpu" or not x.is_contiguous():
+    if x.device.type != "cpu" or not x.is_contiguous() or x.numel() == 0:
         return False
     channels = x.shape[-1]
     if norm.normalized_shape != (channels,) or norm.weight is None or norm.bias is None:
         return False
-    if any(parameter.dtype != torch.float32 for parameter in parameters):
+    if any(t.dtype != torch.float32 for t in (x, norm.weight, norm.bias, *parameters)):
         return False
     if any(p.dim() == 4 and p.shape[-1] // 2 >= _BRANCHES for p in parameters):
         return False
@@ -88,7 +88,7 @@ class _NormAndShift(torch.autograd.Function):
         *branches: Tensor,
     ) -> Tensor:
         y = torch.empty_like(x)
-        mean, inverse = torch.empty(2, *x.shape[:3])
+        mean, inverse = cpu.empty(2, *x.shape[:3])
         inputs = {"x": x, "weight": weight, "bias": bias, "alpha": alpha}
         results = {"mean": mean, "inverse": inverse, "y": y}
         _run("shift_forward", inputs | results, branches, epsilon=epsilon)
@@ -99,18 +99,13 @@ class _NormAndShift(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
         x, alpha, weight, bias, mean, inverse, *branches = ctx.saved_tensors
-        gx, gweight, gbias, *gbranches = map(_like, (x, weight, bias, *branches))
-        galpha = None if alpha is None else _like(alpha)
+        gx, gweight, gbias, *gbranches = (cpu.empty(*t.shape) for t in (x, weight, bias, *branches))
+        galpha = None if alpha is None else cpu.empty(*alpha.shape)
         inputs = {"x": x, "weight": weight, "bias": bias, "alpha": alpha, "gy": gy}
         results = {"gx": gx, "gweight": gweight, "gbias": gbias, "galpha": galpha}
         arrays = {**inputs, **results, "mean": mean, "inverse": inverse}
         _run("shift_backward", arrays, branches, gbranches)
         return gx, galpha, None, gweight, gbias, *gbranches
-
-
-def _like(x: Tensor) -> Tensor:
-    """Allocate a contiguous tensor of a shape."""
-    return torch.empty(x.shape)
 
 
 def _run(
@@ -130,7 +125,7 @@ def _run(
     _place(job.gbranches, gbranches)
     library = cpu.library(x.dtype)
     backward = ctypes.c_int64(name == "shift_backward")
-    work = torch.empty(library.shift_work(ctypes.byref(job), backward))
+    work = cpu.empty(library.shift_work(ctypes.byref(job), backward))
     job.work = work.data_ptr()
     getattr(library, name)(ctypes.byref(job))
 
