@@ -123,12 +123,7 @@ def registered(one: Body, other: Body) -> tuple[float, float]:
                 cost,
                 start,
                 method="Nelder-Mead",
-                options={
-                    "initial_simplex": start + steps,
-                    "xatol": 0.1,
-                    "fatol": 1e-4,
-                    "maxfev": 500,
-                },
+                options={"initial_simplex": start + steps, **LIMITS},
             )
             for start in starts[:2]
         ),

@@ -62,6 +62,11 @@ def centre_crops(prepared: PreparedSet, rule) -> Tensor:
     crops = []
     for item in slices_of([prepared], "validation", _SLICES):
         image = item.stack.scaling(rule).apply(item.low())
+        if min(image.shape) < SIDE:
+            raise SystemExit(
+                f"{item.name}: is {image.shape[0]} x {image.shape[1]} pixels, smaller than {SIDE} "
+                f"x {SIDE}; choose weights of another task"
+            )
         row, column = ((length - SIDE) // 2 for length in image.shape)
         crops.append(image[row : row + SIDE, column : column + SIDE])
     return torch.from_numpy(np.stack(crops))[:, None]

@@ -97,7 +97,8 @@ def calibrated(
     for task in (TASKS[name] for name in info.scaling):
         if task.rules.noise_unit is not None:
             measured, reference = calibration.measure(task, weights, data, scans, _EVERY)
-            strength[task.name] = calibrate(measured, reference)
+            pixel = calibration.pixel_of(task)
+            strength[task.name] = calibrate(measured, reference, pixel)
             panels |= calibration.curves(measured, strength[task.name], task)
             lines += [*calibration.table(measured, strength[task.name], task), ""]
     if strength:

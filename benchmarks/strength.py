@@ -34,6 +34,7 @@ from restore_rwkv.evaluation.strength import (
 )
 from restore_rwkv.io import Volume
 from restore_rwkv.model import find_weights, load_weights, save_weights
+from restore_rwkv.physics.pet import PETScanner
 from restore_rwkv.restoration import Restorer
 from restore_rwkv.tasks import TASKS, DegradeOptions, Strength, Task, degrade, slice_axis
 from restore_rwkv.training.noise import noise_sigma
@@ -64,7 +65,7 @@ def main() -> None:
         if TASKS[name].rules.noise_unit is None:
             continue
         measured, reference = measure(TASKS[name], path, words.data, words.scans, words.every)
-        strength[name] = calibrate(measured, reference)
+        strength[name] = calibrate(measured, reference, pixel_of(TASKS[name]))
         panels |= curves(measured, strength[name], TASKS[name])
         print("\n".join([*table(measured, strength[name], TASKS[name]), ""]), flush=True)
     if not strength:
@@ -107,6 +108,11 @@ def measure(
             measured.append(blend_gains(taken, restorer, task, reference))
             print(f"{task.name}: {pair.subject}, {pair.level:g}", file=sys.stderr, flush=True)
     return measured, reference
+
+
+def pixel_of(task: Task) -> float | None:
+    """Side of the pixels in mm that the noise is for; that of CT hardly depends on them."""
+    return None if task.rules.additive_noise else PETScanner().pixel
 
 
 def _scaled(prepared: PreparedSet, stack: Stack) -> Iterator[NoisyPair]:

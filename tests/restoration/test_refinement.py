@@ -182,15 +182,16 @@ def test_what_is_not_in_a_file_cannot_be_kept(restorer: Restorer) -> None:
     with pytest.raises(ConfigError, match="factor and scale are both given; leave factor out"):
         RestoreOptions(factor=4, scale=4)
     with pytest.raises(TypeError, match="CT: images do not hold what was measured"):
-        TASKS["ct-denoise"].rules.keep_measured(volume.data, volume.data, 0, 4, 1)
+        TASKS["ct-denoise"].rules.keep_measured(volume.data, volume.data, 4, 1, False)
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (RestoreOptions(), (5, [10, 8], False)),
-        (RestoreOptions(consistency=0, ensemble=True), (0, None, True)),
-        (RestoreOptions(consistency=2, factor=8), (2, [5, 4], False)),
+        (RestoreOptions(), (5, [10, 8], 1, 4)),
+        (RestoreOptions(consistency=0), (0, None, 1, None)),
+        (RestoreOptions(consistency=0, ensemble=True, factor=2), (0, None, 4, 2)),
+        (RestoreOptions(consistency=2, factor=8), (2, [5, 4], 1, 8)),
     ],
 )
 def test_the_record_says_what_was_done(
@@ -199,5 +200,40 @@ def test_the_record_says_what_was_done(
     output = tmp_path / "out.nii.gz"
     restore_rwkv.restore(scan, output, task="mri-sr", weights=tiny_weights, options=options)
     record = json.loads((tmp_path / "out.restoration.json").read_text())
-    assert (record["consistency"], record["kept"], record["ensemble"]) == expected
+    keys = ("consistency", "kept", "turns", "factor")
+    assert tuple(record[key] for key in keys) == expected
+    assert record["ensemble"] == (record["turns"] > 1)
     assert record["format"] == "restore-rwkv record 1"
+
+
+def test_a_few_values_below_0_do_not_make_a_scan_signed(restorer: Restorer) -> None:
+    """Such as those of interpolation; the rest of the scan is restored as if they were 0."""
+    magnitude = noise(17, 26, 32)
+    data = magnitude.data.copy()
+    data[3, 4, 5] = 0
+    clipped = restorer.run(magnitude.with_data(data))
+    data[3, 4, 5] = -1
+    few = restorer.run(magnitude.with_data(data))
+    assert not few.record.signed
+    np.testing.assert_allclose(few.volume.data, clipped.volume.data, atol=1)
+    assert restorer.run(noise(17, 26, 32, low=-900)).record.signed
+
+
+def test_nothing_is_put_back_in_a_plane_that_was_not_measured(
+    restorer: Restorer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scan has slices of 3 mm across its last axis, the coronal plane."""
+    volume = Volume(noise(24, 26, 16).data, AFFINE @ np.diag([1, 1, 3, 1]))
+    assert restorer.plan(volume).refinement.steps == 5
+    assert restorer.plan(volume, RestoreOptions(plane="coronal")).refinement.steps == 5
+    assert caplog.text == ""
+    other = restorer.plan(volume, RestoreOptions(plane="axial"))
+    assert other.refinement.steps == 0
+    assert "know slices in the plane that they were measured in; leave plane out" in caplog.text
+    given = restorer.plan(volume, RestoreOptions(plane="axial", consistency=3))
+    assert given.refinement.steps == 3
+
+
+def test_a_factor_that_changes_nothing_is_refused(restorer: Restorer) -> None:
+    with pytest.raises(ConfigError, match="factor: without consistency or ensemble it changes"):
+        restorer.plan(noise(17, 26, 32), RestoreOptions(factor=8, consistency=0))

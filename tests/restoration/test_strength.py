@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -11,11 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from restore_rwkv import RestoreOptions, Restorer, RestoreRWKV, Volume, write_volume
+from restore_rwkv import (
+    RestoreOptions,
+    Restorer,
+    RestoreRWKV,
+    Volume,
+    read_volume,
+    write_volume,
+)
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import RestoreRWKVConfig, save_weights
 from restore_rwkv.restoration import Refinement, restore_slices
-from restore_rwkv.tasks import TASKS, ScalingRule, Strength
+from restore_rwkv.tasks import TASKS, DegradeOptions, ScalingRule, Strength, degrade_file
 
 CURVE = Strength(9.0, ((0.0, 0.0), (0.5, 0.25), (1.0, 1.0)))
 RULE = ScalingRule("fixed", 0.0, 40.0)
@@ -82,7 +90,7 @@ def test_a_told_factor_decides(calibrated: Restorer) -> None:
     assert plan.refinement.strength == pytest.approx(0.25 + 0.75 * (0.75**0.5 - 0.5) / 0.5)
     assert plan.lines()[-1] == "strength: 0.80, for 1/4 of the dose"
     record = calibrated.run(disc(12), options).record
-    assert (record.factor, record.factor_assumed, record.noise_level) == (4, None, None)
+    assert (record.factor, record.no_noise, record.noise_level) == (4, None, None)
     assert record.noise_found is None
     assert record.strength == plan.refinement.strength
 
@@ -123,7 +131,7 @@ def test_noise_that_cannot_be_measured_is_recorded(
     write_volume(air, tmp_path / "air.nii.gz")
     calibrated.file(tmp_path / "air.nii.gz", tmp_path / "out.nii.gz")
     record = json.loads((tmp_path / "out.restoration.json").read_text())
-    assert record["factor_assumed"].startswith("its noise cannot be measured (hu has 0 pixels")
+    assert record["no_noise"].startswith("its noise cannot be measured (hu has 0 pixels")
     assert (record["factor"], record["noise_found"]) == (4, None)
     assert record["strength"] == pytest.approx(0.799, abs=1e-3)
     assert "so 1/4 of the dose is assumed; give factor=F if it is 1/F" in caplog.text
@@ -191,7 +199,7 @@ def test_a_network_that_is_told_takes_factor_and_strength_together(
     assert caplog.text == ""
     assumed = told.run(disc(18)).record
     assert (assumed.factor, assumed.strength) == (4, 1)
-    assert assumed.factor_assumed == "the weights do not know the noise of a full dose"
+    assert assumed.no_noise == "the weights do not know the noise of a full dose"
     assert "so 1/4 of the dose is assumed; give factor=F if it is 1/F" in caplog.text
 
 
@@ -207,6 +215,7 @@ def test_mri_has_no_level_of_noise(told: Restorer) -> None:
         ({}, 10),
         ({"task": "pet-synth"}, 4),
         ({"format": "another"}, 4),
+        ({"output_sha256": "of another file"}, 4),
         ({"factor": 0.5}, 4),
         ({"factor": "none"}, 4),
         (None, 4),
@@ -215,12 +224,33 @@ def test_mri_has_no_level_of_noise(told: Restorer) -> None:
 def test_the_factor_of_a_degraded_scan_is_read_from_its_record(
     told: Restorer, tmp_path: Path, values: dict[str, Any] | None, factor: float
 ) -> None:
-    """A record that is of another task or damaged counts as none."""
-    scan = tmp_path / "low.nii.gz"
-    write_volume(disc(18), scan)
-    record = {"format": "restore-rwkv record 1", "task": "ct-denoise", "factor": 10.0}
-    text = "[" if values is None else json.dumps(record | values)
-    (tmp_path / "low.degradation.json").write_text(text)
-    assert told.file(scan, tmp_path / "out.nii.gz").record.factor == factor
-    given = RestoreOptions(factor=2)
-    assert told.file(scan, tmp_path / "2.nii.gz", given).record.factor == 2
+    """A record of another file or task, or a damaged one, counts as none."""
+    good, scan = tmp_path / "good.nii.gz", tmp_path / "low.nii.gz"
+    write_volume(disc(18), good)
+    degrade_file(good, scan, task="ct-denoise", options=DegradeOptions(factor=10, photons=2e5))
+    path = tmp_path / "low.degradation.json"
+    record = json.loads(path.read_text())
+    path.write_text("[" if values is None else json.dumps(record | values))
+    found = told.file(scan, tmp_path / "out.nii.gz").record
+    assert found.factor == factor
+    assert found.factor_from == ("low.degradation.json" if factor == 10 else None)
+    lines = told.plan(read_volume(scan)).lines()
+    assert ("factor: 10, from low.degradation.json" in lines) == (factor == 10)
+    given = told.file(scan, tmp_path / "2.nii.gz", RestoreOptions(factor=2)).record
+    assert (given.factor, given.factor_from) == (2, None)
+
+
+def test_noise_of_other_pixels_is_not_compared(
+    tiny_network: RestoreRWKV, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The calibration is for pixels of 2 mm; the disc has 1 mm."""
+    path, curve = tmp_path / "w.safetensors", Strength(9.0, CURVE.points, pixel=2.0)
+    rules, strength = {"ct-denoise": RULE}, {"ct-denoise": curve}
+    save_weights(path, tiny_network, scaling=rules, training={}, strength=strength)
+    restorer = Restorer("ct-denoise", path, "cpu")
+    record = restorer.run(disc(18)).record
+    assert (record.factor, record.noise_found) == (4, None)
+    assert record.no_noise == "its pixels are 1 mm, and the noise is known for 2 mm"
+    assert "known for 2 mm, so 1/4 of the dose is assumed; give factor=F" in caplog.text
+    right = dataclasses.replace(disc(18), affine=np.diag([2.1, 2.1, 5, 1]))
+    assert restorer.run(right).record.noise_found == pytest.approx(18, rel=0.05)

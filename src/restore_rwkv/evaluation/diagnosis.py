@@ -11,29 +11,35 @@ from torch import Tensor, nn
 from restore_rwkv.io import Volume
 from restore_rwkv.model import RestoreRWKV
 from restore_rwkv.model.blocks import Block, SpatialMix
-from restore_rwkv.restoration import Restorer
+from restore_rwkv.restoration import RestoreOptions, Restorer
 
 
-def diagnose(volume: Volume, restorer: Restorer) -> dict[str, float]:
+def diagnose(
+    volume: Volume, restorer: Restorer, options: RestoreOptions | None = None
+) -> dict[str, float]:
     """Measure `attention_spread` of a restorer's network on the middle slice of a scan.
 
     Args:
         volume: the low-quality scan, in physical units.
         restorer: restorer that suits it.
+        options: how it is restored.
 
     Raises:
         InputError: the scan does not suit the task.
         WeightsError: the weights cannot be read.
     """
-    plan = restorer.plan(volume)
+    plan = restorer.plan(volume, options)
     slices = plan.volume.slices(plan.axis)
     image = plan.task.rules.without_padding(slices[len(slices) // 2][None], plan.task)
     scaled = torch.from_numpy(np.ascontiguousarray(plan.scaling.apply(image)))[None]
-    return attention_spread(restorer.network(plan.task), scaled.to(restorer.device))
+    network, level = restorer.network(plan.task), plan.refinement.noise_level
+    return attention_spread(network, scaled.to(restorer.device), level)
 
 
 @torch.no_grad()
-def attention_spread(network: RestoreRWKV, images: Tensor) -> dict[str, float]:
+def attention_spread(
+    network: RestoreRWKV, images: Tensor, noise_level: float | None = None
+) -> dict[str, float]:
     """Measure how much the output of Re-WKV differs between the places of an image, block by block.
 
     A block whose attention reaches as far as the image gives nearly the same output everywhere: it
@@ -42,6 +48,7 @@ def attention_spread(network: RestoreRWKV, images: Tensor) -> dict[str, float]:
     Args:
         network: in either form.
         images: (B, C, H, W) in network values, on the network's device.
+        noise_level: as for the network.
 
     Returns:
         By name of the block, in the order of the network: standard deviation of the output over the
@@ -69,7 +76,7 @@ def attention_spread(network: RestoreRWKV, images: Tensor) -> dict[str, float]:
     blocks = [(name, block) for name, block in network.named_modules() if isinstance(block, Block)]
     hooks = [block.register_forward_pre_hook(hook_for(name)) for name, block in blocks]
     try:
-        network(images)
+        network(images, noise_level)
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,13 +14,13 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.restoration import RestoreOptions, Restorer
-from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, pick_task, slice_axis
+from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, get_task, pick_task, slice_axis
 
 INPUT = "input"
 RESTORED = "restored"
 
-Inspect = Callable[[str, Volume, Restorer], None]
-"""Takes the name of a scan, the scan in low quality, and its restorer."""
+Inspect = Callable[[str, Volume, Restorer, RestoreOptions], None]
+"""Takes the name of a scan, the scan in low quality, its restorer, and how it is restored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,8 @@ def evaluate(
         scan: a scan of full quality, in physical units; for PET also a T1-weighted scan of a head,
             see `degrade`.
         restorer: restorer to score; without a task it takes that of the scan's modality.
-        options: options of the restoration; `plane` is ignored, the task's plane is used. The
-            factor of the degradation is used where neither `factor` nor `strength` is given.
+        options: options of the restoration; `plane` is ignored, the task's plane is used. Where
+            `factor` matters and is not given, it is that of the degradation.
         physics: options of the degradation.
         seed: seed of the degradation.
 
@@ -177,7 +177,9 @@ def evaluate_paths(
             found = evaluate(scan, restorer(chosen), options, physics=physics, seed=seed)
             yield path.name, found.scores
             if inspect is not None:
-                inspect(path.name, found.volumes[INPUT], restorer(chosen))
+                chosen_task = get_task(chosen)
+                how = told(options, restorer(chosen), chosen_task, physics.factor_for(chosen_task))
+                inspect(path.name, found.volumes[INPUT], restorer(chosen), how)
 
 
 def _of_set(
@@ -195,7 +197,8 @@ def _of_set(
     if inspect is not None:
         stack = prepared.split(split)[0]
         low, _ = _volumes(prepared, stack)
-        inspect(f"{prepared.folder.name}: {stack.patient}", low, restorer)
+        how = told(options, restorer, prepared.task, prepared.factor_of(stack))
+        inspect(f"{prepared.folder.name}: {stack.patient}", low, restorer, how)
 
 
 def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[str, MeanScore]:
@@ -224,6 +227,16 @@ def slice_scores(
     return [paper_score(image, reference, metric_range) for image, reference in pairs]
 
 
+def told(
+    options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float
+) -> RestoreOptions:
+    """Return options in the task's plane, with the factor of the degradation if it matters."""
+    options = replace(options or RestoreOptions(), plane="auto")
+    if restorer.uses_factor(task, options) and options.factor is None and options.scale is None:
+        return replace(options, factor=factor)
+    return options
+
+
 def _evaluate_pair(
     low: Volume,
     high: Volume,
@@ -233,10 +246,7 @@ def _evaluate_pair(
     factor: float,
 ) -> Evaluation:
     axis = slice_axis(high, task)
-    options = replace(options or RestoreOptions(), plane="auto")
-    if restorer.uses_factor(task, options) and options.factor is None and options.scale is None:
-        options = replace(options, factor=factor)
-    restored = restorer.run(low, options).volume
+    restored = restorer.run(low, told(options, restorer, task, factor)).volume
     volumes = {INPUT: low, RESTORED: restored}
     scores = {
         name: slice_scores(volume, high, axis, task.metric_range)

@@ -127,7 +127,9 @@ def blend_gains(pair: NoisyPair, restorer: Restorer, task: Task, reference: floa
     return BlendGains(pair.subject, pair.level, told, found, psnr, told_gains, found_gains)
 
 
-def calibrate(measured: Iterable[BlendGains], reference: float) -> Strength:
+def calibrate(
+    measured: Iterable[BlendGains], reference: float, pixel: float | None = None
+) -> Strength:
     """Find the largest rising strength that stays below the best one of every pair.
 
     Told how much noise was added, or taking it from the image, no pair loses PSNR: it gains from 0
@@ -136,6 +138,7 @@ def calibrate(measured: Iterable[BlendGains], reference: float) -> Strength:
     Args:
         measured: of all validation subjects at all noise levels.
         reference: that they were measured with.
+        pixel: side of their pixels in mm, where the noise depends on it.
     """
     best: dict[float, float] = {}
     for pair in measured:
@@ -143,7 +146,7 @@ def calibrate(measured: Iterable[BlendGains], reference: float) -> Strength:
             best[noise.ratio] = min(best_blend(gains), best.get(noise.ratio, 1.0))
     ratios = sorted(ratio for ratio in best if ratio > 0)
     rising = list(accumulate((best[ratio] for ratio in reversed(ratios)), min))[::-1]
-    return Strength(reference, ((0.0, 0.0), *zip(ratios, rising, strict=True)))
+    return Strength(reference, ((0.0, 0.0), *zip(ratios, rising, strict=True)), pixel)
 
 
 def _blended(

@@ -94,13 +94,17 @@ class RestorationRecord(Record):
         batch: slices that ran together.
         consistency: steps that put measured data back into the restored slices; 0 for none.
         kept: (rows, columns) of the block of k-space that they kept; None for none.
+        signed: MRI: whether the scan was taken for signed, not for a magnitude, in these steps.
         ensemble: whether the image is the mean over turns and mirrors of its slices.
+        turns: their number; 1 for none.
         strength: part of the correction that was applied, 0 to 1.
         noise_found: noise of the scan that the strength follows from; None where not measured.
         noise_reference: noise of a scan of full quality that it was compared with.
-        factor: how many times less dose the strength follows from; None where noise was compared
-            or neither matters.
-        factor_assumed: why `factor` is that of the task; None where it was given or not used.
+        factor: reduction of the measurement that was used: how many times less dose, or the full
+            over the measured extent of k-space, one number or one for each axis of a slice; None
+            where noise was compared or it does not matter.
+        factor_from: file name of the record of `degrade` that gave it; None where there was none.
+        no_noise: why the noise was not compared, so that `factor` is that of the task.
         noise_level: level of the noise to remove that the network was told (`AddedNoise.level`);
             None for a network that is not told.
         seconds: from the values of the scan to the restored values.
@@ -122,12 +126,15 @@ class RestorationRecord(Record):
     batch: int
     consistency: int
     kept: tuple[int, int] | None
+    signed: bool
     ensemble: bool
+    turns: int
     strength: float
     noise_found: float | None
     noise_reference: float | None
-    factor: float | None
-    factor_assumed: str | None
+    factor: float | tuple[float, float] | None
+    factor_from: str | None
+    no_noise: str | None
     noise_level: float | None
     seconds: float
     torch: str
@@ -138,9 +145,11 @@ class DegradationRecord(Record):
     """How a low-quality image was simulated.
 
     Attributes:
+        output_sha256: digest of the file of the low-quality image.
         made: task, factor, seed and parameters of the physics, as plain JSON values.
     """
 
+    output_sha256: str
     made: Mapping[str, Any]
 
 
@@ -210,11 +219,14 @@ def degraded_by(path: Path, task: str) -> float | None:
         task: name of the task that it was degraded for.
 
     Returns:
-        The factor, above 1; None without a record of `degrade` for that task.
+        The factor, above 1; None without a record of `degrade` for that task and this very file.
     """
+    if not path.is_file():
+        return None
     try:
         values = json.loads(record_of(path, "degradation").read_text(encoding="utf-8"))
         known = values["format"] == FORMAT and values["task"] == task
+        known = known and values["output_sha256"] == file_sha256(path)
         factor = float(values["factor"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

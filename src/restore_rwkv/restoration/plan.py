@@ -29,7 +29,7 @@ from restore_rwkv.tasks import (
     Task,
     slice_axis,
 )
-from restore_rwkv.tasks.modality import check_factor
+from restore_rwkv.tasks.modality import check_factor, is_signed
 
 _logger = logging.getLogger(__name__)
 
@@ -112,6 +112,7 @@ class Plan:
         tiling: batch, tile and memory of the network's runs.
         refinement: turns to average over, steps towards the measured data, and the strength.
         noise: how much of the noise was added; None where that does not matter.
+        factor_from: file name of the record that the factor is from; None where there was none.
     """
 
     task: Task
@@ -123,6 +124,15 @@ class Plan:
     tiling: Tiling
     refinement: Refinement = NETWORK_ONLY
     noise: AddedNoise | None = None
+    factor_from: str | None = None
+
+    @property
+    def factor(self) -> AxisFactor | None:
+        """Reduction of the measurement that is used; None where it does not matter."""
+        if self.noise is not None:
+            return self.noise.factor
+        used = self.refinement.steps > 0 or len(self.refinement.turns) > 1
+        return self.refinement.factor if used and self.task.rules.holds_measurement else None
 
     @property
     def kept(self) -> tuple[int, int] | None:
@@ -163,7 +173,11 @@ class Plan:
                 "samples of k-space"
             )
         line = strength_line(self.task, self.noise, self.refinement.strength)
-        return lines if line is None else [*lines, line]
+        if line is not None:
+            lines.append(line)
+        if self.factor_from is not None:
+            lines.append(f"factor: {self.factor:g}, from {self.factor_from}")
+        return lines
 
 
 def make_plan(
@@ -223,7 +237,10 @@ def make_plan(
     as_paper = options.scaling == "paper" and volume.unit is None
     in_task_unit = options.unit != "auto" or as_paper
     scaling, found = task.rules.find_scaling(volume, rule, in_task_unit=in_task_unit)
-    refinement = _refinement(task, options, (height, width), (coarse[1], coarse[2]))
+    refinement = _refinement(
+        *(volume, task, options, (height, width), (coarse[1], coarse[2])),
+        measured=axis == slice_axis(volume, task),
+    )
     noise, part = find_strength(
         *(volume, task, options.factor, options.strength, strength), told=config.noise_level
     )
@@ -268,17 +285,25 @@ def _check_unit(volume: Volume, task: Task, unit: str) -> None:
 
 
 def _refinement(
-    task: Task, options: RestoreOptions, shape: tuple[int, int], coarse: tuple[int, int]
+    volume: Volume,
+    task: Task,
+    options: RestoreOptions,
+    shape: tuple[int, int],
+    coarse: tuple[int, int],
+    *,
+    measured: bool,
 ) -> Refinement:
     """Turns and steps for slices of a shape, which had another on the grid of the scan.
 
+    Where the slices are not those that were `measured`, their k-space is not either.
+
     Raises:
-        ConfigError: steps are asked for where nothing measured is in the file, or the factor is
-            too large for the slices.
+        ConfigError: steps are asked for where nothing measured is in the file, the factor is too
+            large for the slices, or it would change nothing.
     """
     steps = options.consistency
     if steps is None:  # next to no gain on finer grids (docs/restoring.md)
-        steps = task.consistency if options.scale is None else 0
+        steps = task.consistency if options.scale is None and measured else 0
     if not task.rules.holds_measurement:
         if steps:
             raise ConfigError(
@@ -287,6 +312,17 @@ def _refinement(
             )
         turns = task.rules.turns(shape, task.factor) if options.ensemble else NETWORK_ONLY.turns
         return Refinement(turns)
+    if not measured:
+        _logger.warning(
+            "%s: the weights for %s know slices in the plane that they were measured in; leave "
+            "plane out unless this is it",
+            *(volume.name, task.name),
+        )
+    if options.factor is not None and options.consistency == 0 and not options.ensemble:
+        raise ConfigError(
+            "factor: without consistency or ensemble it changes nothing for "
+            f"{task.name}; leave it out"
+        )
     if options.factor is not None and options.factor > min(shape):
         raise ConfigError(
             f"factor {options.factor:g} leaves no sample of k-space of slices of {shape[0]} x "
@@ -298,7 +334,7 @@ def _refinement(
         kept = [n - 1 + n % 2 for n in coarse]
         factor = (shape[0] / kept[0], shape[1] / kept[1])
     turns = task.rules.turns(shape, factor) if options.ensemble else NETWORK_ONLY.turns
-    return Refinement(turns, steps, factor)
+    return Refinement(turns, steps, factor, signed=steps > 0 and is_signed(volume))
 
 
 def _check_scale(volume: Volume, task: Task, scale: float) -> None:

@@ -110,28 +110,30 @@ class Restorer:
         """
         task = self.task or pick_task(volume)
         info = self._info(task)
-        return make_plan(
+        options, factor_from = self._with_factor(volume, task, options or RestoreOptions())
+        plan = make_plan(
             volume,
             task,
-            self._with_factor(volume, task, options or RestoreOptions()),
+            options,
             rule=info.scaling[task.name],
             config=info.config,
             device=self.device,
             strength=info.strength.get(task.name),
         )
+        return dataclasses.replace(plan, factor_from=factor_from)
 
     def uses_factor(self, task: Task, options: RestoreOptions) -> bool:
         """Whether the result may depend on `factor`, the reduction of the measurement.
 
-        It does for consistency of MRI, for a calibrated strength, and for a network that is told
-        the level of the noise.
+        It does for consistency and ensemble of MRI, for a calibrated strength, and for a network
+        that is told the level of the noise.
 
         Raises:
             WeightsError: the weights are damaged, or of another task.
         """
         info = self._info(task)
         if task.rules.noise_unit is None:
-            return task.rules.holds_measurement
+            return task.rules.holds_measurement and (options.consistency != 0 or options.ensemble)
         calibrated = options.strength is None and task.name in info.strength
         return calibrated or info.config.noise_level
 
@@ -256,17 +258,19 @@ class Restorer:
         record = self._record(plan, info, seconds)
         return Restored(plan.volume.with_data(data), record)
 
-    def _with_factor(self, volume: Volume, task: Task, options: RestoreOptions) -> RestoreOptions:
-        """Add the factor that the file of a volume was degraded by, if it matters."""
+    def _with_factor(
+        self, volume: Volume, task: Task, options: RestoreOptions
+    ) -> tuple[RestoreOptions, str | None]:
+        """Add the factor that the file of a volume was degraded by, and say which record has it."""
         given = options.factor is not None or options.scale is not None
         if given or volume.source is None or not self.uses_factor(task, options):
-            return options
+            return options, None
         factor = degraded_by(volume.source.path, task.name)
         if factor is None:
-            return options
+            return options, None
         record = record_of(volume.source.path, "degradation").name
         _logger.info("%s: factor %g, from %s", volume.name, factor, record)
-        return dataclasses.replace(options, factor=factor)
+        return dataclasses.replace(options, factor=factor), record
 
     def _record(self, plan: Plan, info: WeightsInfo, seconds: float) -> RestorationRecord:
         return RestorationRecord(
@@ -288,12 +292,15 @@ class Restorer:
             batch=plan.tiling.batch,
             consistency=plan.refinement.steps,
             kept=plan.kept,
+            signed=plan.refinement.signed,
             ensemble=len(plan.refinement.turns) > 1,
+            turns=len(plan.refinement.turns),
             strength=plan.refinement.strength,
             noise_found=None if plan.noise is None else plan.noise.found,
             noise_reference=None if plan.noise is None else plan.noise.reference,
-            factor=None if plan.noise is None else plan.noise.factor,
-            factor_assumed=None if plan.noise is None else plan.noise.assumed,
+            factor=plan.factor,
+            factor_from=plan.factor_from,
+            no_noise=None if plan.noise is None else plan.noise.assumed,
             noise_level=plan.refinement.noise_level,
             seconds=seconds,
             torch=torch.__version__,

@@ -22,6 +22,7 @@ class Refinement:
         turns: turns and mirrors of a slice over whose results the mean is taken.
         steps: steps that hold the result to what was measured (`Modality.keep_measured`).
         factor: reduction of the measurement, one number or one for each of (H, W), for `steps`.
+        signed: whether the scan is signed, for `steps`; otherwise it is a magnitude.
         strength: part of the correction that is applied, 0 to 1.
         noise_level: of the noise to remove (`AddedNoise.level`); None for a network that is not
             told.
@@ -30,6 +31,7 @@ class Refinement:
     turns: tuple[Turn, ...] = TURNS[:1]
     steps: int = 0
     factor: AxisFactor = 1.0
+    signed: bool = False
     strength: float = 1.0
     noise_level: float | None = None
 
@@ -68,7 +70,8 @@ def restore_slices(
     restored: NDArray[np.float32] = scaling.invert(values)[:, 0].numpy()
     lowest = float(slices.min()) if lowest is None else lowest
     if refinement.steps:
-        task.rules.keep_measured(restored, slices, lowest, refinement.factor, refinement.steps)
+        held = (refinement.factor, refinement.steps, refinement.signed)
+        task.rules.keep_measured(restored, slices, *held)
     task.rules.keep_bounds(restored, slices, lowest, task)
     if refinement.strength < 1:
         restored = slices + np.float32(refinement.strength) * (restored - slices)

@@ -55,8 +55,8 @@ def find_strength(
                 "change nothing; leave it out, or calibrate them (docs/restoring.md)"
             )
         return None, 1.0
-    reference = None if calibration is None else calibration.reference
-    noise = task.rules.added_noise(volume, task, factor, reference)
+    known = (None, None) if calibration is None else (calibration.reference, calibration.pixel)
+    noise = task.rules.added_noise(volume, task, factor, *known)
     if given is None:
         given = 1.0 if calibration is None else calibration.at(noise.ratio)
         if noise.reference is not None and given < _HARDLY:

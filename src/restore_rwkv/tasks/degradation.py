@@ -6,13 +6,14 @@ import dataclasses
 import operator
 from pathlib import Path
 
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.io import (
     DegradationRecord,
     Volume,
     check_output,
     check_output_path,
     check_record,
+    file_sha256,
     identify,
     read_volume,
     record_of,
@@ -57,7 +58,10 @@ def degrade(
     task.rules.require_degradable(volume, task)
     task.rules.warn_of_strange_values(volume)
     generator = torch.Generator().manual_seed(seed)
-    made = task.rules.degrade(volume, task, options, generator)
+    try:
+        made = task.rules.degrade(volume, task, options, generator)
+    except OperatorError as error:
+        raise OperatorError(f"{volume.name}: {error}") from error
     record = {"task": task.name, "factor": options.factor_for(task), "seed": seed, **made.record}
     return dataclasses.replace(made, record=record)
 
@@ -131,6 +135,7 @@ def degrade_file(
         notice=NOTICE,
         modality=made.low.modality or chosen.modality,
         unit=made.low.unit,
+        output_sha256=file_sha256(outputs[0]),
         made=made.record,
     )
     write_record(record_path, record)

@@ -34,13 +34,15 @@ _logger = logging.getLogger(__name__)
 _SAMPLES = 1_000_000  # voxels looked at; a volume can have a hundred times as many
 _FAR_BELOW = 0.05  # of the 99.9 % quantile
 _MANY = 0.01  # of the voxels
+_SIGNED = 0.1  # of the voxels
+_SAME_PIXEL = 0.1  # relative
 _MEASURED = 16  # slices in which noise is measured, evenly spread
 
 
 def check_factor(factor: float | None) -> None:
     """Raise ConfigError unless a reduction of the measurement is above 1, or not given."""
     if factor is not None and not 1 < factor < 1e6:
-        raise ConfigError(f"factor is {factor:g}; give a number above 1, such as 4")
+        raise ConfigError(f"factor is {factor:g}; give a number above 1 and below 1e6, such as 4")
 
 
 @validated()
@@ -78,7 +80,7 @@ class DegradeOptions:
             raise ConfigError(f"photons is {self.photons:g}; give a finite number above 0")
         if self.dose is not None and not 1e-6 < self.dose < 1:
             raise ConfigError(
-                f"dose is {self.dose:g}; give the fraction to keep, above 0 and below 1"
+                f"dose is {self.dose:g}; give the fraction to keep, above 1e-6 and below 1"
             )
 
     def factor_for(self, task: Task) -> float:
@@ -231,18 +233,18 @@ class Modality(abc.ABC):
         self,
         restored: NDArray[np.float32],
         slices: NDArray[np.float32],
-        lowest: float,
         factor: AxisFactor,
         steps: int,
+        signed: bool,
     ) -> None:
         """Hold restored slices in place to what was measured of them.
 
         Args:
             restored: restored slices (N, H, W) in physical units; changed in place.
             slices: the same slices of the input.
-            lowest: smallest value of the whole input.
             factor: reduction of the measurement, one number or one for each of (H, W).
             steps: 1 or more.
+            signed: whether the input has signs of its own (`is_signed`).
 
         Raises:
             TypeError: scans of this modality do not hold it (`holds_measurement`).
@@ -270,7 +272,12 @@ class Modality(abc.ABC):
         raise TypeError(f"{self.title}: low quality is not the noise of a reduced dose")
 
     def added_noise(
-        self, volume: Volume, task: Task, factor: float | None, reference: float | None
+        self,
+        volume: Volume,
+        task: Task,
+        factor: float | None,
+        reference: float | None,
+        pixel: float | None = None,
     ) -> AddedNoise:
         """Return how much of the noise of a scan was added by a reduced dose.
 
@@ -280,6 +287,8 @@ class Modality(abc.ABC):
             factor: how many times less dose it was taken with; None to compare its noise with the
                 reference. Where that is not possible it is the factor of the task, with a warning.
             reference: noise of a scan of full quality in `noise_unit`; None where it is not known.
+            pixel: side in mm of the pixels that the reference is for; None for any. Noise in others
+                counts as not measurable.
 
         Raises:
             TypeError: as `measured_noise`.
@@ -287,7 +296,10 @@ class Modality(abc.ABC):
         if factor is not None:
             return AddedNoise.told(factor)
         reason = "the weights do not know the noise of a full dose"
-        if reference is not None:
+        other = None if pixel is None else _other_pixel(volume, task, pixel)
+        if other is not None:
+            reason = f"its pixels are {other:.3g} mm, and the noise is known for {pixel:g} mm"
+        elif reference is not None:
             try:
                 return AddedNoise.measured(self.noise_of(volume, task), reference)
             except OperatorError as error:
@@ -315,6 +327,23 @@ class Modality(abc.ABC):
     def interpolated(self, high: Volume, axis: int, factor: float) -> dict[str, Volume]:
         """Return images made without a network, by name, to compare a restored image with."""
         return {}
+
+
+def _other_pixel(volume: Volume, task: Task, pixel: float) -> float | None:
+    """Side of the pixels of a scan in mm, if it differs from `pixel`; None without geometry."""
+    if volume.spacing is None:
+        return None
+    across = slice_axis(volume, task)
+    sides = [side for axis, side in enumerate(volume.spacing) if axis != across]
+    return next((side for side in sides if abs(side / pixel - 1) > _SAME_PIXEL), None)
+
+
+def is_signed(volume: Volume) -> bool:
+    """Return whether an image has signs of its own: more than a tenth of its voxels are below 0.
+
+    A few negative values come from interpolation, or from a rescale intercept.
+    """
+    return float(np.mean(volume.data < 0)) > _SIGNED
 
 
 def slice_tensor(volume: Volume, axis: int) -> torch.Tensor:

@@ -56,22 +56,20 @@ class MRI(Modality):
         self,
         restored: NDArray[np.float32],
         slices: NDArray[np.float32],
-        lowest: float,
         factor: AxisFactor,
         steps: int,
+        signed: bool,
     ) -> None:
-        """Put the measured block of k-space back; see `restore_rwkv.physics.mri.keep_measured`.
-
-        A scan with negative values is taken for signed, not for a magnitude.
-        """
+        """Put the measured block of k-space back; see `restore_rwkv.physics.mri.keep_measured`."""
         import torch
 
         from restore_rwkv.physics.mri import keep_measured
 
         for image, low in zip(restored, slices, strict=True):
             measured = torch.from_numpy(np.ascontiguousarray(low))
+            measured = measured if signed else measured.clamp(min=0)
             image[...] = keep_measured(
-                torch.from_numpy(image), measured, factor, steps, magnitude=lowest >= 0
+                torch.from_numpy(image), measured, factor, steps, magnitude=not signed
             ).numpy()
 
     def degrade(

@@ -70,6 +70,8 @@ class Strength:
 
     Attributes:
         reference: noise of the noisiest scan of full quality, as `Modality.noise_of` measures it.
+        pixel: side in mm of the pixels that the reference is for; None where it hardly depends on
+            them.
         points: (ratio, strength), between which the strength is linear. Both are from 0 to 1;
             ratios rise, strengths do not fall, and ratio 0 has strength 0.
 
@@ -79,6 +81,7 @@ class Strength:
 
     reference: Annotated[float, Gt(0)]
     points: tuple[tuple[float, float], ...]
+    pixel: Annotated[float, Gt(0)] | None = None
 
     def __post_init__(self) -> None:
         for values in zip(*self.points, strict=True):
@@ -108,7 +111,8 @@ class Strength:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_dict` reverses this."""
-        return {"reference": self.reference, "points": [list(point) for point in self.points]}
+        points = [list(point) for point in self.points]
+        return {"reference": self.reference, "points": points, "pixel": self.pixel}
 
     @classmethod
     def from_dict(cls, values: Any) -> Strength:

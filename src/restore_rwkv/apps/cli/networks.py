@@ -116,8 +116,8 @@ def evaluate(
     options = RestoreOptions(consistency=consistency, ensemble=ensemble, strength=strength)
     table, spreads = score_table("scan or patient"), []
 
-    def inspect(name: str, low: Volume, restorer: Restorer) -> None:
-        spreads.append(spread_table(name, measure_spread(low, restorer)))
+    def inspect(name: str, low: Volume, restorer: Restorer, options: RestoreOptions) -> None:
+        spreads.append(spread_table(name, measure_spread(low, restorer, options)))
 
     try:
         for name, scores in evaluate_paths(
@@ -135,8 +135,7 @@ def evaluate(
                 table.add_row(name, *score_row(image, score))
     finally:
         if table.rows:  # also where a later scan fails
-            show(table)
-    show(*spreads)
+            show(table, *spreads)
 
 
 def convert(

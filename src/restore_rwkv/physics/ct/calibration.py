@@ -147,7 +147,7 @@ class _Tissue:
         own = [_clipped_spread(band, where) for band in self._bands[-len(bands) :]]
         if min(own) == 0:
             raise OperatorError(
-                "hu has no noise in soft tissue; set the scanner's photons yourself"
+                "hu has no noise in soft tissue; set the photons yourself (photons=N)"
             )
         return [
             (_clipped_spread(band, where) / of) ** 2 for band, of in zip(bands, own, strict=True)
@@ -195,13 +195,18 @@ def _mean(images: Tensor, side: int) -> Tensor:
 
 def _soft_tissue(hu: Tensor) -> Tensor:
     """Pixels of soft tissue away from air and bone."""
+    if min(hu.shape[1:]) < 2:
+        raise OperatorError(
+            f"hu has slices of {hu.shape[1]} x {hu.shape[2]} pixels, too few to measure their "
+            "noise; set the photons yourself (photons=N)"
+        )
     smooth = _mean(hu, 5)
     soft = (smooth > SOFT_TISSUE[0]) & (smooth < SOFT_TISSUE[1])
     soft = _mean(soft.to(hu), 9) > 0.999
     if (inside := int(soft.sum())) < 200:
         raise OperatorError(
             f"hu has {inside} pixels inside soft tissue ({SOFT_TISSUE[0]:g} to {SOFT_TISSUE[1]:g} "
-            "HU), too few to measure its noise; set the photons yourself"
+            "HU), too few to measure its noise; set the photons yourself (photons=N)"
         )
     return soft
 
