@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peer_networks import NETWORKS, inference_form
 from benchmarks.timing import seconds
-from restore_rwkv import Restorer, Volume
+from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.model import save_weights
 from restore_rwkv.tasks import TASKS
 
@@ -28,11 +29,14 @@ class OurMethod:
 
     def __init__(self, name: str, device: str) -> None:
         self.restorer = Restorer("ct-denoise", _weights(name), device)
+        task, plain = TASKS["ct-denoise"], RestoreOptions()
+        told = self.restorer.uses_factor(task, plain)  # else it would look at the whole stack
+        self.options = replace(plain, factor=task.factor) if told else plain
         self.batch = 1
 
     def __call__(self, stack: Stack) -> Stack:
         volume = Volume(np.moveaxis(stack, 0, 2), unit="HU", modality="CT")
-        restored = self.restorer.run(volume)
+        restored = self.restorer.run(volume, self.options)
         self.batch = restored.record.batch
         return restored.volume.slices(2)
 

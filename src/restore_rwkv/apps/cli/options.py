@@ -50,7 +50,7 @@ Strength = Annotated[
     float | None,
     typer.Option(
         metavar="A",
-        help="CT, PET: part of the correction to apply, 0 to 1; from the noise by default.",
+        help="CT, PET: part of the correction to apply, 0 to 1; by default as calibrated, else 1.",
         show_default=False,
     ),
 ]

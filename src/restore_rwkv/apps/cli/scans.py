@@ -60,7 +60,7 @@ def restore(
         typer.Option(
             metavar="F",
             help="How much less was measured. MRI: full over measured extent of k-space, 4 by "
-            "default. CT, PET: full over given dose; found from the noise by default.",
+            "default. CT, PET: full over given dose; by default found from the noise.",
             show_default=False,
         ),
     ] = None,
