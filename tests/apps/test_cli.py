@@ -427,7 +427,7 @@ def test_flags_of_the_strength_reach_the_plan_and_the_record(
     words = ("restore", tmp_path / "ct.nii.gz", "-o", tmp_path / "out.nii.gz", "-t", "ct-denoise")
     words += ("--weights", weights)
     planned = call(*words, "--factor", "4", "--dry-run")
-    assert "strength: 0.43, for 1/4 of the dose\n" in planned.stdout
+    assert "strength: 0.43, at 1/4 of the dose\n" in planned.stdout
     assert call(*words, "--factor", "4").returncode == 0
     record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert (record["factor"], round(record["strength"], 3)) == (4, 0.433)

@@ -88,7 +88,7 @@ def test_a_told_factor_decides(calibrated: Restorer) -> None:
     options = RestoreOptions(factor=4)
     plan = calibrated.plan(disc(12), options)
     assert plan.refinement.strength == pytest.approx(0.25 + 0.75 * (0.75**0.5 - 0.5) / 0.5)
-    assert plan.lines()[-1] == "strength: 0.80, for 1/4 of the dose"
+    assert plan.lines()[-1] == "strength: 0.80, at 1/4 of the dose"
     record = calibrated.run(disc(12), options).record
     assert (record.factor, record.no_noise, record.noise_level) == (4, None, None)
     assert record.noise_found is None

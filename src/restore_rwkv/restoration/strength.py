@@ -76,7 +76,7 @@ def strength_line(task: Task, noise: AddedNoise | None, strength: float) -> str 
     if noise.assumed is not None:
         reason = f"1/{noise.factor:g} of the dose is assumed, as {noise.assumed}"
     elif noise.factor is not None:
-        reason = f"for 1/{noise.factor:g} of the dose"
+        reason = f"at 1/{noise.factor:g} of the dose"
     else:
         unit = task.rules.noise_unit
         reason = (

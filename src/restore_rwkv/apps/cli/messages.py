@@ -71,4 +71,5 @@ def _usage_message(error: Exception, text: str) -> str:
         near = nearest(given, choices, cutoff=0.4)
         hint = f"did you mean {near!r}? " if near else ""
         text = f"{parameter} {given!r} is unknown; {hint}use {', '.join(choices)}."
-    return f"{' '.join(text.split())} See restore-rwkv --help."
+    text = " ".join(text.split())
+    return f"{text if text.endswith(('.', '?')) else f'{text}.'} See restore-rwkv --help."
