@@ -52,7 +52,12 @@ def test_a_series_is_known_by_its_files_and_uids(write_series: SeriesWriter) -> 
 
 def test_a_record_is_flat_json_with_its_format(tmp_path: Path, scan: Path) -> None:
     record = DegradationRecord(
-        notice="n", modality="MR", unit=None, made={"factor": 4}, source=identify(read_volume(scan))
+        notice="n",
+        modality="MR",
+        unit=None,
+        output_sha256="0" * 64,
+        made={"factor": 4},
+        source=identify(read_volume(scan)),
     )
     write_record(tmp_path / "r.json", record)
     values = json.loads((tmp_path / "r.json").read_text())
