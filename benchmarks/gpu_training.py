@@ -69,14 +69,16 @@ class Schedule:
 def gpu_recipe(recipe: Recipe, schedule: Schedule, batch: int, crop: int) -> Recipe:
     """Return a recipe with larger batches, crops of one size and another number of iterations.
 
-    It starts from random weights, as there is time enough for that.
+    It starts from random weights, as there is time enough for that, at the rates for these.
     """
+    rates = {"learning_rate": 1.5e-3, "matrix_rate": 0.02} if recipe.training.init_from else {}
     training = dataclasses.replace(
         recipe.training,
         iterations=schedule.iterations,
         batch_size=batch,
         precision="32-true",
         init_from="",
+        **rates,
         start_at_identity=True,
         warm_up=min(_WARM_UP, schedule.iterations // 10),
         validate_every=schedule.validate_every,

@@ -79,6 +79,10 @@ def test_a_schedule_fits_the_time_of_steps_and_validations() -> None:
     assert (recipe.data.stages, recipe.data.crop_at(0)) == ((), 128)
     assert recipe.training.batch_size == 32
     assert recipe.training.optimizer == "muon"
+    fine = gpu_training.gpu_recipe(
+        recipe_of("light-mri-sr"), gpu_training.Schedule(5000, 900), 32, 128
+    )
+    assert (fine.training.init_from, fine.training.matrix_rate) == ("", 0.02)
 
 
 def test_what_is_not_installed_is_named() -> None:
