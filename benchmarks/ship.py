@@ -3,10 +3,10 @@
     python -m benchmarks.ship NAME [--runs runs] [--scans FOLDER]
 
 compares the run with the weights that its tasks use now, on the validation subjects. If the run is
-better for every task, it writes `src/restore_rwkv/weights/NAME.safetensors` (float16) and its card,
-whose figures are those of `restore-rwkv evaluate`. The strength of the correction is calibrated on
-the validation subjects of CT and PET, and drawn to `docs/NAME-strength.png`. The test subjects are
-looked at only then.
+better for every task, or is the one that is shipped, it writes
+`src/restore_rwkv/weights/NAME.safetensors` (float16) and its card, whose figures are those of
+`restore-rwkv evaluate`. The strength of the correction is calibrated on the validation subjects of
+CT and PET, and drawn to `docs/NAME-strength.png`. The test subjects are looked at only then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from restore_rwkv.evaluation import MeanScore, calibrate, evaluate_set
 from restore_rwkv.evaluation.figures import gain_curves
 from restore_rwkv.evaluation.scores import mean_over_patients
 from restore_rwkv.io import atomic_file
-from restore_rwkv.model import WeightsInfo, find_weights, load_weights, save_weights
+from restore_rwkv.model import WeightsInfo, find_weights, load_weights, read_info, save_weights
 from restore_rwkv.restoration import RestoreOptions, Restorer
 from restore_rwkv.tasks import ALL_IN_ONE, NOTICE, TASKS, Strength, Task
 
@@ -63,9 +63,10 @@ def main() -> None:
     arguments = parser.parse_args()
     run, data = arguments.runs / arguments.name, arguments.runs / "open"
     network, info = load_weights(run / "best.safetensors")
-    for name in info.scaling:
-        _require_better(TASKS[name], run / "best.safetensors", data, len(info.scaling))
     target = WEIGHTS / f"{arguments.name}.safetensors"
+    if not target.exists() or read_info(target).training != info.training:
+        for name in info.scaling:
+            _require_better(TASKS[name], run / "best.safetensors", data, len(info.scaling))
     words: dict[str, Any] = {"scaling": info.scaling, "training": info.training}
     with tempfile.TemporaryDirectory() as folder:  # shipped once all is measured
         made = Path(folder) / target.name
