@@ -42,8 +42,9 @@ def main() -> None:
     arguments = parser.parse_args()
     for name in set(arguments.names) - set(SHIPPED):
         parser.error(f"{name!r} is not shipped; choose from {', '.join(SHIPPED)}")
-    names = unfinished(arguments.names or SHIPPED, arguments.runs)
-    for name in dict.fromkeys((*(arguments.names or SHIPPED), *names)):
+    wanted = arguments.names or SHIPPED
+    names = unfinished(wanted, arguments.runs)
+    for name in dict.fromkeys((*wanted, *names)):
         print(status(name, arguments.runs))
     if arguments.status:
         return

@@ -14,7 +14,7 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.restoration import RestoreOptions, Restorer
-from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, get_task, pick_task, slice_axis
+from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, pick_task, slice_axis
 
 INPUT = "input"
 RESTORED = "restored"
@@ -172,14 +172,13 @@ def evaluate_paths(
                 yield from _of_set(prepared, restorer(prepared.task_name), split, options, inspect)
         else:
             scan = read_volume(path)
-            chosen = pick_task(scan, task).name
-            physics = DegradeOptions(axes=axes)
-            found = evaluate(scan, restorer(chosen), options, physics=physics, seed=seed)
+            chosen = pick_task(scan, task)
+            of_task, physics = restorer(chosen.name), DegradeOptions(axes=axes)
+            found = evaluate(scan, of_task, options, physics=physics, seed=seed)
             yield path.name, found.scores
             if inspect is not None:
-                chosen_task = get_task(chosen)
-                how = told(options, restorer(chosen), chosen_task, physics.factor_for(chosen_task))
-                inspect(path.name, found.volumes[INPUT], restorer(chosen), how)
+                how = _told(options, of_task, chosen, physics.factor_for(chosen))
+                inspect(path.name, found.volumes[INPUT], of_task, how)
 
 
 def _of_set(
@@ -197,7 +196,7 @@ def _of_set(
     if inspect is not None:
         stack = prepared.split(split)[0]
         low, _ = _volumes(prepared, stack)
-        how = told(options, restorer, prepared.task, prepared.factor_of(stack))
+        how = _told(options, restorer, prepared.task, prepared.factor_of(stack))
         inspect(f"{prepared.folder.name}: {stack.patient}", low, restorer, how)
 
 
@@ -227,7 +226,7 @@ def slice_scores(
     return [paper_score(image, reference, metric_range) for image, reference in pairs]
 
 
-def told(
+def _told(
     options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float
 ) -> RestoreOptions:
     """Return options in the task's plane, with the factor of the degradation if it matters."""
@@ -246,7 +245,7 @@ def _evaluate_pair(
     factor: float,
 ) -> Evaluation:
     axis = slice_axis(high, task)
-    restored = restorer.run(low, told(options, restorer, task, factor)).volume
+    restored = restorer.run(low, _told(options, restorer, task, factor)).volume
     volumes = {INPUT: low, RESTORED: restored}
     scores = {
         name: slice_scores(volume, high, axis, task.metric_range)

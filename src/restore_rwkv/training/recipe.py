@@ -202,7 +202,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         get_tasks(self.task)
-        smallest = min(self.data.crop, *(crop for _, crop in self.data.stages), self.data.crop)
+        smallest = min([self.data.crop, *(crop for _, crop in self.data.stages)])
         if smallest < self.network.stride:
             raise ConfigError(
                 f"recipe: data.crop or a crop of data.stages is {smallest}; give at least "
