@@ -14,6 +14,10 @@ class InputError(RestoreError):
     """A file, folder or array given by the user cannot be used."""
 
 
+class UnfitError(InputError):
+    """An image that can be read is not one that the weights are for."""
+
+
 class WeightsError(RestoreError):
     """A weight file is unsafe, damaged, unknown, or does not fit the network or the task."""
 

@@ -6,6 +6,7 @@ Uses only errors, and no torch; tasks, physics and all rooms above use it.
 from restore_rwkv.io.atomic import atomic_file, atomic_folder
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
+from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.nifti import NiftiSource
 from restore_rwkv.io.progress import Progress
 from restore_rwkv.io.record import (
@@ -33,6 +34,7 @@ from restore_rwkv.io.volume import (
 __all__ = [
     "DegradationRecord",
     "DicomSource",
+    "Finding",
     "NiftiSource",
     "Progress",
     "RestorationRecord",

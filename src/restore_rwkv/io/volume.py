@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.stored import Float32Array, Float64Array, Stored
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -29,11 +30,13 @@ class Source:
         path: File or folder that was read.
         shape: Shape of the image in the file, including axes of length 1.
         stored: Number format of the file, or None if its values have several.
+        findings: What its header or the file beside it says against restoring the image.
     """
 
     path: Path
     shape: tuple[int, ...]
     stored: Stored | None
+    findings: tuple[Finding, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,6 +46,7 @@ class DicomSource(Source):
         series_number: SeriesNumber, as text; None where the files have none.
         series_instance_uid: SeriesInstanceUID; None where the files have none.
         sop_instance_uids: SOPInstanceUID of each file, "" where it has none.
+        tilt: Angle between the stack and the normal of its slices (gantry tilt), in degrees.
     """
 
     files: tuple[Path, ...]
@@ -53,6 +54,7 @@ class DicomSource(Source):
     series_number: str | None = None
     series_instance_uid: str | None = None
     sop_instance_uids: tuple[str, ...] = ()
+    tilt: float = 0.0
 
 
 def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
