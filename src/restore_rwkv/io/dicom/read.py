@@ -26,6 +26,7 @@ from restore_rwkv.io.dicom.geometry import (
     Grid,
     series_grid,
 )
+from restore_rwkv.io.dicom.pixels import PixelDecoder
 from restore_rwkv.io.dicom.suv import pet_unit
 from restore_rwkv.io.stored import Float32Array, Float64Array, Stored
 from restore_rwkv.io.volume import Source, Volume
@@ -114,18 +115,19 @@ def _read_slices(images: Sequence[DicomImage], path: Path) -> Volume:
     grid = series_grid([image.header for image in images], names, path.name)
     images = [images[i] for i in grid.order]
     data = np.empty((grid.columns, grid.rows, len(images)), np.float32, order="F")
-    for k, image in enumerate(images):
-        data[..., k] = _read_pixels(image.path, grid).T
+    with PixelDecoder() as decoder:
+        for k, image in enumerate(images):
+            data[..., k] = _read_pixels(image.path, grid, decoder).T
     headers = [image.header for image in images]
     files = tuple(image.path for image in images)
     return _volume(data, grid.affine, headers, path, _common_stored(headers), files)
 
 
-def _read_pixels(path: Path, grid: Grid) -> Float32Array:
+def _read_pixels(path: Path, grid: Grid, decoder: PixelDecoder) -> Float32Array:
     """Return the values of one slice, rows by columns."""
     from pydicom.pixels.processing import apply_modality_lut
 
-    dataset = read_up_to_pixels(path)
+    dataset = decoder.native(read_up_to_pixels(path), path.name)
     with refusing(path.name, "the pixel data cannot be decoded"), np.errstate(over="ignore"):
         # Volume raises an error for values that overflow to infinity.
         values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
@@ -144,7 +146,8 @@ def _read_multi_frame(image: DicomImage, path: Path) -> Volume:
         raise InputError(
             f"{image.path.name}: several frames without their positions; export single slices"
         )
-    dataset = read_up_to_pixels(image.path)
+    with PixelDecoder() as decoder:
+        dataset = decoder.native(read_up_to_pixels(image.path), image.path.name)
     with refusing(image.path.name, "the frames make no regular volume"):
         # Real-world maps would change the units; display settings are not part of the values.
         volume = Image.from_dataset(dataset, copy=False).get_volume(
