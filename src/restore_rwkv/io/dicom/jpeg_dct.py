@@ -55,8 +55,6 @@ def decode_sequential(stream: JpegStream) -> npt.NDArray[np.uint16]:
     """
     if stream.precision not in (8, 12):
         raise ValueError(f"a precision of {stream.precision} bits is not allowed")
-    if (stream.selection, stream.end, stream.approximation) != (0, 63, 0):
-        raise ValueError("its header is damaged")
     if stream.dc_index not in stream.dc or stream.ac_index not in stream.ac:
         raise ValueError("a Huffman table is missing")
     if stream.quantisation_index not in stream.quantisation:
@@ -76,7 +74,7 @@ def decode_sequential(stream: JpegStream) -> npt.NDArray[np.uint16]:
     cosines = _cosines()
     pixels = cosines.T @ placed.reshape(total, 8, 8) @ cosines + (1 << (stream.precision - 1))
     pixels = np.rint(pixels).clip(0, (1 << stream.precision) - 1).astype(np.uint16)
-    image = pixels.reshape(down, across, 8, 8).transpose(0, 2, 1, 3)
+    image: npt.NDArray[np.uint16] = pixels.reshape(down, across, 8, 8).transpose(0, 2, 1, 3)
     return image.reshape(8 * down, 8 * across)[: stream.rows, : stream.columns]
 
 

@@ -115,16 +115,22 @@ def undo_prediction(differences: Image, selection: int) -> Image:
         selection: 1 for a, 2 for b, 3 for c, 4 for a + b - c, 5 for a + (b - c) / 2,
             6 for b + (a - c) / 2, 7 for (a + b) / 2.
     """
-    pixels = differences.copy()
+    pixels: Image = differences.copy()
     np.cumsum(pixels[0], out=pixels[0])
     if selection == 1:
         np.cumsum(pixels[:, 0], out=pixels[:, 0])
-        np.cumsum(pixels[1:], axis=1, out=pixels[1:])
-        return np.bitwise_and(pixels, 0xFFFF)
-    if selection == 4:
+    if selection in (1, 4):
         np.cumsum(pixels[1:], axis=1, out=pixels[1:])
     if selection in (2, 4):
-        return np.bitwise_and(np.cumsum(pixels, axis=0), 0xFFFF)
+        np.cumsum(pixels, axis=0, out=pixels)
+    if selection in (3, 5, 6, 7):
+        _undo_by_rows(pixels, selection)
+    pixels &= 0xFFFF
+    return pixels
+
+
+def _undo_by_rows(pixels: Image, selection: int) -> None:
+    """Undo in place the predictions for which a row needs the values of the one above."""
     pixels[0] &= 0xFFFF
     for above, row in pairwise(pixels):
         row[0] += above[0]
@@ -134,9 +140,9 @@ def undo_prediction(differences: Image, selection: int) -> Image:
             row[1:] += (above[1:] - above[:-1]) >> 1
             np.cumsum(row, out=row)
         else:
-            row[:] = (_row_6 if selection == 6 else _row_7)(row.tolist(), above.tolist())
+            undo = _row_6 if selection == 6 else _row_7
+            row[:] = undo(row.tolist(), above.tolist())
         row &= 0xFFFF
-    return pixels
 
 
 def _row_6(row: list[int], above: list[int]) -> list[int]:
