@@ -3,7 +3,7 @@
 Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
-from restore_rwkv.io.atomic import atomic_file, atomic_folder
+from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
 from restore_rwkv.io.findings import Finding
@@ -45,10 +45,12 @@ __all__ = [
     "acquisition_axis",
     "affine_of_axes",
     "atomic_file",
+    "atomic_files",
     "atomic_folder",
     "check_output",
     "check_output_path",
     "check_record",
+    "claimed",
     "degraded_by",
     "file_sha256",
     "identify",

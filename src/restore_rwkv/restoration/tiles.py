@@ -20,8 +20,8 @@ from restore_rwkv.ops import available_backends
 _BYTES_IN_PLACE, _BYTES_OTHERWISE = 60, 208
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
 _MIN_TILE = 192  # the results of smaller tiles differ too much from those of whole slices
-# Pixels that run together on a CPU. More leave its caches: 16 slices of 256 x 256 take 0.88 s one by
-# one and 1.02 s at once, 16 of 64 x 64 0.10 s one by one and 0.05 s in groups of 8.
+# Pixels that run together on a CPU. More of them leave its caches: 16 slices of 256 x 256 take
+# 0.88 s one by one and 1.02 s at once, 16 of 64 x 64 0.10 s one by one and 0.05 s in groups of 8.
 _CPU_BATCH = 1 << 15
 
 
