@@ -11,6 +11,7 @@ import torch
 
 from restore_rwkv import PRESETS, RestoreOptions, Volume
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.model import WeightsInfo
 from restore_rwkv.restoration.plan import Plan, finer, make_plan
 from restore_rwkv.tasks import TASKS, ScalingRule, Task, pick_task, slice_axis
 
@@ -20,7 +21,8 @@ CPU = torch.device("cpu")
 
 
 def prepare(volume: Volume, task: Task, rule: ScalingRule, options: RestoreOptions) -> Plan:
-    return make_plan(volume, task, options, rule=rule, config=LIGHT, device=CPU)
+    info = WeightsInfo(LIGHT, True, {task.name: rule}, {}, "", 1_000_000)
+    return make_plan(volume, task, options, info=info, device=CPU)
 
 
 OBLIQUE = np.array(

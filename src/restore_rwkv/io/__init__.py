@@ -10,13 +10,17 @@ from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.nifti import NiftiSource
 from restore_rwkv.io.progress import Progress
 from restore_rwkv.io.record import (
+    ChangeRecord,
     DegradationRecord,
+    FitRecord,
+    OutputRecord,
     RestorationRecord,
     SourceRecord,
     check_record,
     degraded_by,
     file_sha256,
     identify,
+    identify_output,
     record_of,
     record_values,
     write_record,
@@ -32,10 +36,13 @@ from restore_rwkv.io.volume import (
 )
 
 __all__ = [
+    "ChangeRecord",
     "DegradationRecord",
     "DicomSource",
     "Finding",
+    "FitRecord",
     "NiftiSource",
+    "OutputRecord",
     "Progress",
     "RestorationRecord",
     "Source",
@@ -54,6 +61,7 @@ __all__ = [
     "degraded_by",
     "file_sha256",
     "identify",
+    "identify_output",
     "plane_axis",
     "read_volume",
     "record_of",

@@ -13,9 +13,10 @@ import torch
 
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Volume, same_field_of_view
-from restore_rwkv.model import RestoreRWKVConfig
+from restore_rwkv.model import WeightsInfo
 from restore_rwkv.options import Count, Whole, validated
 from restore_rwkv.physics.mri import fourier_interpolate, kspace_block_shape
+from restore_rwkv.restoration.memory import expected_memory
 from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement
 from restore_rwkv.restoration.strength import find_strength, strength_line
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
@@ -25,7 +26,6 @@ from restore_rwkv.tasks import (
     PlaneChoice,
     Scaling,
     ScalingRule,
-    Strength,
     Task,
     slice_axis,
 )
@@ -37,7 +37,6 @@ ScalingChoice = Literal["auto", "robust", "paper"]
 Unit = Literal["auto", "SUV"]
 
 _LARGEST_SCALE = 8.0
-_COPIES = 5  # of the volume in memory: as read, restored, and while its scaling is found
 
 
 @validated()
@@ -111,6 +110,7 @@ class Plan:
             "no_suv".
         tiling: batch, tile and memory of the network's runs.
         refinement: turns to average over, steps towards the measured data, and the strength.
+        parameters: number of weights of the network.
         noise: how much of the noise was added; None where that does not matter.
         factor_from: file name of the record that the factor is from; None where there was none.
     """
@@ -122,6 +122,7 @@ class Plan:
     scaling: Scaling
     scaling_found: Mapping[str, Any]
     tiling: Tiling
+    parameters: int = 0
     refinement: Refinement = NETWORK_ONLY
     noise: AddedNoise | None = None
     factor_from: str | None = None
@@ -144,8 +145,10 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """Bytes expected in all: activations, and the volume as read, restored and written."""
-        return self.tiling.memory + _COPIES * self.volume.data.nbytes
+        """Largest resident memory of a process that runs this plan only, in bytes."""
+        robust = self.scaling_found["scaling_rule"] == "robust"
+        size = self.volume.data.nbytes
+        return expected_memory(size, self.tiling, self.parameters, robust=robust)
 
     def lines(self) -> list[str]:
         """Describe the plan in lines of text."""
@@ -159,7 +162,7 @@ class Plan:
             f"scaling: {self.scaling_found['scaling_rule']}, (value - {self.scaling.offset:g}) / "
             f"{self.scaling.scale:g} {self.volume.unit or ''}".rstrip(),
             f"memory: about {self.memory / 2**30:.1f} GiB, {self.tiling.memory / 2**30:.1f} GiB "
-            "of it for the network",
+            "of it for what the network computes",
         ]
         if self.scale is not None:
             lines.insert(1, f"grid: finer by {self.scale:g} along both axes of a slice")
@@ -185,10 +188,8 @@ def make_plan(
     task: Task,
     options: RestoreOptions,
     *,
-    rule: ScalingRule,
-    config: RestoreRWKVConfig,
+    info: WeightsInfo,
     device: torch.device,
-    strength: Strength | None = None,
 ) -> Plan:
     """Decide how a volume is restored, and refuse what cannot be.
 
@@ -196,10 +197,8 @@ def make_plan(
         volume: the low-quality scan, in the unit of its file.
         task: what it is restored for.
         options: what the user wants.
-        rule: scaling that the weights were trained with for the task.
-        config: of the network.
+        info: record of the weights, which serve the task.
         device: where the network runs.
-        strength: calibration of the weights for the task; None for full strength.
 
     Raises:
         InputError: the volume is of another modality or unit, or too small in the plane.
@@ -219,18 +218,20 @@ def make_plan(
         _check_scale(volume, task, options.scale)
         volume = finer(volume, axis, options.scale)
     count, height, width = volume.slices(axis).shape
-    if min(height, width) < config.stride:
+    stride = info.config.stride
+    if min(height, width) < stride:
         raise InputError(
             f"{volume.name}: slices are {height} x {width} pixels in this plane; "
-            f"choose a plane with at least {config.stride} x {config.stride}"
+            f"choose a plane with at least {stride} x {stride}"
         )
-    tiling = choose_tiling(config, device, (count, height, width), options.memory)
+    tiling = choose_tiling(info.config, device, (count, height, width), options.memory)
     if tiling.tile != (height, width):
         _logger.warning(
             "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "
             "%d x %d, which changes the result slightly; allow more memory to avoid it",
             *(volume.name, height, width, *tiling.tile),
         )
+    rule = info.scaling[task.name]
     if options.scaling != "auto":
         rule = ScalingRule("robust") if options.scaling == "robust" else task.paper_scaling
     # Data prepared as the paper's are in the paper's unit, unless they say otherwise.
@@ -241,14 +242,18 @@ def make_plan(
         *(volume, task, options, (height, width), (coarse[1], coarse[2])),
         measured=axis == slice_axis(volume, task),
     )
+    told, calibration = info.config.noise_level, info.strength.get(task.name)
     noise, part = find_strength(
-        *(volume, task, options.factor, options.strength, strength), told=config.noise_level
+        *(volume, task, options.factor, options.strength, calibration), told=told
     )
     level = None
-    if config.noise_level:
+    if told:
         level = 0.0 if noise is None else noise.level
     refinement = dataclasses.replace(refinement, strength=part, noise_level=level)
-    return Plan(task, volume, axis, options.scale, scaling, found, tiling, refinement, noise)
+    return Plan(
+        *(task, volume, axis, options.scale, scaling, found, tiling, info.parameters),
+        *(refinement, noise),
+    )
 
 
 def finer(volume: Volume, axis: int, scale: float) -> Volume:

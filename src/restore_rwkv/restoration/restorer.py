@@ -115,10 +115,8 @@ class Restorer:
             volume,
             task,
             options,
-            rule=info.scaling[task.name],
-            config=info.config,
+            info=info,
             device=self.device,
-            strength=info.strength.get(task.name),
         )
         return dataclasses.replace(plan, factor_from=factor_from)
 

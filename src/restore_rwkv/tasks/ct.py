@@ -10,7 +10,14 @@ import numpy as np
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, plane_axis
-from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, sampled, slice_tensor
+from restore_rwkv.tasks.modality import (
+    Degraded,
+    DegradeOptions,
+    Modality,
+    measured_slices,
+    sampled,
+    slice_tensor,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +76,15 @@ class CT(Modality):
         from restore_rwkv.physics.ct import noise_level
 
         return noise_level(torch.from_numpy(slices))
+
+    def value_shift(self, before: Volume, after: Volume, axis: int) -> dict[str, float | None]:
+        """Return the mean change in air, water-like tissue and bone, in HU."""
+        import torch
+
+        from restore_rwkv.physics.ct import tissue_shift
+
+        slices = (torch.from_numpy(measured_slices(volume, axis)) for volume in (before, after))
+        return tissue_shift(*slices)
 
     def degrade(
         self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator

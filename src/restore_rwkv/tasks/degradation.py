@@ -13,8 +13,8 @@ from restore_rwkv.io import (
     check_output,
     check_output_path,
     check_record,
-    file_sha256,
     identify,
+    identify_output,
     read_volume,
     record_of,
     write_record,
@@ -135,7 +135,7 @@ def degrade_file(
         notice=NOTICE,
         modality=made.low.modality or chosen.modality,
         unit=made.low.unit,
-        output_sha256=file_sha256(outputs[0]),
+        output=identify_output(outputs[0], outputs[0].name),
         made=made.record,
     )
     write_record(record_path, record)

@@ -257,10 +257,7 @@ class Modality(abc.ABC):
         Raises:
             OperatorError: the slices do not show enough tissue to measure it in.
         """
-        axis = slice_axis(volume, task)
-        count = volume.data.shape[axis]
-        every = np.unique(((np.arange(_MEASURED) + 0.5) * count / _MEASURED).astype(int))
-        return self.measured_noise(np.ascontiguousarray(volume.slices(axis)[every]))
+        return self.measured_noise(measured_slices(volume, slice_axis(volume, task)))
 
     def measured_noise(self, slices: NDArray[np.float32]) -> float:
         """Return the noise of slices (N, H, W) in `noise_unit`.
@@ -270,6 +267,16 @@ class Modality(abc.ABC):
             TypeError: low quality of this modality is not noise (`noise_unit`).
         """
         raise TypeError(f"{self.title}: low quality is not the noise of a reduced dose")
+
+    def value_shift(self, before: Volume, after: Volume, axis: int) -> dict[str, float | None]:
+        """Return the mean change of the values of a scan by kind of tissue; empty by default.
+
+        Args:
+            before: the scan.
+            after: the same scan after a change, on the same grid.
+            axis: array axis across its slices.
+        """
+        return {}
 
     def added_noise(
         self,
@@ -336,6 +343,13 @@ def _other_pixel(volume: Volume, task: Task, pixel: float) -> float | None:
     across = slice_axis(volume, task)
     sides = [side for axis, side in enumerate(volume.spacing) if axis != across]
     return next((side for side in sides if abs(side / pixel - 1) > _SAME_PIXEL), None)
+
+
+def measured_slices(volume: Volume, axis: int) -> NDArray[np.float32]:
+    """Return a copy of the slices (N, H, W) that are measured, at most 16 and evenly spread."""
+    count = volume.data.shape[axis]
+    every = np.unique(((np.arange(_MEASURED) + 0.5) * count / _MEASURED).astype(int))
+    return np.ascontiguousarray(volume.slices(axis)[every])
 
 
 def is_signed(volume: Volume) -> bool:
