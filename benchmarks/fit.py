@@ -7,8 +7,8 @@ those by default. Each measure of an image is taken in the training subjects at 
 network was trained with; `--write` stores the smallest and the largest value in the weight files,
 whose tensors stay as they are. Printed is a Markdown table of what is then said of the training
 subjects and of the others: at the right degradation, at full quality, and at others. PET at other
-counts is simulated again from the T1 scans (`--scans`; by default those in DATA/scans), which
-`--quick` leaves out.
+counts is simulated again from the T1 scans of validation and test (`--scans`; by default those in
+DATA/scans), some minutes that `--quick` leaves out.
 """
 
 from __future__ import annotations
@@ -53,15 +53,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out PET at other counts")
     words = parser.parse_args()
     scans = None if words.quick else words.scans or words.data / "scans"
+    shown: dict[str, tuple[FitRanges, str]] = {}
     for name in words.weights:
         path = find_weights(name)
         fit = ranges_of(read_info(path), words.data)
         print(f"## {path.stem}\n")
         for task, ranges in fit.items():
-            shown = (f"{key} {low:.3g} to {high:.3g}" for key, (low, high) in ranges.items())
-            print(f"`{task}`: {', '.join(shown)}\n")
+            if task in shown and shown[task][0] == ranges:
+                print(f"`{task}`: as {shown[task][1]}\n")
+                continue
+            shown[task] = ranges, path.stem
             prepared = PreparedSet.read(words.data / task)
-            print("\n".join([*table(prepared, ranges, scans), ""]), flush=True)
+            print("\n".join([_line(ranges, task), "", *table(prepared, ranges, scans), ""]))
         if words.write:
             save_fit(path, fit)
             print(f"wrote the ranges into {path}\n")
@@ -103,6 +106,11 @@ def table(prepared: PreparedSet, ranges: FitRanges, scans: Path | None) -> list[
     return lines
 
 
+def _line(ranges: FitRanges, task: str) -> str:
+    shown = (f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in ranges.items())
+    return f"`{task}`: {', '.join(shown)}"
+
+
 def _cell(count: Counter[str]) -> str:
     said = ", ".join(str(count[outcome]) for outcome in ("fit", "doubtful", "unfit"))
     return said + (f" ({count['unknown']} not measurable)" if count["unknown"] else "")
@@ -134,7 +142,7 @@ def _cases(prepared: PreparedSet, stack: Stack, scans: Path | None) -> Iterator[
     yield "full counts", _volume(task, stack, _slices(prepared, stack, "high"))
     given = prepared.factor_of(stack)
     yield f"1/{given:g} of the counts", _volume(task, stack, _slices(prepared, stack, "low"))
-    if scans is None or given != task.factor:
+    if scans is None or stack.split == "train":
         return
     for factor in (task.factor / dose for dose in _DOSES):
         for pair in simulated(prepared, stack, scans, (factor,)):

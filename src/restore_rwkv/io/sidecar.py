@@ -76,7 +76,7 @@ def read_sidecar(path: Path) -> Sidecar:
 
 def _suffix(name: str) -> str:
     """Return the suffix that BIDS gives a file: what follows the last underscore of its name."""
-    before, _, suffix = name.partition(".")[0].rpartition("_")
+    before, _, suffix = Path(name).stem.rpartition("_")
     return suffix if before else ""
 
 
