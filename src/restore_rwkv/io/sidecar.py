@@ -21,7 +21,7 @@ _MODALITIES = ("CT", "MR", "PT")
 _PET_UNITS = {"bqml": "Bq/ml", "bq/ml": "Bq/ml", "gml": "SUV", "g/ml": "SUV", "suv": "SUV"}
 # Modality of each row of the table of tasks, which lies above this room; a test compares them.
 _OF_TASK = {"mri-sr": "MR", "ct-denoise": "CT", "pet-synth": "PT"}
-# Suffixes of BIDS, https://bids-specification.readthedocs.io: raw images, and what is none.
+# Suffixes of BIDS (https://bids-specification.readthedocs.io): of images, then of other things.
 _BIDS_MR = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "PDT2", "inplaneT1", "inplaneT2", "angio")
 _BIDS = dict.fromkeys((*_BIDS_MR, "bold", "dwi", "epi", "sbref"), "MR") | {"pet": "PT", "ct": "CT"}
 _BIDS_MAP = re.compile(r"(?:(?:T1|T2|T2star|R1|R2|R2star|PD|MTR|MTsat|M0|S0)map|fieldmap|Chimap)")

@@ -48,7 +48,7 @@ class MRI(Modality):
             high="it has more resolution than they know (k-space seems to reach to "
             "1/{kspace_factor:.2g} of the matrix per axis), and they would replace detail that was "
             "measured; leave it as it is",
-            far=10.0,
+            far=8.0,
             percent=True,
         ),
         "power_in_rim": Measure(
