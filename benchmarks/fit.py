@@ -31,7 +31,7 @@ from restore_rwkv.model.checkpoint import FitRanges, save_fit
 from restore_rwkv.model.shipped import shipped_weights
 from restore_rwkv.physics.mri import low_resolution
 from restore_rwkv.restoration.fit import judge
-from restore_rwkv.restoration.plan import finer
+from restore_rwkv.restoration.planning import finer
 from restore_rwkv.tasks import Task
 from restore_rwkv.training.noise import noise_sigma
 

@@ -18,7 +18,7 @@ from restore_rwkv import Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.evaluation import calibrate
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.restoration.plan import finer
+from restore_rwkv.restoration.planning import finer
 from restore_rwkv.tasks import TASKS, ScalingRule
 from tests.helpers import ROOT
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from restore_rwkv.errors import WeightsError
-from restore_rwkv.io.atomic import atomic_file
 
 FORMAT = 2
 KEY = "restore_rwkv"
@@ -77,6 +76,8 @@ def replace_record(path: str | Path, record: Mapping[str, Any]) -> None:
         record: plain JSON values.
     """
     path = Path(path)
+    from restore_rwkv.io.atomic import atomic_file  # NumPy, which reading a header does not need
+
     with path.open("rb") as stream, atomic_file(path) as temporary:
         entries = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
         text = json.dumps(dict(record), allow_nan=False, sort_keys=True)
