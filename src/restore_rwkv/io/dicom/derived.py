@@ -277,7 +277,7 @@ def mark_image(dataset: Dataset, series: NewSeries, k: int) -> None:
 
 def is_pet(header: Dataset) -> bool:
     """Whether an image is PET, classic or enhanced."""
-    return str(header.SOPClassUID) in _PET
+    return any(header.SOPClassUID == kind for kind in _PET)
 
 
 def derivation_item(series: NewSeries, sources: list[Dataset]) -> Dataset:

@@ -1,4 +1,4 @@
-"""The series that a volume was read from, read again and checked before another is derived from it."""
+"""The series that a volume was read from: checked before another is derived from it."""
 
 from __future__ import annotations
 
