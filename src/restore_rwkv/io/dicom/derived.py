@@ -237,7 +237,7 @@ def _is_sequence(dataset: Dataset, tag: BaseTag) -> bool:
     if stated not in (None, "UN"):
         return bool(stated == "SQ")
     try:
-        return dictionary_VR(tag) == "SQ"
+        return bool(dictionary_VR(tag) == "SQ")
     except KeyError:
         return False
 
@@ -277,7 +277,7 @@ def mark_image(dataset: Dataset, series: NewSeries, k: int) -> None:
 
 def is_pet(header: Dataset) -> bool:
     """Whether an image is PET, classic or enhanced."""
-    return any(header.SOPClassUID == kind for kind in _PET)
+    return str(header.SOPClassUID) in _PET
 
 
 def derivation_item(series: NewSeries, sources: list[Dataset]) -> Dataset:
@@ -341,11 +341,16 @@ def _equipment(series: NewSeries) -> Dataset:
 def _series_description(dataset: Dataset, task: str) -> str:
     """Description of the source, shortened if need be, and that the series is AI-restored."""
     added = plain(f"AI-restored ({SOFTWARE} {task})")[:_LONGEST_LO]
-    given = dataset.get("SeriesDescription") or ""
-    old = given if isinstance(given, str) else " ".join(given)
+    old = " ".join(parts(dataset, "SeriesDescription"))
     if "\N{REPLACEMENT CHARACTER}" in old:  # not in the character set that the file states
         return added
     return f"{old[: _LONGEST_LO - len(added) - 1].strip()} {added}".strip()
+
+
+def parts(header: Dataset, keyword: str) -> list[str]:
+    """Return the values of an element that may have one, several or none."""
+    value = header.get(keyword) or ()
+    return [value] if isinstance(value, str) else [str(part) for part in value]
 
 
 def plain(text: str) -> str:

@@ -58,6 +58,13 @@ def frame_rescale(header: Dataset, frame: int) -> tuple[float, float]:
     return float(item.get("RescaleSlope", 1)), float(item.get("RescaleIntercept", 0))
 
 
+def frame_thickness(header: Dataset) -> float | None:
+    """SliceThickness of the first frame in mm, None if not stated."""
+    item = _group(header, 0, "PixelMeasuresSequence")
+    value = None if item is None else item.get("SliceThickness")
+    return None if value is None else float(value)
+
+
 def share_rescale(header: Dataset) -> bool:
     """Whether all frames share one slope and intercept."""
     return all(_RESCALE not in frame for frame in header.PerFrameFunctionalGroupsSequence)

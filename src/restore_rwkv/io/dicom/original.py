@@ -14,7 +14,7 @@ import numpy as np
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.derived import is_pet, strip
 from restore_rwkv.io.dicom.encoding import PixelFormat, pixel_format
-from restore_rwkv.io.dicom.enhanced import frame_places, frame_rescale
+from restore_rwkv.io.dicom.enhanced import frame_places, frame_rescale, frame_thickness
 from restore_rwkv.io.dicom.files import IDENTIFIERS, refusing
 from restore_rwkv.io.dicom.place import Place, check_places, is_finer, place_of, slice_order
 from restore_rwkv.io.dicom.read import DicomSource
@@ -49,6 +49,7 @@ class Original:
         frames: Enhanced: the frame of each slice, counted from 0; None for one file a slice.
         finer: Whether the volume has a finer grid.
         pet: Whether it is PET.
+        thickness: Of the slices, in mm; None if not stated.
     """
 
     files: tuple[Path, ...]
@@ -60,6 +61,7 @@ class Original:
     frames: tuple[int, ...] | None
     finer: bool
     pet: bool
+    thickness: float | None
 
 
 def read_original(volume: Volume) -> Original:
@@ -110,6 +112,7 @@ def read_original(volume: Volume) -> Original:
         frames=frames,
         finer=finer,
         pet=is_pet(headers[0]),
+        thickness=frame_thickness(headers[0]) if many else _number(headers[0], "SliceThickness"),
     )
 
 
@@ -185,6 +188,11 @@ def _placing(where: str, names: Sequence[str]) -> Iterator[None]:
         yield
 
 
+def _number(header: Dataset, keyword: str) -> float | None:
+    value = header.get(keyword)
+    return None if value is None else float(value)
+
+
 def _rescale(header: Dataset) -> tuple[float, float]:
-    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-    return (1.0 if slope is None else float(slope)), float(intercept or 0)
+    slope = _number(header, "RescaleSlope")
+    return 1.0 if slope is None else slope, _number(header, "RescaleIntercept") or 0.0
