@@ -11,6 +11,7 @@ from restore_rwkv.io.dicom.derived import (
     NewSeries,
     dataset_of,
     derivation_item,
+    parts,
     reference,
 )
 from restore_rwkv.io.dicom.place import Place, place_of, set_finer_grid
@@ -34,7 +35,7 @@ def frame_places(header: Dataset) -> list[Place]:
     """
     places = []
     for i in range(len(header.PerFrameFunctionalGroupsSequence)):
-        parts = [
+        groups = [
             _group(header, i, keyword)
             for keyword in (
                 "PlanePositionSequence",
@@ -42,11 +43,11 @@ def frame_places(header: Dataset) -> list[Place]:
                 "PixelMeasuresSequence",
             )
         ]
-        if any(part is None for part in parts):
+        if any(group is None for group in groups):
             raise InputError(
                 f"frame {i + 1} has no position, orientation or pixel spacing; write .nii.gz"
             )
-        places.append(place_of(header, *(part for part in parts if part is not None)))
+        places.append(place_of(header, *(group for group in groups if group is not None)))
     return places
 
 
@@ -98,7 +99,7 @@ def mark_frames(header: Dataset, series: NewSeries) -> None:
     """
     source = series.sources[0]
     header.ContentQualification = "RESEARCH"
-    header.ImageType = _derived_type(header.ImageType)
+    header.ImageType = _derived_type(header, "ImageType")
     evidence = dataset_of(
         SeriesInstanceUID=series.source_uid, ReferencedSOPSequence=[reference(source)]
     )
@@ -111,7 +112,7 @@ def mark_frames(header: Dataset, series: NewSeries) -> None:
         for keyword in _FRAME_TYPES:
             for item in group.get(keyword) or ():
                 if "FrameType" in item:
-                    item.FrameType = _derived_type(item.FrameType)
+                    item.FrameType = _derived_type(item, "FrameType")
     every = series.derivation.from_all_slices  # without numbers, all frames are referred to
     for i, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
         sources = [reference(source, None if every else i + 1)]
@@ -142,9 +143,9 @@ def drop_from_frames(header: Dataset, keywords: Sequence[str]) -> None:
                 delattr(group, keyword)
 
 
-def _derived_type(values: Sequence[str]) -> list[str]:
+def _derived_type(dataset: Dataset, keyword: str) -> list[str]:
     """ImageType or FrameType of a derived enhanced image, whose pixels were filtered."""
-    kept = list(values)[2:]
+    kept = parts(dataset, keyword)[2:]
     if len(kept) > 1 and kept[1] == "NONE":
         kept[1] = "FILTERED"
     return ["DERIVED", "PRIMARY", *kept]

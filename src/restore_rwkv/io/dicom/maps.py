@@ -12,6 +12,7 @@ import numpy as np
 
 from restore_rwkv.io.dicom.derived import SOFTWARE, Derivation, new_series, plain
 from restore_rwkv.io.dicom.files import refusing
+from restore_rwkv.io.dicom.geometry import LPS_TO_RAS
 from restore_rwkv.io.dicom.original import Original, read_original
 from restore_rwkv.io.dicom.place import finer_position, finer_spacing
 from restore_rwkv.io.volume import Volume
@@ -131,7 +132,8 @@ def _geometry(volume: Volume, original: Original) -> dict[str, Any]:
     from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
 
     first, shape = original.places[0], volume.data.shape
-    step = float(np.linalg.norm(np.asarray(volume.affine)[:3, 2]))
+    normal = LPS_TO_RAS[:3, :3] @ np.cross(first.row, first.column)
+    step = abs(float(normal @ np.asarray(volume.affine)[:3, 2]))
     thickness = original.thickness or step
     return {
         "pixel_measures": PixelMeasuresSequence(

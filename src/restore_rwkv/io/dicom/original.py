@@ -131,12 +131,23 @@ def _read_header(path: Path) -> FileDataset:
         header = dcmread(stream, stop_before_pixels=True, force=True)
         little_endian = header.original_encoding[1]
         strip(header)
+        _check_writable(header)
     if not little_endian:
         raise InputError(
             f"{path.name}: big endian, which DICOM has retired; convert it first, dcmconv --write-"
             "xfer-little can"
         )
     return header
+
+
+def _check_writable(header: Dataset) -> None:
+    """Try now what would else fail after the restoration: values that cannot be encoded again."""
+    from pydicom.filebase import DicomBytesIO
+    from pydicom.filewriter import write_dataset
+
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = False, True
+    write_dataset(stream, header)
 
 
 def _check_kind(headers: Sequence[Dataset], where: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from restore_rwkv.io.dicom.derived import (
     derivation_item,
     mark_image,
     new_series,
+    parts,
     reference,
 )
 from restore_rwkv.io.dicom.encoding import (
@@ -149,15 +149,11 @@ def _write_slice(
         set_finer_grid(header, original.places[k], (values.shape[1], values.shape[0]))
     mark_image(header, series, k)
     second = "PRIMARY" if original.pet else "SECONDARY"
-    header.ImageType = ["DERIVED", second, *_values(header.get("ImageType"))[2:]]
+    header.ImageType = ["DERIVED", second, *parts(header, "ImageType")[2:]]
     sources = [reference(source) for source in series.used(k)]
     header.update(derivation_item(series, sources))
     _save(header, folder / _file_name(k))
     return clipped
-
-
-def _values(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _write_frames(volume: Volume, folder: Path, original: Original, series: NewSeries) -> int:
@@ -165,21 +161,22 @@ def _write_frames(volume: Volume, folder: Path, original: Original, series: NewS
     header, kind, frames = original.headers[0], original.formats[0], original.frames
     assert frames is not None
     x, y, count = volume.data.shape
-    padding = read_padding(original.files[0], kind, (count, y, x))
-    parts = [None if padding is None else padding.frame(i) for i in frames]
+    found = read_padding(original.files[0], kind, (count, y, x))
+    padding = [None if found is None else found.frame(i) for i in frames]
     rescale = original.rescale
     if original.pet:
-        rescale = _new_frame_slopes(volume, original, parts)
+        rescale = _new_frame_slopes(volume, original, padding)
     pixels: StoredArray = np.empty((count, y, x), kind.dtype)
     clipped = 0
     for k, frame in enumerate(frames):
-        pixels[frame], more = to_stored(volume.data[..., k].T, rescale[k], kind, parts[k])
+        pixels[frame], more = to_stored(volume.data[..., k].T, rescale[k], kind, padding[k])
         clipped += more
     mark_lossy(header, original.syntaxes[0], original.files[0])
     set_pixels(header, pixels)
     if original.finer:
         in_file = [place for _, place in sorted(zip(frames, original.places, strict=True))]
         set_finer_frames(header, in_file, volume.data.shape)
+        drop_from_frames(header, ("FrameDisplayShutterSequence",))
     mark_image(header, series, 0)
     mark_frames(header, series)
     _save(header, folder / _file_name(0))
@@ -187,7 +184,7 @@ def _write_frames(volume: Volume, folder: Path, original: Original, series: NewS
 
 
 def _new_frame_slopes(
-    volume: Volume, original: Original, parts: list[Padding | None]
+    volume: Volume, original: Original, padding: list[Padding | None]
 ) -> list[tuple[float, float]]:
     """Give an enhanced PET new slopes, one for all frames where its source has one.
 
@@ -195,7 +192,7 @@ def _new_frame_slopes(
     """
     header, kind, frames = original.headers[0], original.formats[0], original.frames
     assert frames is not None
-    largest = [largest_value(volume.data[..., k].T, part) for k, part in enumerate(parts)]
+    largest = [largest_value(volume.data[..., k].T, part) for k, part in enumerate(padding)]
     if share_rescale(header):
         slopes = [pet_slope(max(largest), kind)] * len(largest)
         set_frame_slopes(header, slopes[:1])
