@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+
+from tests.helpers.enhanced_headers import code, groups_of, headers_of, of
 
 Kind = Literal["CT", "MR", "PT", "enhanced CT", "enhanced MR", "enhanced PT"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -32,22 +34,14 @@ _CLASSES = {
 }
 
 
-def of(**elements: Any) -> Dataset:
-    """Return a data set with these elements, by keyword."""
-    dataset = Dataset()
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    return dataset
-
-
-def code(value: str, scheme: str, meaning: str) -> Dataset:
-    """Item of a code sequence."""
-    return of(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
-
-
 def position(k: int, tilt: float = 0.0) -> list[str]:
     """ImagePositionPatient of slice k; ``tilt`` mm a slice sideways shear the stack."""
     return [f"{x:.9g}" for x in ORIGIN + k * (STEP * NORMAL + tilt * COLUMN)]
+
+
+def orientation() -> list[str]:
+    """ImageOrientationPatient of all slices."""
+    return [f"{x:.9g}" for x in (*ROW, *COLUMN)]
 
 
 def stored(kind: Kind, k: int) -> np.ndarray:
@@ -105,9 +99,7 @@ def _patient_and_study(kind: Kind) -> Dataset:
         SeriesNumber=7,
         SeriesDescription="K\N{LATIN SMALL LETTER O WITH DIAERESIS}rper oblique",
         InstanceNumber=1,
-        PatientPosition="HFS",
         PositionReferenceIndicator="",
-        Laterality="",
         Rows=ROWS,
         Columns=COLUMNS,
         SamplesPerPixel=1,
@@ -134,7 +126,7 @@ def classic(kind: Kind, k: int, *, tilt: float = 0.0) -> Dataset:
             InstanceNumber=10 + k,
             AcquisitionNumber=1,
             ImagePositionPatient=position(k, tilt),
-            ImageOrientationPatient=[f"{x:.9g}" for x in (*ROW, *COLUMN)],
+            ImageOrientationPatient=orientation(),
             PixelSpacing=list(SPACING),
             SliceThickness=STEP,
             WindowCenter=40,
@@ -147,6 +139,9 @@ def classic(kind: Kind, k: int, *, tilt: float = 0.0) -> Dataset:
     dataset.add_new("LargestImagePixelValue", signed, int(pixels.max()))
     if kind != "MR":
         dataset.RescaleSlope, dataset.RescaleIntercept = slope(kind, k), intercept(kind)
+    dataset.Laterality = ""
+    if kind != "PT":
+        dataset.PatientPosition = "HFS"
     dataset.update(_CLASSIC_PARTS[kind]())
     if kind == "PT":
         dataset.ImageIndex = k + 1
@@ -186,7 +181,9 @@ def _classic_pt() -> Dataset:
         RadiopharmaceuticalInformationSequence=[isotope],
         PatientOrientationCodeSequence=[
             of(
-                **_code_elements("F-10450", "SRT", "recumbent"),
+                CodeValue="F-10450",
+                CodingSchemeDesignator="SRT",
+                CodeMeaning="recumbent",
                 PatientOrientationModifierCodeSequence=[code("F-10340", "SRT", "supine")],
             )
         ],
@@ -203,10 +200,6 @@ def _classic_pt() -> Dataset:
         ActualFrameDuration=600000,
         DecayFactor=1,
     )
-
-
-def _code_elements(value: str, scheme: str, meaning: str) -> dict[str, str]:
-    return {"CodeValue": value, "CodingSchemeDesignator": scheme, "CodeMeaning": meaning}
 
 
 _CLASSIC_PARTS = {"CT": _classic_ct, "MR": _classic_mr, "PT": _classic_pt}
@@ -243,9 +236,11 @@ def enhanced(kind: Kind, *, tilt: float = 0.0, shared_slope: bool = False) -> Da
             ],
         )
     )
-    dataset.update(_ENHANCED_PARTS[kind]())
+    dataset.update(headers_of(kind))
+    if kind != "enhanced PT":
+        dataset.PatientPosition = "HFS"
     shared = of(
-        PlaneOrientationSequence=[of(ImageOrientationPatient=[f"{x:.9g}" for x in (*ROW, *COLUMN)])],
+        PlaneOrientationSequence=[of(ImageOrientationPatient=orientation())],
         PixelMeasuresSequence=[
             of(PixelSpacing=list(SPACING), SliceThickness=STEP, SpacingBetweenSlices=STEP)
         ],
@@ -254,7 +249,7 @@ def enhanced(kind: Kind, *, tilt: float = 0.0, shared_slope: bool = False) -> Da
             of(FrameLaterality="U", AnatomicRegionSequence=[code("T-A0100", "SRT", "Brain")])
         ],
     )
-    shared.update(_ENHANCED_SHARED[kind]())
+    shared.update(groups_of(kind))
     if shared_slope:
         shared.PixelValueTransformationSequence = [_rescale(kind, 0)]
     dataset.SharedFunctionalGroupsSequence = [shared]
@@ -281,6 +276,7 @@ def _frame(kind: Kind, k: int, *, tilt: float, own_slope: bool) -> Dataset:
                 FrameAcquisitionDateTime="20240102091600",
                 FrameReferenceDateTime="20240102091600",
                 FrameAcquisitionDuration=1000.0,
+                TemporalPositionIndex=1,
                 StackID="1",
                 InStackPositionNumber=k + 1,
                 DimensionIndexValues=[1, k + 1],
@@ -291,142 +287,6 @@ def _frame(kind: Kind, k: int, *, tilt: float, own_slope: bool) -> Dataset:
     if own_slope:
         frame.PixelValueTransformationSequence = [_rescale(kind, k)]
     return frame
-
-
-def _enhanced_ct() -> Dataset:
-    return of(ContentLabel="CT")
-
-
-def _enhanced_ct_shared() -> Dataset:
-    return of(
-        CTImageFrameTypeSequence=[_frame_type()],
-        IrradiationEventIdentificationSequence=[of(IrradiationEventUID=generate_uid())],
-        CTAcquisitionTypeSequence=[
-            of(AcquisitionType="SPIRAL", TubeAngle=0.0, ConstantVolumeFlag="NO", FluoroscopyFlag="NO")
-        ],
-        CTAcquisitionDetailsSequence=[
-            of(
-                RotationDirection="CW",
-                RevolutionTime=0.5,
-                SingleCollimationWidth=0.6,
-                TotalCollimationWidth=38.4,
-                TableHeight=150.0,
-                GantryDetectorTilt=0.0,
-                DataCollectionDiameter=500.0,
-            )
-        ],
-        CTTableDynamicsSequence=[
-            of(TableSpeed=40.0, TableFeedPerRotation=20.0, SpiralPitchFactor=1.0)
-        ],
-        CTGeometrySequence=[
-            of(DistanceSourceToDetector=1000.0, DistanceSourceToDataCollectionCenter=500.0)
-        ],
-        CTReconstructionSequence=[
-            of(
-                ReconstructionAlgorithm="FILTER_BACK_PROJ",
-                ConvolutionKernel="B30f",
-                ConvolutionKernelGroup="BRAIN",
-                ReconstructionDiameter=300.0,
-                ReconstructionPixelSpacing=list(SPACING),
-                ReconstructionAngle=360.0,
-                ImageFilter="",
-            )
-        ],
-        CTExposureSequence=[
-            of(
-                ExposureTimeInms=500.0,
-                XRayTubeCurrentInmA=200.0,
-                ExposureInmAs=100.0,
-                ExposureModulationType="NONE",
-                CTDIvol=10.0,
-            )
-        ],
-        CTXRayDetailsSequence=[
-            of(
-                KVP=120.0,
-                FocalSpots=[1.2],
-                FilterType="FLAT",
-                FilterMaterial=["ALUMINUM"],
-                CalciumScoringMassFactorDevice=[1.0, 1.0, 1.0],
-            )
-        ],
-    )
-
-
-def _frame_type() -> Dataset:
-    return of(
-        FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
-        PixelPresentation="MONOCHROME",
-        VolumetricProperties="VOLUME",
-        VolumeBasedCalculationTechnique="NONE",
-    )
-
-
-def _enhanced_mr() -> Dataset:
-    return of(
-        ResonantNucleus="1H",
-        KSpaceFiltering="NONE",
-        MagneticFieldStrength=1.5,
-        ApplicableSafetyStandardAgency="IEC",
-        ComplexImageComponent="MAGNITUDE",
-        AcquisitionContrast="PROTON_DENSITY",
-    )
-
-
-def _enhanced_mr_shared() -> Dataset:
-    kind = _frame_type()
-    kind.ComplexImageComponent, kind.AcquisitionContrast = "MAGNITUDE", "PROTON_DENSITY"
-    return of(MRImageFrameTypeSequence=[kind])
-
-
-def _enhanced_pt() -> Dataset:
-    isotope = of(
-        RadiopharmaceuticalAgentNumber=1,
-        RadionuclideCodeSequence=[code("C-111A1", "SRT", "^18^Fluorine")],
-        RadiopharmaceuticalStartDateTime="20240102080000",
-        RadiopharmaceuticalCodeSequence=[code("C-B1031", "SRT", "Fluorodeoxyglucose F^18^")],
-        AdministrationRouteCodeSequence=[code("G-D101", "SRT", "Intravenous route")],
-        RadionuclideTotalDose=3.5e8,
-        RadionuclideHalfLife=6586.2,
-        RadionuclidePositronFraction=0.967,
-        Radiopharmaceutical="FDG",
-    )
-    return of(
-        RadiopharmaceuticalInformationSequence=[isotope],
-        Units="BQML",
-        CountsSource="EMISSION",
-        DecayCorrected="YES",
-        DecayCorrectionDateTime="20240102091600",
-        AttenuationCorrected="YES",
-        ScatterCorrected="YES",
-        DeadTimeCorrected="YES",
-        GantryMotionCorrected="NO",
-        PatientMotionCorrected="NO",
-        CountLossNormalizationCorrected="YES",
-        RandomsCorrected="DLYD",
-        NonUniformRadialSamplingCorrected="NO",
-        SensitivityCalibrated="YES",
-        DetectorNormalizationCorrection="YES",
-    )
-
-
-def _enhanced_pt_shared() -> Dataset:
-    return of(
-        PETFrameTypeSequence=[_frame_type()],
-        RadiopharmaceuticalUsageSequence=[of(RadiopharmaceuticalAgentNumber=1)],
-    )
-
-
-_ENHANCED_PARTS = {
-    "enhanced CT": _enhanced_ct,
-    "enhanced MR": _enhanced_mr,
-    "enhanced PT": _enhanced_pt,
-}
-_ENHANCED_SHARED = {
-    "enhanced CT": _enhanced_ct_shared,
-    "enhanced MR": _enhanced_mr_shared,
-    "enhanced PT": _enhanced_pt_shared,
-}
 
 
 def save(dataset: Dataset, path: Path, syntax: UID = ExplicitVRLittleEndian) -> None:

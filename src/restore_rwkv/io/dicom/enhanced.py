@@ -24,6 +24,28 @@ _FRAME_TYPES = (
     "MRImageFrameTypeSequence",
     "PETFrameTypeSequence",
 )
+# The MR pulse sequence module, which only original images have.
+_PULSE_SEQUENCE = (
+    "ArterialSpinLabelingContrast",
+    "CoverageOfKSpace",
+    "EchoPlanarPulseSequence",
+    "EchoPulseSequence",
+    "GeometryOfKSpaceTraversal",
+    "MRAcquisitionType",
+    "MultiPlanarExcitation",
+    "MultipleSpinEcho",
+    "NumberOfKSpaceTrajectories",
+    "OversamplingPhase",
+    "PhaseContrast",
+    "PulseSequenceName",
+    "RectilinearPhaseEncodeReordering",
+    "SaturationRecovery",
+    "SegmentedKSpaceTraversal",
+    "SpectrallySelectedSuppression",
+    "SteadyStatePulseSequence",
+    "TimeOfFlightContrast",
+    "VelocityEncodingAcquisitionSequence",
+)
 _RESCALE = "PixelValueTransformationSequence"
 
 
@@ -98,6 +120,9 @@ def mark_frames(header: Dataset, series: NewSeries) -> None:
         series: The derived series.
     """
     source = series.sources[0]
+    for keyword in _PULSE_SEQUENCE:
+        if keyword in header:
+            delattr(header, keyword)
     header.ContentQualification = "RESEARCH"
     header.ImageType = _derived_type(header, "ImageType")
     evidence = dataset_of(

@@ -94,6 +94,7 @@ def write_parametric_map(
         )
         image.SeriesDescription = plain(f"{quantity.label} ({SOFTWARE} {derivation.task})")[:64]
         image.ImageComments = series.text
+        image.Laterality = ""  # required where no body part is named
     with path.open("xb") as stream:
         image.save_as(stream, enforce_file_format=True)
     return series.uid
