@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -53,8 +54,8 @@ def stored(kind: Kind, k: int) -> np.ndarray:
 
 
 def slope(kind: Kind, k: int) -> float:
-    """Rescale slope of slice k; that of PET differs between slices."""
-    return {"CT": 1.0, "MR": 0.5, "PT": 1.25 + 0.5 * k}[kind.removeprefix("enhanced ")]
+    """Rescale slope of slice k; that of PET differs between slices, and classic MR states none."""
+    return {"CT": 1.0, "MR": 1.0, "enhanced CT": 1.0, "enhanced MR": 0.5}.get(kind, 1.25 + 0.5 * k)
 
 
 def intercept(kind: Kind) -> float:
@@ -296,3 +297,25 @@ def save(dataset: Dataset, path: Path, syntax: UID = ExplicitVRLittleEndian) -> 
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.save_as(path, enforce_file_format=True)
+
+
+def write_source(
+    folder: Path,
+    kind: Kind,
+    change: Callable[[Dataset], None] = lambda dataset: None,
+    *,
+    tilt: float = 0.0,
+    shared_slope: bool = False,
+) -> Path:
+    """Write a series of a kind, after ``change(image)``; return what `read_volume` takes."""
+    folder.mkdir()
+    if kind in ENHANCED:
+        image = enhanced(kind, tilt=tilt, shared_slope=shared_slope)
+        change(image)
+        save(image, folder / "enhanced.dcm")
+        return folder / "enhanced.dcm"
+    for k in range(SLICES):
+        image = classic(kind, k, tilt=tilt)
+        change(image)
+        save(image, folder / f"IM{(3 * k + 2) % 5}.dcm")  # not in the order of the slices
+    return folder

@@ -132,8 +132,8 @@ def finer_spacing(place: Place, shape: tuple[int, ...]) -> list[DSfloat]:
     """PixelSpacing of a finer grid, (X, Y, ...), over the same field as a source's slice."""
     rows, columns = place.size
     return [
-        _decimal(place.spacing[0] * rows / shape[1]),
-        _decimal(place.spacing[1] * columns / shape[0]),
+        _decimal(place.spacing[0] * (rows / shape[1])),
+        _decimal(place.spacing[1] * (columns / shape[0])),
     ]
 
 
