@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     RLELossless,
 )
 
@@ -30,6 +34,7 @@ from tests.helpers.derivable_series import (
     Kind,
     classic,
     code,
+    enhanced,
     of,
     save,
     write_source,
@@ -408,3 +413,29 @@ def test_big_endian_is_refused(tmp_path: Path) -> None:
     save(image, tmp_path / "big.dcm", ExplicitVRBigEndian)
     with pytest.raises(InputError, match=r"big\.dcm: big endian"):
         check_dicom_output(read_volume(tmp_path / "big.dcm"))
+
+
+@pytest.mark.parametrize("kind", ["MR", "enhanced MR"])
+def test_a_source_with_loss_is_said_to_have_had_it(
+    tmp_path: Path, derivation: Derivation, kind: Kind
+) -> None:
+    image = classic("MR", 0) if kind == "MR" else enhanced("enhanced MR")
+    frames = []
+    for pixels in np.frombuffer(image.PixelData, "<u2").reshape(-1, image.Rows, image.Columns):
+        stream = io.BytesIO()
+        Image.fromarray((pixels / 8).astype(np.uint8)).save(stream, "JPEG", quality=80)
+        frames.append(stream.getvalue())
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    image.PixelData = encapsulate(frames)
+    image["PixelData"].VR = "OB"
+    image["PixelData"].is_undefined_length = True
+    save(image, tmp_path / "lossy.dcm", JPEGBaseline8Bit)
+    volume = read_volume(tmp_path / "lossy.dcm")
+    (tmp_path / "out").mkdir()
+    (name,) = write_dicom(volume, tmp_path / "out", derivation).files
+    result = pydicom.dcmread(tmp_path / "out" / name)
+    assert result.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert result.LossyImageCompression == "01"
+    assert result.LossyImageCompressionMethod == "ISO_10918_1"
+    assert result.LossyImageCompressionRatio >= 1
+    np.testing.assert_array_equal(read_volume(tmp_path / "out" / name).data, volume.data)

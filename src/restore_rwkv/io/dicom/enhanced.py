@@ -49,8 +49,12 @@ _PULSE_SEQUENCE = (
 _RESCALE = "PixelValueTransformationSequence"
 
 
-def frame_places(header: Dataset) -> list[Place]:
+def frame_places(header: Dataset, name: str) -> list[Place]:
     """Return where the frames of an enhanced image lie, in the order of the file.
+
+    Args:
+        header: Header of the image.
+        name: Its file name, for messages.
 
     Raises:
         InputError: A frame lacks its position, orientation or spacing.
@@ -67,7 +71,8 @@ def frame_places(header: Dataset) -> list[Place]:
         ]
         if any(group is None for group in groups):
             raise InputError(
-                f"frame {i + 1} has no position, orientation or pixel spacing; write .nii.gz"
+                f"{name}: frame {i + 1} has no position, orientation or pixel spacing; "
+                "export it again, or write .nii.gz"
             )
         places.append(place_of(header, *(group for group in groups if group is not None)))
     return places

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom.derived import is_pet, strip
+from restore_rwkv.io.dicom.derived import is_pet
 from restore_rwkv.io.dicom.encoding import PixelFormat, pixel_format
 from restore_rwkv.io.dicom.enhanced import frame_places, frame_rescale, frame_thickness
 from restore_rwkv.io.dicom.files import IDENTIFIERS, refusing
 from restore_rwkv.io.dicom.place import Place, check_places, is_finer, place_of, slice_order
 from restore_rwkv.io.dicom.read import DicomSource
+from restore_rwkv.io.dicom.strip import strip
 from restore_rwkv.io.volume import Volume
 
 if TYPE_CHECKING:
@@ -32,6 +32,18 @@ _ENHANCED = (
     "1.2.840.10008.5.1.4.1.1.2.1",
     "1.2.840.10008.5.1.4.1.1.4.1",
     "1.2.840.10008.5.1.4.1.1.130",
+)
+
+_DECODED_LATER = (
+    "ContributingEquipmentSequence",
+    "ImageType",
+    "InstanceNumber",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "ReferencedSeriesSequence",
+    "SeriesDescription",
+    "SeriesNumber",
+    "TimezoneOffsetFromUTC",
 )
 
 
@@ -87,17 +99,9 @@ def read_original(volume: Volume) -> Original:
     many = _check_kind(headers, volume.name)
     for header, name in zip(headers, names, strict=True):
         _check_header(header, name, frames=many)
-    with _placing(volume.name, names):
-        places = frame_places(headers[0]) if many else [place_of(*[h] * 4) for h in headers]
-    frames = slice_order(volume, places) if many else None
-    if frames is not None:
-        places = [places[i] for i in frames]
-        rescale = [frame_rescale(headers[0], i) for i in frames]
-    else:
-        rescale = [_rescale(header) for header in headers]
+    formats = [pixel_format(*pair) for pair in zip(headers, names, strict=True)]
+    places, rescale, frames = _slices(volume, headers, names, many=many)
     check_places(volume, places)
-    if not all(np.isfinite(numbers).all() and numbers[0] for numbers in rescale):
-        raise InputError(f"{volume.name}: a rescale slope of 0 or not finite; write .nii.gz")
     finer = is_finer(volume, places[0])
     if finer:
         for header in headers:
@@ -106,7 +110,7 @@ def read_original(volume: Volume) -> Original:
         files=source.files,
         headers=headers,
         syntaxes=tuple(str(file.file_meta.get("TransferSyntaxUID") or "") for file in files),
-        formats=[pixel_format(*pair) for pair in zip(headers, names, strict=True)],
+        formats=formats,
         places=places,
         rescale=rescale,
         frames=frames,
@@ -114,6 +118,26 @@ def read_original(volume: Volume) -> Original:
         pet=is_pet(headers[0]),
         thickness=frame_thickness(headers[0]) if many else _number(headers[0], "SliceThickness"),
     )
+
+
+def _slices(
+    volume: Volume, headers: list[Dataset], names: list[str], *, many: bool
+) -> tuple[list[Place], list[tuple[float, float]], tuple[int, ...] | None]:
+    """Return place and rescale of each slice of a volume, and its frame if one file has many."""
+    where = names[0] if many else volume.name
+    with refusing(where, "position, orientation, pixel spacing or rescale is missing or invalid"):
+        if many:
+            in_file = frame_places(headers[0], where)
+            frames = slice_order(volume, in_file)
+            places = [in_file[i] for i in frames]
+            rescale = [frame_rescale(headers[0], i) for i in frames]
+        else:
+            frames = None
+            places = [place_of(*[header] * 4) for header in headers]
+            rescale = [_rescale(header) for header in headers]
+    if not all(np.isfinite(numbers).all() and numbers[0] for numbers in rescale):
+        raise InputError(f"{volume.name}: a rescale slope of 0 or not finite; write .nii.gz")
+    return places, rescale, frames
 
 
 def _read_header(path: Path) -> FileDataset:
@@ -131,7 +155,7 @@ def _read_header(path: Path) -> FileDataset:
         header = dcmread(stream, stop_before_pixels=True, force=True)
         little_endian = header.original_encoding[1]
         strip(header)
-        _check_writable(header)
+        _check_usable(header)
     if not little_endian:
         raise InputError(
             f"{path.name}: big endian, which DICOM has retired; convert it first, dcmconv --write-"
@@ -140,11 +164,13 @@ def _read_header(path: Path) -> FileDataset:
     return header
 
 
-def _check_writable(header: Dataset) -> None:
-    """Try now what would else fail after the restoration: values that cannot be encoded again."""
+def _check_usable(header: Dataset) -> None:
+    """Try now what would else fail after the restoration: to decode and to encode its values."""
     from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_dataset
 
+    for keyword in _DECODED_LATER:
+        header.get(keyword)
     stream = DicomBytesIO()
     stream.is_implicit_VR, stream.is_little_endian = False, True
     write_dataset(stream, header)
@@ -190,13 +216,6 @@ def _check_header(header: Dataset, name: str, *, frames: bool) -> None:
         )
     if not header.get("SharedFunctionalGroupsSequence"):
         header.SharedFunctionalGroupsSequence = [Dataset()]
-
-
-@contextmanager
-def _placing(where: str, names: Sequence[str]) -> Iterator[None]:
-    name = names[0] if len(names) == 1 else where
-    with refusing(name, "position, orientation or pixel spacing is missing or invalid"):
-        yield
 
 
 def _number(header: Dataset, keyword: str) -> float | None:

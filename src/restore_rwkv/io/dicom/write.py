@@ -123,10 +123,10 @@ def _file_name(k: int) -> str:
 
 def _instance_numbers(original: Original) -> list[int]:
     """Keep the numbers of the source where they tell its images apart."""
-    given = [header.get("InstanceNumber") for header in original.headers]
-    if None in given or len(set(given)) < len(given):
+    given = [str(header.get("InstanceNumber")) for header in original.headers]
+    if len(set(given)) < len(given) or not all(text.isdecimal() for text in given):
         return list(range(1, len(given) + 1))
-    return [int(number) for number in given]
+    return [int(text) for text in given]
 
 
 def _write_slice(
