@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,9 +60,14 @@ def _finer(volume: Volume, factor: int) -> Volume:
     return volume.resampled(data, same_field_of_view(volume.affine, volume.data.shape, data.shape))
 
 
-def _tilted(folder: Path, kind: Kind, tilt: float) -> Volume:
-    """Return a volume with the affine of a stack that is tilted against its slices."""
-    path = write_source(folder, kind, tilt=tilt)
+def _placed(
+    folder: Path,
+    kind: Kind,
+    tilt: float = 0.0,
+    change: Callable[[Dataset], None] = lambda dataset: None,
+) -> Volume:
+    """Return the volume of a source, which may be tilted, without reading it."""
+    path = write_source(folder, kind, change, tilt=tilt)
     files = sorted(folder.iterdir())
     if kind in CLASSIC:
         files.sort(key=lambda file: int(pydicom.dcmread(file).InstanceNumber))
@@ -149,7 +156,7 @@ def test_every_slice_stays_in_its_place_to_the_last_digit(
 def test_a_tilted_stack_keeps_the_position_of_each_slice(
     tmp_path: Path, derivation: Derivation, kind: Kind
 ) -> None:
-    volume = _tilted(tmp_path / "in", kind, tilt=0.6)
+    volume = _placed(tmp_path / "in", kind, tilt=0.6)
     written = _derive(volume, tmp_path / "out", derivation)
     places = [place for name in written.files for place in _positions(tmp_path / "out" / name)]
     expected = [position(k, 0.6) for k in range(SLICES)]
@@ -179,6 +186,31 @@ def test_a_finer_grid_covers_the_same_field(
     first = [place for name in written.files for place in _positions(tmp_path / "out" / name)]
     first.sort(key=lambda place: float(np.array(place, float) @ NORMAL))
     np.testing.assert_allclose(np.array(first[0], float), moved, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("kind", ENHANCED)
+def test_frames_may_state_everything_themselves(
+    tmp_path: Path, derivation: Derivation, kind: Kind, factor: int
+) -> None:
+    def unshared(image: Dataset) -> None:
+        (shared,) = image.SharedFunctionalGroupsSequence
+        for frame in image.PerFrameFunctionalGroupsSequence:
+            frame.update(copy.deepcopy(shared))
+        image.SharedFunctionalGroupsSequence = []
+
+    volume = _placed(tmp_path / "in", kind, change=unshared)
+    result = volume if factor == 1 else _finer(volume, factor)
+    _derive(result, tmp_path / "out", derivation)
+    frames = _frames(tmp_path / "out" / "IMG00001.dcm")
+    for k, frame in enumerate(reversed(frames)):
+        expected = values(kind, k).repeat(factor, 0).repeat(factor, 1)
+        np.testing.assert_allclose(frame, expected, atol=frame.max() / 32767)
+    image = pydicom.dcmread(tmp_path / "out" / "IMG00001.dcm")
+    assert len(image.SharedFunctionalGroupsSequence) == 1  # required, if empty
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        spacing = frame.PixelMeasuresSequence[0].PixelSpacing
+        assert list(spacing) == [SPACING[0] / factor, SPACING[1] / factor]
 
 
 @_JUDGED
