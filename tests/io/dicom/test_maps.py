@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from restore_rwkv.io.dicom.geometry import LPS_TO_RAS
 from restore_rwkv.io.dicom.maps import Quantity, write_parametric_map
 from restore_rwkv.io.volume import same_field_of_view
 from tests.helpers.derivable_series import CLASSIC, KINDS, Kind, write_source
+from tests.helpers.tools import needs
 
 _QUANTITY = Quantity(
     label="uncertainty",
@@ -75,7 +75,7 @@ def test_values_places_and_meaning_of_a_map(
     assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "[hnsf'U]"
 
 
-@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is absent")
+@needs("dciodvfy")
 @pytest.mark.parametrize("kind", KINDS)
 def test_validators_find_no_error(tmp_path: Path, derivation: Derivation, kind: Kind) -> None:
     source = read_volume(write_source(tmp_path / "in", kind))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,10 +37,11 @@ from tests.helpers.derivable_series import (
     values,
     write_source,
 )
+from tests.helpers.tools import needs
 
-_JUDGED = pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is absent")
+_JUDGED = needs("dciodvfy", "dcentvfy")
 _PLACING = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-_DCMTK = pytest.mark.skipif(shutil.which("dcmdump") is None, reason="dcmdump is absent")
+_DCMTK = needs("dcmdump")
 
 
 def _derive(volume: Volume, folder: Path, derivation: Derivation) -> WrittenSeries:
