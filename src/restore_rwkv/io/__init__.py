@@ -1,11 +1,20 @@
-"""Reading and writing of images: NIfTI, DICOM series, PNG, TIFF, NPY, and their records.
+"""Reading and writing of images: NIfTI, NRRD, MetaImage, MGH, DICOM, PNG, TIFF, NPY; their records.
 
 Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
 from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
+from restore_rwkv.io.conversions import as_volume
 from restore_rwkv.io.dicom.read import DicomSource
-from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
+from restore_rwkv.io.files import (
+    Volumes,
+    check_output,
+    check_output_path,
+    read_volume,
+    read_volumes,
+    write_volume,
+    write_volumes,
+)
 from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.nifti import NiftiSource
 from restore_rwkv.io.progress import Progress
@@ -49,8 +58,10 @@ __all__ = [
     "SourceRecord",
     "Stored",
     "Volume",
+    "Volumes",
     "acquisition_axis",
     "affine_of_axes",
+    "as_volume",
     "atomic_file",
     "atomic_files",
     "atomic_folder",
@@ -64,9 +75,11 @@ __all__ = [
     "identify_output",
     "plane_axis",
     "read_volume",
+    "read_volumes",
     "record_of",
     "record_values",
     "same_field_of_view",
     "write_record",
     "write_volume",
+    "write_volumes",
 ]
