@@ -11,12 +11,8 @@ from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
-from restore_rwkv.evaluation.scores import (
-    evaluate,
-    evaluate_paths,
-    evaluate_set,
-    mean_over_patients,
-)
+from restore_rwkv.evaluation.paths import evaluate_paths
+from restore_rwkv.evaluation.scores import evaluate, evaluate_set, mean_over_patients
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri import cubic_interpolate, low_resolution
 from restore_rwkv.restoration import Restored
@@ -88,7 +84,7 @@ def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: P
             for patient in "ab":
                 writer.add(patient, patient, "test", high)
     found = dict(evaluate_paths([tmp_path / "sets"], weights=tiny_weights))
-    words = ("a", "b", "mean over patients")
+    words = ("a", "b", "mean over 2 patients")
     assert list(found) == [f"{folder}: {word}" for folder in ("first", "second") for word in words]
 
 
@@ -98,9 +94,11 @@ def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(
     given: list[RestoreOptions] = []
     run = Restorer.run
 
-    def noted(restorer: Restorer, volume: Volume, options: RestoreOptions) -> Restored:
+    def noted(
+        restorer: Restorer, volume: Volume, options: RestoreOptions, progress: None
+    ) -> Restored:
         given.append(options)
-        return run(restorer, volume, options)
+        return run(restorer, volume, options, progress)
 
     monkeypatch.setattr(Restorer, "run", noted)
     image = np.random.default_rng(0).uniform(0, 900, (24, 20))

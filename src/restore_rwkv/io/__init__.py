@@ -8,7 +8,7 @@ from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import check_output, check_output_path, read_volume, write_volume
 from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.nifti import NiftiSource
-from restore_rwkv.io.progress import Progress
+from restore_rwkv.io.progress import PartProgress, Progress, begin_stage, part_of
 from restore_rwkv.io.record import (
     ChangeRecord,
     DegradationRecord,
@@ -43,6 +43,7 @@ __all__ = [
     "FitRecord",
     "NiftiSource",
     "OutputRecord",
+    "PartProgress",
     "Progress",
     "RestorationRecord",
     "Source",
@@ -54,6 +55,7 @@ __all__ = [
     "atomic_file",
     "atomic_files",
     "atomic_folder",
+    "begin_stage",
     "check_output",
     "check_output_path",
     "check_record",
@@ -62,6 +64,7 @@ __all__ = [
     "file_sha256",
     "identify",
     "identify_output",
+    "part_of",
     "plane_axis",
     "read_volume",
     "record_of",

@@ -9,7 +9,9 @@ from pathlib import Path
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.io import (
     DegradationRecord,
+    Progress,
     Volume,
+    begin_stage,
     check_output,
     check_output_path,
     check_record,
@@ -93,6 +95,7 @@ def degrade_file(
     truth: Path | str | None = None,
     series: int | str | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Degrade a scan on disk, and write it with a record of how it was made.
 
@@ -105,6 +108,7 @@ def degrade_file(
         truth: file for the scan of full quality on the grid of the output; None to write none.
         series: number or UID of the series to use in a DICOM folder with several.
         overwrite: replace existing outputs.
+        progress: told the stages.
 
     Returns:
         Path of the record, beside the output with the suffix .degradation.json.
@@ -121,13 +125,16 @@ def degrade_file(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
     check_record(record_path, overwrite=overwrite)
+    begin_stage(progress, f"reading {source.name}")
     volume = read_volume(source, series=series)
     identity = identify(volume)
     chosen = pick_task(volume, task)
+    begin_stage(progress, "degrading")
     made = degrade(volume, chosen, options, seed=seed)
     pairs = list(zip(outputs, (made.low, made.high), strict=False))
     for path, image in pairs:
         check_output(image, path, overwrite=overwrite)
+    begin_stage(progress, "writing")
     for path, image in pairs:
         write_volume(image, path, overwrite=overwrite)
     record = DegradationRecord(

@@ -1,0 +1,82 @@
+"""Ctrl-C and the signals that end a process: one line, and no traceback.
+
+Imports little, as it has to work while everything else is still being imported.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
+_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+
+
+class Stopping:
+    """Lets a signal raise KeyboardInterrupt in its block, so that partial files are removed.
+
+    Libraries may turn the KeyboardInterrupt into an error of their own, above all while they are
+    imported. After a signal, therefore, any error that leaves the block becomes one line and the
+    exit code 128 + number of the signal. A second signal ends the process at once. Signals that
+    the caller has set to be ignored, as `nohup` does, stay ignored.
+
+    Attributes:
+        signal: number of the signal that has come, or 0.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            for name in _WORDS:
+                number = getattr(signal, name, None)  # Windows has no SIGHUP
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        number = self.signal or _signal_of(error)
+        while self._before:
+            signal.signal(*self._before.popitem())
+        if number and error is not None:
+            _say_stopped(number)
+            raise SystemExit(128 + number) from None
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.signal:
+            _say_stopped(number)
+            os._exit(128 + number)
+        self.signal = number
+        raise KeyboardInterrupt
+
+
+def _signal_of(error: BaseException | None) -> int:
+    """Signal that an error stands for where a command handled it itself, as training does."""
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    code = error.code if isinstance(error, SystemExit) else None
+    return next((n for n in (signal.SIGINT, signal.SIGTERM) if code == 128 + n), 0)
+
+
+def _say_stopped(number: int) -> None:
+    """Print the word for a signal on a line of its own, where there still is a terminal."""
+    stream = sys.__stderr__
+    if stream is None:
+        return
+    start = f"\r{_SHOW_CURSOR}" if stream.isatty() else ""
+    try:
+        stream.write(f"{start}{_WORDS.get(signal.Signals(number).name, 'stopped')}\n")
+        stream.flush()
+    except (OSError, ValueError):
+        pass
