@@ -70,8 +70,9 @@ def evaluate(
         >>> evaluation.scores["restored"].psnr - evaluation.scores["input"].psnr  # doctest: +SKIP
     """
     task = restorer.task or pick_task(scan)
-    begin_stage(progress, "degrading")
-    pair = degrade(scan, task, physics, seed=seed)
+    begin_stage(progress, "degrading", "slices")
+    counted = None if isinstance(progress, PartProgress) else progress  # whose numbers only rise
+    pair = degrade(scan, task, physics, seed=seed, progress=counted)
     factor = pair.record["factor"]
     told = options_told(options, restorer, task, factor)
     evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, told, progress)
@@ -118,6 +119,7 @@ def evaluate_set(
     if not prepared.split(split):
         raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
     scores: dict[str, dict[str, list[SliceScore]]] = {}
+    begin_stage(progress, "restoring", "slices")
     done, every = 0, sum(stack.shape[0] for stack in prepared.split(split))
     for stack in prepared.split(split):
         low, high = stack_volumes(prepared, stack)
@@ -190,7 +192,7 @@ def _evaluate_pair(
     axis = slice_axis(high, task)
     begin_stage(progress, "restoring", "slices")
     restored = restorer.run(low, options, progress).volume
-    begin_stage(progress, "scoring", "slices")
+    begin_stage(progress, "scoring")
     volumes = {INPUT: low, RESTORED: restored}
     scores = {
         name: slice_scores(volume, high, axis, task.metric_range)

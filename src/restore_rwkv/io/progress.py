@@ -12,6 +12,7 @@ Any function will do. An object with a method `stage` as well is also told, by `
 is being done.
 """
 
+SHARE = "%"
 _PART = 1000  # steps of one of several inputs
 
 
@@ -21,7 +22,8 @@ def begin_stage(progress: Progress | None, name: str, unit: str = "") -> None:
     Args:
         progress: as a caller gave it; a plain function, or None, is not told.
         name: what is done now, such as "restoring".
-        unit: what the numbers that follow count, such as "slices"; empty where none follow.
+        unit: what the numbers that follow count from 0, such as "slices"; SHARE where they are
+            shares of a whole and go on from those before; empty where none follow.
     """
     stage = getattr(progress, "stage", None)
     if stage is not None:
@@ -37,7 +39,7 @@ class PartProgress:
         first: steps of the whole that were done before this part.
         size: steps that this part takes.
         every: steps of the whole.
-        name: of this part, to name its stages after it; its numbers then count no unit.
+        name: of this part, to name its stages after it; the numbers are then shares.
     """
 
     whole: Progress
@@ -52,11 +54,11 @@ class PartProgress:
         self.whole(self.first + share, self.every)
 
     def stage(self, name: str, unit: str = "") -> None:
-        """Name a stage of this part."""
+        """Name a stage of this part; the numbers of the whole go on."""
         if self.name:
-            begin_stage(self.whole, f"{self.name}: {name}")
+            begin_stage(self.whole, f"{self.name}: {name}", SHARE)
         else:
-            begin_stage(self.whole, name, unit)
+            begin_stage(self.whole, name)
 
 
 def part_of(progress: Progress | None, name: str, index: int, count: int) -> Progress | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from restore_rwkv.io import Volume
+from restore_rwkv.io import Progress, Volume
 from restore_rwkv.tasks.modality import (
     AxisFactor,
     Degraded,
@@ -73,7 +73,12 @@ class MRI(Modality):
             ).numpy()
 
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Keep the centre of k-space in the task's plane, with noise if sigma is above 0."""
         from restore_rwkv.physics.mri import CartesianMRI, reduce_resolution

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import DicomSource, Volume, plane_axis
+from restore_rwkv.io import DicomSource, Progress, Volume, plane_axis
 from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, slice_tensor
 from restore_rwkv.tasks.scaling import Scaling, ScalingRule, robust_scaling
 
@@ -84,7 +84,12 @@ class PET(Modality):
         return noise_level(torch.from_numpy(slices))
 
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Simulate a scan of fewer counts, of a PET scan or of the activity of an MRI scan."""
         from restore_rwkv.physics.pet import PETScanner, reduce_dose

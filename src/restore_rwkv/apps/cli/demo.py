@@ -59,7 +59,7 @@ def run_demo(
     restorer = Restorer("mri-sr", device=device)
     output.mkdir(parents=True, exist_ok=True)
     result = evaluate(truth, restorer, progress=progress)
-    begin_stage(progress, "writing and drawing", "slices")
+    begin_stage(progress, "writing and drawing")
     write_volume(result.volumes["input"], files["low-resolution input"], overwrite=overwrite)
     write_volume(result.volumes["restored"], files["restored scan"], overwrite=overwrite)
     middle = truth.data.shape[result.slice_axis] // 2

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.cli.terminal import screen
@@ -13,6 +14,7 @@ from restore_rwkv.apps.cli.terminal import screen
 if TYPE_CHECKING:
     from rich.progress import Progress as Display
 
+SHARE = "%"  # as in `restore_rwkv.io.progress`, which would import NumPy; a test compares
 _LONGEST_NAME = 44
 _BAR_WIDTH = 24
 
@@ -57,7 +59,7 @@ class Bar:
         self._display, self._clock = display, clock
         self._named = False
         self._done, self._total = 0, 0
-        self._started = self._latest = clock()
+        self._began = self._started = self._latest = clock()
         self._job = display.add_task(shortened(begin), total=None, state=self)
 
     def __call__(self, done: int, total: int) -> None:
@@ -66,21 +68,29 @@ class Bar:
             self._started = self._latest  # the first numbers may come after the first part
         self._done, self._total, self._latest = done, total, self._clock()
         if not self._named:
-            self.stage(self._title, self._unit)
+            self.stage(self._title)
         self._display.update(self._job, completed=min(done, total), total=total or None)
 
     def stage(self, name: str, unit: str = "") -> None:
-        """Show what is done now; `unit` is that of the numbers to come."""
-        self._named, self._unit, self._latest = True, unit, self._clock()
+        """Show what is done now; `unit` is that of the numbers to come, see `begin_stage`."""
+        self._named, self._unit, self._latest = True, unit or self._unit, self._clock()
         self._display.update(self._job, description=shortened(name))
+        if unit not in ("", SHARE):
+            self._done = self._total = 0
+            for task in self._display.tasks:  # one; its `update` cannot forget a total
+                task.total, task.completed = None, 0
 
     def count(self) -> str:
-        """Numbers in words: "12/40 slices", or a percentage where they have no unit."""
+        """Numbers in words: "12/40 slices", or "30 %" where they are shares."""
         if not self._total:
             return ""
-        if self._unit:
-            return f"{self._done}/{self._total} {self._unit}"
-        return f"{100 * self._done // self._total} %"
+        if self._unit == SHARE:
+            return f"{100 * self._done // self._total} %"
+        return f"{self._done}/{self._total} {self._unit}"
+
+    def elapsed(self) -> str:
+        """Time since the beginning, as 0:01:23."""
+        return str(timedelta(seconds=int(self._clock() - self._began)))
 
     def left(self) -> str:
         """Time left in words; empty where nothing says."""
@@ -110,7 +120,7 @@ def in_words(seconds: float) -> str:
 def _display() -> Display:
     """Return the line itself, with its columns."""
     from rich.console import Console
-    from rich.progress import BarColumn, ProgressColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, ProgressColumn
     from rich.progress import Progress as Display
     from rich.text import Text
 
@@ -127,7 +137,7 @@ def _display() -> Display:
             return Text(task.description)  # type: ignore[attr-defined]
 
     return Display(
-        *(Name(), BarColumn(_BAR_WIDTH), Words(Bar.count), TimeElapsedColumn(), Words(Bar.left)),
+        *(Name(), BarColumn(_BAR_WIDTH), Words(Bar.count), Words(Bar.elapsed), Words(Bar.left)),
         console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,

@@ -91,8 +91,8 @@ def restore(
     verbose: Verbose = False,
 ) -> None:
     """Restore a scan. Affine, units and header are kept, and the grid unless --scale is given."""
-    with progress_bar("loading PyTorch", "restoring", "slices") as progress:
-        from restore_rwkv.io import begin_stage, record_of, record_values
+    with progress_bar(f"reading {source.name}", "restoring", "slices") as progress:
+        from restore_rwkv.io import record_of, record_values
         from restore_rwkv.restoration import RestoreOptions, Restorer
 
         options = RestoreOptions(
@@ -108,7 +108,6 @@ def restore(
         )
         restorer = Restorer(task, weights, device)
         chosen = series_of(series)
-        begin_stage(progress, f"reading {source.name}")
         if dry_run:
             preview = restorer.preview(
                 source, output, options, dtype=dtype, overwrite=overwrite, series=chosen
@@ -194,7 +193,7 @@ def degrade(
     verbose: Verbose = False,
 ) -> None:
     """Simulate a low-quality scan from a high-quality one, and record the parameters."""
-    with progress_bar("loading PyTorch", "degrading", "slices") as progress:
+    with progress_bar(f"reading {source.name}", "degrading", "slices") as progress:
         from restore_rwkv.tasks import DegradeOptions, degrade_file
 
         record = degrade_file(

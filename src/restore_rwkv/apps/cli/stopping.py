@@ -16,13 +16,22 @@ _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 _SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
 
 
-class Stopping:
-    """Lets a signal raise KeyboardInterrupt in its block, so that partial files are removed.
+class _Stop(KeyboardInterrupt):
+    """A signal has come.
 
-    Libraries may turn the KeyboardInterrupt into an error of their own, above all while they are
-    imported. After a signal, therefore, any error that leaves the block becomes one line and the
-    exit code 128 + number of the signal. A second signal ends the process at once. Signals that
-    the caller has set to be ignored, as `nohup` does, stay ignored.
+    Not KeyboardInterrupt itself: where that leaves a text run by `exec`, as dataclasses do, Python
+    notes it, and at its end kills itself by SIGINT whatever was done about the error.
+    """
+
+
+class Stopping:
+    """Lets a signal raise a KeyboardInterrupt in its block, so that partial files are removed.
+
+    Libraries may turn that into an error of their own, above all while they are imported. After a
+    signal, therefore, any error that leaves the block becomes one line and the exit code 128 +
+    number of the signal. At once, without an error, end a second signal and one that comes while
+    PyTorch is imported, whose C++ aborts on errors. Signals that the caller has set to be ignored,
+    as `nohup` does, stay ignored.
 
     Attributes:
         signal: number of the signal that has come, or 0.
@@ -54,11 +63,21 @@ class Stopping:
             raise SystemExit(128 + number) from None
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.signal:
+        if self.signal or _imports_torch(frame):
             _say_stopped(number)
             os._exit(128 + number)
         self.signal = number
-        raise KeyboardInterrupt
+        raise _Stop
+
+
+def _imports_torch(frame: FrameType | None) -> bool:
+    """Whether a module of PyTorch is being executed for its import."""
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if frame.f_code.co_name == "<module>" and name.partition(".")[0] == "torch":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _signal_of(error: BaseException | None) -> int:
