@@ -18,7 +18,7 @@ from restore_rwkv.apps.cli.app import option_flags
 from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.apps.cli.messages import user_message, with_flags
 from restore_rwkv.apps.cli.options import Consistency, Task, parse_memory
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.model import (
     RestoreRWKV,
@@ -337,6 +337,30 @@ def test_every_option_has_its_flag() -> None:
     assert all(flag.startswith("--") for flag in flags.values())
 
 
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("dose is 2; give less", "--dose is 2; give less"),
+        ("scale 9 is out of range", "--scale 9 is out of range"),
+        ("memory: 1 MiB hold no tile", "--memory: 1 MiB hold no tile"),
+        ("dose and factor are both given", "--dose and --factor are both given"),
+        ("validation 1 and test 2 leave nothing", "--validation 1 and --test 2 leave nothing"),
+        ("skip is 'x'", "--skip-faulty is 'x'"),
+        ("planes 'all': are; leave planes out", "--planes 'all': are; leave --planes out"),
+        ("recipe: data.crop is 0", "recipe: data.crop is 0"),
+        ("plane axial: no geometry; leave plane at auto", None),
+    ],
+)
+def test_settings_in_messages_become_flags(message: str, printed: str | None) -> None:
+    printed = printed or "plane axial: no geometry; leave --plane at auto"
+    assert user_message(ConfigError(message), option_flags()) == printed
+
+
+def test_a_file_named_like_an_option_keeps_its_name() -> None:
+    message = "data: no prepared set; leave it out"
+    assert user_message(InputError(message), option_flags()) == message
+
+
 def test_a_bug_is_not_a_message() -> None:
     assert user_message(KeyError("x"), {}) is None
     assert user_message(ConfigError("give task='x'"), {"task": "--task"}) == "give --task x"
@@ -452,7 +476,7 @@ def test_flags_of_the_strength_reach_the_plan_and_the_record(
     record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert (record["factor"], round(record["strength"], 3)) == (4, 0.433)
     both = call(*words, "--factor", "4", "--strength", "1", "--overwrite")
-    assert both.stderr == "error: strength and factor are both given; give one of them\n"
+    assert both.stderr == "error: --strength and --factor are both given; give one of them\n"
     planned = call(*words, "--strength", "0.5", "--overwrite", "--dry-run")
     assert "strength: 0.50, as given\n" in planned.stdout
     quiet = call(*words, "--overwrite")

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,9 @@ def test_a_set_is_scored_by_patient_and_over_patients(
     scores = evaluate_set(prepared, ct_restorer)
     assert [scores[patient]["input"].slices for patient in "ab"] == [2, 6]
     assert scores["a"]["input"].rmse == pytest.approx(3, rel=1e-4)
-    assert mean_over_patients(scores)["input"].rmse == pytest.approx(6, rel=1e-4)
+    mean = mean_over_patients(scores)["input"]
+    assert mean.rmse == pytest.approx(6, rel=1e-4)
+    assert mean.slices == 8  # of both patients
     stack = prepared.stacks[0]
     low, high = (np.float32(prepared.images(stack, q)[0]) for q in ("low", "high"))
     unit = Volume(low, unit="HU", modality="CT")
@@ -86,6 +90,30 @@ def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: P
     found = dict(evaluate_paths([tmp_path / "sets"], weights=tiny_weights))
     words = ("a", "b", "mean over 2 patients")
     assert list(found) == [f"{folder}: {word}" for folder in ("first", "second") for word in words]
+
+
+def test_scans_have_a_mean_for_each_task_and_a_progress_that_only_rises(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    rules = {"mri-sr": ScalingRule("robust"), "ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
+    save_weights(tmp_path / "both.safetensors", tiny_network, scaling=rules, training={})
+    generator = np.random.default_rng(0)
+    paths = []
+    for name, modality in (("a", "MR"), ("b", "CT"), ("c", "MR")):
+        image = nib.Nifti1Image(np.float32(generator.uniform(20, 60, (24, 24, 3))), np.eye(4))
+        nib.save(image, tmp_path / f"{name}.nii")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"Modality": modality}))
+        paths.append(tmp_path / f"{name}.nii")
+    told: list[float] = []
+    found = evaluate_paths(
+        paths,
+        weights=tmp_path / "both.safetensors",
+        progress=lambda done, total: told.append(done / total),
+    )
+    names = [name for name, _ in found]
+    assert names == ["a.nii", "b.nii", "c.nii", "mean over 2 scans of mri-sr"]
+    assert told == sorted(told)
+    assert told[-1] == 1
 
 
 def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(

@@ -77,7 +77,7 @@ def evaluate_paths(
     inputs = _look_at(paths, task, split, progress)
     for item in inputs:
         restorer(item.task.name)
-    by_task: dict[str, dict[str, Scores]] = {}
+    by_task: dict[str, dict[str, Scores]] = {}  # by the number of the scan
     for number, item in enumerate(inputs):
         of_task = restorer(item.task.name)
         part = part_of(progress, item.name, number, len(inputs))
@@ -88,7 +88,7 @@ def evaluate_paths(
             continue
         begin_stage(part, f"reading {item.path.name}")
         found = evaluate(item.volume(), of_task, options, physics=physics, seed=seed, progress=part)
-        by_task.setdefault(item.task.name, {})[item.name] = found.scores
+        by_task.setdefault(item.task.name, {})[str(number)] = found.scores
         yield item.name, found.scores
         if inspect is not None:
             how = options_told(options, of_task, item.task, physics.factor_for(item.task))
@@ -128,7 +128,7 @@ def _look_at(
             for prepared in read_sets(path):
                 if not prepared.split(split):
                     raise InputError(
-                        f"{prepared.folder}: has no {split} slices; choose another split"
+                        f"{prepared.folder}: has no {split} slices; give another split=NAME"
                     )
                 inputs.append(_Input(prepared.folder, prepared.task, split, prepared))
         else:

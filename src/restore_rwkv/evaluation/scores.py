@@ -117,7 +117,7 @@ def evaluate_set(
             f"not {given}"
         )
     if not prepared.split(split):
-        raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
+        raise InputError(f"{prepared.folder}: has no {split} slices; give another split=NAME")
     scores: dict[str, dict[str, list[SliceScore]]] = {}
     begin_stage(progress, "restoring", "slices")
     done, every = 0, sum(stack.shape[0] for stack in prepared.split(split))

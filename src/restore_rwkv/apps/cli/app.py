@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from restore_rwkv.apps.cli.exit_codes import BUG, INTERRUPTED, kind_of
+from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
 from restore_rwkv.apps.cli.networks import convert, info, train
@@ -57,6 +57,9 @@ def run() -> None:
         try:
             words = sys.argv[1:] or ["--help"]
             sys.exit(app(words, prog_name="restore-rwkv", standalone_mode=False))
+        except SystemExit as end:
+            # Of typer, when the reader of --help has gone.
+            raise SystemExit(CLOSED_PIPE if end.code == 1 else end.code) from None
         except typer.Abort:
             sys.exit(INTERRUPTED)
         except Exception as error:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_WIDEST = 10_000  # characters of a table on a pipe
+
 
 @dataclass
 class Screen:
@@ -60,11 +62,14 @@ def show(*tables: Table) -> None:
     def render(stream: TextIO) -> None:
         # A file may be named scan[1].nii.gz.
         console = Console(file=stream, markup=False, emoji=False, highlight=False)
-        for table in tables:
-            if not console.is_terminal:
-                console.width = max(console.measure(table).maximum, len(str(table.title or "")))
-            console.print(table)
-        stream.flush()
+        wide = console.options.update(width=_WIDEST)
+        with console.capture() as printed:  # as rich exits by itself where a pipe is closed
+            for table in tables:
+                if not console.is_terminal:
+                    wanted = console.measure(table, options=wide).maximum
+                    console.width = max(wanted, len(str(table.title or "")))
+                console.print(table)
+        print(printed.get(), end="", file=stream, flush=True)
 
     _to_stdout(render)
 
