@@ -17,11 +17,13 @@ from rich.console import Console
 
 from restore_rwkv import errors
 from restore_rwkv.apps.cli import main
+from restore_rwkv.apps.cli.console import training_report
 from restore_rwkv.apps.cli.exit_codes import CLOSED_PIPE, INTERRUPTED, kind_of
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.scoring import ScoreRow, score_table
-from restore_rwkv.apps.cli.terminal import screen, show
+from restore_rwkv.apps.cli.terminal import say_aside, screen, show
 from restore_rwkv.evaluation.metrics import MeanScore
+from restore_rwkv.training import Step
 from tests.helpers import ROOT
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
@@ -98,6 +100,18 @@ def test_warnings_of_other_packages_come_once_for_each_place(
         "warning: b.nii: odd",
     ]
     assert len(screen.warnings) == 5
+
+
+def test_a_warning_during_training_is_on_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen.reset(as_json=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    report = training_report(10)
+    report(Step(1, 0.5, 0.1, 0.0, None))
+    say_aside("warning: odd")
+    say_aside("warning: more")
+    assert capsys.readouterr().err == "\nwarning: odd\nwarning: more\n"
 
 
 @pytest.mark.parametrize(

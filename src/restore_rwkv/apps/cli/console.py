@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from restore_rwkv.apps.cli.terminal import screen
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -41,8 +43,10 @@ def training_report(iterations: int) -> Callable[[Step], None]:
             ]
             line += f" (over the input: {', '.join(gains)})"
             typer.echo(f"\r{line}" if terminal else line)
+            screen.open_line = False
         elif terminal:
             typer.echo(f"\r{line}   ", nl=False)
+            screen.open_line = True
 
     return report
 

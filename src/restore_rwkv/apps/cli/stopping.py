@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
-_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+_FRESH_LINE = "\r\x1b[K\x1b[?25h"  # erased, with the cursor, which a progress bar hides
 
 
 class _Stop(KeyboardInterrupt):
@@ -93,7 +93,7 @@ def _say_stopped(number: int) -> None:
     stream = sys.__stderr__
     if stream is None:
         return
-    start = f"\r{_SHOW_CURSOR}" if stream.isatty() else ""
+    start = _FRESH_LINE if stream.isatty() else ""
     try:
         stream.write(f"{start}{_WORDS.get(signal.Signals(number).name, 'stopped')}\n")
         stream.flush()

@@ -30,6 +30,7 @@ class Screen:
         verbose: print also what the library does.
         as_json: print one JSON object on stdout, and nothing else there.
         bar: console of the progress bar that is shown now; None where there is none.
+        open_line: whether the last line on the terminal has no end yet, as that of a training run.
         warnings: texts of the warnings of this run, shown or not.
     """
 
@@ -37,6 +38,7 @@ class Screen:
     verbose: bool = False
     as_json: bool = False
     bar: Console | None = None
+    open_line: bool = False
     warnings: list[str] = field(default_factory=list)
 
     def reset(self, as_json: bool) -> None:
@@ -85,7 +87,9 @@ def say_aside(text: str) -> None:
     if screen.bar is not None:
         screen.bar.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         return
-    print(text, file=sys.stderr, flush=True)
+    start = "\n" if screen.open_line else ""
+    screen.open_line = False
+    print(f"{start}{text}", file=sys.stderr, flush=True)
 
 
 def _to_stdout(write: Callable[[TextIO], None]) -> None:
