@@ -524,7 +524,7 @@ def test_small_errors_keep_their_digits() -> None:
 def test_warnings_name_flags_too(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
     image = nib.load(scan)
     air = -1000 + np.arange(5)  # not all the same, as padding would be
-    values = np.where(image.get_fdata() > 300, 40, air).astype(np.int16)
+    values = np.where(image.get_fdata() > 300, 40.5, air).astype(np.float32)
     nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "ct.nii.gz")
     words = ("-o", tmp_path / "out.nii.gz", "-t", "mri-sr", "--weights", tiny_weights)
     result = run("restore", tmp_path / "ct.nii.gz", *words)

@@ -48,7 +48,7 @@ def ct_like(scan: Path, tmp_path: Path) -> Path:
     """A scan whose values MRI cannot have, so that restoring it as MRI warns."""
     image = nib.load(scan)
     air = -1000 + np.arange(5)  # not all the same, as padding would be
-    values = np.where(image.get_fdata() > 300, 40, air).astype(np.int16)
+    values = np.where(image.get_fdata() > 300, 40.5, air).astype(np.float32)
     nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "ct.nii.gz")
     return tmp_path / "ct.nii.gz"
 
@@ -69,6 +69,23 @@ def test_a_warning_is_one_line_with_the_word_and_quiet_hides_it(
     assert as_json["output_path"] == str(tmp_path / "out.nii.gz")
     assert as_json["task"] == "mri-sr"
     assert Path(as_json["record_path"]).is_file()
+
+
+def test_an_unfit_image_has_a_code_of_its_own_and_force_goes_on(
+    scan: Path, tiny_weights: Path, tmp_path: Path, call: Call
+) -> None:
+    image = nib.load(scan)
+    phase = np.linspace(-np.pi, np.pi, image.get_fdata().size, dtype=np.float32)
+    nib.save(nib.Nifti1Image(phase.reshape(image.shape), image.affine), tmp_path / "phase.nii.gz")
+    words = ("restore", tmp_path / "phase.nii.gz", "-o", tmp_path / "out.nii.gz", "-t", "mri-sr")
+    words += ("--weights", tiny_weights)
+    refused = call(*words, "--json")
+    assert refused.returncode == 4
+    assert json.loads(refused.stdout)["error"]["kind"] == "unfit"
+    assert "or give --force to restore it all the same" in refused.stderr
+    assert call(*words, "--force").returncode == 0
+    both = call(*words, "--force", "--strict", "-f")
+    assert both.stderr == "error: --force and --strict are both given; give one of them\n"
 
 
 def test_verbose_says_what_is_chosen(

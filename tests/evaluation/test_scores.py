@@ -100,7 +100,8 @@ def test_scans_have_a_mean_for_each_task_and_a_progress_that_only_rises(
     generator = np.random.default_rng(0)
     paths = []
     for name, modality in (("a", "MR"), ("b", "CT"), ("c", "MR")):
-        image = nib.Nifti1Image(np.float32(generator.uniform(20, 60, (24, 24, 3))), np.eye(4))
+        values = generator.uniform(-200, 60, (24, 24, 3)) + 300 * (modality == "MR")
+        image = nib.Nifti1Image(np.float32(values), np.eye(4))
         nib.save(image, tmp_path / f"{name}.nii")
         (tmp_path / f"{name}.json").write_text(json.dumps({"Modality": modality}))
         paths.append(tmp_path / f"{name}.nii")

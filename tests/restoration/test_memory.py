@@ -21,7 +21,7 @@ from restore_rwkv.apps.cli.app import main
 from restore_rwkv.restoration import Restorer, RestoreOptions
 from restore_rwkv.io import read_volume
 source, task, memory = sys.argv[1], sys.argv[2], int(sys.argv[3])
-restorer, options = Restorer(task, device="cpu"), RestoreOptions(memory=memory)
+restorer, options = Restorer(task, device="cpu"), RestoreOptions(memory=memory, force=True)
 restorer.file(source, source + ".out.nii", options)
 peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([peak, restorer.plan(read_volume(source), options).memory]))

@@ -66,9 +66,9 @@ def read_nifti(path: Path) -> Volume:
     numbers = numbers.reshape(three_axes(shape, path.name), order="F")
     extensions = bytes(payload[len(raw.binaryblock) : offset])
     affine = _affine_in_mm(header, path)
-    source = NiftiSource(path, shape, stored, raw, extensions, affine)
-    modality, unit = read_sidecar(path)
-    return Volume(_scaled(numbers, stored), affine, unit, modality, source)
+    beside = read_sidecar(path)
+    source = NiftiSource(*(path, shape, stored, raw, extensions, affine), findings=beside.findings)
+    return Volume(_scaled(numbers, stored), affine, beside.unit, beside.modality, source)
 
 
 def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:

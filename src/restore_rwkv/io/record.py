@@ -108,12 +108,14 @@ class FitRecord:
         outcome: "fit", "doubtful" or "unfit".
         findings: what speaks against restoring it.
         measures: what was measured in the image for this, by name.
+        unjudged: why its measures were not compared with the training; None where they were.
         forced: whether the user asked to go on although it is unfit.
     """
 
     outcome: Literal["fit", "doubtful", "unfit"]
     findings: tuple[Finding, ...]
     measures: Mapping[str, float]
+    unjudged: str | None
     forced: bool
 
 
@@ -171,6 +173,8 @@ class RestorationRecord(Record):
         no_noise: why the noise was not compared, so that `factor` is that of the task.
         noise_level: level of the noise to remove that the network was told (`AddedNoise.level`);
             None for a network that is not told.
+        fit: whether the input is what the weights are for.
+        change: how the output differs from the input.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
     """
@@ -200,6 +204,8 @@ class RestorationRecord(Record):
     factor_from: str | None
     no_noise: str | None
     noise_level: float | None
+    fit: FitRecord
+    change: ChangeRecord
     seconds: float
     torch: str
 

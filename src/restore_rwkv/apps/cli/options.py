@@ -76,6 +76,14 @@ Consistency = Annotated[
         show_default=False,
     ),
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Go on with an image that the weights are not for."),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse an image also where it is only doubtful."),
+]
 Ensemble = Annotated[
     bool,
     typer.Option("--ensemble", help="Mean over 4 or 8 turns and mirrors: as many times the time."),

@@ -12,6 +12,7 @@ from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
     Ensemble,
+    Force,
     Json,
     OutputFile,
     Overwrite,
@@ -19,6 +20,7 @@ from restore_rwkv.apps.cli.options import (
     Seed,
     Series,
     Strength,
+    Strict,
     TaskName,
     Verbose,
     Weights,
@@ -73,6 +75,8 @@ def restore(
         ),
     ] = None,
     strength: Strength = None,
+    force: Force = False,
+    strict: Strict = False,
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
     ] = "2GiB",
@@ -105,6 +109,8 @@ def restore(
             ensemble=ensemble,
             factor=factor,
             strength=strength,
+            force=force,
+            strict=strict,
         )
         restorer = Restorer(task, weights, device)
         chosen = series_of(series)

@@ -15,11 +15,13 @@ from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
     Ensemble,
+    Force,
     Json,
     Overwrite,
     Quiet,
     Seed,
     Strength,
+    Strict,
     TaskName,
     Verbose,
     Weights,
@@ -58,6 +60,8 @@ def evaluate(
     consistency: Consistency = None,
     ensemble: Ensemble = False,
     strength: Strength = None,
+    force: Force = False,
+    strict: Strict = False,
     diagnose: Annotated[
         bool,
         typer.Option(
@@ -103,7 +107,11 @@ def evaluate(
                 seed=seed,
                 device=device,
                 options=RestoreOptions(
-                    consistency=consistency, ensemble=ensemble, strength=strength
+                    consistency=consistency,
+                    ensemble=ensemble,
+                    strength=strength,
+                    force=force,
+                    strict=strict,
                 ),
                 inspect=inspect if diagnose else None,
                 progress=progress,
