@@ -17,7 +17,7 @@ from restore_rwkv.io.files import (
 )
 from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.nifti import NiftiSource
-from restore_rwkv.io.progress import Progress
+from restore_rwkv.io.progress import PartProgress, Progress, begin_stage, part_of
 from restore_rwkv.io.record import (
     ChangeRecord,
     DegradationRecord,
@@ -52,6 +52,7 @@ __all__ = [
     "FitRecord",
     "NiftiSource",
     "OutputRecord",
+    "PartProgress",
     "Progress",
     "RestorationRecord",
     "Source",
@@ -65,6 +66,7 @@ __all__ = [
     "atomic_file",
     "atomic_files",
     "atomic_folder",
+    "begin_stage",
     "check_output",
     "check_output_path",
     "check_record",
@@ -73,6 +75,7 @@ __all__ = [
     "file_sha256",
     "identify",
     "identify_output",
+    "part_of",
     "plane_axis",
     "read_volume",
     "read_volumes",

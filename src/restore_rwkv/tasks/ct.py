@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Finding, Volume, plane_axis
+from restore_rwkv.io import Finding, Progress, Volume, begin_stage, plane_axis
 from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.modality import (
     Degraded,
@@ -128,11 +128,17 @@ class CT(Modality):
         return tissue_shift(*slices)
 
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Insert the noise of a reduced dose into axial slices; padding becomes air."""
         from restore_rwkv.physics.ct import CTScanner, calibrated, reduce_dose
-        from restore_rwkv.physics.ct.dose import AIR
+        from restore_rwkv.physics.ct.dose import AIR, SLICES_TOGETHER
+        from restore_rwkv.physics.slices import batches
 
         if volume.affine is None or volume.spacing is None:
             raise InputError(
@@ -144,12 +150,20 @@ class CT(Modality):
         if volume.data.min() < AIR:  # the low-dose image has no padding either
             volume = volume.with_data(volume.data.clip(min=AIR))
         slices = slice_tensor(volume, axis)
+        begin_stage(progress, "measuring the noise")
         scanner = (
             calibrated(CTScanner(), slices, (rows, columns))
             if options.photons is None
             else CTScanner(photons=options.photons)
         )
         dose = 1 / options.factor_for(task)
-        low = reduce_dose(slices, (rows, columns), dose=dose, scanner=scanner, generator=generator)
+        begin_stage(progress, "degrading", "slices")
+        low, count = slices.clone(), len(slices)
+        for part in batches(count, SLICES_TOGETHER):  # as `reduce_dose` itself would
+            low[part] = reduce_dose(
+                slices[part], (rows, columns), dose=dose, scanner=scanner, generator=generator
+            )
+            if progress is not None:
+                progress(min(part.stop, count), count)
         record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
         return Degraded(volume.with_slices(low.numpy(), axis), volume, record)

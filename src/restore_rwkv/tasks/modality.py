@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
-from restore_rwkv.io import Finding, Volume
+from restore_rwkv.io import Finding, Progress, Volume
 from restore_rwkv.options import validated
 from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.plane import slice_axis
@@ -351,9 +351,17 @@ class Modality(abc.ABC):
 
     @abc.abstractmethod
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
-        """Make a low-quality scan from a good one; see `restore_rwkv.degrade`."""
+        """Make a low-quality scan from a good one; see `restore_rwkv.degrade`.
+
+        Where slices are made one after the other, `progress` is called with (slices done, all).
+        """
 
     def degrade_slice(self, image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
         """Degrade one slice (H, W) as it is read from a set that stores no low quality.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from restore_rwkv.io import Finding, Volume
+from restore_rwkv.io import Finding, Progress, Volume
 from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.modality import (
     AxisFactor,
@@ -123,7 +123,12 @@ class MRI(Modality):
             ).numpy()
 
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Keep the centre of k-space in the task's plane, with noise if sigma is above 0."""
         from restore_rwkv.physics.mri import CartesianMRI, reduce_resolution

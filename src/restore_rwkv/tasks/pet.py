@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from restore_rwkv.errors import InputError, OperatorError
-from restore_rwkv.io import DicomSource, Volume, plane_axis
+from restore_rwkv.io import DicomSource, Progress, Volume, plane_axis
 from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.modality import (
     Degraded,
@@ -114,7 +114,12 @@ class PET(Modality):
         return {"noise": self.measured_noise(spread_slices(volume, axis))}
 
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Simulate a scan of fewer counts, of a PET scan or of the activity of an MRI scan."""
         from restore_rwkv.physics.pet import PETScanner, reduce_dose
