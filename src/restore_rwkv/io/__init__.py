@@ -5,11 +5,12 @@ Uses only errors, and no torch; tasks, physics and all rooms above use it.
 
 from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
 from restore_rwkv.io.conversions import as_volume
-from restore_rwkv.io.dicom.read import DicomSource
+from restore_rwkv.io.dicom import Derivation, DicomSource
 from restore_rwkv.io.files import (
     Volumes,
     check_output,
     check_output_path,
+    encode_volumes,
     read_volume,
     read_volumes,
     write_volume,
@@ -31,9 +32,12 @@ from restore_rwkv.io.record import (
     identify,
     identify_output,
     record_of,
+    record_of_series,
+    record_text,
     record_values,
     write_record,
 )
+from restore_rwkv.io.results import OutputFormat, OutputOptions, Target
 from restore_rwkv.io.stored import Stored
 from restore_rwkv.io.volume import (
     Source,
@@ -43,14 +47,18 @@ from restore_rwkv.io.volume import (
     plane_axis,
     same_field_of_view,
 )
+from restore_rwkv.io.warned import recorded_warnings
 
 __all__ = [
     "ChangeRecord",
     "DegradationRecord",
+    "Derivation",
     "DicomSource",
     "Finding",
     "FitRecord",
     "NiftiSource",
+    "OutputFormat",
+    "OutputOptions",
     "OutputRecord",
     "PartProgress",
     "Progress",
@@ -58,6 +66,7 @@ __all__ = [
     "Source",
     "SourceRecord",
     "Stored",
+    "Target",
     "Volume",
     "Volumes",
     "acquisition_axis",
@@ -72,6 +81,7 @@ __all__ = [
     "check_record",
     "claimed",
     "degraded_by",
+    "encode_volumes",
     "file_sha256",
     "identify",
     "identify_output",
@@ -80,7 +90,10 @@ __all__ = [
     "read_volume",
     "read_volumes",
     "record_of",
+    "record_of_series",
+    "record_text",
     "record_values",
+    "recorded_warnings",
     "same_field_of_view",
     "write_record",
     "write_volume",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.io.atomic import atomic_files
 from restore_rwkv.io.dicom.read import read_dicom
 from restore_rwkv.io.kinds import check_source, kind_of, suffix_of
 from restore_rwkv.io.metaimage import read_metaimage, write_metaimage
@@ -28,7 +29,7 @@ from restore_rwkv.io.outputs import (
     resolved,
 )
 from restore_rwkv.io.raster import read_array, read_image, write_array, write_image
-from restore_rwkv.io.stored import Float32Array
+from restore_rwkv.io.stored import Float32Array, count_clipped
 from restore_rwkv.io.volume import Volume
 
 __all__ = [
@@ -49,6 +50,14 @@ _READERS: dict[str, Callable[[Path], Volume]] = {
     "mgh": read_mgh,
     "image": read_image,
     "array": read_array,
+}
+
+
+_WRITERS = {
+    ".nrrd": write_nrrd,
+    ".mha": write_metaimage,
+    **dict.fromkeys(MGH, write_mgh),
+    ".npy": write_array,
 }
 
 
@@ -165,22 +174,9 @@ def write_volume(
     """
     check_output(volume, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
     path = Path(path)
-    suffix, kind = suffix_of(path.name), resolved(dtype, path)
-    data = volume.with_missing() if keep_nan else volume.data
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        if path.name.lower().endswith(NIFTI):
-            write_nifti(volume, [data], temporary, kind)
-        elif suffix == ".nrrd":
-            write_nrrd(volume, data, temporary, kind)
-        elif suffix == ".mha":
-            write_metaimage(volume, data, temporary, kind)
-        elif suffix in MGH:
-            write_mgh(volume, data, temporary, kind)
-        elif suffix == ".npy":
-            write_array(volume, data, temporary, kind)
-        else:
-            write_image(volume, data, temporary, kind)
+    with atomic_files(path, overwrite=overwrite) as (temporary,):
+        encode_volumes([volume], 1, temporary, dtype=dtype, keep_nan=keep_nan)
 
 
 def write_volumes(
@@ -215,14 +211,50 @@ def write_volumes(
     first = next(stream, None)
     if first is None:
         raise InputError(f"{path.name}: there are no volumes to write; give at least one")
-    if count == 1 and not path.name.lower().endswith(NIFTI):
-        write_volume(first, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
-        return
     check_output(first, path, dtype=dtype, overwrite=overwrite, volumes=count, keep_nan=keep_nan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        values = _same_grid(first, stream, count, path.name, keep_nan=keep_nan)
-        write_nifti(first, values, temporary, resolved(dtype, path), count)
+    with atomic_files(path, overwrite=overwrite) as (temporary,):
+        encode_volumes(chain([first], stream), count, temporary, dtype=dtype, keep_nan=keep_nan)
+
+
+def encode_volumes(
+    volumes: Iterable[Volume], count: int, path: Path, *, dtype: OutputType, keep_nan: bool
+) -> int:
+    """Write volumes to an existing file in the format of its suffix, without any checks.
+
+    Args:
+        volumes: Of one grid, at least one.
+        count: Their number; above 1 for NIfTI only.
+        path: Where to write.
+        dtype: As for ``write_volume``.
+        keep_nan: As for ``write_volume``.
+
+    Returns:
+        Number of voxels whose value was clipped, as the format cannot hold it.
+
+    Raises:
+        InputError: The volumes have different grids, or there are not `count` of them.
+        OSError: The disk is full.
+    """
+    stream = iter(volumes)
+    first = next(stream)
+    kind = resolved(dtype, path)
+    clipped = 0
+
+    def values() -> Iterator[Float32Array]:
+        nonlocal clipped
+        for data in _same_grid(first, stream, count, path.name, keep_nan=keep_nan):
+            if kind == "source" and first.source is not None and first.source.stored is not None:
+                clipped += count_clipped(data, first.source.stored)
+            yield data
+
+    suffix = suffix_of(path.name)
+    if suffix in NIFTI:
+        write_nifti(first, values(), path, kind, count)
+    else:
+        for data in values():
+            _WRITERS.get(suffix, write_image)(first, data, path, kind)
+    return clipped
 
 
 def _same_grid(
