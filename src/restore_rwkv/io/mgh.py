@@ -51,7 +51,7 @@ def read_mgh(path: Path) -> Volume:
             )
         voxels = grid[0] * grid[1] * grid[2]
         size = _OFFSET + voxels * int(kind[2])
-        check_declared(path, size, voxels, compressed=is_gzip(path))
+        check_declared(path, size, voxels, int(kind[2]), compressed=is_gzip(path))
         payload = read_exactly(stream, size - _OFFSET)
         if payload is None:
             raise InputError(too_short(path, size))

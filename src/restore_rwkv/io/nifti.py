@@ -159,8 +159,9 @@ def _opened_at_voxels(path: Path) -> Iterator[_Opened]:
         pair = _is_pair(raw, header_path)
         layout = layout_of(raw, header_path, single=not pair)
         compressed = is_gzip(voxels_path)
-        voxels = layout.volume_bytes // int(layout.stored.dtype.itemsize)
-        check_declared(voxels_path, layout.size, voxels, compressed=compressed)
+        width = int(layout.stored.dtype.itemsize)
+        voxels = layout.volume_bytes // width
+        check_declared(voxels_path, layout.size, voxels, width, compressed=compressed)
         rest = _LARGEST_HEADER_FILE if pair else layout.offset - len(raw.binaryblock)
         extensions = stream.read(rest)
         if not pair:
