@@ -59,6 +59,7 @@ class Volumes:
     Attributes:
         path: The file or folder.
         count: Number of volumes; 1 but for 4-D NIfTI.
+        series: Which series of a DICOM folder; see ``read_volume``.
     """
 
     path: Path
@@ -169,7 +170,7 @@ def write_volume(
     data = volume.with_missing() if keep_nan else volume.data
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        if path.name.lower().endswith(NIFTI):
+        if suffix in NIFTI:
             write_nifti(volume, [data], temporary, kind)
         elif suffix == ".nrrd":
             write_nrrd(volume, data, temporary, kind)
@@ -215,7 +216,7 @@ def write_volumes(
     first = next(stream, None)
     if first is None:
         raise InputError(f"{path.name}: there are no volumes to write; give at least one")
-    if count == 1 and not path.name.lower().endswith(NIFTI):
+    if count == 1 and suffix_of(path.name) not in NIFTI:
         write_volume(first, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
         return
     check_output(first, path, dtype=dtype, overwrite=overwrite, volumes=count, keep_nan=keep_nan)

@@ -297,7 +297,7 @@ def _set_count(header: Nifti1Header, count: int, before: int) -> None:
     if count == before:
         return
     header["dim"][0] = 4 if count > 1 else 3
-    header["dim"][4] = count
+    header["dim"][3:5] = max(1, header["dim"][3]), count
 
 
 def _grid_of(header: Nifti1Header) -> tuple[int, ...]:
