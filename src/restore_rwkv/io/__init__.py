@@ -3,7 +3,7 @@
 Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
-from restore_rwkv.io.atomic import atomic_file, atomic_folder
+from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
 from restore_rwkv.io.conversions import as_volume
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.files import (
@@ -17,15 +17,19 @@ from restore_rwkv.io.files import (
 )
 from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.nifti import NiftiSource
-from restore_rwkv.io.progress import Progress
+from restore_rwkv.io.progress import PartProgress, Progress, begin_stage, part_of
 from restore_rwkv.io.record import (
+    ChangeRecord,
     DegradationRecord,
+    FitRecord,
+    OutputRecord,
     RestorationRecord,
     SourceRecord,
     check_record,
     degraded_by,
     file_sha256,
     identify,
+    identify_output,
     record_of,
     record_values,
     write_record,
@@ -41,10 +45,14 @@ from restore_rwkv.io.volume import (
 )
 
 __all__ = [
+    "ChangeRecord",
     "DegradationRecord",
     "DicomSource",
     "Finding",
+    "FitRecord",
     "NiftiSource",
+    "OutputRecord",
+    "PartProgress",
     "Progress",
     "RestorationRecord",
     "Source",
@@ -56,13 +64,18 @@ __all__ = [
     "affine_of_axes",
     "as_volume",
     "atomic_file",
+    "atomic_files",
     "atomic_folder",
+    "begin_stage",
     "check_output",
     "check_output_path",
     "check_record",
+    "claimed",
     "degraded_by",
     "file_sha256",
     "identify",
+    "identify_output",
+    "part_of",
     "plane_axis",
     "read_volume",
     "read_volumes",

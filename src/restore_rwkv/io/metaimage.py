@@ -61,9 +61,10 @@ def read_metaimage(path: Path) -> Volume:
     affine = _affine(fields, path) if len(shape) == 3 else None
     values, missing = fill_missing(read_packed(packed).reshape(grid), path.name)
     parts = () if packed.path == path else (path, packed.path)
-    source = Source(path, shape, Stored(packed.dtype), parts=parts)
-    modality, unit = read_sidecar(path)
-    return Volume(values, affine, unit, modality, source, missing=missing)
+    beside = read_sidecar(path)
+    stored = Stored(packed.dtype)
+    source = Source(path, shape, stored, parts=parts, findings=beside.findings)
+    return Volume(values, affine, beside.unit, beside.modality, source, missing=missing)
 
 
 def write_metaimage(

@@ -60,9 +60,9 @@ def read_mgh(path: Path) -> Volume:
     affine = np.eye(4)
     affine[:3, :3] = columns
     affine[:3, 3] = header["Pxyz_c"].astype(np.float64) - columns @ np.array(grid) / 2
-    source = Source(path, shape, Stored(np.dtype(kind)))
-    modality, unit = read_sidecar(path)
-    return Volume(values, affine, unit, modality, source, missing=missing)
+    beside = read_sidecar(path)
+    source = Source(path, shape, Stored(np.dtype(kind)), findings=beside.findings)
+    return Volume(values, affine, beside.unit, beside.modality, source, missing=missing)
 
 
 def write_mgh(

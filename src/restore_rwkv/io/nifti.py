@@ -120,7 +120,7 @@ def count_nifti(path: Path) -> int:
 
 def _volumes(file: _Opened, first: int) -> Iterator[Volume]:
     layout, stream = file.layout, file.stream
-    modality, unit = read_sidecar(file.path)
+    beside = read_sidecar(file.path)
     found = skip(stream, first * layout.volume_bytes)
     for index in range(first, layout.volumes):
         payload = read_exactly(stream, layout.volume_bytes) if found else None
@@ -135,8 +135,11 @@ def _volumes(file: _Opened, first: int) -> Iterator[Volume]:
             *(file.path, shape, layout.stored, layout.raw, file.extensions, layout.affine),
             *(layout.volumes, index),
             parts=file.parts,
+            findings=beside.findings,
         )
-        yield Volume(values, layout.affine, unit, modality, source, missing=missing)
+        yield Volume(
+            *(values, layout.affine, beside.unit, beside.modality, source), missing=missing
+        )
 
 
 def _check_end(file: _Opened) -> None:

@@ -69,9 +69,10 @@ def read_nrrd(path: Path) -> Volume:
     numbers = read_packed(packed).reshape(three_axes(shape, path.name))
     values, missing = fill_missing(numbers, path.name)
     parts = () if packed.path == path else (path, packed.path)
-    source = Source(path, shape, Stored(packed.dtype), parts=parts)
-    modality, unit = read_sidecar(path)
-    return Volume(values, affine, unit, modality, source, missing=missing)
+    beside = read_sidecar(path)
+    stored = Stored(packed.dtype)
+    source = Source(path, shape, stored, parts=parts, findings=beside.findings)
+    return Volume(values, affine, beside.unit, beside.modality, source, missing=missing)
 
 
 def write_nrrd(

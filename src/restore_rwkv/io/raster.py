@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.decoding import DECODING_ERRORS
+from restore_rwkv.io.sidecar import read_sidecar
 from restore_rwkv.io.stored import Float32Array, Stored, encode
 from restore_rwkv.io.volume import Source, Volume, one_line
 
@@ -62,7 +63,9 @@ def read_image(path: Path) -> Volume:
         raise InputError(
             f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
         ) from error
-    source = Source(path, pixels.shape, Stored(np.dtype(dtype)))
+    source = Source(
+        path, pixels.shape, Stored(np.dtype(dtype)), findings=read_sidecar(path).findings
+    )
     return Volume(cast(Float32Array, pixels), source=source)  # Volume converts
 
 
@@ -80,7 +83,7 @@ def read_array(path: Path) -> Volume:
             f"{path.name}: not a sound array of numbers ({one_line(error)}); "
             "save it with numpy.save"
         ) from error
-    source = Source(path, array.shape, Stored(array.dtype))
+    source = Source(path, array.shape, Stored(array.dtype), findings=read_sidecar(path).findings)
     return Volume(cast(Float32Array, np.array(array)), source=source)  # Volume converts
 
 

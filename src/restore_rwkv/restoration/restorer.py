@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from restore_rwkv.errors import InputError, RestoreError, WeightsError
 from restore_rwkv.io import (
@@ -32,9 +31,12 @@ from restore_rwkv.io import (
 from restore_rwkv.io.files import OutputType
 from restore_rwkv.model import RestoreRWKV, WeightsInfo, find_weights, load_weights, read_info
 from restore_rwkv.restoration.device import find_device
-from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
+from restore_rwkv.restoration.options import RestoreOptions
+from restore_rwkv.restoration.plan import Plan
+from restore_rwkv.restoration.planning import make_plan
+from restore_rwkv.restoration.recording import Ran, restoration_record
 from restore_rwkv.restoration.slices import restore_slices
-from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
+from restore_rwkv.tasks import AUTO, Task, get_task, pick_task
 
 _logger = logging.getLogger(__name__)
 
@@ -115,10 +117,8 @@ class Restorer:
             volume,
             task,
             options,
-            rule=info.scaling[task.name],
-            config=info.config,
+            info=info,
             device=self.device,
-            strength=info.strength.get(task.name),
         )
         return dataclasses.replace(plan, factor_from=factor_from)
 
@@ -255,8 +255,9 @@ class Restorer:
             if progress is not None:
                 progress(min(part.stop, len(slices)), len(slices))
         seconds = round(time.perf_counter() - start, 3)
-        record = self._record(plan, info, seconds)
-        return Restored(plan.volume.with_data(data), record)
+        volume = plan.volume.with_data(data)
+        ran = Ran(self._path(plan.task).name, info.sha256, str(self.device), seconds)
+        return Restored(volume, restoration_record(plan, volume, ran))
 
     def _with_factor(
         self, volume: Volume, task: Task, options: RestoreOptions
@@ -271,40 +272,6 @@ class Restorer:
         record = record_of(volume.source.path, "degradation").name
         _logger.info("%s: factor %g, from %s", volume.name, factor, record)
         return dataclasses.replace(options, factor=factor), record
-
-    def _record(self, plan: Plan, info: WeightsInfo, seconds: float) -> RestorationRecord:
-        return RestorationRecord(
-            notice=NOTICE,
-            not_for=plan.task.not_for,
-            task=plan.task.name,
-            weights=self._path(plan.task).name,
-            weights_sha256=info.sha256,
-            device=str(self.device),
-            modality=plan.volume.modality,
-            unit=plan.volume.unit,
-            slice_axis=plan.axis,
-            scale=plan.scale,
-            scaling=plan.scaling.to_dict(),
-            scaling_rule=plan.scaling_found["scaling_rule"],
-            suv_per_unit=plan.scaling_found.get("suv_per_unit"),
-            no_suv=plan.scaling_found.get("no_suv"),
-            tile=plan.tiling.tile,
-            batch=plan.tiling.batch,
-            consistency=plan.refinement.steps,
-            kept=plan.kept,
-            signed=plan.refinement.signed,
-            ensemble=len(plan.refinement.turns) > 1,
-            turns=len(plan.refinement.turns),
-            strength=plan.refinement.strength,
-            noise_found=None if plan.noise is None else plan.noise.found,
-            noise_reference=None if plan.noise is None else plan.noise.reference,
-            factor=plan.factor,
-            factor_from=plan.factor_from,
-            no_noise=None if plan.noise is None else plan.noise.assumed,
-            noise_level=plan.refinement.noise_level,
-            seconds=seconds,
-            torch=torch.__version__,
-        )
 
     def _path(self, task: Task) -> Path:
         return self.weights or find_weights(task.weights)

@@ -9,12 +9,14 @@ from pathlib import Path
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.io import (
     DegradationRecord,
+    Progress,
     Volume,
+    begin_stage,
     check_output,
     check_output_path,
     check_record,
-    file_sha256,
     identify,
+    identify_output,
     read_volume,
     record_of,
     write_record,
@@ -25,7 +27,12 @@ from restore_rwkv.tasks.table import AUTO, NOTICE, TASKS, Task, get_task, pick_t
 
 
 def degrade(
-    volume: Volume, task: Task | str, options: DegradeOptions | None = None, *, seed: int = 0
+    volume: Volume,
+    task: Task | str,
+    options: DegradeOptions | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Degraded:
     """Make a low-quality scan from a good one by the physics of a task.
 
@@ -39,6 +46,8 @@ def degrade(
         task: task whose physics is simulated, or its name.
         options: options of the simulated scanner.
         seed: seed of all random numbers, 0 or more.
+        progress: called with (slices done, all); for CT only, as MRI is quick, and the slices of
+            PET are simulated together.
 
     Raises:
         InputError: the scan's modality does not suit the task, or it lacks the geometry needed.
@@ -59,7 +68,7 @@ def degrade(
     task.rules.warn_of_strange_values(volume)
     generator = torch.Generator().manual_seed(seed)
     try:
-        made = task.rules.degrade(volume, task, options, generator)
+        made = task.rules.degrade(volume, task, options, generator, progress)
     except OperatorError as error:
         raise OperatorError(f"{volume.name}: {error}") from error
     record = {"task": task.name, "factor": options.factor_for(task), "seed": seed, **made.record}
@@ -93,6 +102,7 @@ def degrade_file(
     truth: Path | str | None = None,
     series: int | str | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Degrade a scan on disk, and write it with a record of how it was made.
 
@@ -105,6 +115,7 @@ def degrade_file(
         truth: file for the scan of full quality on the grid of the output; None to write none.
         series: number or UID of the series to use in a DICOM folder with several.
         overwrite: replace existing outputs.
+        progress: told the stages, and called as by `degrade`.
 
     Returns:
         Path of the record, beside the output with the suffix .degradation.json.
@@ -121,13 +132,16 @@ def degrade_file(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
     check_record(record_path, overwrite=overwrite)
+    begin_stage(progress, f"reading {source.name}")
     volume = read_volume(source, series=series)
     identity = identify(volume)
     chosen = pick_task(volume, task)
-    made = degrade(volume, chosen, options, seed=seed)
+    begin_stage(progress, "degrading", "slices")
+    made = degrade(volume, chosen, options, seed=seed, progress=progress)
     pairs = list(zip(outputs, (made.low, made.high), strict=False))
     for path, image in pairs:
         check_output(image, path, overwrite=overwrite)
+    begin_stage(progress, "writing")
     for path, image in pairs:
         write_volume(image, path, overwrite=overwrite)
     record = DegradationRecord(
@@ -135,7 +149,7 @@ def degrade_file(
         notice=NOTICE,
         modality=made.low.modality or chosen.modality,
         unit=made.low.unit,
-        output_sha256=file_sha256(outputs[0]),
+        output=identify_output(outputs[0], outputs[0].name),
         made=made.record,
     )
     write_record(record_path, record)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore_rwkv.apps.cli.console import progress_bar, score_row, score_table, show
 from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
     Ensemble,
+    Force,
+    Json,
     OutputFile,
     Overwrite,
     Quiet,
     Seed,
     Series,
     Strength,
+    Strict,
     TaskName,
+    Verbose,
     Weights,
     parse_memory,
     series_of,
 )
+from restore_rwkv.apps.cli.progress import progress_bar
+from restore_rwkv.apps.cli.scoring import score_rows, score_table, scores_as_json
+from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
 from restore_rwkv.errors import InputError
+
+if TYPE_CHECKING:
+    from restore_rwkv.restoration.restorer import Preview
 
 
 def restore(
@@ -65,6 +75,8 @@ def restore(
         ),
     ] = None,
     strength: Strength = None,
+    force: Force = False,
+    strict: Strict = False,
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
     ] = "2GiB",
@@ -78,47 +90,71 @@ def restore(
         bool,
         typer.Option("--dry-run", help="Print the plan, and what would be refused; write nothing."),
     ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Restore a scan. Affine, units and header are kept, and the grid unless --scale is given."""
-    from restore_rwkv.io import record_of
-    from restore_rwkv.restoration import RestoreOptions, Restorer
+    with progress_bar(f"reading {source.name}", "restoring", "slices") as progress:
+        from restore_rwkv.io import record_of, record_values
+        from restore_rwkv.restoration import RestoreOptions, Restorer
 
-    options = RestoreOptions(
-        plane=plane,
-        scaling=scaling,
-        memory=parse_memory(memory),
-        scale=scale,
-        unit=unit,
-        consistency=consistency,
-        ensemble=ensemble,
-        factor=factor,
-        strength=strength,
-    )
-    restorer = Restorer(task, weights, device)
-    chosen = series_of(series)
+        options = RestoreOptions(
+            plane=plane,
+            scaling=scaling,
+            memory=parse_memory(memory),
+            scale=scale,
+            unit=unit,
+            consistency=consistency,
+            ensemble=ensemble,
+            factor=factor,
+            strength=strength,
+            force=force,
+            strict=strict,
+        )
+        restorer = Restorer(task, weights, device)
+        chosen = series_of(series)
+        if dry_run:
+            preview = restorer.preview(
+                source, output, options, dtype=dtype, overwrite=overwrite, series=chosen
+            )
+        else:
+            restored = restorer.file(
+                *(source, output, options),
+                dtype=dtype,
+                overwrite=overwrite,
+                series=chosen,
+                progress=progress,
+            )
     if dry_run:
-        preview = restorer.preview(
-            source, output, options, dtype=dtype, overwrite=overwrite, series=chosen
-        )
-        for line in preview.plan.lines() if preview.plan else ():
-            typer.echo(line)
-        if preview.refusals:
-            raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
+        _show_preview(output, preview)
         return
-    with progress_bar("restoring", "slices", quiet) as progress:
-        restored = restorer.file(
-            *(source, output, options),
-            dtype=dtype,
-            overwrite=overwrite,
-            series=chosen,
-            progress=progress,
-        )
-    if not quiet:
-        volume = restored.volume
-        if task == "auto":
-            typer.echo(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
-        typer.echo(f"{output}: restored; how it was made: {record_of(output)}")
+    volume = restored.volume
+    if task == "auto":
+        say(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
+    say(f"{output}: restored; how it was made: {record_of(output)}")
+    if as_json:
+        show_json(record_values(restored.record) | _paths(output, record_of(output)))
+
+
+def _show_preview(output: Path, preview: Preview) -> None:
+    """Print a plan.
+
+    Raises:
+        InputError: restoring would be refused; the message lists why.
+    """
+    lines = list(preview.plan.lines()) if preview.plan else []
+    for line in lines:
+        say(line)
+    if preview.refusals:
+        raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
+    if screen.as_json:
+        show_json({"plan": lines})
+
+
+def _paths(output: Path, record: Path) -> dict[str, str]:
+    """Where an output and its record lie, for JSON."""
+    return {"output_path": str(output), "record_path": str(record)}
 
 
 def degrade(
@@ -158,23 +194,32 @@ def degrade(
     seed: Seed = 0,
     series: Series = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Simulate a low-quality scan from a high-quality one, and record the parameters."""
-    from restore_rwkv.tasks import DegradeOptions, degrade_file
+    with progress_bar(f"reading {source.name}", "degrading", "slices") as progress:
+        from restore_rwkv.tasks import DegradeOptions, degrade_file
 
-    record = degrade_file(
-        source,
-        output,
-        task=task,
-        options=DegradeOptions(factor=factor, sigma=sigma, photons=photons, axes=axes, dose=dose),
-        seed=seed,
-        truth=truth,
-        series=series_of(series),
-        overwrite=overwrite,
-    )
-    if not quiet:
-        typer.echo(f"{output}: degraded; how it was made: {record}")
+        record = degrade_file(
+            source,
+            output,
+            task=task,
+            options=DegradeOptions(
+                factor=factor, sigma=sigma, photons=photons, axes=axes, dose=dose
+            ),
+            seed=seed,
+            truth=truth,
+            series=series_of(series),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    say(f"{output}: degraded; how it was made: {record}")
+    if as_json:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        truth_path = {} if truth is None else {"truth_path": str(truth)}
+        show_json(values | _paths(output, record) | truth_path)
 
 
 def demo(
@@ -182,14 +227,20 @@ def demo(
         "demo-output"
     ),
     device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Degrade and restore the sample scan, print the scores, and draw a comparison."""
-    from restore_rwkv.apps.cli.demo import run_demo
+    with progress_bar("loading PyTorch", "restoring", "slices") as progress:
+        from restore_rwkv.apps.cli.demo import run_demo
 
-    result = run_demo(output, device)
-    table = score_table()
-    for name, score in result.evaluation.scores.items():
-        table.add_row(*score_row(name, score))
-    show(table)
+        result = run_demo(output, device, overwrite=overwrite, progress=progress)
+    rows = score_rows("", result.evaluation.scores)
+    show(score_table(rows))
     for name, path in result.files.items():
-        typer.echo(f"{name}: {path}")
+        say(f"{name}: {path}")
+    if as_json:
+        files = {name: str(path) for name, path in result.files.items()}
+        show_json(scores_as_json(rows) | {"files": files})
