@@ -46,11 +46,11 @@ def checked_affine(affine: npt.ArrayLike, where: str) -> Float64Array:
     if matrix.shape != (4, 4) or not np.array_equal(matrix[3], [0, 0, 0, 1]):
         raise InputError(f"{where}: the affine is not a 4 x 4 matrix ending in 0 0 0 1; correct it")
     if not np.isfinite(matrix).all():
-        raise InputError(f"{where}: the affine holds NaN or infinity; correct sform and qform")
+        raise InputError(f"{where}: the affine holds NaN or infinity; correct the header")
     # Scaled by the spacing, so that thin voxels are not mistaken for flat ones.
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     if (lengths == 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
-        raise InputError(f"{where}: the affine is singular; correct sform and qform")
+        raise InputError(f"{where}: the affine is singular; correct the header")
     check_spacing(lengths, where)
     if np.abs(matrix[:3, 3]).max() > FARTHEST:
         raise InputError(
@@ -75,9 +75,9 @@ def affine_of_columns(
         (4, 4), voxel indices to mm in RAS+.
     """
     matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = columns, origin
-    result: Float64Array = to_ras @ matrix
-    return result
+    matrix[:3, :3] = to_ras[:3, :3] @ np.asarray(columns, np.float64)
+    matrix[:3, 3] = to_ras[:3, :3] @ np.asarray(origin, np.float64)
+    return matrix
 
 
 def columns_in_lps(affine: Float64Array) -> tuple[Float64Array, Float64Array]:

@@ -83,9 +83,9 @@ def to_nibabel(volume: Volume) -> Nifti1Image:
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"] = header["cal_max"] = 0
     data = volume.data.reshape(header.get_data_shape())
-    # Without an affine of its own, so that both affines of the header stay as they are.
+    # With the header's own affine, so that nibabel leaves both of its affines as they are.
     kind = Nifti1Image if type(header) is Nifti1Header else Nifti2Image
-    return kind(data, None, header)
+    return kind(data, header.get_best_affine(), header)
 
 
 def from_sitk(image: Any, unit: str | None = None, modality: str | None = None) -> Volume:

@@ -68,6 +68,7 @@ class Volumes:
     Attributes:
         path: The file or folder.
         count: Number of volumes; 1 but for 4-D NIfTI.
+        series: Which series of a DICOM folder; see ``read_volume``.
     """
 
     path: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import logging
 from pathlib import Path
 from typing import IO, Literal, cast
 
@@ -16,7 +15,6 @@ from restore_rwkv.io.sidecar import read_sidecar
 from restore_rwkv.io.stored import Float32Array, Stored, encode
 from restore_rwkv.io.volume import Source, Volume, three_axes
 
-_log = logging.getLogger(__name__)
 _OFFSET = 284
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _CODES = {kind[1:]: code for code, kind in _TYPES.items()}
@@ -26,8 +24,8 @@ def read_mgh(path: Path) -> Volume:
     """Read a volume of FreeSurfer. What follows its voxels (acquisition, history) is ignored.
 
     Raises:
-        InputError: It is not an MGH file, has several frames, an unknown type or an impossible
-            geometry; or is damaged or truncated.
+        InputError: It is not an MGH file, has several frames, an unknown type, no orientation or an
+            impossible geometry; or is damaged or truncated.
     """
     from nibabel.freesurfer.mghformat import MGHHeader
 
@@ -36,10 +34,11 @@ def read_mgh(path: Path) -> Volume:
         version = -1 if head is None else int.from_bytes(head[:4], "big")
         if head is None or version != 1:
             raise InputError(f"{path.name}: not an MGH file of FreeSurfer; export it again")
-        placed = int.from_bytes(head[28:30], "big", signed=True) > 0
-        if not placed:
-            head[28:30] = bytes(2)  # nibabel fills in FreeSurfer's defaults for this value only
-            _log.warning("%s: no orientation in the header; planes are guessed", path.name)
+        if int.from_bytes(head[28:30], "big", signed=True) <= 0:
+            raise InputError(
+                f"{path.name}: does not say where left and right are (goodRASFlag); convert it to "
+                "NIfTI with mri_convert and its --in_orientation"
+            )
         header = MGHHeader(bytes(head), check=False)
         shape = tuple(int(length) for length in header["dims"])
         grid = three_axes(shape, path.name)
@@ -51,7 +50,7 @@ def read_mgh(path: Path) -> Volume:
             )
         voxels = grid[0] * grid[1] * grid[2]
         size = _OFFSET + voxels * int(kind[2])
-        check_declared(path, size, voxels, compressed=is_gzip(path))
+        check_declared(path, size, voxels, int(kind[2]), compressed=is_gzip(path))
         payload = read_exactly(stream, size - _OFFSET)
         if payload is None:
             raise InputError(too_short(path, size))

@@ -162,8 +162,9 @@ def _opened_at_voxels(path: Path) -> Iterator[_Opened]:
         pair = _is_pair(raw, header_path)
         layout = layout_of(raw, header_path, single=not pair)
         compressed = is_gzip(voxels_path)
-        voxels = layout.volume_bytes // int(layout.stored.dtype.itemsize)
-        check_declared(voxels_path, layout.size, voxels, compressed=compressed)
+        width = int(layout.stored.dtype.itemsize)
+        voxels = layout.volume_bytes // width
+        check_declared(voxels_path, layout.size, voxels, width, compressed=compressed)
         rest = _LARGEST_HEADER_FILE if pair else layout.offset - len(raw.binaryblock)
         extensions = stream.read(rest)
         if not pair:
@@ -299,7 +300,7 @@ def _set_count(header: Nifti1Header, count: int, before: int) -> None:
     if count == before:
         return
     header["dim"][0] = 4 if count > 1 else 3
-    header["dim"][4] = count
+    header["dim"][3:5] = max(1, header["dim"][3]), count
 
 
 def _grid_of(header: Nifti1Header) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from restore_rwkv.io.affines import is_sheared
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.kinds import suffix_of
 from restore_rwkv.io.nifti import LONGEST_AXIS, NiftiSource
+from restore_rwkv.io.nifti_header import SHORTEST_HEADER
 from restore_rwkv.io.volume import Volume
 
 OutputType = Literal["auto", "float32", "source"]
@@ -75,7 +76,8 @@ def check_output(
     path = Path(path)
     source = volume.source
     check_output_path(path, source=source.path if source else None, overwrite=overwrite)
-    for part in source.parts if source else ():
+    parts = source.files if isinstance(source, DicomSource) else source.parts if source else ()
+    for part in parts:
         _check_not_input(path, part)
     if dtype not in ("auto", "float32", "source"):
         raise ConfigError(f"dtype {dtype!r} is unknown; use auto, float32 or source")
@@ -120,14 +122,12 @@ def check_output_path(
             is the input.
     """
     path = Path(path)
-    _check_length(path)
     if str(path) == "-":
         raise InputError("-: images are not written to the standard output; name a file")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it, such as {path.name}.nii.gz")
-    _check_regular(path)
+    _check_length(path)
+    _check_regular(path, f"name a file in it, such as {path.name}.nii.gz")
     suffix = suffix_of(path.name)
-    if suffix not in _OUTPUTS and not path.name.lower().endswith(_OUTPUTS):
+    if suffix not in _OUTPUTS:
         whole = _IN_ONE_FILE.get(suffix.removesuffix(".gz"))
         hint = f"name it {whole}, one file" if whole else f"end the name in {_WRITABLE}"
         raise InputError(f"{path.name}: unknown output format; {hint}")
@@ -147,9 +147,7 @@ def check_writable(
     is an error too.
     """
     _check_length(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it")
-    _check_regular(path)
+    _check_regular(path, "name a file in it")
     folder = nearest_folder(path)
     if folder != path.parent and not make_folders:
         raise InputError(f"{path.parent}: no such folder; create it first")
@@ -166,8 +164,12 @@ def check_writable(
 
 
 def nearest_folder(path: Path) -> Path:
-    """Return the nearest folder above an output that exists, or the file in its place."""
-    return next((folder for folder in path.parents if folder.exists()), path.parent)
+    """Return the nearest folder above an output that exists, or the file in its place.
+
+    Raises:
+        InputError: It cannot be looked into.
+    """
+    return next((folder for folder in path.parents if _mode(folder) is not None), path.parent)
 
 
 def resolved(dtype: OutputType, path: Path) -> Literal["float32", "source"]:
@@ -191,9 +193,23 @@ def _check_length(path: Path) -> None:
         raise InputError("the name of the output holds a zero byte; name another file")
 
 
-def _check_regular(path: Path) -> None:
-    if os.path.lexists(path) and path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        raise InputError(f"{path}: is a device or a pipe, not a file; name a file")
+def _check_regular(path: Path, remedy: str) -> None:
+    mode = _mode(path)
+    if mode is None or stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder; {remedy}")
+    raise InputError(f"{path}: is a device or a pipe, not a file; name a file")
+
+
+def _mode(path: Path) -> int | None:
+    """Kind and permissions of what is there, None for nothing."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be used ({error.strerror}); name another file") from error
 
 
 def _check_not_input(path: Path, source: Path) -> None:
@@ -229,7 +245,9 @@ def _check_grid(volume: Volume, path: Path, volumes: int) -> None:
             "write .nii.gz or .npy"
         )
     longest = max(*volume.data.shape, volumes)
-    if suffix in NIFTI and longest > LONGEST_AXIS and not isinstance(volume.source, NiftiSource):
+    source = volume.source
+    long = isinstance(source, NiftiSource) and len(source.header.binaryblock) > SHORTEST_HEADER
+    if suffix in NIFTI and longest > LONGEST_AXIS and not long:
         raise InputError(
             f"{path.name}: an axis of {longest} is longer than NIfTI-1 holds ({LONGEST_AXIS}); "
             "write .nrrd"

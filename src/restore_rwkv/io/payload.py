@@ -62,13 +62,14 @@ def refusing_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def check_declared(path: Path, size: int, voxels: int, *, compressed: bool) -> None:
+def check_declared(path: Path, size: int, voxels: int, width: int, *, compressed: bool) -> None:
     """Check what a header declares against the size of the file and the memory.
 
     Args:
         path: The file with the voxels.
         size: Bytes that it should hold, uncompressed.
         voxels: Number of voxels that will be held in memory.
+        width: Bytes of a stored number; beside it a float32 value is held.
         compressed: Whether the voxels are compressed with gzip or zlib.
 
     Raises:
@@ -77,7 +78,7 @@ def check_declared(path: Path, size: int, voxels: int, *, compressed: bool) -> N
     held = path.stat().st_size
     if held * (_DEFLATE if compressed else 1) < size:
         raise InputError(too_short(path, size))
-    need, free = 12 * voxels, available_memory()  # stored numbers, float32, and a result
+    need, free = voxels * (width + 4), available_memory()
     if free is not None and need > free:
         raise InputError(
             f"{path.name}: {voxels:,} voxels need about {need / 1e9:.1f} GB of memory, "

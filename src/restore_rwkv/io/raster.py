@@ -48,8 +48,11 @@ def read_image(path: Path) -> Volume:
         InputError: The image has colours, a palette, transparency, several pages or another pixel
             type, is damaged, or is not an image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+    # Pillow unpacks float64, but knows no TIFF by that.
+    for order, packed in ((b"II", "F;64F"), (b"MM", "F;64BF")):
+        TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (3,), 1, (64,), ()), ("F", packed))
     try:
         with Image.open(path, formats=["PNG", "TIFF"]) as image:
             dtype = _pixel_type(image, path)
@@ -142,4 +145,12 @@ def _tiff_type(image: Image, path: Path) -> _PixelType | None:
         raise InputError(f"{path.name}: black is not zero in this TIFF; save it as plain grey")
     if tags.get(_SAMPLES, 1) != 1:
         return None
-    return _TIFF_TYPES.get((tags.get(_BITS, (1,))[0], tags.get(_FORMAT, (1,))[0]))
+    dtype = _TIFF_TYPES.get((tags.get(_BITS, (1,))[0], tags.get(_FORMAT, (1,))[0]))
+    # Pillow 13 swaps the bytes of these once too often.
+    swapped = tags.prefix == b"MM" and image.info.get("compression") != "raw"
+    if swapped and dtype not in (None, np.uint8, np.uint16):
+        raise InputError(
+            f"{path.name}: a compressed big-endian TIFF of {image.mode} pixels; "
+            "save it little-endian, or not compressed"
+        )
+    return dtype

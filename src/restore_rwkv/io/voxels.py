@@ -120,14 +120,14 @@ def read_packed(packed: Packed) -> npt.NDArray[np.generic]:
         InputError: The file holds less, or its packed data more, or is damaged; or the memory
             does not hold them.
     """
-    path = packed.path
+    path, width = packed.path, int(packed.dtype.itemsize)
     deflated = packed.packing in ("gzip", "zlib")
     if packed.packing in ("raw", "gzip", "zlib"):
         start = max(packed.start, 0) if packed.packing == "raw" else 0
-        check_declared(path, start + packed.size, packed.voxels, compressed=deflated)
+        check_declared(path, start + packed.size, packed.voxels, width, compressed=deflated)
     else:  # text: at least a digit and a blank for each voxel; bzip2: no bound
         least = 2 * packed.voxels - 1 if packed.packing == "text" else 0
-        check_declared(path, least, packed.voxels, compressed=False)
+        check_declared(path, least, packed.voxels, width, compressed=False)
     with refusing_damage(path), path.open("rb") as file:
         start = packed.start
         file.seek(start if start >= 0 else max(0, path.stat().st_size - packed.size))
