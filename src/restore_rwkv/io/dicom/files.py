@@ -188,6 +188,7 @@ def _header(path: Path, elements: Sequence[str | int] | None) -> FileDataset:
 def read_up_to_pixels(path: Path) -> FileDataset:
     """Read a file up to its pixel data; some exports append invalid data after it."""
     from pydicom.filereader import read_partial
+    from pydicom.uid import UID
 
     seen = False
     after: list[int] = []
@@ -203,6 +204,7 @@ def read_up_to_pixels(path: Path) -> FileDataset:
     with refusing(path.name, "the DICOM file is damaged"), path.open("rb") as file:
         _, bare = _checked(file)
         dataset = read_partial(file, stop_when=stop, force=bare)
+        dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax(dataset))
     if after and after[0] not in _AFTER_PIXELS:
         _log.warning("%s: ignored trailing data after the pixels", path.name)
     return dataset

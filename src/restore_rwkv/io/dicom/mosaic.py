@@ -66,10 +66,14 @@ def place_tiles(image: DicomImage) -> Mosaic:
         places = first + np.arange(wrapper.n_mosaic)[:, None] * distance * normal
     except errors as error:
         raise InputError(_refusal(name, image.header)) from error
-    side = int(wrapper.mosaic_size)
-    sound = certain and distance > 0 and np.isfinite(places).all()
-    if not sound or header.Rows % side or header.Columns % side:
+    if not certain or distance <= 0 or not np.isfinite(places).all():
         raise InputError(_refusal(name, image.header))
+    side, size = int(wrapper.mosaic_size), (int(header.Rows), int(header.Columns))
+    if size[0] % side or size[1] % side:
+        raise InputError(
+            f"{name}: a mosaic of {side} x {side} tiles cannot have {size[0]} x {size[1]} pixels; "
+            "export it again without resizing it"
+        )
     return Mosaic([_tile(image.header, place.tolist(), side) for place in places], side)
 
 
@@ -86,7 +90,9 @@ def _tile(header: Dataset, place: list[float], side: int) -> Dataset:
     from pydicom.dataset import Dataset
 
     tile = Dataset()
-    tile.update(header)
+    for element in header:
+        if element.keyword not in ("Rows", "Columns", "ImagePositionPatient"):
+            tile[element.tag] = element
     tile.Rows, tile.Columns = header.Rows // side, header.Columns // side
     tile.ImagePositionPatient = [f"{x:.10g}" for x in place]
     return tile

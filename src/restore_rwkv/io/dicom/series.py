@@ -119,27 +119,29 @@ def drop_copies(images: list[DicomImage], where: str) -> list[DicomImage]:
     Raises:
         InputError: Two files at one position have one SOPInstanceUID, but differ.
     """
-    instances: defaultdict[str, list[DicomImage]] = defaultdict(list)
+    instances: dict[tuple[str, str], DicomImage] = {}
+    uids: set[str] = set()
     result, copies, shared = [], [], []
     for image in images:
         uid = _text(image, "SOPInstanceUID")
-        others = instances[uid]
-        rivals = [other for other in others if _position(other) == _position(image)] * bool(uid)
-        if not rivals:
-            if uid and others:
-                shared.append(image.path.name)
-            others.append(image)
+        place = (uid, _text(image, "ImagePositionPatient"))
+        first = instances.setdefault(place, image) if uid else image
+        if first is image:
             result.append(image)
-        elif _same_content(rivals[0].path, image.path):
-            copies.append(image.path.name)
+            if uid in uids:
+                shared.append(image)
+            uids |= {uid} - {""}
+        elif _same_content(first.path, image.path):
+            copies.append(image)
         else:
             raise InputError(
-                f"{where}: {rivals[0].path.name} and {image.path.name} have the same "
-                "SOPInstanceUID but differ; remove the wrong one"
+                f"{where}: {first.path.name} and {image.path.name} have the same SOPInstanceUID "
+                "but differ; remove the wrong one"
             )
     if copies:
         _log.warning(
-            "%s: ignored %d identical copies of slices, the first %s", where, len(copies), copies[0]
+            "%s: ignored %d identical copies of slices, the first %s",
+            *(where, len(copies), copies[0].path.name),
         )
     if shared:
         _log.warning(
@@ -148,10 +150,6 @@ def drop_copies(images: list[DicomImage], where: str) -> list[DicomImage]:
             *(where, len(shared)),
         )
     return result
-
-
-def _position(image: DicomImage) -> str:
-    return _text(image, "ImagePositionPatient")
 
 
 def _same_content(one: Path, other: Path) -> bool:
@@ -201,6 +199,12 @@ def _text(image: DicomImage, keyword: str) -> str:
 
 def _why_empty(found: Found, known: Sequence[FoundSeries]) -> str:
     """What was found instead of images, and the remedy."""
+    lost = [name for names in found.missing.values() for name in names]
+    if lost:
+        return (
+            f"no DICOM images here, {len(lost)} file(s) are named by the DICOMDIR but missing, the "
+            f"first {lost[0]}; copy the whole CD or export again"
+        )
     if not (found.others or found.links or known):
         return "the folder is empty; give one with a DICOM series"
     kinds = ", ".join(sorted({series.modality or "files without pixels" for series in known}))

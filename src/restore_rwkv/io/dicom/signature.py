@@ -49,6 +49,7 @@ def _starts_data_set(head: bytes) -> bool:
         else:
             return False
         if tag in _CLASSES:
-            return _UID.fullmatch(head[start : start + length]) is not None
+            value = head[start : start + length]
+            return len(value) == length and _UID.fullmatch(value) is not None
         offset, last = start + length, tag
     return False
