@@ -6,6 +6,7 @@ import bz2
 import gzip
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,11 @@ def assert_read(path: Path) -> Volume:
     return volume
 
 
+def _number() -> Callable[[object], str]:
+    """Short names of cases, which would else be their bytes."""
+    return lambda value: str(sorted(value)) if isinstance(value, dict) else ""
+
+
 @pytest.mark.parametrize(
     ("data", "fields"),
     [
@@ -88,6 +94,7 @@ def assert_read(path: Path) -> Volume:
             {"type": "double", "measurement frame": "(1,0,0) (0,1,0) (0,0,1)"},
         ),
     ],
+    ids=_number(),
 )
 def test_kinds_of_nrrd(tmp_path: Path, data: bytes, fields: dict[str, str | None]) -> None:
     assert_read(nrrd(tmp_path / "in.nrrd", data, **fields))
@@ -107,6 +114,7 @@ def test_kinds_of_nrrd(tmp_path: Path, data: bytes, fields: dict[str, str | None
         (RAW, {"ElementSpacing": None, "ElementSize": "2 3 4", "DistanceUnits": "mm"}),
         (RAW, {"ElementNumberOfChannels": "1", "ElementToIntensityFunctionSlope": "1"}),
     ],
+    ids=_number(),
 )
 def test_kinds_of_metaimage(tmp_path: Path, data: bytes, fields: dict[str, str | None]) -> None:
     assert_read(meta(tmp_path / "in.mha", data, **fields))
