@@ -93,8 +93,10 @@ class Child:
                 count = math.prod(answer["shape"]) * np.dtype(answer["dtype"]).itemsize
                 payload = process.stdout.read(count)
                 if len(payload) == count:
-                    array: npt.NDArray[np.generic] = np.frombuffer(payload, answer["dtype"])
-                    return array.reshape(answer["shape"])
+                    kind: np.dtype[np.generic] = np.dtype(answer["dtype"])
+                    flat: npt.NDArray[np.generic] = np.frombuffer(payload, kind)
+                    shape: list[int] = answer["shape"]
+                    return flat.reshape(shape)
                 answer = None
         except (OSError, ValueError):  # the process has ended, or its answer is cut off
             answer = None

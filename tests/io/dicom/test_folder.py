@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +104,7 @@ def test_a_dicomdir_does_not_lead_out_of_its_folder(tmp_path: Path) -> None:
         read_dicom(cd / "DICOMDIR")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_links_are_not_followed_out_of_the_folder(
     write_series: SeriesWriter, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -133,20 +133,21 @@ def test_pipes_are_not_opened(write_series: SeriesWriter) -> None:
         read_dicom(folder / "pipe")
 
 
-def test_a_header_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
+def test_a_header_is_not_read_beyond_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = make_slice(0)
     del dataset.PixelData
     file = tmp_path / "large.dcm"
     save(dataset, file)
-    with file.open("r+b") as stream:
-        stream.seek(0, 2)
-        # A sequence that claims to be 2 GiB long, in a sparse file of 3 GiB.
+    with file.open("ab") as stream:  # a sequence that claims to be 2 GiB long
         stream.write(b"\x00\x52\x29\x92SQ\0\0" + (2 << 30).to_bytes(4, "little"))
-        stream.truncate(3 << 30)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match=r"^large.dcm: the DICOM header is damaged \(longer than"):
+        stream.write(bytes(3 << 20))
+    monkeypatch.setattr("restore_rwkv.io.dicom.files._MOST_HEADER", 1 << 20)
+    with pytest.raises(
+        InputError, match=r"^large.dcm: the DICOM header is damaged \(longer than 1"
+    ):
         find_files(file)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
 def test_deflated_data_that_inflates_without_end_is_refused(

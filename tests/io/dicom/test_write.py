@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import subprocess
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +30,6 @@ from tests.helpers.derivable_series import (
     ROWS,
     SLICES,
     SPACING,
-    STEP,
     Kind,
     position,
     values,
@@ -58,28 +56,6 @@ def _finer(volume: Volume, factor: int) -> Volume:
     data = volume.data.repeat(factor, 0).repeat(factor, 1)
     assert volume.affine is not None
     return volume.resampled(data, same_field_of_view(volume.affine, volume.data.shape, data.shape))
-
-
-def _placed(
-    folder: Path,
-    kind: Kind,
-    tilt: float = 0.0,
-    change: Callable[[Dataset], None] = lambda dataset: None,
-) -> Volume:
-    """Return the volume of a source, which may be tilted, without reading it."""
-    path = write_source(folder, kind, change, tilt=tilt)
-    files = sorted(folder.iterdir())
-    if kind in CLASSIC:
-        files.sort(key=lambda file: int(pydicom.dcmread(file).InstanceNumber))
-    data = np.stack([values(kind, k).T for k in range(SLICES)], axis=-1)
-    affine = np.eye(4)
-    affine[:3, :3] = np.stack(
-        [ROW * SPACING[1], COLUMN * SPACING[0], STEP * NORMAL + tilt * COLUMN], axis=1
-    )
-    affine[:3, 3] = ORIGIN
-    uids = tuple(str(pydicom.dcmread(file).SOPInstanceUID) for file in files)
-    source = DicomSource(path, data.shape, None, tuple(files), sop_instance_uids=uids)
-    return Volume(data, np.diag([-1.0, -1, 1, 1]) @ affine, source=source)
 
 
 def _frames(file: Path) -> list[np.ndarray]:
@@ -156,7 +132,10 @@ def test_every_slice_stays_in_its_place_to_the_last_digit(
 def test_a_tilted_stack_keeps_the_position_of_each_slice(
     tmp_path: Path, derivation: Derivation, kind: Kind
 ) -> None:
-    volume = _placed(tmp_path / "in", kind, tilt=0.6)
+    volume = read_volume(write_source(tmp_path / "in", kind, tilt=0.6))
+    assert volume.source is not None
+    assert isinstance(volume.source, DicomSource)
+    assert volume.source.tilt > 2
     written = _derive(volume, tmp_path / "out", derivation)
     places = [place for name in written.files for place in _positions(tmp_path / "out" / name)]
     expected = [position(k, 0.6) for k in range(SLICES)]
@@ -199,7 +178,7 @@ def test_frames_may_state_everything_themselves(
             frame.update(copy.deepcopy(shared))
         image.SharedFunctionalGroupsSequence = []
 
-    volume = _placed(tmp_path / "in", kind, change=unshared)
+    volume = read_volume(write_source(tmp_path / "in", kind, unshared))
     result = volume if factor == 1 else _finer(volume, factor)
     _derive(result, tmp_path / "out", derivation)
     frames = _frames(tmp_path / "out" / "IMG00001.dcm")

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom.files import read_up_to_pixels, refusing
+from restore_rwkv.io.dicom.files import read_up_to_pixels
+from restore_rwkv.io.dicom.pixels import PixelReader
 from restore_rwkv.io.stored import Float32Array
 
 if TYPE_CHECKING:
@@ -104,13 +105,16 @@ def _padding(header: Dataset, bits: int, *, signed: bool) -> tuple[int, int] | N
     return min(ends), max(ends)
 
 
-def read_padding(path: Path, kind: PixelFormat, shape: tuple[int, ...]) -> Padding | None:
+def read_padding(
+    path: Path, kind: PixelFormat, shape: tuple[int, ...], pixels: PixelReader
+) -> Padding | None:
     """Find the padding of a file, on the grid of the derived image.
 
     Args:
         path: File of the source.
         kind: How its pixels are stored.
         shape: Of the derived pixels, ((frames,) rows, columns); each takes the nearest of the file.
+        pixels: Reads them.
 
     Returns:
         None if the file has no padding.
@@ -120,7 +124,7 @@ def read_padding(path: Path, kind: PixelFormat, shape: tuple[int, ...]) -> Paddi
     """
     if kind.padding is None:
         return None
-    stored = _stored_pixels(path)
+    stored = _stored_pixels(path, pixels)
     rows, columns = stored.shape[-2:]
     stored = stored.reshape(*shape[:-2], rows, columns)
     down = (2 * np.arange(shape[-2]) + 1) * rows // (2 * shape[-2])
@@ -131,12 +135,9 @@ def read_padding(path: Path, kind: PixelFormat, shape: tuple[int, ...]) -> Paddi
     return Padding(mask, stored) if mask.any() else None
 
 
-def _stored_pixels(path: Path) -> StoredArray:
+def _stored_pixels(path: Path, pixels: PixelReader) -> StoredArray:
     """Return the stored pixels of a file, ((frames,) rows, columns)."""
-    dataset = read_up_to_pixels(path)
-    with refusing(path.name, "the pixel data cannot be decoded"):
-        pixels: StoredArray = dataset.pixel_array
-    return pixels
+    return pixels.stored(read_up_to_pixels(path), path.name)
 
 
 def largest_value(values: Float32Array, padding: Padding | None) -> float:

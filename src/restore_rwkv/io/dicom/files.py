@@ -147,9 +147,9 @@ def read_header(path: Path) -> FileDataset:
         OSError: The file cannot be opened.
     """
     # Opened first: a file that cannot be opened is not a damaged file.
-    with path.open("rb"), refusing(path.name, "the DICOM header is damaged"):
+    with path.open("rb") as file, refusing(path.name, "the DICOM header is damaged"):
         decoded = (*_NUMBERS, *IDENTIFIERS, *_OTHERS)
-        header = _header(path, [*decoded, *SUV_FIELDS, *STATEMENT_FIELDS, *_DECODED_LATER])
+        header = _parse(file, [*decoded, *SUV_FIELDS, *STATEMENT_FIELDS, *_DECODED_LATER])
         for keyword in decoded:
             header.get(keyword)  # pydicom decodes an element at its first access
         for keyword in _NUMBERS:
@@ -174,16 +174,20 @@ def read_elements(path: Path, elements: Sequence[str]) -> FileDataset:
 
 
 def _header(path: Path, elements: Sequence[str | int] | None) -> FileDataset:
+    with path.open("rb") as file:
+        return _parse(file, elements)
+
+
+def _parse(file: BinaryIO, elements: Sequence[str | int] | None) -> FileDataset:
     from pydicom import dcmread
 
-    with path.open("rb") as file:
-        stream, bare = _checked(file)
-        return dcmread(
-            stream,
-            stop_before_pixels=True,
-            force=bare,
-            specific_tags=None if elements is None else list(elements),
-        )
+    stream, bare = _checked(file)
+    return dcmread(
+        stream,
+        stop_before_pixels=True,
+        force=bare,
+        specific_tags=None if elements is None else list(elements),
+    )
 
 
 def read_up_to_pixels(path: Path) -> FileDataset:

@@ -51,9 +51,7 @@ def find_files(path: Path) -> Found:
         unpacked = unpack(path)
         return _find_below(unpacked.path, unpacked)
     if not is_dicom(path):
-        raise InputError(
-            f"{path.name}: not a DICOM file; export it again, or name it as what it is"
-        )
+        raise InputError(f"{path.name}: not a DICOM file; export it again")
     image = DicomImage(path, read_header(path))
     if not is_directory(image.header):
         return Found([image])

@@ -59,6 +59,22 @@ def series_grid(slices: Sequence[Dataset], names: Sequence[str], where: str) -> 
             lie on one regular line; the line is tilted by more than 40 degrees; or a header lacks
             the geometry.
     """
+    (rows, columns), spacing, (row, column), positions = _planes(slices, names, where)
+    line = fit_line(positions, np.cross(row, column))
+    if not line.is_regular() or line.tilt() > _MOST_TILT:
+        raise InputError(f"{where}: {_why_irregular(line, slices, names)}")
+    affine = np.eye(4)
+    affine[:3, 0] = row * spacing[1]  # PixelSpacing: distance of rows, then of columns
+    affine[:3, 1] = column * spacing[0]
+    affine[:3, 2] = line.step if len(slices) > 1 else line.normal * _single_spacing(slices[0])
+    affine[:3, 3] = line.positions[0]
+    return Grid(tuple(line.order.tolist()), LPS_TO_RAS @ affine, rows, columns, line.tilt())
+
+
+def _planes(
+    slices: Sequence[Dataset], names: Sequence[str], where: str
+) -> tuple[tuple[int, int], Float64Array, Float64Array, Float64Array]:
+    """Return the size, spacing and directions (2, 3) of all slices, and their positions (N, 3)."""
     sizes = np.array([_size(header, name) for header, name in zip(slices, names, strict=True)])
     spacings = _stack(slices, names, "PixelSpacing", 2)
     orientations = _stack(slices, names, "ImageOrientationPatient", 6)
@@ -71,21 +87,11 @@ def series_grid(slices: Sequence[Dataset], names: Sequence[str], where: str) -> 
     _require_equal(sizes, 0.0, "sizes (rows, columns)", names, where)
     _require_equal(spacings, 1e-4, "pixel spacings", names, where)
     _require_equal(orientations, _SAME_DIRECTION, "orientations", names, where)
-    row, column = orientations[0, :3], orientations[0, 3:]
-    directions = np.stack([row, column])
+    directions = orientations[0].reshape(2, 3)
     if (spacings[0] <= 0).any() or not np.allclose(directions @ directions.T, np.eye(2), atol=1e-3):
         raise InputError(f"{names[0]}: PixelSpacing or ImageOrientationPatient is invalid; fix it")
-    line = fit_line(positions, np.cross(row, column))
-    tilt = line.tilt()
-    if not line.is_regular() or tilt > _MOST_TILT:
-        raise InputError(f"{where}: {_why_irregular(line, tilt, slices, names)}")
-    affine = np.eye(4)
-    affine[:3, 0] = row * spacings[0, 1]  # PixelSpacing: distance of rows, then of columns
-    affine[:3, 1] = column * spacings[0, 0]
-    affine[:3, 2] = line.step if len(slices) > 1 else line.normal * _single_spacing(slices[0])
-    affine[:3, 3] = line.positions[0]
     rows, columns = sizes[0].tolist()
-    return Grid(tuple(line.order.tolist()), LPS_TO_RAS @ affine, rows, columns, tilt)
+    return (rows, columns), spacings[0], directions, positions
 
 
 def _size(header: Dataset, name: str) -> tuple[int, int]:
@@ -138,7 +144,7 @@ def _single_spacing(header: Dataset) -> float:
     return 1.0
 
 
-def _why_irregular(line: Line, tilt: float, slices: Sequence[Dataset], names: Sequence[str]) -> str:
+def _why_irregular(line: Line, slices: Sequence[Dataset], names: Sequence[str]) -> str:
     """Explain why positions are not a regular stack, and the remedy."""
     names = [names[i] for i in line.order]
     steps = line.gaps
@@ -159,7 +165,7 @@ def _why_irregular(line: Line, tilt: float, slices: Sequence[Dataset], names: Se
             f"{gaps[wide].sum()} slice(s) missing, the first between {names[wide[0]]} and "
             f"{names[wide[0] + 1]}; copy or export the whole series again"
         )
-    if tilt > _MOST_TILT:
+    if (tilt := line.tilt()) > _MOST_TILT:
         return (
             f"the slices are shifted sideways, by {tilt:.0f} degrees against their normal; they do "
             "not lie above each other, so give each as one file"

@@ -12,8 +12,10 @@ from restore_rwkv.io.stored import Float64Array
 # How far a slice may lie off the line, as a part of the distance between slices, beyond what the
 # rounding of the positions explains.
 SPACING_TOLERANCE = 0.02
-# The same along the stack, rounding included: a missing slice puts one at least half a step off.
-_MOST_OFF = 0.4
+# How much the distance of two neighbours may differ from the mean, as a part of it, rounding
+# included: a missing slice makes one at least a third larger. Rounding to 0.1 mm can hide it among
+# a few slices less than 0.4 mm apart; a regular axial stack of 0.34 mm and more always passes.
+_MOST_UNEVEN = 0.3
 # Units to which positions are rounded, most often 0.1 mm. The line runs from the first to the last
 # position, so it is off by up to half a unit, and so is each slice: along each axis one unit.
 _UNITS = (0.1, 0.01, 0.001)  # mm
@@ -64,8 +66,8 @@ class Line:
         step = float(self.step @ self.normal)
         off = self.departures
         beyond = np.linalg.norm(np.maximum(np.abs(off) - self.unit, 0), axis=1)
-        along = np.abs(off @ self.normal)
-        return bool(beyond.max() <= SPACING_TOLERANCE * step and along.max() <= _MOST_OFF * step)
+        uneven = np.abs(self.gaps - step).max(initial=0.0)
+        return bool(beyond.max() <= SPACING_TOLERANCE * step and uneven <= _MOST_UNEVEN * step)
 
     def tilt(self) -> float:
         """Angle between stack and normal in degrees; 0.0 below the tolerance, or by rounding."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.derived import is_pet
 from restore_rwkv.io.dicom.encoding import PixelFormat, pixel_format
 from restore_rwkv.io.dicom.enhanced import frame_places, frame_rescale, frame_thickness
-from restore_rwkv.io.dicom.files import IDENTIFIERS, refusing
-from restore_rwkv.io.dicom.place import Place, check_places, is_finer, place_of, slice_order
+from restore_rwkv.io.dicom.files import IDENTIFIERS, refusing, transfer_syntax
+from restore_rwkv.io.dicom.pixels import PixelReader
+from restore_rwkv.io.dicom.place import Place, check_places, is_finer, place_of
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.dicom.strip import strip
 from restore_rwkv.io.volume import Volume
@@ -62,6 +63,7 @@ class Original:
         finer: Whether the volume has a finer grid.
         pet: Whether it is PET.
         thickness: Of the slices, in mm; None if not stated.
+        pixels: Reads the pixels of the files.
     """
 
     files: tuple[Path, ...]
@@ -74,6 +76,7 @@ class Original:
     finer: bool
     pet: bool
     thickness: float | None
+    pixels: PixelReader = field(default_factory=PixelReader)
 
 
 def read_original(volume: Volume) -> Original:
@@ -90,6 +93,12 @@ def read_original(volume: Volume) -> Original:
             f"{volume.name}: not read from DICOM, so no series can be derived from it; "
             "write .nii.gz"
         )
+    if source.mosaic or (source.frames and len(source.files) > 1):
+        what = "tiles of a mosaic" if source.mosaic else "frames of several files"
+        raise InputError(
+            f"{volume.name}: its slices are {what}, of which no derived series is written; "
+            "write .nii.gz"
+        )
     files = [_read_header(path) for path in source.files]
     uids = tuple(str(header.get("SOPInstanceUID") or "") for header in files)
     if uids != source.sop_instance_uids:
@@ -100,7 +109,9 @@ def read_original(volume: Volume) -> Original:
     for header, name in zip(headers, names, strict=True):
         _check_header(header, name, frames=many)
     formats = [pixel_format(*pair) for pair in zip(headers, names, strict=True)]
-    places, rescale, frames = _slices(volume, headers, names, many=many)
+    frames = source.frames if many else None
+    where = names[0] if many else volume.name
+    places, rescale = _slices(headers, frames, where)
     check_places(volume, places)
     finer = is_finer(volume, places[0])
     if finer:
@@ -109,7 +120,7 @@ def read_original(volume: Volume) -> Original:
     return Original(
         files=source.files,
         headers=headers,
-        syntaxes=tuple(str(file.file_meta.get("TransferSyntaxUID") or "") for file in files),
+        syntaxes=tuple(transfer_syntax(file) for file in files),
         formats=formats,
         places=places,
         rescale=rescale,
@@ -121,23 +132,20 @@ def read_original(volume: Volume) -> Original:
 
 
 def _slices(
-    volume: Volume, headers: list[Dataset], names: list[str], *, many: bool
-) -> tuple[list[Place], list[tuple[float, float]], tuple[int, ...] | None]:
-    """Return place and rescale of each slice of a volume, and its frame if one file has many."""
-    where = names[0] if many else volume.name
+    headers: list[Dataset], frames: tuple[int, ...] | None, where: str
+) -> tuple[list[Place], list[tuple[float, float]]]:
+    """Return place and rescale of each slice of a volume."""
     with refusing(where, "position, orientation, pixel spacing or rescale is missing or invalid"):
-        if many:
+        if frames is not None:
             in_file = frame_places(headers[0], where)
-            frames = slice_order(volume, in_file)
             places = [in_file[i] for i in frames]
             rescale = [frame_rescale(headers[0], i) for i in frames]
         else:
-            frames = None
             places = [place_of(*[header] * 4) for header in headers]
             rescale = [_rescale(header) for header in headers]
     if not all(np.isfinite(numbers).all() and numbers[0] for numbers in rescale):
-        raise InputError(f"{volume.name}: a rescale slope of 0 or not finite; write .nii.gz")
-    return places, rescale, frames
+        raise InputError(f"{where}: a rescale slope of 0 or not finite; write .nii.gz")
+    return places, rescale
 
 
 def _read_header(path: Path) -> FileDataset:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # A file's position may depart so far from the regular grid of the volume: rounding to 0.1 mm, and a
 # part of the distance of the slices, as the reader accepts.
-_ROUNDING = 0.1  # mm
+_ROUNDING = 0.18  # mm, along all three axes
 _UNEVENNESS = 0.02
 
 # Other statements of the size of a pixel, which a finer grid would make wrong.
@@ -80,13 +80,6 @@ def is_finer(volume: Volume, place: Place) -> bool:
     """Whether the slices of a volume have other numbers of rows or columns than the source's."""
     rows, columns = place.size
     return volume.data.shape[:2] != (columns, rows)
-
-
-def slice_order(volume: Volume, places: Sequence[Place]) -> tuple[int, ...]:
-    """Return for each slice of a volume which of these places it has, by position."""
-    inverse = np.linalg.inv(LPS_TO_RAS @ np.asarray(volume.affine))
-    along = [float(inverse[2] @ [*place.position, 1.0]) for place in places]
-    return tuple(int(i) for i in np.argsort(along, kind="stable"))
 
 
 def check_places(volume: Volume, places: Sequence[Place]) -> None:

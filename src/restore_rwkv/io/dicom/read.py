@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -279,9 +280,9 @@ def _one_slice(stack: _Stack) -> tuple[Finding, ...]:
 def _beside(path: Path) -> list[Path]:
     """Other DICOM files in the folder of a file, those next to it first; not more than a few."""
     files = sorted(file for file in path.parent.iterdir() if file.is_file())
-    place = files.index(path)
-    near = sorted(range(len(files)), key=lambda i: abs(i - place))[1:_MOST_NEIGHBOURS]
-    return [files[i] for i in near if is_dicom(files[i])]
+    place = bisect_left(files, path)
+    near = sorted(range(len(files)), key=lambda i: abs(i - place))[:_MOST_NEIGHBOURS]
+    return [files[i] for i in near if not files[i].samefile(path) and is_dicom(files[i])]
 
 
 def _text(header: Dataset, keyword: str) -> str | None:

@@ -100,14 +100,15 @@ def write_dicom(volume: Volume, folder: Path, derivation: Derivation) -> Written
     """
     original = read_original(volume)
     series = new_series(original.headers, derivation, finer=original.finer)
-    if original.frames is not None:
-        clipped = [_write_frames(volume, folder, original, series)]
-    else:
-        numbers = _instance_numbers(original)
-        clipped = []
-        for k, header in enumerate(original.headers):
-            header.InstanceNumber = numbers[k]
-            clipped.append(_write_slice(volume.data[..., k].T, k, folder, original, series))
+    with original.pixels:
+        if original.frames is not None:
+            clipped = [_write_frames(volume, folder, original, series)]
+        else:
+            numbers = _instance_numbers(original)
+            clipped = []
+            for k, header in enumerate(original.headers):
+                header.InstanceNumber = numbers[k]
+                clipped.append(_write_slice(volume.data[..., k].T, k, folder, original, series))
     return WrittenSeries(
         series_instance_uid=series.uid,
         series_number=series.number,
@@ -134,7 +135,7 @@ def _write_slice(
 ) -> int:
     """Write slice k; return how many of its pixels were clipped."""
     header, kind = original.headers[k], original.formats[k]
-    padding = read_padding(original.files[k], kind, values.shape)
+    padding = read_padding(original.files[k], kind, values.shape, original.pixels)
     rescale = original.rescale[k]
     if original.pet:
         slope = pet_slope(largest_value(values, padding), kind)
@@ -161,7 +162,7 @@ def _write_frames(volume: Volume, folder: Path, original: Original, series: NewS
     header, kind, frames = original.headers[0], original.formats[0], original.frames
     assert frames is not None
     x, y, count = volume.data.shape
-    found = read_padding(original.files[0], kind, (count, y, x))
+    found = read_padding(original.files[0], kind, (count, y, x), original.pixels)
     padding = [None if found is None else found.frame(i) for i in frames]
     rescale = original.rescale
     if original.pet:
