@@ -3,6 +3,12 @@
 Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
+from restore_rwkv.io.affines import (
+    acquisition_axis,
+    affine_of_axes,
+    plane_axis,
+    same_field_of_view,
+)
 from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
 from restore_rwkv.io.conversions import as_volume
 from restore_rwkv.io.dicom.read import DicomSource
@@ -35,14 +41,7 @@ from restore_rwkv.io.record import (
     write_record,
 )
 from restore_rwkv.io.stored import Stored
-from restore_rwkv.io.volume import (
-    Source,
-    Volume,
-    acquisition_axis,
-    affine_of_axes,
-    plane_axis,
-    same_field_of_view,
-)
+from restore_rwkv.io.volume import Source, Volume
 
 __all__ = [
     "ChangeRecord",

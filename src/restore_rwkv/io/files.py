@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.io.atomic import atomic_files
 from restore_rwkv.io.dicom.read import read_dicom
 from restore_rwkv.io.kinds import check_source, kind_of, suffix_of
 from restore_rwkv.io.metaimage import read_metaimage, write_metaimage
 from restore_rwkv.io.mgh import read_mgh, write_mgh
-from restore_rwkv.io.nifti import count_nifti, iterate_nifti, read_nifti, write_nifti
+from restore_rwkv.io.nifti import count_nifti, iterate_nifti, read_nifti
+from restore_rwkv.io.nifti_write import write_nifti
 from restore_rwkv.io.nrrd import read_nrrd, write_nrrd
 from restore_rwkv.io.outputs import (
     MGH,
@@ -161,27 +162,44 @@ def write_volume(
         keep_nan: Write NaN where the source had it (``Volume.missing``), not what filled it.
 
     Raises:
-        InputError: As for ``check_output``.
+        InputError: As for ``check_output``; the file appeared in the meantime too.
         OSError: The disk is full, or the folder cannot be written to.
     """
     check_output(volume, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_files(path, overwrite=overwrite) as (temporary,):
+        write_file(volume, temporary, dtype=dtype, keep_nan=keep_nan)
+
+
+def write_file(
+    volume: Volume, path: Path, *, dtype: OutputType = "auto", keep_nan: bool = False
+) -> None:
+    """Write an image where ``atomic_files`` says, after ``check_output`` of the final path.
+
+    Args:
+        volume: As for ``write_volume``.
+        path: Temporary path, with the suffix of the final one.
+        dtype: As for ``write_volume``.
+        keep_nan: As for ``write_volume``.
+
+    Raises:
+        OSError: The disk is full.
+    """
     suffix, kind = suffix_of(path.name), resolved(dtype, path)
     data = volume.with_missing() if keep_nan else volume.data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
-        if suffix in NIFTI:
-            write_nifti(volume, [data], temporary, kind)
-        elif suffix == ".nrrd":
-            write_nrrd(volume, data, temporary, kind)
-        elif suffix == ".mha":
-            write_metaimage(volume, data, temporary, kind)
-        elif suffix in MGH:
-            write_mgh(volume, data, temporary, kind)
-        elif suffix == ".npy":
-            write_array(volume, data, temporary, kind)
-        else:
-            write_image(volume, data, temporary, kind)
+    if suffix in NIFTI:
+        write_nifti(volume, [data], path, kind)
+    elif suffix == ".nrrd":
+        write_nrrd(volume, data, path, kind)
+    elif suffix == ".mha":
+        write_metaimage(volume, data, path, kind)
+    elif suffix in MGH:
+        write_mgh(volume, data, path, kind)
+    elif suffix == ".npy":
+        write_array(volume, data, path, kind)
+    else:
+        write_image(volume, data, path, kind)
 
 
 def write_volumes(
@@ -221,7 +239,7 @@ def write_volumes(
         return
     check_output(first, path, dtype=dtype, overwrite=overwrite, volumes=count, keep_nan=keep_nan)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
+    with atomic_files(path, overwrite=overwrite) as (temporary,):
         values = _same_grid(first, stream, count, path.name, keep_nan=keep_nan)
         write_nifti(first, values, temporary, resolved(dtype, path), count)
 
