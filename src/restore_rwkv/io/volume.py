@@ -279,7 +279,7 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
             f"{where}: values of type {data.dtype} are not supported; convert to real numbers"
         )
     shape = three_axes(data.shape, where)
-    with np.errstate(over="ignore"):  # overflow to infinity is reported below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are reported below
         values = data.astype(np.float32, copy=False).reshape(shape)
     slices = np.moveaxis(values, -1, 0) if values.flags.f_contiguous else values
     if not all(np.isfinite(part).all() for part in slices):  # no mask as large as the volume
