@@ -56,6 +56,9 @@ def test_a_dicom_file_is_read_under_any_name(
     save(make_slice(0), tmp_path / name)
     assert read_volume(tmp_path / name).modality == "CT"
     assert ("read as DICOM, which its content is" in caplog.text) == (".nii" in name)
+    bare = (tmp_path / name).read_bytes()[132:]  # without the preamble
+    (tmp_path / name).write_bytes(bare)
+    assert read_volume(tmp_path / name).modality == "CT"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import logging
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import SimpleITK
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume, write_volume
+from restore_rwkv.io import Volume, identify, read_volume, write_volume
 
 NUMBERS = np.arange(24, dtype="<i2").reshape(2, 3, 4, order="F")
 RAW = NUMBERS.tobytes(order="F")
@@ -68,6 +69,11 @@ def assert_read(path: Path) -> Volume:
     return volume
 
 
+def _number() -> Callable[[object], str]:
+    """Short names of cases, which would else be their bytes."""
+    return lambda value: str(sorted(value)) if isinstance(value, dict) else ""
+
+
 @pytest.mark.parametrize(
     ("data", "fields"),
     [
@@ -88,6 +94,7 @@ def assert_read(path: Path) -> Volume:
             {"type": "double", "measurement frame": "(1,0,0) (0,1,0) (0,0,1)"},
         ),
     ],
+    ids=_number(),
 )
 def test_kinds_of_nrrd(tmp_path: Path, data: bytes, fields: dict[str, str | None]) -> None:
     assert_read(nrrd(tmp_path / "in.nrrd", data, **fields))
@@ -107,6 +114,7 @@ def test_kinds_of_nrrd(tmp_path: Path, data: bytes, fields: dict[str, str | None
         (RAW, {"ElementSpacing": None, "ElementSize": "2 3 4", "DistanceUnits": "mm"}),
         (RAW, {"ElementNumberOfChannels": "1", "ElementToIntensityFunctionSlope": "1"}),
     ],
+    ids=_number(),
 )
 def test_kinds_of_metaimage(tmp_path: Path, data: bytes, fields: dict[str, str | None]) -> None:
     assert_read(meta(tmp_path / "in.mha", data, **fields))
@@ -348,3 +356,17 @@ def test_types_of_the_source_are_kept_or_refused(tmp_path: Path, suffix: str) ->
         assert again.source.stored is not None
         assert again.source.stored.dtype.newbyteorder("=") == np.dtype(kind)
         np.testing.assert_array_equal(again.data, NUMBERS)
+
+
+def test_a_record_identifies_header_and_voxels(tmp_path: Path) -> None:
+    (tmp_path / "scan.raw").write_bytes(RAW)
+    one = identify(read_volume(meta(tmp_path / "in.mhd", b"", ElementDataFile="scan.raw")))
+    assert one is not None
+    assert set(one.source_files) == {"in.mhd", "scan.raw"}
+    (tmp_path / "scan.raw").write_bytes(RAW[::-1])
+    two = identify(read_volume(tmp_path / "in.mhd"))
+    assert two is not None
+    assert one.source_sha256 != two.source_sha256
+    single = identify(read_volume(meta(tmp_path / "in.mha")))
+    assert single is not None
+    assert list(single.source_files.values()) == [single.source_sha256]

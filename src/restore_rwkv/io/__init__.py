@@ -11,11 +11,12 @@ from restore_rwkv.io.affines import (
 )
 from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
 from restore_rwkv.io.conversions import as_volume
-from restore_rwkv.io.dicom.read import DicomSource
+from restore_rwkv.io.dicom import Derivation, DicomSource
 from restore_rwkv.io.files import (
     Volumes,
     check_output,
     check_output_path,
+    encode_volumes,
     read_volume,
     read_volumes,
     write_volume,
@@ -37,19 +38,26 @@ from restore_rwkv.io.record import (
     identify,
     identify_output,
     record_of,
+    record_of_series,
+    record_text,
     record_values,
     write_record,
 )
+from restore_rwkv.io.results import OutputFormat, OutputOptions, Target
 from restore_rwkv.io.stored import Stored
 from restore_rwkv.io.volume import Source, Volume
+from restore_rwkv.io.warned import recorded_warnings
 
 __all__ = [
     "ChangeRecord",
     "DegradationRecord",
+    "Derivation",
     "DicomSource",
     "Finding",
     "FitRecord",
     "NiftiSource",
+    "OutputFormat",
+    "OutputOptions",
     "OutputRecord",
     "PartProgress",
     "Progress",
@@ -57,6 +65,7 @@ __all__ = [
     "Source",
     "SourceRecord",
     "Stored",
+    "Target",
     "Volume",
     "Volumes",
     "acquisition_axis",
@@ -71,6 +80,7 @@ __all__ = [
     "check_record",
     "claimed",
     "degraded_by",
+    "encode_volumes",
     "file_sha256",
     "identify",
     "identify_output",
@@ -79,7 +89,10 @@ __all__ = [
     "read_volume",
     "read_volumes",
     "record_of",
+    "record_of_series",
+    "record_text",
     "record_values",
+    "recorded_warnings",
     "same_field_of_view",
     "write_record",
     "write_volume",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from restore_rwkv.errors import InputError
@@ -29,7 +30,7 @@ from restore_rwkv.io.outputs import (
     resolved,
 )
 from restore_rwkv.io.raster import read_array, read_image, write_array, write_image
-from restore_rwkv.io.stored import Float32Array
+from restore_rwkv.io.stored import Float32Array, count_clipped
 from restore_rwkv.io.volume import Volume
 
 __all__ = [
@@ -50,6 +51,14 @@ _READERS: dict[str, Callable[[Path], Volume]] = {
     "mgh": read_mgh,
     "image": read_image,
     "array": read_array,
+}
+
+
+_WRITERS = {
+    ".nrrd": write_nrrd,
+    ".mha": write_metaimage,
+    **dict.fromkeys(MGH, write_mgh),
+    ".npy": write_array,
 }
 
 
@@ -162,44 +171,14 @@ def write_volume(
         keep_nan: Write NaN where the source had it (``Volume.missing``), not what filled it.
 
     Raises:
-        InputError: As for ``check_output``; the file appeared in the meantime too.
+        InputError: As for ``check_output``.
         OSError: The disk is full, or the folder cannot be written to.
     """
     check_output(volume, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_files(path, overwrite=overwrite) as (temporary,):
-        write_file(volume, temporary, dtype=dtype, keep_nan=keep_nan)
-
-
-def write_file(
-    volume: Volume, path: Path, *, dtype: OutputType = "auto", keep_nan: bool = False
-) -> None:
-    """Write an image where ``atomic_files`` says, after ``check_output`` of the final path.
-
-    Args:
-        volume: As for ``write_volume``.
-        path: Temporary path, with the suffix of the final one.
-        dtype: As for ``write_volume``.
-        keep_nan: As for ``write_volume``.
-
-    Raises:
-        OSError: The disk is full.
-    """
-    suffix, kind = suffix_of(path.name), resolved(dtype, path)
-    data = volume.with_missing() if keep_nan else volume.data
-    if suffix in NIFTI:
-        write_nifti(volume, [data], path, kind)
-    elif suffix == ".nrrd":
-        write_nrrd(volume, data, path, kind)
-    elif suffix == ".mha":
-        write_metaimage(volume, data, path, kind)
-    elif suffix in MGH:
-        write_mgh(volume, data, path, kind)
-    elif suffix == ".npy":
-        write_array(volume, data, path, kind)
-    else:
-        write_image(volume, data, path, kind)
+        encode_volumes([volume], 1, temporary, dtype=dtype, keep_nan=keep_nan)
 
 
 def write_volumes(
@@ -234,14 +213,50 @@ def write_volumes(
     first = next(stream, None)
     if first is None:
         raise InputError(f"{path.name}: there are no volumes to write; give at least one")
-    if count == 1 and suffix_of(path.name) not in NIFTI:
-        write_volume(first, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
-        return
     check_output(first, path, dtype=dtype, overwrite=overwrite, volumes=count, keep_nan=keep_nan)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_files(path, overwrite=overwrite) as (temporary,):
-        values = _same_grid(first, stream, count, path.name, keep_nan=keep_nan)
-        write_nifti(first, values, temporary, resolved(dtype, path), count)
+        encode_volumes(chain([first], stream), count, temporary, dtype=dtype, keep_nan=keep_nan)
+
+
+def encode_volumes(
+    volumes: Iterable[Volume], count: int, path: Path, *, dtype: OutputType, keep_nan: bool
+) -> int:
+    """Write volumes to an existing file in the format of its suffix, without any checks.
+
+    Args:
+        volumes: Of one grid, at least one.
+        count: Their number; above 1 for NIfTI only.
+        path: Where to write.
+        dtype: As for ``write_volume``.
+        keep_nan: As for ``write_volume``.
+
+    Returns:
+        Number of voxels whose value was clipped, as the format cannot hold it.
+
+    Raises:
+        InputError: The volumes have different grids, or there are not `count` of them.
+        OSError: The disk is full.
+    """
+    stream = iter(volumes)
+    first = next(stream)
+    kind = resolved(dtype, path)
+    clipped = 0
+
+    def values() -> Iterator[Float32Array]:
+        nonlocal clipped
+        for data in _same_grid(first, stream, count, first.name, keep_nan=keep_nan):
+            if kind == "source" and first.source is not None and first.source.stored is not None:
+                clipped += count_clipped(data, first.source.stored)
+            yield data
+
+    suffix = suffix_of(path.name)
+    if suffix in NIFTI:
+        write_nifti(first, values(), path, kind, count)
+    else:
+        for data in values():
+            _WRITERS.get(suffix, write_image)(first, data, path, kind)
+    return clipped
 
 
 def _same_grid(

@@ -35,8 +35,8 @@ class SourceRecord:
 
     Attributes:
         source: name of the file or folder, without its path.
-        source_sha256: digest of the file; of a series, of the digests of its files in the order
-            of their names.
+        source_sha256: digest of the file; of a series or a pair of files, of the digests of its
+            files in the order of their names.
         source_files: digest of each file that was read, by its name.
         series_number: SeriesNumber of the series that was taken; None for other formats.
         series_instance_uid: SeriesInstanceUID of that series.
@@ -177,6 +177,8 @@ class RestorationRecord(Record):
         change: how the output differs from the input.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
+        volumes: number of volumes of a 4-D image; `seconds`, `fit` and `change` are then those of
+            all, the worst, and their mean and largest.
     """
 
     not_for: str
@@ -208,6 +210,7 @@ class RestorationRecord(Record):
     change: ChangeRecord
     seconds: float
     torch: str
+    volumes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,10 +234,11 @@ def identify(volume: Volume) -> SourceRecord | None:
     if source is None:
         return None
     if not isinstance(source, DicomSource):
-        digests = {source.path.name: file_sha256(source.path)}
+        digests = {path.name: file_sha256(path) for path in source.parts or (source.path,)}
+        one = digests.get(source.path.name) if len(digests) == 1 else None
         return SourceRecord(
             source=source.path.name,
-            source_sha256=digests[source.path.name],
+            source_sha256=one or joint_sha256(digests),
             source_files=digests,
         )
     digests = {path.name: file_sha256(path) for path in source.files}
@@ -274,6 +278,11 @@ def record_of(output: Path, kind: Literal["restoration", "degradation"] = "resto
     return inner.with_suffix(f".{kind}.json")
 
 
+def record_of_series(folder: Path) -> Path:
+    """Path of the record of a DICOM series that was written, in its folder."""
+    return folder / "restoration.json"
+
+
 def check_record(path: Path, *, overwrite: bool) -> None:
     """Check that a record may be written.
 
@@ -292,8 +301,12 @@ def write_record(path: Path, record: Record) -> None:
         record: what was done.
     """
     with atomic_file(path) as temporary:
-        text = json.dumps(record_values(record), indent=2)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(record_text(record), encoding="utf-8")
+
+
+def record_text(record: Record) -> str:
+    """Return a record as the text of its file."""
+    return json.dumps(record_values(record), indent=2) + "\n"
 
 
 def degraded_by(path: Path, task: str) -> float | None:

@@ -65,6 +65,16 @@ def encode(data: Float32Array, stored: Stored) -> npt.NDArray[np.generic]:
     return out
 
 
+def count_clipped(data: Float32Array, stored: Stored) -> int:
+    """Return how many values `encode` would clip by more than half a stored step."""
+    low, high = _limits(stored.dtype)
+    count = 0
+    for k in range(data.shape[-1]):
+        numbers = (data[..., k].astype(np.float64) - stored.inter) / stored.slope
+        count += int(np.count_nonzero((numbers < low - 0.5) | (numbers > high + 0.5)))
+    return count
+
+
 def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
     if dtype.kind == "f":
         limits = np.finfo(dtype.name)

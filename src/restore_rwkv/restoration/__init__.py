@@ -8,7 +8,9 @@ from restore_rwkv.restoration.fit import Fit, judge
 from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.plan import Plan
 from restore_rwkv.restoration.planning import make_plan
-from restore_rwkv.restoration.restorer import Preview, Restored, Restorer, restore
+from restore_rwkv.restoration.preview import Preview
+from restore_rwkv.restoration.recording import Restored
+from restore_rwkv.restoration.restorer import Restorer, restore
 from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement, restore_slices
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,8 @@ from restore_rwkv.errors import OperatorError
 from restore_rwkv.io import ChangeRecord, FitRecord, RestorationRecord, Volume
 from restore_rwkv.restoration.plan import Plan
 from restore_rwkv.tasks import NOTICE, Task
+
+_OUTCOMES = ("fit", "doubtful", "unfit")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,41 @@ class Ran:
     weights_sha256: str
     device: str
     seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """A restored scan.
+
+    Attributes:
+        volume: same unit and source as the input, on the same grid or the finer one asked for.
+        record: how it was made.
+    """
+
+    volume: Volume
+    record: RestorationRecord
+
+
+def joined(records: Sequence[RestorationRecord]) -> RestorationRecord:
+    """Return the record of volumes that were restored one after the other.
+
+    It is that of the first with the seconds, the worst fit and the changes of all.
+    """
+    first = records[0]
+    if len(records) == 1:
+        return first
+    changes = [record.change for record in records]
+    return dataclasses.replace(
+        first,
+        volumes=len(records),
+        seconds=round(sum(record.seconds for record in records), 3),
+        fit=max((record.fit for record in records), key=lambda fit: _OUTCOMES.index(fit.outcome)),
+        change=dataclasses.replace(
+            changes[0],
+            mean=sum(change.mean for change in changes) / len(changes),
+            largest=max(change.largest for change in changes),
+        ),
+    )
 
 
 def restoration_record(plan: Plan, restored: Volume, ran: Ran) -> RestorationRecord:

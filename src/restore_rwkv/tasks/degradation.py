@@ -11,16 +11,19 @@ from restore_rwkv.io import (
     DegradationRecord,
     Progress,
     Volume,
+    atomic_files,
     begin_stage,
     check_output,
     check_output_path,
     check_record,
+    claimed,
+    encode_volumes,
     identify,
     identify_output,
     read_volume,
     record_of,
-    write_record,
-    write_volume,
+    record_text,
+    recorded_warnings,
 )
 from restore_rwkv.tasks.modality import Degraded, DegradeOptions
 from restore_rwkv.tasks.table import AUTO, NOTICE, TASKS, Task, get_task, pick_task
@@ -132,25 +135,31 @@ def degrade_file(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
     check_record(record_path, overwrite=overwrite)
-    begin_stage(progress, f"reading {source.name}")
-    volume = read_volume(source, series=series)
-    identity = identify(volume)
-    chosen = pick_task(volume, task)
-    begin_stage(progress, "degrading", "slices")
-    made = degrade(volume, chosen, options, seed=seed, progress=progress)
-    pairs = list(zip(outputs, (made.low, made.high), strict=False))
-    for path, image in pairs:
-        check_output(image, path, overwrite=overwrite)
-    begin_stage(progress, "writing")
-    for path, image in pairs:
-        write_volume(image, path, overwrite=overwrite)
-    record = DegradationRecord(
-        source=identity,
-        notice=NOTICE,
-        modality=made.low.modality or chosen.modality,
-        unit=made.low.unit,
-        output=identify_output(outputs[0], outputs[0].name),
-        made=made.record,
-    )
-    write_record(record_path, record)
+    with recorded_warnings() as said, claimed(outputs[0]):
+        begin_stage(progress, f"reading {source.name}")
+        volume = read_volume(source, series=series)
+        identity = identify(volume)
+        for path in outputs:
+            check_output(volume, path, overwrite=overwrite)
+        chosen = pick_task(volume, task)
+        begin_stage(progress, "degrading", "slices")
+        made = degrade(volume, chosen, options, seed=seed, progress=progress)
+        images = dict(zip(outputs, (made.low, made.high), strict=False))
+        for path, image in images.items():  # PET made from MRI has another grid
+            check_output(image, path, overwrite=overwrite)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        begin_stage(progress, "writing")
+        with atomic_files(*outputs, record_path, overwrite=overwrite) as (*temporaries, text):
+            for temporary, image in zip(temporaries, images.values(), strict=True):
+                encode_volumes([image], 1, temporary, dtype="auto", keep_nan=False)
+            record = DegradationRecord(
+                source=identity,
+                notice=NOTICE,
+                modality=made.low.modality or chosen.modality,
+                unit=made.low.unit,
+                warnings=tuple(said),
+                output=identify_output(temporaries[0], outputs[0].name),
+                made=made.record,
+            )
+            text.write_text(record_text(record), encoding="utf-8")
     return record_path

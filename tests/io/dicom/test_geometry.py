@@ -9,7 +9,6 @@ from pydicom.dataset import Dataset
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import read_volume
 from tests.helpers.synthetic_series import (
-    COLUMN,
     NORMAL,
     ORIGIN,
     SLICES,
@@ -23,11 +22,6 @@ from tests.helpers.synthetic_series import (
 
 def no_change(k: int, dataset: Dataset) -> None:
     """Leave the slice as it is."""
-
-
-def tilted(k: int, dataset: Dataset) -> None:
-    shift = STEP * NORMAL + np.tan(np.radians(10)) * STEP * COLUMN
-    dataset.ImagePositionPatient = [f"{x:.10g}" for x in ORIGIN + k * shift]
 
 
 def uneven(k: int, dataset: Dataset) -> None:
@@ -61,7 +55,6 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_one_grid(
             (0, 1, 2),
             r"IM0_1\.dcm and IM3_2\.dcm lie at the same position",
         ),
-        (tilted, (0, 1, 2, 3), "tilted against its slices by 10.0 degrees"),
         (uneven, (0, 1, 2, 3), "slice spacing varies from 2.100 to 2.900 mm"),
         (change_third(Rows=4), (0, 1, 2, 3), r"sizes \(rows, columns\) differ"),
         (change_third(PixelSpacing=[0.8, 0.6]), (0, 1, 2, 3), "pixel spacings differ"),

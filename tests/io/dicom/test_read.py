@@ -183,8 +183,8 @@ def test_several_series_are_listed_and_one_can_be_chosen(write_series: SeriesWri
         read_volume(folder)
     text = str(caught.value)
     assert text.startswith("series: 2 series")
-    assert "7 (CT oblique, 4 files, UID 1.2.3.4)" in text
-    assert "8 (CT localizer, 2 files, UID 1.2.3.9)" in text
+    assert "7 (CT oblique, 4 files)" in text
+    assert "8 (CT localizer, 2 files)" in text
     for chosen in (8, "8", "1.2.3.9"):
         assert read_volume(folder, series=chosen).data.shape[2] == 2
     with pytest.raises(InputError, match=r"none of its series is 9"):
@@ -284,5 +284,5 @@ def test_enhanced_file_with_a_gap_is_refused(tmp_path: Path) -> None:
         f"{x:.10g}" for x in ORIGIN + 9 * STEP * NORMAL
     ]
     save(dataset, tmp_path / "enhanced.dcm")
-    with pytest.raises(InputError, match="no regular volume"):
+    with pytest.raises(InputError, match=r"6 slice\(s\) missing, .* frame 2 and frame 1"):
         read_volume(tmp_path / "enhanced.dcm")

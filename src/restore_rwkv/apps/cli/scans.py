@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,15 +33,25 @@ from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
 from restore_rwkv.errors import InputError
 
 if TYPE_CHECKING:
-    from restore_rwkv.restoration.restorer import Preview
+    from restore_rwkv.restoration import Preview
 
 
 def restore(
     source: Annotated[
         Path,
-        typer.Argument(metavar="IN", help="NIfTI, PNG, TIFF, NPY, or a folder of DICOM."),
+        typer.Argument(
+            metavar="IN", help="DICOM (folder, file, zip), NIfTI, NRRD, MHA, MGZ, PNG, TIFF, NPY."
+        ),
     ],
-    output: OutputFile,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File such as out.nii.gz; for DICOM also a new folder for a derived series.",
+        ),
+    ],
     task: TaskName = "auto",
     weights: Weights = None,
     device: Device = "auto",
@@ -84,6 +94,14 @@ def restore(
         Literal["auto", "float32", "source"],
         typer.Option(help="Type of the output; source is the input's type, clipped."),
     ] = "auto",
+    format: Annotated[
+        Literal["auto", "dicom"],
+        typer.Option("--format", help="dicom for a derived series in a folder of any name."),
+    ] = "auto",
+    keep_nan: Annotated[
+        bool,
+        typer.Option("--keep-nan", help="Write NaN where the input has it outside the body."),
+    ] = False,
     series: Series = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
@@ -96,7 +114,7 @@ def restore(
 ) -> None:
     """Restore a scan. Affine, units and header are kept, and the grid unless --scale is given."""
     with progress_bar(f"reading {source.name}", "restoring", "slices") as progress:
-        from restore_rwkv.io import record_of, record_values
+        from restore_rwkv.io import record_values
         from restore_rwkv.restoration import RestoreOptions, Restorer
 
         options = RestoreOptions(
@@ -113,31 +131,30 @@ def restore(
             strict=strict,
         )
         restorer = Restorer(task, weights, device)
-        chosen = series_of(series)
+        how: dict[str, Any] = {
+            "dtype": dtype,
+            "format": format,
+            "overwrite": overwrite,
+            "keep_nan": keep_nan,
+            "series": series_of(series),
+        }
         if dry_run:
-            preview = restorer.preview(
-                source, output, options, dtype=dtype, overwrite=overwrite, series=chosen
-            )
+            preview = restorer.preview(source, output, options, **how)
         else:
-            restored = restorer.file(
-                *(source, output, options),
-                dtype=dtype,
-                overwrite=overwrite,
-                series=chosen,
-                progress=progress,
-            )
+            restored = restorer.file(source, output, options, **how, progress=progress)
     if dry_run:
         _show_preview(output, preview)
         return
     volume = restored.volume
     if task == "auto":
         say(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
-    say(f"{output}: restored; how it was made: {record_of(output)}")
+    record = _record_path(Path(output))
+    say(f"{output}: restored; how it was made: {record}")
     if as_json:
-        show_json(record_values(restored.record) | _paths(output, record_of(output)))
+        show_json(record_values(restored.record) | _paths(Path(output), record))
 
 
-def _show_preview(output: Path, preview: Preview) -> None:
+def _show_preview(output: str, preview: Preview) -> None:
     """Print a plan.
 
     Raises:
@@ -150,6 +167,13 @@ def _show_preview(output: Path, preview: Preview) -> None:
         raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
     if screen.as_json:
         show_json({"plan": lines})
+
+
+def _record_path(output: Path) -> Path:
+    """Path of the record of a restored image or series."""
+    from restore_rwkv.io import record_of, record_of_series
+
+    return record_of_series(output) if output.is_dir() else record_of(output)
 
 
 def _paths(output: Path, record: Path) -> dict[str, str]:
