@@ -25,6 +25,7 @@ from restore_rwkv.io.dicom.folder import find_files
 from restore_rwkv.io.dicom.frames import frame_headers, require_one_stack, rescale_of
 from restore_rwkv.io.dicom.geometry import Grid, series_grid
 from restore_rwkv.io.dicom.mosaic import cut_tiles, is_mosaic, place_tiles
+from restore_rwkv.io.dicom.pixels import PixelReader
 from restore_rwkv.io.dicom.series import choose_series, drop_copies
 from restore_rwkv.io.dicom.statements import findings_of
 from restore_rwkv.io.dicom.suv import pet_unit
@@ -33,7 +34,7 @@ from restore_rwkv.io.stored import Float32Array, Stored
 from restore_rwkv.io.volume import Source, Volume
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.dataset import Dataset
 
 _log = logging.getLogger(__name__)
 _MOST_NEIGHBOURS = 200  # files beside a single slice that are searched for its series
@@ -123,10 +124,11 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
                 f"{image.path.name}: one of several multi-frame files in its series; "
                 "give only this file"
             )
-    if any(is_mosaic(image.header) for image in chosen):
-        stack = _read_mosaic(chosen)
-    else:
-        stack = _read_frames(chosen, path) or _read_slices(chosen, path)
+    with PixelReader() as pixels:
+        if any(is_mosaic(image.header) for image in chosen):
+            stack = _read_mosaic(chosen, pixels)
+        else:
+            stack = _read_frames(chosen, path, pixels) or _read_slices(chosen, path, pixels)
     if stack.grid.tilt:
         _log.info("%s: a stack tilted by %.1f degrees, kept", path.name, stack.grid.tilt)
     return _volume(stack, path, found.unpacked)
@@ -146,7 +148,7 @@ def _frames(image: DicomImage) -> int:
     return int(image.header.get("NumberOfFrames") or 1)
 
 
-def _read_slices(images: Sequence[DicomImage], path: Path) -> _Stack:
+def _read_slices(images: Sequence[DicomImage], path: Path, pixels: PixelReader) -> _Stack:
     if _frames(images[0]) > 1:
         raise InputError(
             f"{images[0].path.name}: several frames without their positions; export single slices"
@@ -156,11 +158,11 @@ def _read_slices(images: Sequence[DicomImage], path: Path) -> _Stack:
     images = [images[i] for i in grid.order]
     data = np.empty((grid.columns, grid.rows, len(images)), np.float32, order="F")
     for k, image in enumerate(images):
-        data[..., k] = _read_pixels(image.path, (grid.rows, grid.columns)).T
+        data[..., k] = _read_pixels(image.path, (grid.rows, grid.columns), pixels).T
     return _Stack(data, grid, [image.header for image in images], images)
 
 
-def _read_frames(images: Sequence[DicomImage], path: Path) -> _Stack | None:
+def _read_frames(images: Sequence[DicomImage], path: Path, pixels: PixelReader) -> _Stack | None:
     """Slices of an enhanced file, or of several with one frame each; None for classic files."""
     slices: list[tuple[DicomImage, int, Dataset]] = []
     for image in images:
@@ -178,7 +180,7 @@ def _read_frames(images: Sequence[DicomImage], path: Path) -> _Stack | None:
     stored: npt.NDArray[np.generic] | None = None
     for k, (image, i, header) in enumerate(slices):
         if stored is None or several:
-            _, stored = _decoded(image.path)
+            stored = pixels.stored(read_up_to_pixels(image.path), image.path.name)
             stored = stored.reshape(-1, *stored.shape[-2:])
             _require_shape(stored, (_frames(image), grid.rows, grid.columns), image.path.name)
         slope, intercept = rescale_of(header)
@@ -188,7 +190,7 @@ def _read_frames(images: Sequence[DicomImage], path: Path) -> _Stack | None:
     return _Stack(data, grid, [h for _, _, h in slices], files, tuple(i for _, i, _ in slices))
 
 
-def _read_mosaic(images: Sequence[DicomImage]) -> _Stack:
+def _read_mosaic(images: Sequence[DicomImage], pixels: PixelReader) -> _Stack:
     if len(images) > 1:
         raise InputError(
             f"{images[0].path.name}: one of {len(images)} mosaics, each a volume of a time series; "
@@ -199,24 +201,18 @@ def _read_mosaic(images: Sequence[DicomImage]) -> _Stack:
     names = [f"tile {i + 1}" for i in range(len(mosaic.headers))]
     grid = series_grid(mosaic.headers, names, name)
     shape = (grid.rows * mosaic.side, grid.columns * mosaic.side)
-    tiles = cut_tiles(_read_pixels(images[0].path, shape), mosaic)
+    tiles = cut_tiles(_read_pixels(images[0].path, shape, pixels), mosaic)
     data = np.asfortranarray(tiles[list(grid.order)].transpose(2, 1, 0))
     return _Stack(data, grid, [mosaic.headers[i] for i in grid.order], images, mosaic=True)
 
 
-def _decoded(path: Path) -> tuple[FileDataset, npt.NDArray[np.generic]]:
-    """Return a file and its stored values: (rows, columns), or (frames, rows, columns)."""
-    dataset = read_up_to_pixels(path)
-    with refusing(path.name, "the pixel data cannot be decoded"):
-        return dataset, dataset.pixel_array
-
-
-def _read_pixels(path: Path, shape: tuple[int, int]) -> Float32Array:
+def _read_pixels(path: Path, shape: tuple[int, int], pixels: PixelReader) -> Float32Array:
     """Return the values of one image, rows by columns."""
     from pydicom.pixels.processing import apply_modality_lut
 
-    dataset, stored = _decoded(path)
-    with refusing(path.name, "the pixel data cannot be decoded"), np.errstate(over="ignore"):
+    dataset = read_up_to_pixels(path)
+    stored = pixels.stored(dataset, path.name)
+    with refusing(path.name, "the pixel data cannot be scaled"), np.errstate(over="ignore"):
         # Volume raises an error for values that overflow to infinity.
         values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
     _require_shape(values, shape, path.name)
