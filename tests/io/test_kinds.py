@@ -12,6 +12,8 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from restore_rwkv.errors import InputError
@@ -54,6 +56,9 @@ def test_a_dicom_file_is_read_under_any_name(
     save(make_slice(0), tmp_path / name)
     assert read_volume(tmp_path / name).modality == "CT"
     assert ("read as DICOM, which its content is" in caplog.text) == (".nii" in name)
+    bare = (tmp_path / name).read_bytes()[132:]  # without the preamble
+    (tmp_path / name).write_bytes(bare)
+    assert read_volume(tmp_path / name).modality == "CT"
 
 
 @pytest.mark.parametrize(
@@ -135,3 +140,31 @@ def test_a_file_that_may_not_be_read_is_refused(
     monkeypatch.setattr("os.access", lambda *_: False)  # the tests may run as root
     with pytest.raises(InputError, match="may not be read; correct its permissions"):
         read_volume(tmp_path / "in.npy")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_give_an_image_or_one_line(data: st.DataObject, damaged: Path) -> None:
+    suffix = data.draw(st.sampled_from([".nii", ".nii.gz", ".nrrd", ".mha", ".mgh", ".mgz"]))
+    content = bytearray((damaged / f"sound{suffix}").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(len(content), 400) - 1))
+        left_out = data.draw(st.integers(0, 6))
+        content[at : at + left_out] = data.draw(st.binary(max_size=6))
+    path = damaged / f"in{suffix}"
+    path.write_bytes(content)
+    message = ""
+    try:
+        list(read_volumes(path))
+    except InputError as error:
+        message = str(error)
+    assert message.isprintable()
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damaged")
+    volume = Volume(np.arange(60).reshape(5, 4, 3), np.diag([2.0, 2.0, 3.0, 1.0]))
+    for suffix in (".nii", ".nii.gz", ".nrrd", ".mha", ".mgh", ".mgz"):
+        write_volume(volume, folder / f"sound{suffix}")
+    return folder

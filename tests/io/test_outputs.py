@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -167,3 +168,19 @@ def test_volumes_of_any_source_make_four_axes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="volume 2 has another grid"):
         write_volumes([parts[0], VOLUME], 2, tmp_path / "two.nii")
     assert not (tmp_path / "two.nii").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_output_that_appears_meanwhile_is_kept(tmp_path: Path, count: int) -> None:
+    path = tmp_path / "out.nii"
+
+    def volumes() -> Iterator[Volume]:
+        yield VOLUME
+        path.write_text("of another program")
+        if count == 2:
+            yield VOLUME
+
+    with pytest.raises(InputError, match="exists already"):
+        write_volumes(volumes(), count, path)
+    assert path.read_text() == "of another program"
+    assert [file.name for file in tmp_path.iterdir()] == ["out.nii"]

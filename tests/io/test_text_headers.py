@@ -14,7 +14,7 @@ import pytest
 import SimpleITK
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume, write_volume
+from restore_rwkv.io import Volume, identify, read_volume, write_volume
 
 NUMBERS = np.arange(24, dtype="<i2").reshape(2, 3, 4, order="F")
 RAW = NUMBERS.tobytes(order="F")
@@ -164,13 +164,19 @@ def test_voxels_elsewhere_are_not_opened(tmp_path: Path, name: str) -> None:
     ("fields", "reason"),
     [
         ({"dimension": "4", "sizes": "3 2 3 4", "kinds": "vector domain domain domain"}, "vector"),
-        ({"dimension": "4", "sizes": "3 2 3 4", "kinds": "RGB-color domain domain domain"}, "rgb"),
-        ({"dimension": "4", "sizes": "2 3 4 5", "kinds": "domain domain domain list"}, "a list"),
+        (
+            {"dimension": "4", "sizes": "3 2 3 4", "kinds": "RGB-color domain domain domain"},
+            "kind 'rgb-color'",
+        ),
+        (
+            {"dimension": "4", "sizes": "2 3 4 5", "kinds": "domain domain domain list"},
+            "kind 'list'",
+        ),
         ({"dimension": "4", "sizes": "2 3 4 5", "kinds": None}, "4 axes"),
-        ({"kinds": "domain domain time"}, "axis 2 holds a time"),
+        ({"kinds": "domain domain time"}, "axis 2 is of kind 'time'"),
         ({"kinds": "domain domain"}, "damaged"),
         ({"type": "block"}, "type 'block'"),
-        ({"type": None}, "type None"),
+        ({"type": None}, "type ''"),
         ({"encoding": "hex"}, "encoding 'hex'"),
         ({"endian": None}, "does not say endian"),
         ({"sizes": "2 3"}, "damaged"),
@@ -194,6 +200,7 @@ def test_voxels_elsewhere_are_not_opened(tmp_path: Path, name: str) -> None:
         ({"space origin": None}, "space origin is missing"),
         ({"space units": '"inch" "inch" "inch"'}, "space units"),
         ({"space units": '"mm" "mm" "cm"'}, "space units"),
+        ({"space units": "inch inch inch"}, "space units"),
         ({"data file": "LIST"}, "several files"),
         ({"data file": "scan%03d.raw 1 4 1"}, "several files"),
         ({"data file": "none.raw"}, "no such file"),
@@ -213,7 +220,7 @@ def test_unusable_nrrd_headers_are_refused(
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"ElementNumberOfChannels": "3"}, "3 channels"),
+        ({"ElementNumberOfChannels": "3"}, "'3' channels"),
         ({"NDims": "4", "DimSize": "2 3 4 5"}, "4 axes"),
         ({"NDims": "2"}, "damaged"),
         ({"DimSize": "2 3 x"}, "DimSize is missing or damaged"),
@@ -223,7 +230,7 @@ def test_unusable_nrrd_headers_are_refused(
         ({"DimSize": "200000 300000 400000"}, "holds less than the"),
         ({"DimSize": "200000 300000 400000", "CompressedData": "True"}, "holds less than the"),
         ({"ElementType": "MET_OTHER"}, "type 'MET_OTHER'"),
-        ({"ElementType": None}, "type None"),
+        ({"ElementType": None}, "type ''"),
         ({"ElementSpacing": None}, "ElementSpacing is missing"),
         ({"ElementSpacing": "0 3 4"}, "singular"),
         ({"ElementSpacing": "nan 3 4"}, "NaN"),
@@ -233,11 +240,13 @@ def test_unusable_nrrd_headers_are_refused(
         ({"TransformMatrix": "1 0 0"}, "TransformMatrix is"),
         ({"ElementToIntensityFunctionSlope": "2"}, "save the values themselves"),
         ({"DistanceUnits": "um"}, "DistanceUnits"),
-        ({"ObjectType": "Tube"}, "holds a Tube"),
+        ({"ObjectType": "Tube"}, "holds 'Tube'"),
         ({"ElementDataFile": "LIST"}, "several files"),
         ({"ElementDataFile": "scan%03d.raw 1 4 1"}, "several files"),
         ({"ElementDataFile": "none.raw"}, "no such file"),
         ({"ElementDataFile": None}, "does not end"),
+        ({"ElementDataFile": None, "ElementDataFiles": "LOCAL"}, "ElementDataFile is missing"),
+        ({"ElementDataFile": "a\x1b[2Jb"}, r"names 'a\\x1b\[2Jb', outside"),
         ({"HeaderSize": "-1", "CompressedData": "True", "ElementDataFile": "d"}, "HeaderSize is"),
     ],
 )
@@ -347,3 +356,17 @@ def test_types_of_the_source_are_kept_or_refused(tmp_path: Path, suffix: str) ->
         assert again.source.stored is not None
         assert again.source.stored.dtype.newbyteorder("=") == np.dtype(kind)
         np.testing.assert_array_equal(again.data, NUMBERS)
+
+
+def test_a_record_identifies_header_and_voxels(tmp_path: Path) -> None:
+    (tmp_path / "scan.raw").write_bytes(RAW)
+    one = identify(read_volume(meta(tmp_path / "in.mhd", b"", ElementDataFile="scan.raw")))
+    assert one is not None
+    assert set(one.source_files) == {"in.mhd", "scan.raw"}
+    (tmp_path / "scan.raw").write_bytes(RAW[::-1])
+    two = identify(read_volume(tmp_path / "in.mhd"))
+    assert two is not None
+    assert one.source_sha256 != two.source_sha256
+    single = identify(read_volume(meta(tmp_path / "in.mha")))
+    assert single is not None
+    assert list(single.source_files.values()) == [single.source_sha256]

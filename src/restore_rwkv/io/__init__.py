@@ -3,6 +3,12 @@
 Uses only errors, and no torch; tasks, physics and all rooms above use it.
 """
 
+from restore_rwkv.io.affines import (
+    acquisition_axis,
+    affine_of_axes,
+    plane_axis,
+    same_field_of_view,
+)
 from restore_rwkv.io.atomic import atomic_file, atomic_files, atomic_folder, claimed
 from restore_rwkv.io.conversions import as_volume
 from restore_rwkv.io.dicom import Derivation, DicomSource
@@ -39,14 +45,7 @@ from restore_rwkv.io.record import (
 )
 from restore_rwkv.io.results import OutputFormat, OutputOptions, Target
 from restore_rwkv.io.stored import Stored
-from restore_rwkv.io.volume import (
-    Source,
-    Volume,
-    acquisition_axis,
-    affine_of_axes,
-    plane_axis,
-    same_field_of_view,
-)
+from restore_rwkv.io.volume import Source, Volume
 from restore_rwkv.io.warned import recorded_warnings
 
 __all__ = [

@@ -74,7 +74,7 @@ def to_nibabel(volume: Volume) -> Nifti1Image:
     from nibabel.nifti1 import Nifti1Header, Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 
-    from restore_rwkv.io.nifti import nifti_header
+    from restore_rwkv.io.nifti_write import nifti_header
 
     if volume.affine is None:
         raise InputError(f"{volume.name}: has no geometry; give the volume an affine")

@@ -17,7 +17,8 @@ from restore_rwkv.io.dicom.read import read_dicom
 from restore_rwkv.io.kinds import check_source, kind_of, suffix_of
 from restore_rwkv.io.metaimage import read_metaimage, write_metaimage
 from restore_rwkv.io.mgh import read_mgh, write_mgh
-from restore_rwkv.io.nifti import count_nifti, iterate_nifti, read_nifti, write_nifti
+from restore_rwkv.io.nifti import count_nifti, iterate_nifti, read_nifti
+from restore_rwkv.io.nifti_write import write_nifti
 from restore_rwkv.io.nrrd import read_nrrd, write_nrrd
 from restore_rwkv.io.outputs import (
     MGH,
@@ -244,7 +245,7 @@ def encode_volumes(
 
     def values() -> Iterator[Float32Array]:
         nonlocal clipped
-        for data in _same_grid(first, stream, count, path.name, keep_nan=keep_nan):
+        for data in _same_grid(first, stream, count, first.name, keep_nan=keep_nan):
             if kind == "source" and first.source is not None and first.source.stored is not None:
                 clipped += count_clipped(data, first.source.stored)
             yield data

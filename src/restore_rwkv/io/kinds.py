@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom.files import is_dicom
+from restore_rwkv.io.dicom.signature import HEAD, has_preamble, may_be_dicom
 from restore_rwkv.io.payload import GZIP
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ _OTHERS = (
 _NIFTI_MAGIC = (b"n+1\0", b"ni1\0")
 _NIFTI_2_MAGIC = (b"n+2\0", b"ni2\0")
 _META = re.compile(rb"(?:^|\n)(?:ObjectType\s*=\s*Image|NDims\s*=)")
-_HEAD = 4096
 _SORTS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -103,8 +102,6 @@ def kind_of(path: Path) -> Kind:
         return by_content
     if by_name is not None:
         return by_name
-    if is_dicom(path):
-        return "dicom"
     raise InputError(f"{path.name}: unknown kind of file; give {READABLE}")
 
 
@@ -133,7 +130,7 @@ def _kind_of_content(path: Path) -> Kind | None:
         InputError: They are those of a file of another kind.
     """
     head = _head(path)
-    if head[128:132] == b"DICM":
+    if has_preamble(head):
         return "dicom"
     if is_nifti(head):
         return "nifti"
@@ -151,7 +148,7 @@ def _kind_of_content(path: Path) -> Kind | None:
                 f"{path.name}: unknown kind of file, several arrays; save one with numpy.save"
             )
         return "dicom"  # a .zip with a series
-    return None
+    return "dicom" if may_be_dicom(head) else None
 
 
 def is_nifti(head: bytes) -> bool:
@@ -170,10 +167,10 @@ def is_nifti(head: bytes) -> bool:
 def _head(path: Path) -> bytes:
     """First bytes of a file, uncompressed; as they are where they cannot be uncompressed."""
     with path.open("rb") as stream:
-        head = stream.read(_HEAD)
+        head = stream.read(HEAD)
     if head.startswith(GZIP):
         try:
-            return zlib.decompressobj(wbits=31).decompress(head, _HEAD)
+            return zlib.decompressobj(wbits=31).decompress(head, HEAD)
         except zlib.error:
             return head
     return head

@@ -122,8 +122,10 @@ def _fields_of(path: Path) -> tuple[dict[str, str], int]:
         if (not found and line.strip()) or name in fields:
             raise InputError(f"{path.name}: the header is damaged (line {line[:40]!r})")
         fields[name] = value
+    if _DATA not in fields:
+        raise InputError(f"{path.name}: the header is damaged ({_DATA} is missing)")
     if fields.get("ObjectType", "Image") != "Image":
-        raise InputError(f"{path.name}: holds a {fields['ObjectType']}; give an image")
+        raise InputError(f"{path.name}: holds {fields['ObjectType'][:40]!r}; give an image")
     return fields, end
 
 
@@ -131,8 +133,8 @@ def _check_values(fields: dict[str, str], path: Path) -> None:
     """Refuse headers whose voxels are not plain values in mm."""
     if fields.get("ElementNumberOfChannels", "1") != "1":
         raise InputError(
-            f"{path.name}: has {fields['ElementNumberOfChannels']} channels; save one real value "
-            "for each voxel"
+            f"{path.name}: has {fields['ElementNumberOfChannels'][:40]!r} channels; save one real "
+            "value for each voxel"
         )
     for name, plain in (
         ("ElementToIntensityFunctionSlope", 1.0),
@@ -145,11 +147,11 @@ def _check_values(fields: dict[str, str], path: Path) -> None:
 
 
 def _packed(fields: dict[str, str], shape: tuple[int, ...], path: Path, end: int) -> Packed:
-    kind = _TYPES.get(fields.get("ElementType", ""))
+    name = fields.get("ElementType", "")
+    kind = _TYPES.get(name)
     if kind is None:
         raise InputError(
-            f"{path.name}: voxels of type {fields.get('ElementType')!r} are not supported; save "
-            "real numbers"
+            f"{path.name}: voxels of type {name[:40]!r} are not supported; save real numbers"
         )
     packing: Packing = "raw"
     if _is_true(fields, "CompressedData", "False"):

@@ -56,10 +56,11 @@ def read_mgh(path: Path) -> Volume:
             raise InputError(too_short(path, size))
     numbers = np.frombuffer(payload, kind).reshape(grid, order="F")
     values, missing = fill_missing(numbers, path.name)
-    columns = header["Mdc"].astype(np.float64).T * header["delta"].astype(np.float64)
     affine = np.eye(4)
-    affine[:3, :3] = columns
-    affine[:3, 3] = header["Pxyz_c"].astype(np.float64) - columns @ np.array(grid) / 2
+    with np.errstate(all="ignore"):  # Volume refuses NaN and infinity by name
+        columns = header["Mdc"].astype(np.float64).T * header["delta"].astype(np.float64)
+        affine[:3, :3] = columns
+        affine[:3, 3] = header["Pxyz_c"].astype(np.float64) - columns @ np.array(grid) / 2
     beside = read_sidecar(path)
     source = Source(path, shape, Stored(np.dtype(kind)), findings=beside.findings)
     return Volume(values, affine, beside.unit, beside.modality, source, missing=missing)

@@ -144,8 +144,8 @@ def _shape(fields: dict[str, str], path: Path) -> tuple[int, ...]:
     for axis, kind in enumerate(kinds):
         if kind not in _KINDS:
             raise InputError(
-                f"{path.name}: axis {axis} holds a {kind}, not positions in space; save one real "
-                "value for each voxel, one file for each volume"
+                f"{path.name}: axis {axis} is of kind {kind[:40]!r}, not a direction in space; "
+                "save one real value for each voxel, one file for each volume"
             )
     sizes = fields.get("sizes", "").split()
     if len(sizes) != axes or len(kinds) != axes or not all(size.isdecimal() for size in sizes):
@@ -163,16 +163,15 @@ def _integer(fields: dict[str, str], name: str, path: Path, default: str = "") -
 
 
 def _packed(fields: dict[str, str], shape: tuple[int, ...], path: Path, end: int) -> Packed:
-    kind = _TYPE_OF_NAME.get(fields.get("type", "").lower())
+    value, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
+    kind, packing = _TYPE_OF_NAME.get(value), _PACKINGS.get(encoding)
     if kind is None:
         raise InputError(
-            f"{path.name}: voxels of type {fields.get('type')!r} are not supported; save real "
-            "numbers"
+            f"{path.name}: voxels of type {value[:40]!r} are not supported; save real numbers"
         )
-    packing = _PACKINGS.get(fields.get("encoding", "").lower())
     if packing is None:
         raise InputError(
-            f"{path.name}: encoding {fields.get('encoding')!r} is not supported; save raw or gzip"
+            f"{path.name}: encoding {encoding[:40]!r} is not supported; save raw or gzip"
         )
     order = {"little": "<", "big": ">"}.get(fields.get("endian", "").lower(), "")
     if not order and kind[1] != "1" and packing != "text":
@@ -198,7 +197,7 @@ def _affine(fields: dict[str, str], axes: int, path: Path) -> Float64Array | Non
         return None
     if space not in _SPACES:
         raise InputError(
-            f"{path.name}: its space {space or 'has only a dimension'!r} does not say where left "
+            f"{path.name}: its space {space[:40]!r} does not say where left "
             "and right are; save it in left-posterior-superior"
         )
     unit = _unit(fields, path)
@@ -220,12 +219,11 @@ def _numbers(text: str) -> list[float]:
 
 def _unit(fields: dict[str, str], path: Path) -> float:
     """Millimetres of the unit of space."""
-    names = set(re.findall(r'"([^"]*)"', fields.get("space units", ""))) - {""}
+    text = fields.get("space units", "")
+    names = set(text.replace('"', " ").split()) - {"???"}
     if not names:
         return 1.0
     unit = _UNITS.get(names.pop().lower())
     if names or unit is None:
-        raise InputError(
-            f"{path.name}: space units {fields['space units']} are not supported; save it in mm"
-        )
+        raise InputError(f"{path.name}: space units {text[:40]!r} are not supported; save it in mm")
     return unit

@@ -15,8 +15,9 @@ from restore_rwkv.io import metaimage, mgh, nrrd
 from restore_rwkv.io.affines import is_sheared
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.kinds import suffix_of
-from restore_rwkv.io.nifti import LONGEST_AXIS, NiftiSource
+from restore_rwkv.io.nifti import NiftiSource
 from restore_rwkv.io.nifti_header import SHORTEST_HEADER
+from restore_rwkv.io.nifti_write import LONGEST_AXIS
 from restore_rwkv.io.volume import Volume
 
 OutputType = Literal["auto", "float32", "source"]

@@ -35,8 +35,8 @@ class SourceRecord:
 
     Attributes:
         source: name of the file or folder, without its path.
-        source_sha256: digest of the file; of a series, of the digests of its files in the order
-            of their names.
+        source_sha256: digest of the file; of a series or a pair of files, of the digests of its
+            files in the order of their names.
         source_files: digest of each file that was read, by its name.
         series_number: SeriesNumber of the series that was taken; None for other formats.
         series_instance_uid: SeriesInstanceUID of that series.
@@ -234,10 +234,11 @@ def identify(volume: Volume) -> SourceRecord | None:
     if source is None:
         return None
     if not isinstance(source, DicomSource):
-        digests = {source.path.name: file_sha256(source.path)}
+        digests = {path.name: file_sha256(path) for path in source.parts or (source.path,)}
+        one = digests.get(source.path.name) if len(digests) == 1 else None
         return SourceRecord(
             source=source.path.name,
-            source_sha256=digests[source.path.name],
+            source_sha256=one or joint_sha256(digests),
             source_files=digests,
         )
     digests = {path.name: file_sha256(path) for path in source.files}

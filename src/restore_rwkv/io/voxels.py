@@ -99,14 +99,14 @@ def file_beside(header: Path, name: str) -> Path:
     """
     folder = header.parent.resolve()
     path = header.parent / name
-    if not name or "\0" in name or not path.resolve().is_relative_to(folder):
+    if not name or not name.isprintable() or not path.resolve().is_relative_to(folder):
         raise InputError(
-            f"{header.name}: names {name!r}, outside its own folder, for its voxels; "
+            f"{header.name}: names {name[:80]!r}, outside its own folder, for its voxels; "
             "put both in one folder, or save one file"
         )
     check_source(path)
     if path.is_dir() or path.samefile(header):
-        raise InputError(f"{header.name}: names {name!r} for its voxels; export it again")
+        raise InputError(f"{header.name}: names {name[:80]!r} for its voxels; export it again")
     return path
 
 
