@@ -116,7 +116,7 @@ def test_restore_says_which_task_it_picked(
         (3, ("restore", ".", "-o", "out.nii.gz"), "DICOM"),
         (3, ("restore", "{scan}", "-o", "{scan}"), "same file"),
         (3, ("restore", "{scan}", "-o", "{scan}/out.nii.gz"), "is a file, not a folder"),
-        (3, ("restore", "{scan}", "-o", "folder/"), "not from DICOM"),
+        (3, ("restore", "{scan}", "-o", "folder/"), "not read from DICOM"),
         (2, ("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct"), "task 'ct' is unknown"),
         (2, ("restore", "{scan}", "-o", "out.nii.gz", "--memory", "much"), "2GiB"),
         (2, ("restore", "{scan}", "-o", "out.nii.gz", "--memory", "1kB"), "allow at least"),
