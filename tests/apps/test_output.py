@@ -142,8 +142,8 @@ def test_a_warning_during_training_is_on_a_line_of_its_own(
         (PermissionError(13, "Permission denied"), "system", 6),
         (errors.TrainingError("x"), "training", 7),
         (errors.OperatorError("x"), "input", 3),
-        (KeyError("x"), "bug", 1),
-        (ValueError("x"), "bug", 1),
+        (KeyError("x"), "bug", 70),
+        (ValueError("x"), "bug", 70),
     ],
 )
 def test_the_exit_code_says_the_kind_and_is_documented(
@@ -175,7 +175,7 @@ def test_a_bug_says_so_with_its_traceback(
 
     monkeypatch.setattr("restore_rwkv.restoration.Restorer.file", broken)
     result = call("restore", "x.nii", "-o", tmp_path / "out.nii", "-t", "mri-sr")
-    assert result.returncode == 1
+    assert result.returncode == 70
     assert "Traceback" in result.stderr
     assert "error: this is a bug in restore-rwkv" in result.stderr.splitlines()[-1]
 

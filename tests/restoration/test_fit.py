@@ -56,7 +56,7 @@ def test_mri_of_another_resolution_is_told(factor: float, expected: list[tuple[s
     assert fit.outcome == (expected[0][0] if expected else "fit")
     assert fit.unjudged is None
     if factor == 2:
-        assert "k-space seems to reach to 1/1.9 of the matrix per axis" in fit.findings[0].text
+        assert "its k-space reaches to 1/1.9 of the matrix per axis" in fit.findings[0].text
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_no_modality_is_told_with_the_mend() -> None:
     other = Volume(np.ones((9, 9)), modality="NM")
     with pytest.raises(InputError, match="array: is NM, which no task restores; give MR, CT or PT"):
         pick_task(other)
-    with pytest.raises(InputError, match="array: is NM, and pet-synth restores PT; choose another"):
+    with pytest.raises(InputError, match="array: is NM, and pet-synth restores PT; give another"):
         prepare(other, PET, PET.scaling, RestoreOptions())
     with pytest.raises(ConfigError, match="did you mean 'ct-denoise'"):
         pick_task(Volume(np.ones((2, 2))), "ct-denois")

@@ -44,6 +44,7 @@ from restore_rwkv.io.record import (
     write_record,
 )
 from restore_rwkv.io.results import OutputFormat, OutputOptions, Target
+from restore_rwkv.io.scans import FoundScan, find_scans
 from restore_rwkv.io.stored import Stored
 from restore_rwkv.io.volume import Source, Volume
 from restore_rwkv.io.warned import recorded_warnings
@@ -55,6 +56,7 @@ __all__ = [
     "DicomSource",
     "Finding",
     "FitRecord",
+    "FoundScan",
     "NiftiSource",
     "OutputFormat",
     "OutputOptions",
@@ -82,6 +84,7 @@ __all__ = [
     "degraded_by",
     "encode_volumes",
     "file_sha256",
+    "find_scans",
     "identify",
     "identify_output",
     "part_of",

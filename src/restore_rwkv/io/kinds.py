@@ -115,6 +115,12 @@ _NAMES: dict[Kind, str] = {
 }
 
 
+def holds_volume(name: str) -> bool:
+    """Whether a file, by its name, is an image other than DICOM; of a pair, the header."""
+    suffix = suffix_of(name)
+    return _SUFFIXES.get(suffix, "dicom") != "dicom" and not suffix.startswith(".img")
+
+
 def suffix_of(name: str) -> str:
     """Return the suffix of a name in lower case, two parts where the last is .gz."""
     parts = name.lower().split(".")

@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class SourceRecord:
         source: name of the file or folder, without its path.
         source_sha256: digest of the file; of a series or a pair of files, of the digests of its
             files in the order of their names.
-        source_files: digest of each file that was read, by its name.
+        source_files: digest of each file that was read, by its name below their common folder.
         series_number: SeriesNumber of the series that was taken; None for other formats.
         series_instance_uid: SeriesInstanceUID of that series.
         sop_instance_uids: SOPInstanceUID of each file that was read, in the order of the slices; a
@@ -241,7 +242,8 @@ def identify(volume: Volume) -> SourceRecord | None:
             source_sha256=one or joint_sha256(digests),
             source_files=digests,
         )
-    digests = {path.name: file_sha256(path) for path in source.files}
+    below = Path(os.path.commonpath([path.parent for path in source.files]))  # of several folders
+    digests = {path.relative_to(below).as_posix(): file_sha256(path) for path in source.files}
     return SourceRecord(
         source=source.path.name,
         source_sha256=joint_sha256(digests),

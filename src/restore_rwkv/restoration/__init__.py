@@ -3,6 +3,7 @@
 Uses model, tasks, physics, io and ops; evaluation, training and apps use it.
 """
 
+from restore_rwkv.restoration.check import Checked, Checker
 from restore_rwkv.restoration.device import find_device
 from restore_rwkv.restoration.fit import Fit, judge
 from restore_rwkv.restoration.options import RestoreOptions
@@ -16,6 +17,8 @@ from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 
 __all__ = [
     "NETWORK_ONLY",
+    "Checked",
+    "Checker",
     "Fit",
     "Plan",
     "Preview",

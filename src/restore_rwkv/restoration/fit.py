@@ -92,8 +92,8 @@ def _compared(
         return
     far = measure.far is not None and value > measure.far * known[1]
     text = (
-        f"{measure.title} is {measure.shown(value)}, in the training {measure.shown(known[0])} to "
-        f"{measure.shown(known[1])}: {meaning.format(**measures)}"
+        f"{meaning.format(**measures)} ({measure.title} is {measure.shown(value)}, in the training "
+        f"{measure.shown(known[0])} to {measure.shown(known[1])})"
     )
     yield Finding("unfit" if far else "doubtful", name.replace("_", "-"), text)
 

@@ -52,7 +52,7 @@ def make_plan(
     if volume.modality not in (None, task.modality):
         raise InputError(
             f"{volume.name}: is {volume.modality}, and {task.name} restores {task.modality}; "
-            "choose another task, or another scan"
+            "give another task=NAME, or another scan"
         )
     _check_unit(volume, task, options.unit)
     axis = slice_axis(volume, task, options.plane)
@@ -65,13 +65,13 @@ def make_plan(
     if min(height, width) < stride:
         raise InputError(
             f"{volume.name}: slices are {height} x {width} pixels in this plane; "
-            f"choose a plane with at least {stride} x {stride}"
+            f"give a plane=NAME with at least {stride} x {stride}"
         )
     tiling = choose_tiling(info.config, device, (count, height, width), options.memory)
     if tiling.tile != (height, width):
         _logger.warning(
             "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "
-            "%d x %d, which changes the result slightly; allow more memory to avoid it",
+            "%d x %d, which changes the result slightly; give a larger memory=SIZE to avoid it",
             *(volume.name, height, width, *tiling.tile),
         )
     refinement = _refinement(

@@ -90,6 +90,14 @@ class Restorer:
         )
         return dataclasses.replace(plan, factor_from=factor_from)
 
+    def serves(self, task: Task) -> bool:
+        """Whether the weights were trained for a task."""
+        try:
+            self._info(task)
+        except WeightsError:
+            return False
+        return True
+
     def uses_factor(self, task: Task, options: RestoreOptions) -> bool:
         """Whether the result may depend on `factor`, the reduction of the measurement.
 
@@ -219,7 +227,7 @@ class Restorer:
                 progress(min(part.stop, len(slices)), len(slices))
         seconds = round(time.perf_counter() - start, 3)
         volume = plan.volume.with_data(data)
-        ran = Ran(self._path(plan.task).name, info.sha256, str(self.device), seconds)
+        ran = Ran(self.weights_of(plan.task).name, info.sha256, str(self.device), seconds)
         return Restored(volume, restoration_record(plan, volume, ran))
 
     def _with_factor(
@@ -236,7 +244,8 @@ class Restorer:
         _logger.info("%s: factor %g, from %s", volume.name, factor, record)
         return dataclasses.replace(options, factor=factor), record
 
-    def _path(self, task: Task) -> Path:
+    def weights_of(self, task: Task) -> Path:
+        """Path of the weights that a task is restored with."""
         return self.weights or find_weights(task.weights)
 
     def _info(self, task: Task) -> WeightsInfo:
@@ -245,7 +254,7 @@ class Restorer:
         Raises:
             WeightsError: they are damaged, or were trained for other tasks.
         """
-        path = self._path(task)
+        path = self.weights_of(task)
         if path not in self._infos:
             self._infos[path] = read_info(path)
         info = self._infos[path]
@@ -253,7 +262,7 @@ class Restorer:
             known = " or ".join(info.scaling)
             raise WeightsError(
                 f"{path.name}: trained for {known}, not {task.name}; "
-                f"give other weights or the task {known}"
+                f"give other weights=FILE, or task={known}"
             )
         return info
 
@@ -264,7 +273,7 @@ class Restorer:
             WeightsError: the weights are damaged, of another task, or changed since they were
                 first read.
         """
-        path = self._path(task)
+        path = self.weights_of(task)
         with self._lock:  # threads share one network
             if path not in self._networks:
                 network, info = load_weights(path)

@@ -74,7 +74,8 @@ def choose_tiling(
             f"memory: {memory / 2**20:.0f} MiB do not hold the smallest tile of slices of {height} "
             f"x {width} pixels; allow at least {math.ceil(least * per_pixel / 2**20)} MiB"
         )
-    rows, columns = min(fitting, key=lambda tile: _cost(tile, (height, width)))
+    shape = (height, width)
+    rows, columns = min(fitting, key=lambda tile: (pixels_of(tile, shape), -math.prod(tile)))
     return Tiling(1, (rows, columns), _padded(rows, stride) * _padded(columns, stride) * per_pixel)
 
 
@@ -88,10 +89,10 @@ def _sides(length: int, stride: int) -> list[int]:
     return list(shortest.values())
 
 
-def _cost(tile: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:
-    """Pixels of all tiles, and their number."""
-    number = math.prod(_count(length, side) for length, side in zip(shape, tile, strict=True))
-    return number * math.prod(tile), number
+def pixels_of(tile: tuple[int, int], shape: tuple[int, int]) -> int:
+    """Pixels that the network runs over for a slice (H, W) in tiles, those shared counted twice."""
+    counts = [_count(length, side) for length, side in zip(shape, tile, strict=True)]
+    return math.prod(counts) * math.prod(tile)
 
 
 def bytes_per_pixel(config: RestoreRWKVConfig, device: torch.device) -> int:

@@ -223,7 +223,7 @@ class Modality(abc.ABC):
         if volume.modality is not None and volume.modality not in self.degraded_from:
             raise InputError(
                 f"{volume.name}: is {volume.modality}; {task.name} degrades "
-                f"{' or '.join(self.degraded_from)}, choose another task"
+                f"{' or '.join(self.degraded_from)}, give another task=NAME"
             )
 
     def without_padding(self, slices: NDArray[np.float32], task: Task) -> NDArray[np.float32]:

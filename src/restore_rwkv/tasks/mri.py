@@ -45,7 +45,7 @@ class MRI(Modality):
         "power_outside": Measure(
             "the share of the power of k-space outside the block that the weights assume",
             margin=3.0,
-            high="it has more resolution than they know (k-space seems to reach to "
+            high="it has more resolution than the weights know (its k-space reaches to "
             "1/{kspace_factor:.2g} of the matrix per axis), and they would replace detail that was "
             "measured; leave it as it is",
             far=8.0,
@@ -54,8 +54,8 @@ class MRI(Modality):
         "power_in_rim": Measure(
             "the share of the power of k-space in the rim of the block that the weights assume",
             margin=3.0,
-            low="it has less resolution than they know, as an image that was measured with fewer "
-            "samples, or filtered; expect it to stay blurred",
+            low="it has less resolution than the weights know, as an image that was measured with "
+            "fewer samples, or filtered; expect it to stay blurred",
             percent=True,
         ),
     }

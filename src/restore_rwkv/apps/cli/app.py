@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
@@ -44,7 +45,7 @@ def program(
     """Medical image restoration with Restore-RWKV. For research only; not a medical device."""
 
 
-for command in (restore, degrade, evaluate, demo, train, convert, info):
+for command in (restore, check, degrade, evaluate, demo, train, convert, info):
     app.command()(command)
 app.add_typer(data_app, name="data")
 
@@ -56,14 +57,15 @@ def run() -> None:
     with printed_warnings(option_flags):
         try:
             words = sys.argv[1:] or ["--help"]
-            sys.exit(app(words, prog_name="restore-rwkv", standalone_mode=False))
+            code = app(words, prog_name="restore-rwkv", standalone_mode=False)
         except SystemExit as end:
             # Of typer, when the reader of --help has gone.
             raise SystemExit(CLOSED_PIPE if end.code == 1 else end.code) from None
         except typer.Abort:
-            sys.exit(INTERRUPTED)
+            code = INTERRUPTED
         except Exception as error:
-            sys.exit(_told(error))
+            code = _told(error)
+    sys.exit(code)
 
 
 def _told(error: Exception) -> int:

@@ -22,13 +22,14 @@ class Kind(NamedTuple):
     code: int
 
 
-BUG = Kind("bug", 1)
+REFUSED = Kind("refused", 1)
 USAGE = Kind("usage", 2)
 INPUT = Kind("input", 3)
 UNFIT = Kind("unfit", 4)
 WEIGHTS = Kind("weights", 5)
 SYSTEM = Kind("system", 6)
 TRAINING = Kind("training", 7)
+BUG = Kind("bug", 70)
 
 INTERRUPTED = 130  # 128 and the number of the signal, as shells count
 CLOSED_PIPE = 141

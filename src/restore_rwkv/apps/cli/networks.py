@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -78,8 +79,19 @@ def convert(
     say(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
 
 
-def info(as_json: Json = False) -> None:
+def info(
+    as_json: Json = False,
+    record_schema: Annotated[
+        bool,
+        typer.Option("--record-schema", help="Print the JSON Schema of the records of restore."),
+    ] = False,
+) -> None:
     """List tasks, weights, operator backends and devices."""
+    if record_schema:
+        from restore_rwkv.io.schema import record_schema as schema
+
+        print(json.dumps(schema(), indent=2))
+        return
     from restore_rwkv.apps.cli.about import about, about_tables
 
     facts = about()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -40,6 +41,16 @@ class Screen:
     bar: Console | None = None
     open_line: bool = False
     warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Print no warnings within the block."""
+        before, self.quiet = self.quiet, True
+        try:
+            yield
+        finally:
+            self.quiet = before
+            self.warnings.clear()
 
     def reset(self, as_json: bool) -> None:
         """Begin a run."""

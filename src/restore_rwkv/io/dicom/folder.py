@@ -23,6 +23,7 @@ class Found:
         others: Number of regular files that are not DICOM.
         links: Symbolic links that lead out of the folder or nowhere; they are not followed.
         missing: Names of files that a DICOMDIR lists and that are not there, by SeriesInstanceUID.
+        damaged: Why the header of a file cannot be read, by file; such files are in no series.
         unpacked: Temporary folder that holds the files of an archive, for as long as this lives.
     """
 
@@ -30,6 +31,7 @@ class Found:
     others: int = 0
     links: int = 0
     missing: dict[str, list[str]] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)
     unpacked: Unpacked | None = None
 
 
@@ -41,8 +43,7 @@ def find_files(path: Path) -> Found:
     are not opened.
 
     Raises:
-        InputError: The path is a file but not DICOM or zip, the archive is unsafe, or a header is
-            damaged.
+        InputError: The path is a file but not DICOM or zip, or damaged, or the archive is unsafe.
         OSError: A file or folder cannot be opened.
     """
     if path.is_dir():
@@ -79,18 +80,23 @@ def images_in(folder: Path) -> list[DicomImage]:
 def _find_below(folder: Path, unpacked: Unpacked | None) -> Found:
     files, links = _files_below(folder)
     images, others = [], 0
+    damaged: dict[Path, str] = {}
     missing: defaultdict[str, list[str]] = defaultdict(list)
     for file in files:
         if not is_dicom(file):
             others += 1
             continue
-        image = DicomImage(file, read_header(file))
+        try:
+            image = DicomImage(file, read_header(file))
+        except InputError as error:
+            damaged[file] = str(error)
+            continue
         if not is_directory(image.header):
             images.append(image)
             continue
         for reference in match_files(file, [f for f in files if file.parent in f.parents])[1]:
             missing[reference.series].append(reference.name)
-    return Found(images, others, links, dict(missing), unpacked)
+    return Found(images, others, links, dict(missing), damaged, unpacked)
 
 
 def _files_below(folder: Path) -> tuple[list[Path], int]:

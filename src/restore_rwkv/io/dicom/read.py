@@ -18,6 +18,7 @@ from restore_rwkv.io.dicom.files import (
     IDENTIFIERS,
     DicomImage,
     is_dicom,
+    read_header,
     read_up_to_pixels,
     refusing,
     series_uid,
@@ -27,7 +28,7 @@ from restore_rwkv.io.dicom.frames import frame_headers, require_one_stack, resca
 from restore_rwkv.io.dicom.geometry import Grid, series_grid
 from restore_rwkv.io.dicom.mosaic import cut_tiles, is_mosaic, place_tiles
 from restore_rwkv.io.dicom.pixels import PixelReader
-from restore_rwkv.io.dicom.series import choose_series, drop_copies
+from restore_rwkv.io.dicom.series import FoundSeries, choose_series, drop_copies
 from restore_rwkv.io.dicom.statements import findings_of
 from restore_rwkv.io.dicom.suv import pet_unit
 from restore_rwkv.io.findings import Finding
@@ -114,7 +115,18 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
             ``series_grid``), an unsafe archive, or pixel data that cannot be decoded.
     """
     found = find_files(path)
-    chosen = drop_copies(choose_series(found, series, path.name), path.name)
+    return _read_images(choose_series(found, series, path.name), path, found.unpacked)
+
+
+def read_series(found: FoundSeries, path: Path) -> Volume:
+    """Read a series that `find_series` has found below a path; otherwise as `read_dicom`."""
+    images = [DicomImage(file, read_header(file)) for file in found.files]
+    images = [image for image in images if "Rows" in image.header]
+    return _read_images(images, path, found.unpacked)
+
+
+def _read_images(images: list[DicomImage], path: Path, unpacked: Unpacked | None) -> Volume:
+    chosen = drop_copies(images, path.name)
     _report_missing(chosen, path.name)
     for image in chosen:
         grey = str(image.header.get("PhotometricInterpretation")).startswith("MONOCHROME")
@@ -132,7 +144,7 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
             stack = _read_frames(chosen, path, pixels) or _read_slices(chosen, path, pixels)
     if stack.grid.tilt:
         _log.info("%s: a stack tilted by %.1f degrees, kept", path.name, stack.grid.tilt)
-    return _volume(stack, path, found.unpacked)
+    return _volume(stack, path, unpacked)
 
 
 def _report_missing(images: list[DicomImage], where: str) -> None:

@@ -52,11 +52,15 @@ class FoundSeries:
     unpacked: Unpacked | None = field(default=None, repr=False)
 
 
-def find_series(path: str | Path) -> tuple[FoundSeries, ...]:
+def find_series(
+    path: str | Path, damaged: dict[Path, str] | None = None
+) -> tuple[FoundSeries, ...]:
     """Find every DICOM series below a path, from headers only.
 
     Args:
         path: Folder (at any depth), DICOMDIR, zip archive or DICOM file.
+        damaged: Filled with the files in a folder whose header cannot be read, and why; without
+            it, the first one is an error.
 
     Returns:
         The series, sorted by number; reports, contours and labels too. Empty where a folder or an
@@ -68,7 +72,17 @@ def find_series(path: str | Path) -> tuple[FoundSeries, ...]:
         OSError: A file or folder cannot be opened.
     """
     found = find_files(Path(path))
+    if damaged is None:
+        require_sound(found)
+    else:
+        damaged.update(found.damaged)
     return tuple(_described(group, found.unpacked) for group in _groups(found.images))
+
+
+def require_sound(found: Found) -> None:
+    """Raise InputError if a file is damaged, which might belong to any of the series."""
+    if found.damaged:
+        raise InputError(next(iter(found.damaged.values())))
 
 
 def choose_series(found: Found, series: int | str | None, where: str) -> list[DicomImage]:
@@ -83,6 +97,7 @@ def choose_series(found: Found, series: int | str | None, where: str) -> list[Di
         InputError: There are no images, several series match, or none; or a DICOMDIR names files
             of the series that are not there.
     """
+    require_sound(found)
     groups = {id(group[0]): group for group in _groups(found.images)}
     known = {key: _described(group, None) for key, group in groups.items()}
     images = {key: item for key, item in known.items() if item.is_image}
