@@ -16,7 +16,7 @@ CHECKS := lint formatted types imports workflows
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
-	$(BIN)/restore-rwkv demo
+	$(BIN)/restore-rwkv demo --overwrite
 
 test: .venv/test-installed
 	$(PYTEST)

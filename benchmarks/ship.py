@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks import strength as calibration
+from benchmarks.fit import ranges_of
 from benchmarks.train_shipped import ROOT, SHIPPED, read_log
 from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.data import PreparedSet
@@ -72,7 +73,8 @@ def main() -> None:
         made = Path(folder) / target.name
         save_weights(made, network, **words, dtype=torch.float16)
         strength, tables = calibrated(arguments.name, info, made, data, arguments.scans)
-        info = save_weights(made, network, **words, dtype=torch.float16, strength=strength)
+        words |= {"strength": strength, "fit": ranges_of(info, data)}
+        info = save_weights(made, network, **words, dtype=torch.float16)
         of_split = {
             split: {
                 name: scored(TASKS[name], made, data, split, not arguments.no_ensemble)

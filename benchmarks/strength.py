@@ -81,6 +81,7 @@ def main() -> None:
             training=info.training,
             dtype=torch.float16 if halved else torch.float32,
             strength=strength,
+            fit=info.fit,
         )
 
 
@@ -102,7 +103,7 @@ def measure(
     measured = []
     for stack in prepared.split("validation"):
         pairs = _scaled(prepared, stack) if task.rules.additive_noise else None
-        for pair in pairs or _simulated(prepared, stack, scans or data / "scans"):
+        for pair in pairs or simulated(prepared, stack, scans or data / "scans"):
             thinned = (_volume(task, v.slices(2)[::every]) for v in (pair.low, pair.high))
             taken = NoisyPair(pair.subject, pair.level, pair.factor, *thinned)
             measured.append(blend_gains(taken, restorer, task, reference))
@@ -128,7 +129,9 @@ def _scaled(prepared: PreparedSet, stack: Stack) -> Iterator[NoisyPair]:
         yield NoisyPair(stack.patient, level, factor, *volumes)
 
 
-def _simulated(prepared: PreparedSet, stack: Stack, scans: Path) -> Iterator[NoisyPair]:
+def simulated(
+    prepared: PreparedSet, stack: Stack, scans: Path, factors: Sequence[float] = FACTORS
+) -> Iterator[NoisyPair]:
     """Simulate a stack of PET again with fewer counts; its full quality must come out as stored."""
     if not scans.exists():
         fetch_scans(scans, table=OPEN_SCANS)
@@ -143,7 +146,7 @@ def _simulated(prepared: PreparedSet, stack: Stack, scans: Path) -> Iterator[Noi
         for index in range(int(ends[0]), int(ends[-1]) + 1)
     ]
     seed = stack.origin["physics"]["seed"]
-    for factor in FACTORS:
+    for factor in factors:
         made = degrade(scan, prepared.task, DegradeOptions(factor=factor), seed=seed)
         axis = slice_axis(made.high, prepared.task)
         low, high = (volume.slices(axis)[kept] for volume in (made.low, made.high))

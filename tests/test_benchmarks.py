@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
@@ -14,10 +15,10 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from restore_rwkv import Volume
-from restore_rwkv.data import SetWriter
+from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.evaluation import calibrate
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.restoration.plan import finer
+from restore_rwkv.restoration.planning import finer
 from restore_rwkv.tasks import TASKS, ScalingRule
 from tests.helpers import ROOT
 
@@ -247,6 +248,32 @@ def test_the_strength_is_calibrated_from_the_scaled_noise_of_a_set(
         True,
         True,
     ]
+
+
+def test_ranges_are_measured_in_the_training_subjects_and_tell_other_images(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    fit, generator = load("fit"), np.random.default_rng(1)
+    with SetWriter(tmp_path / "noisy" / "ct-denoise", "squares", "ct-denoise") as writer:
+        for name, split, added in (("a", "train", 18.0), ("b", "train", 24.0), ("c", "test", 20.0)):
+            high = 8 * generator.standard_normal((3, 64, 64))
+            writer.add(
+                *(name, name, split, high, high + added * generator.standard_normal(high.shape)),
+                spacing=(5.0, 0.7, 0.7),
+            )
+    weights, rule = tmp_path / "w.safetensors", {"ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
+    info = save_weights(weights, tiny_network, scaling=rule, training={})
+    ranges = fit.ranges_of(info, tmp_path / "noisy")
+    low, high_end = ranges["ct-denoise"]["noise"]
+    assert (low, high_end) == pytest.approx((np.hypot(8, 18), np.hypot(8, 24)), rel=0.06)
+    levels = {"recipe": {"data": {"noise": [2.0, 40.0]}}}
+    told = fit.ranges_of(dataclasses.replace(info, training=levels), tmp_path / "noisy")
+    found = told["ct-denoise"]["noise"]
+    assert found == pytest.approx((np.hypot(8, 2), np.hypot(8, 40)), rel=0.06)
+    prepared = PreparedSet.read(tmp_path / "noisy" / "ct-denoise")
+    rows = fit.table(prepared, ranges["ct-denoise"], None)
+    assert rows[2] == "| 1/4 of the dose | 2, 0, 0 | 1, 0, 0 |"
+    assert rows[3] == "| full dose | 0, 2, 0 | 0, 1, 0 |"
 
 
 @pytest.mark.slow

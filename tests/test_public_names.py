@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -20,7 +21,7 @@ PACKAGES = [
 ]
 ROOT_NAMES = {
     *("restore", "Restorer", "Restored", "RestoreOptions", "degrade", "DegradeOptions"),
-    *("evaluate", "train", "Recipe"),
+    *("evaluate", "train", "Recipe", "__version__"),
     *("Volume", "read_volume", "write_volume", "RestoreRWKV", "RestoreRWKVConfig", "PRESETS"),
     *("TASKS", "RestoreError", "load_weights", "save_weights", "load_published"),
 }
@@ -38,6 +39,10 @@ def test_every_public_name_exists_and_is_listed(name: str) -> None:
 def test_the_root_has_the_names_of_the_manual() -> None:
     assert set(restore_rwkv.__all__) == ROOT_NAMES
     assert set(dir(restore_rwkv)) >= ROOT_NAMES
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert restore_rwkv.__version__ == version("restore-rwkv")
 
 
 def test_a_name_that_is_unknown_is_an_attribute_error() -> None:

@@ -3,7 +3,7 @@
 Each name is imported when it is first used: importing the package does not import PyTorch.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.lazy import lazy_names
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from restore_rwkv.tasks import TASKS, DegradeOptions, degrade
     from restore_rwkv.training import Recipe, train
 
+    __version__: str
+
 __all__ = [
     "PRESETS",
     "TASKS",
@@ -35,6 +37,7 @@ __all__ = [
     "Restored",
     "Restorer",
     "Volume",
+    "__version__",
     "degrade",
     "evaluate",
     "load_published",
@@ -46,7 +49,7 @@ __all__ = [
     "write_volume",
 ]
 
-__getattr__, __dir__ = lazy_names(
+_name, _names = lazy_names(
     __name__,
     {
         "restore_rwkv.errors": ["RestoreError"],
@@ -65,3 +68,18 @@ __getattr__, __dir__ = lazy_names(
         "restore_rwkv.training": ["Recipe", "train"],
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name at its first use; the version is read from the installed package."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        globals()[name] = version("restore-rwkv")
+        return globals()[name]
+    return _name(name)
+
+
+def __dir__() -> list[str]:
+    """List the names that are imported at their first use beside the others."""
+    return sorted({*_names(), "__version__"})

@@ -32,7 +32,7 @@ from typing import (
     get_type_hints,
 )
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 from restore_rwkv.errors import ConfigError
 
@@ -56,6 +56,10 @@ class Expected(NamedTuple):
 
     values: str = ""
     name: str = ""
+
+
+Seed = Annotated[int, Ge(0), Lt(2**63), Expected("a whole number from 0, below 2^63")]
+"""A seed of random numbers, as PyTorch takes them."""
 
 
 class _Place(NamedTuple):

@@ -18,7 +18,7 @@ from restore_rwkv.apps.cli.app import option_flags
 from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.apps.cli.messages import user_message, with_flags
 from restore_rwkv.apps.cli.options import Consistency, Task, parse_memory
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.model import (
     RestoreRWKV,
@@ -93,66 +93,87 @@ def test_restore_says_which_task_it_picked(
 
 
 @pytest.mark.parametrize(
-    ("words", "match"),
+    ("code", "words", "match"),
     [
         (
+            3,
             ("restore", "{scan}", "-o", "out.nii.gz", "--task", "auto"),
             "scan.nii.gz: nothing says whether it is MR, CT or PT; "
             "give --task mri-sr|ct-denoise|pet-synth",
         ),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "9"), "scale 9 is out of range"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--scale", "four"), "--scale"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "unit 'kg' is unknown"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--unit", "SUV"), "is not that of mri-sr"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--consistency", "-1"), "--consistency"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--factor", "34"), "give at most 33"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--scale", "9"), "scale 9 is out of range"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--scale", "four"), "--scale"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--unit", "kg"), "unit 'kg' is unknown"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--unit", "SUV"), "is not that of mri-sr"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--consistency", "-1"), "--consistency"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--factor", "34"), "give at most 33"),
         (
+            2,
             ("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct-denoise", "--consistency", "2"),
             "consistency: what was measured for CT is not in the file of an image",
         ),
-        (("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
-        (("restore", ".", "-o", "out.nii.gz"), "DICOM"),
-        (("restore", "{scan}", "-o", "{scan}"), "same file"),
-        (("restore", "{scan}", "-o", "nowhere/out.nii.gz"), "no such folder"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct"), "task 'ct' is unknown"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "much"), "2GiB"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--memory", "1kB"), "allow at least"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "plane 'up' is unknown"),
-        (("restore", "{scan}", "-o", "out.png"), "write .nii.gz"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--device", "tpu"), "device 'tpu' is unknown"),
-        (("restore", "{scan}", "-o", ""), "is a folder"),
-        (("restore", "{scan}"), "output"),
-        (("restor", "{scan}"), "restor"),
-        (("restore", "{scan}", "-o", "out.nii.gz", "--plain", "axial"), "--plain"),
-        (("train", "none.toml", "--data", ".", "-o", "run"), "none.toml"),
-        (("train", RECIPE, "--data", ".", "-o", "run"), "no prepared set"),
-        (("train", RECIPE, "--data", ".", "-o", "run", "--workers", "-1"), "--workers"),
-        (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", "2"), "dose is 2"),
-        (("degrade", "{scan}", "-o", "out.nii.gz"), "nothing says whether it is MR, CT or PT"),
-        (("degrade", "{scan}", "-o", "out.nii.gz", "--dose", ".5", "--factor", "2"), "one of them"),
-        (("degrade", "{scan}", "-o", "{scan}", "--task", "mri-sr"), "same file"),
-        (("degrade", "{scan}", "-o", "out.nii.gz", "--task", "mri-sr", "--factor", "1"), "above 1"),
-        (("degrade", "{scan}", "-o", "out.nii.gz", "--seed", "-1"), "--seed"),
-        (("evaluate", "{scan}", "--split", "tests"), "split 'tests' is unknown"),
-        (("evaluate", "none.nii.gz", "--consistency", "-1"), "--consistency"),
-        (("evaluate", "none.nii.gz"), "none.nii.gz: no such file"),
-        (("data",), "Missing command"),
-        (("data", "prepare"), "Missing command"),
-        (("data", "check", "."), "no prepared set"),
-        (("data", "prepare", "ixi", "none", "-o", "set"), "none"),
-        (("data", "prepare", "aapm", ".", "-o", "set"), "no CT series"),
-        (("data", "prepare", "release", ".", "-o", "set"), "MRI"),
-        (("data", "prepare", "folder", ".", "-o", "set", "--task", "ct"), "task 'ct' is unknown"),
+        (3, ("restore", "none.nii.gz", "-o", "out.nii.gz"), "none.nii.gz: no such file"),
+        (3, ("restore", ".", "-o", "out.nii.gz"), "DICOM"),
+        (3, ("restore", "{scan}", "-o", "{scan}"), "same file"),
+        (3, ("restore", "{scan}", "-o", "{scan}/out.nii.gz"), "is a file, not a folder"),
+        (3, ("restore", "{scan}", "-o", "folder/"), "not read from DICOM"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--task", "ct"), "task 'ct' is unknown"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--memory", "much"), "2GiB"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--memory", "1kB"), "allow at least"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--plane", "up"), "plane 'up' is unknown"),
+        (3, ("restore", "{scan}", "-o", "out.png"), "write .nii.gz"),
         (
+            2,
+            ("restore", "{scan}", "-o", "out.nii.gz", "--device", "tpu"),
+            "device 'tpu' is unknown",
+        ),
+        (3, ("restore", "{scan}", "-o", ""), "is a folder"),
+        (2, ("restore", "{scan}"), "output"),
+        (2, ("restor", "{scan}"), "restor"),
+        (2, ("restore", "{scan}", "-o", "out.nii.gz", "--plain", "axial"), "--plain"),
+        (2, ("train", "none.toml", "--data", ".", "-o", "run"), "none.toml"),
+        (3, ("train", RECIPE, "--data", ".", "-o", "run"), "no prepared set"),
+        (2, ("train", RECIPE, "--data", ".", "-o", "run", "--workers", "-1"), "--workers"),
+        (2, ("degrade", "{scan}", "-o", "out.nii.gz", "--dose", "2"), "dose is 2"),
+        (3, ("degrade", "{scan}", "-o", "out.nii.gz"), "nothing says whether it is MR, CT or PT"),
+        (
+            2,
+            ("degrade", "{scan}", "-o", "out.nii.gz", "--dose", ".5", "--factor", "2"),
+            "one of them",
+        ),
+        (3, ("degrade", "{scan}", "-o", "{scan}", "--task", "mri-sr"), "same file"),
+        (
+            2,
+            ("degrade", "{scan}", "-o", "out.nii.gz", "--task", "mri-sr", "--factor", "1"),
+            "above 1",
+        ),
+        (2, ("degrade", "{scan}", "-o", "out.nii.gz", "--seed", "-1"), "--seed"),
+        (2, ("evaluate", "{scan}", "--split", "tests"), "split 'tests' is unknown"),
+        (2, ("evaluate", "none.nii.gz", "--consistency", "-1"), "--consistency"),
+        (3, ("evaluate", "none.nii.gz"), "none.nii.gz: no such file"),
+        (2, ("data",), "Missing command"),
+        (2, ("data", "prepare"), "Missing command"),
+        (3, ("data", "check", "."), "no prepared set"),
+        (3, ("data", "prepare", "ixi", "none", "-o", "set"), "none"),
+        (3, ("data", "prepare", "aapm", ".", "-o", "set"), "no CT series"),
+        (3, ("data", "prepare", "release", ".", "-o", "set"), "MRI"),
+        (
+            2,
+            ("data", "prepare", "folder", ".", "-o", "set", "--task", "ct"),
+            "task 'ct' is unknown",
+        ),
+        (
+            2,
             ("data", "prepare", "folder", ".", "-o", "set", "--task", "mri-sr", "--test", "2"),
             "test",
         ),
-        (("data", "prepare", "open", "-o", "set", "--scans", "none"), "none"),
-        (("data", "prepare", "ixii", ".", "-o", "set"), "ixii"),
-        (("convert", "none.pth", "-o", "out.safetensors"), "none.pth"),
+        (3, ("data", "prepare", "open", "-o", "set", "--scans", "none"), "none"),
+        (2, ("data", "prepare", "ixii", ".", "-o", "set"), "ixii"),
+        (5, ("convert", "none.pth", "-o", "out.safetensors"), "none.pth"),
     ],
 )
-def test_a_mistake_ends_in_one_line_and_exit_code_2(
+def test_a_mistake_ends_in_one_line_and_the_exit_code_of_its_kind(
+    code: int,
     words: tuple[str, ...],
     match: str,
     scan: Path,
@@ -170,11 +191,11 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(
     monkeypatch.setattr(sys, "argv", ["restore-rwkv", *filled])
     with pytest.raises(SystemExit) as stop:
         main()
-    told = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert match in told
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
+    told = capsys.readouterr().err.splitlines()
+    assert stop.value.code == code
+    assert match in told[-1]
+    assert told[-1].startswith("error: ")
+    assert all(line.startswith("warning: ") for line in told[:-1])
     assert list((tmp_path / "empty").iterdir()) == []
 
 
@@ -249,7 +270,7 @@ def test_convert_does_not_replace_a_file_unless_allowed(
     torch.save(tiny_network.state_dict(), source)
     output.write_text("mine")
     refused = call("convert", source, "-o", output)
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     assert f"{output}: exists already" in refused.stderr
     assert output.read_text() == "mine"
     assert "same file" in call("convert", source, "-o", source, "--overwrite").stderr
@@ -315,6 +336,30 @@ def test_every_option_has_its_flag() -> None:
     assert flags["skip"] == "--skip-faulty"
     assert flags["as_json"] == "--json"
     assert all(flag.startswith("--") for flag in flags.values())
+
+
+@pytest.mark.parametrize(
+    ("message", "printed"),
+    [
+        ("dose is 2; give less", "--dose is 2; give less"),
+        ("scale 9 is out of range", "--scale 9 is out of range"),
+        ("memory: 1 MiB hold no tile", "--memory: 1 MiB hold no tile"),
+        ("dose and factor are both given", "--dose and --factor are both given"),
+        ("validation 1 and test 2 leave nothing", "--validation 1 and --test 2 leave nothing"),
+        ("skip is 'x'", "--skip-faulty is 'x'"),
+        ("planes 'all': are; leave planes out", "--planes 'all': are; leave --planes out"),
+        ("recipe: data.crop is 0", "recipe: data.crop is 0"),
+        ("plane axial: no geometry; leave plane at auto", None),
+    ],
+)
+def test_settings_in_messages_become_flags(message: str, printed: str | None) -> None:
+    printed = printed or "plane axial: no geometry; leave --plane at auto"
+    assert user_message(ConfigError(message), option_flags()) == printed
+
+
+def test_a_file_named_like_an_option_keeps_its_name() -> None:
+    message = "data: no prepared set; leave it out"
+    assert user_message(InputError(message), option_flags()) == message
 
 
 def test_a_bug_is_not_a_message() -> None:
@@ -432,7 +477,7 @@ def test_flags_of_the_strength_reach_the_plan_and_the_record(
     record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert (record["factor"], round(record["strength"], 3)) == (4, 0.433)
     both = call(*words, "--factor", "4", "--strength", "1", "--overwrite")
-    assert both.stderr == "error: strength and factor are both given; give one of them\n"
+    assert both.stderr == "error: --strength and --factor are both given; give one of them\n"
     planned = call(*words, "--strength", "0.5", "--overwrite", "--dry-run")
     assert "strength: 0.50, as given\n" in planned.stdout
     quiet = call(*words, "--overwrite")
@@ -452,17 +497,22 @@ def test_evaluate_takes_the_flags_of_restore(
 def test_a_mistake_in_training_leaves_no_folder(tmp_path: Path, call: Call) -> None:
     recipe = ROOT / "recipes" / "light-mri-sr.toml"
     result = call("train", recipe, "--data", tmp_path, "-o", tmp_path / "run")
-    assert result.returncode == 2
+    assert result.returncode == 3
     assert "no prepared set" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_system_names_file_and_mend(tmp_path: Path, call: Call) -> None:
-    (tmp_path / "taken").touch()
-    result = call("demo", "-o", tmp_path / "taken")
-    assert result.returncode == 2
-    assert result.stderr.startswith(f"error: {tmp_path / 'taken'}: ")
-    assert "check the path" in result.stderr
+def test_an_error_of_the_system_names_file_and_remedy(
+    scan: Path, tiny_weights: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device", "/disk/out.nii.gz")
+
+    monkeypatch.setattr("restore_rwkv.restoration.Restorer.file", full)
+    words = ("-o", tmp_path / "out.nii.gz", "-t", "mri-sr", "--weights", tiny_weights)
+    result = call("restore", scan, *words)
+    assert result.returncode == 6
+    assert result.stderr.startswith("error: /disk/out.nii.gz: No space left on device; check")
 
 
 def test_small_errors_keep_their_digits() -> None:
@@ -475,7 +525,7 @@ def test_small_errors_keep_their_digits() -> None:
 def test_warnings_name_flags_too(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
     image = nib.load(scan)
     air = -1000 + np.arange(5)  # not all the same, as padding would be
-    values = np.where(image.get_fdata() > 300, 40, air).astype(np.int16)
+    values = np.where(image.get_fdata() > 300, 40.5, air).astype(np.float32)
     nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "ct.nii.gz")
     words = ("-o", tmp_path / "out.nii.gz", "-t", "mri-sr", "--weights", tiny_weights)
     result = run("restore", tmp_path / "ct.nii.gz", *words)
@@ -494,7 +544,7 @@ def test_a_dry_run_prints_the_plan_and_refusals_and_writes_nothing(
     assert not output.exists()
     output.write_text("mine")
     refused = call(*words, "--memory", "1kB")
-    assert refused.returncode == 2
+    assert refused.returncode == 3
     assert "out.nii.gz: exists already" in refused.stderr
     assert "allow at least" in refused.stderr
     assert output.read_text() == "mine"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,8 @@ from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
-from restore_rwkv.evaluation.scores import (
-    evaluate,
-    evaluate_paths,
-    evaluate_set,
-    mean_over_patients,
-)
+from restore_rwkv.evaluation.paths import evaluate_paths
+from restore_rwkv.evaluation.scores import evaluate, evaluate_set, mean_over_patients
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri import cubic_interpolate, low_resolution
 from restore_rwkv.restoration import Restored
@@ -67,7 +65,9 @@ def test_a_set_is_scored_by_patient_and_over_patients(
     scores = evaluate_set(prepared, ct_restorer)
     assert [scores[patient]["input"].slices for patient in "ab"] == [2, 6]
     assert scores["a"]["input"].rmse == pytest.approx(3, rel=1e-4)
-    assert mean_over_patients(scores)["input"].rmse == pytest.approx(6, rel=1e-4)
+    mean = mean_over_patients(scores)["input"]
+    assert mean.rmse == pytest.approx(6, rel=1e-4)
+    assert mean.slices == 8  # of both patients
     stack = prepared.stacks[0]
     low, high = (np.float32(prepared.images(stack, q)[0]) for q in ("low", "high"))
     unit = Volume(low, unit="HU", modality="CT")
@@ -88,8 +88,33 @@ def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: P
             for patient in "ab":
                 writer.add(patient, patient, "test", high)
     found = dict(evaluate_paths([tmp_path / "sets"], weights=tiny_weights))
-    words = ("a", "b", "mean over patients")
+    words = ("a", "b", "mean over 2 patients")
     assert list(found) == [f"{folder}: {word}" for folder in ("first", "second") for word in words]
+
+
+def test_scans_have_a_mean_for_each_task_and_a_progress_that_only_rises(
+    tiny_network: RestoreRWKV, tmp_path: Path
+) -> None:
+    rules = {"mri-sr": ScalingRule("robust"), "ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
+    save_weights(tmp_path / "both.safetensors", tiny_network, scaling=rules, training={})
+    generator = np.random.default_rng(0)
+    paths = []
+    for name, modality in (("a", "MR"), ("b", "CT"), ("c", "MR")):
+        values = generator.uniform(-200, 60, (24, 24, 3)) + 300 * (modality == "MR")
+        image = nib.Nifti1Image(np.float32(values), np.eye(4))
+        nib.save(image, tmp_path / f"{name}.nii")
+        (tmp_path / f"{name}.json").write_text(json.dumps({"Modality": modality}))
+        paths.append(tmp_path / f"{name}.nii")
+    told: list[float] = []
+    found = evaluate_paths(
+        paths,
+        weights=tmp_path / "both.safetensors",
+        progress=lambda done, total: told.append(done / total),
+    )
+    names = [name for name, _ in found]
+    assert names == ["a.nii", "b.nii", "c.nii", "mean over 2 scans of mri-sr"]
+    assert told == sorted(told)
+    assert told[-1] == 1
 
 
 def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(
@@ -98,9 +123,11 @@ def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(
     given: list[RestoreOptions] = []
     run = Restorer.run
 
-    def noted(restorer: Restorer, volume: Volume, options: RestoreOptions) -> Restored:
+    def noted(
+        restorer: Restorer, volume: Volume, options: RestoreOptions, progress: None
+    ) -> Restored:
         given.append(options)
-        return run(restorer, volume, options)
+        return run(restorer, volume, options, progress)
 
     monkeypatch.setattr(Restorer, "run", noted)
     image = np.random.default_rng(0).uniform(0, 900, (24, 20))

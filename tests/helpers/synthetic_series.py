@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from restore_rwkv.io import Volume
 
@@ -64,10 +64,10 @@ def make_slice(k: int) -> Dataset:
     return dataset
 
 
-def save(dataset: Dataset, path: Path) -> None:
+def save(dataset: Dataset, path: Path, syntax: str = ExplicitVRLittleEndian) -> None:
     """Write a data set as a DICOM file."""
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID") or CTImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.save_as(path, enforce_file_format=True)

@@ -7,12 +7,13 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import atomic_file, atomic_folder
+from restore_rwkv.io import atomic_file, atomic_files, atomic_folder, claimed
 
 
 def test_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -138,3 +139,113 @@ def test_killed_process_leaves_no_half_folder(tmp_path: Path) -> None:
     assert not final.exists()
     (leftover,) = tmp_path.iterdir()
     assert leftover.name.endswith(".partial")
+
+
+def write_both(image: Path, record: Path, *, overwrite: bool) -> None:
+    with atomic_files(image, record, overwrite=overwrite) as temporaries:
+        for temporary in temporaries:
+            temporary.write_text("new")
+
+
+def test_files_that_belong_together_appear_together(tmp_path: Path) -> None:
+    image, record = tmp_path / "scan.nii.gz", tmp_path / "scan.restoration.json"
+    with atomic_files(image, record, overwrite=False) as (first, second):
+        first.write_text("image")
+        second.write_text("record")
+        assert not image.exists()
+        assert not record.exists()
+    assert (image.read_text(), record.read_text()) == ("image", "record")
+    assert sorted(tmp_path.iterdir()) == [image, record]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_rename_that_fails_undoes_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, existing: bool
+) -> None:
+    image, record = tmp_path / "scan.nii.gz", tmp_path / "scan.restoration.json"
+    if existing and overwrite:
+        image.write_text("old image")
+        record.write_text("old record")
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+
+    def fail_for_the_image(function: Callable[..., None]) -> Callable[..., None]:
+        def rename(source: Path, target: Path) -> None:
+            if Path(target) == image:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            function(source, target)
+
+        return rename
+
+    for name in ("replace", "link"):
+        monkeypatch.setattr(os, name, fail_for_the_image(getattr(os, name)))
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_both(image, record, overwrite=overwrite)
+    assert raised.value.filename == str(image)
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_appears_in_the_meantime_is_kept(tmp_path: Path) -> None:
+    image, record = tmp_path / "scan.nii.gz", tmp_path / "scan.restoration.json"
+
+    def write_while_another_does() -> None:
+        with atomic_files(image, record, overwrite=False) as (first, _):
+            first.write_text("new")
+            image.write_text("of another program")
+
+    with pytest.raises(InputError, match="exists already"):
+        write_while_another_does()
+    assert image.read_text() == "of another program"
+    assert list(tmp_path.iterdir()) == [image]
+
+
+def test_without_hard_links_nothing_is_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    image, record = tmp_path / "scan.nii.gz", tmp_path / "scan.restoration.json"
+    for overwrite in (False, True):
+        write_both(image, record, overwrite=overwrite)
+        assert (image.read_text(), record.read_text()) == ("new", "new")
+    with pytest.raises(InputError, match="exists already"):
+        write_both(image, record, overwrite=False)
+    assert sorted(tmp_path.iterdir()) == [image, record]
+
+
+CLAIM = """
+import sys, time
+from restore_rwkv.io import atomic_file, claimed
+with claimed(sys.argv[1]), atomic_file(sys.argv[1]):
+    print("claimed", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_an_output_and_a_killed_one_leaves_it_free(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "new" / "folder" / "scan[1].nii.gz"
+    with subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(output)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(InputError, match="another process is writing it"), claimed(output):
+            pass
+        other.kill()
+    assert any(".partial" in path.name for path in output.parent.iterdir())
+    with claimed(output):
+        assert not any(".partial" in path.name for path in output.parent.iterdir())
+    with claimed(tmp_path / "another" / "folder" / "scan.nii"):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "new"]  # nothing came into the other one
+
+
+def test_a_claim_keeps_the_folder_of_what_was_written(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "scan.nii"
+    with claimed(output), atomic_file(output) as temporary:
+        temporary.write_text("x")
+    assert list(output.parent.iterdir()) == [output]

@@ -20,10 +20,19 @@ def test_missing_file_is_named_in_full(tmp_path: Path) -> None:
         read_volume(tmp_path / "no.nii")
 
 
-@pytest.mark.parametrize("name", ["scan.mha", "scan", "scan.gz", "scan.npz"])
+@pytest.mark.parametrize("name", ["scan.mrc", "scan", "scan.gz", "scan.npz"])
 def test_unknown_input_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
+    np.savez(tmp_path / "scan.npz", VOLUME.data)
+    if name != "scan.npz":
+        (tmp_path / name).write_bytes(b"what no reader knows")
     with pytest.raises(InputError, match="unknown kind of file"):
+        read_volume(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["scan.mha", "scan", "scan.gz", "scan.nii", "scan.png", "a.dcm"])
+def test_an_empty_file_is_refused_as_such(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"^{name}: the file is empty; copy or export it again"):
         read_volume(tmp_path / name)
 
 
@@ -43,11 +52,17 @@ def test_series_is_for_dicom_only(tmp_path: Path) -> None:
         (IMAGE, "out.png", "float32", "PNG has no float32"),
         (VOLUME, "out.nii", "source", "no source type"),
         (IMAGE, "out.npy", "source", "no source type"),
-        (VOLUME, "out.mha", "auto", "unknown output format"),
+        (VOLUME, "out.mhd", "auto", "unknown output format; name it .mha, one file"),
+        (VOLUME, "out.img.gz", "auto", "unknown output format; name it .nii.gz, one file"),
+        (VOLUME, "-", "auto", "standard output"),
+        (IMAGE, "out.mha", "auto", "no geometry"),
+        (VOLUME, "there.nii/out.nii", "auto", "is a file, not a folder"),
         (VOLUME, "out", "auto", "unknown output format"),
         (VOLUME, "out.dcm", "auto", "unknown output format"),
         (VOLUME, "folder", "auto", "is a folder"),
-        (VOLUME, "missing/out.nii", "auto", "no such folder"),
+        (VOLUME, "folder/", "auto", "is a folder"),
+        (VOLUME, "x" * 250 + ".nii", "auto", "this system allows 215; shorten it"),
+        (VOLUME, "x" * 300 + "/out.nii", "auto", "this system allows 255; shorten it"),
         (VOLUME, "there.nii", "auto", "exists already"),
     ],
 )
@@ -59,7 +74,7 @@ def test_impossible_output_is_refused(
     before = sorted(tmp_path.rglob("*"))
     for refuse in (check_output, write_volume):
         with pytest.raises(InputError, match=reason):
-            refuse(volume, tmp_path / name, dtype=dtype)
+            refuse(volume, f"{tmp_path}/{name}" if name != "-" else name, dtype=dtype)
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from nibabel.nifti1 import Nifti1Extension, Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume, same_field_of_view, write_volume
+from restore_rwkv.io import (
+    Volume,
+    read_volume,
+    read_volumes,
+    same_field_of_view,
+    write_volume,
+    write_volumes,
+)
 
 # What describes the stored numbers, and so may differ in a float32 copy.
 OF_THE_NUMBERS = {"datatype", "bitpix", "scl_slope", "scl_inter", "cal_min", "cal_max"}
@@ -240,7 +248,24 @@ def test_missing_orientation_is_logged(tmp_path: Path, caplog: pytest.LogCapture
         ({"dim": [4, 2, 3, 2, 2, 1, 1, 1]}, r"4 axes.*one 3-D volume per time point"),
         ({"dim": [5, 2, 3, 2, 1, 2, 1, 1]}, r"5 axes.*channel"),
         ({"dim": [3, 2, 3, 5, 1, 1, 1, 1]}, "less than the 412 bytes"),
-        ({"dim": [3, 2, 3, 3, 1, 1, 1, 1]}, "more than the 388 bytes"),
+        ({"dim": [9, 2, 3, 4, 1, 1, 1, 1]}, r"damaged \(9 axes, NIfTI has 1 to 7\)"),
+        ({"dim": [-3, 2, 3, 4, 1, 1, 1, 1]}, r"damaged \(-3 axes"),
+        ({"dim": [4, 2, 3, 2, 2, 1, 1, 1], "intent_code": 1007}, "vectors are not supported"),
+        ({"pixdim": [1, 1e9, 1, 1, 1, 1, 1, 1]}, r"spacing is 1e\+09 mm on axis 0, which no sc"),
+        ({"pixdim": [1, 1, 1, 1e-9, 1, 1, 1, 1]}, "spacing is 1e-09 mm on axis 2"),
+        ({"srow_x": [1e9, 0, 0, 0]}, r"spacing is 1e\+09 mm on axis 0"),
+        ({"srow_x": [1, 0, 0, 1e9]}, r"first voxel is 1e\+09 mm from the origin"),
+        ({"qform_code": 99}, "qform_code is 99; give 0 to 5"),
+        ({"sform_code": -1}, "sform_code is -1"),
+        ({"quatern_b": np.nan, "sform_code": 0}, "NaN"),
+        ({"scl_slope": np.inf}, "slope is infinite"),
+        ({"scl_slope": -np.inf}, "slope is infinite"),
+        ({"scl_slope": 2, "scl_inter": np.inf}, "inter"),
+        ({"bitpix": 8}, r"8 bits a voxel, but the data type int16 has 16"),
+        ({"datatype": 512, "bitpix": 32}, "32 bits a voxel, but the data type uint16 has 16"),
+        ({"vox_offset": 1e9}, "less than"),
+        ({"vox_offset": -352}, "damaged"),
+        ({"magic": b"ni1"}, "its voxels are in another file"),
         ({"dim": [3, 32767, 32767, 32767, 1, 1, 1, 1]}, "less than"),
         ({"datatype": 32, "bitpix": 64}, "complex"),
         ({"datatype": 128, "bitpix": 24}, "colour"),
@@ -327,10 +352,212 @@ def test_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 0 < unpacked <= 540
 
 
-def test_uncompressed_file_with_gzip_name_is_refused(tmp_path: Path) -> None:
-    simple_file(tmp_path / "in.nii").rename(tmp_path / "in.nii.gz")
-    with pytest.raises(InputError, match="not a sound gzip file"):
+@pytest.mark.parametrize(("made", "named"), [("a.nii", "b.nii.gz"), ("a.nii.gz", "b.nii")])
+def test_compression_is_found_by_content(tmp_path: Path, made: str, named: str) -> None:
+    simple_file(tmp_path / made).rename(tmp_path / named)
+    np.testing.assert_array_equal(read_volume(tmp_path / named).data.ravel(), np.arange(24))
+
+
+def test_text_with_gzip_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in.nii.gz").write_text("neither gzip nor NIfTI\n" * 50)
+    with pytest.raises(InputError, match="not a sound gzip file, and not a NIfTI file"):
         read_volume(tmp_path / "in.nii.gz")
+
+
+def test_bytes_behind_the_voxels_are_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = simple_file(tmp_path / "in.nii")
+    expected = read_volume(path)
+    assert caplog.text == ""
+    path.write_bytes(path.read_bytes() + bytes(512))
+    volume = read_volume(path)
+    assert "in.nii: bytes behind the voxels were ignored" in caplog.text
+    np.testing.assert_array_equal(volume.data, expected.data)
+
+
+def test_bytes_behind_the_voxels_inside_gzip_are_refused(tmp_path: Path) -> None:
+    path = simple_file(tmp_path / "in.nii")
+    path.write_bytes(gzip.compress(path.read_bytes() + bytes(512)))
+    with pytest.raises(InputError, match=r"in\.nii: holds more than the 400 bytes"):
+        read_volume(path)
+
+
+def test_a_gzip_file_too_small_for_its_header_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = simple_file(tmp_path / "plain.nii", dim=[3, 2500, 2000, 2000, 1, 1, 1, 1])
+    (tmp_path / "in.nii.gz").write_bytes(gzip.compress(path.read_bytes() + bytes(1 << 20), 9))
+    monkeypatch.setattr("restore_rwkv.io.nifti.read_exactly", only_headers)
+    with pytest.raises(InputError, match="less than the 20000000352 bytes"):
+        read_volume(tmp_path / "in.nii.gz")
+
+
+def test_more_than_the_memory_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = simple_file(tmp_path / "in.nii.gz")
+    monkeypatch.setattr("restore_rwkv.io.payload.available_memory", lambda: 100)
+    monkeypatch.setattr("restore_rwkv.io.nifti.read_exactly", only_headers)
+    with pytest.raises(InputError, match=r"24 voxels need about 0\.0 GB of memory, 0\.0 GB are"):
+        read_volume(path)
+
+
+def only_headers(stream: Any, size: int) -> bytearray:
+    assert size == 348
+    return bytearray(stream.read(size))
+
+
+@pytest.mark.parametrize("named", ["p.hdr", "p.img"])
+@pytest.mark.parametrize(
+    "suffixes", [(".hdr", ".img"), (".hdr.gz", ".img.gz"), (".hdr", ".img.gz")]
+)
+def test_a_pair_is_read_by_either_file(
+    tmp_path: Path, named: str, suffixes: tuple[str, str]
+) -> None:
+    numbers = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = nibabel.Nifti1Pair(numbers, OBLIQUE)
+    image.header.extensions.append(Nifti1Extension("comment", b"kept"))
+    nibabel.save(image, tmp_path / "p.img")
+    for plain, wanted in zip((".hdr", ".img"), suffixes, strict=True):
+        if wanted.endswith(".gz"):
+            data = (tmp_path / f"p{plain}").read_bytes()
+            (tmp_path / f"p{plain}").unlink()
+            (tmp_path / f"p{wanted}").write_bytes(gzip.compress(data))
+    path = next(tmp_path.glob(named + "*"))
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.data, numbers)
+    np.testing.assert_allclose(volume.affine, OBLIQUE, rtol=1e-6)
+    assert volume.source is not None
+    assert {part.suffix for part in volume.source.parts} <= {".hdr", ".img", ".gz"}
+    assert len(volume.source.parts) == 2
+    write_volume(volume, tmp_path / "out.nii", dtype="source")
+    out = nibabel.load(tmp_path / "out.nii")
+    np.testing.assert_array_equal(out.get_fdata(), numbers)
+    np.testing.assert_array_equal(out.affine, volume.affine)
+    assert out.header.extensions[0].get_content() == b"kept"
+    for part in volume.source.parts:
+        (tmp_path / "linked.nii").hardlink_to(part)
+        with pytest.raises(InputError, match="same file"):
+            write_volume(volume, tmp_path / "linked.nii", overwrite=True)
+        (tmp_path / "linked.nii").unlink()
+
+
+def test_a_pair_without_its_partner_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((2, 3, 4), np.int16), OBLIQUE), tmp_path / "p.img")
+    (tmp_path / "p.hdr").rename(tmp_path / "q.hdr")
+    with pytest.raises(InputError, match=r"p\.img: its \.hdr file is not beside it"):
+        read_volume(tmp_path / "p.img")
+
+
+def test_a_truncated_pair_is_refused(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Pair(np.zeros((2, 3, 4), np.int16), OBLIQUE), tmp_path / "p.img")
+    (tmp_path / "p.img").write_bytes(bytes(47))
+    with pytest.raises(InputError, match=r"p\.img: holds less than the 48 bytes"):
+        read_volume(tmp_path / "p.hdr")
+
+
+def test_analyze_does_not_say_where_left_is(tmp_path: Path) -> None:
+    image = nibabel.AnalyzeImage(np.zeros((2, 3, 4), np.int16), np.eye(4))
+    nibabel.save(image, tmp_path / "p.img")
+    for name in ("p.img", "p.hdr"):
+        with pytest.raises(InputError, match="an Analyze image without NIfTI header"):
+            read_volume(tmp_path / name)
+
+
+def four_axes(path: Path, count: int = 3) -> np.ndarray:
+    """Write a 4-D image and return its values."""
+    header = make_header((2, 3, 4, count))
+    header["pixdim"][4] = 2.5
+    header["scl_slope"], header["scl_inter"] = 0.5, -3
+    header["descrip"] = b"dynamic"
+    header["vox_offset"] = 352
+    numbers = np.arange(24 * count).reshape(2, 3, 4, count)
+    write_file(path, header, numbers)
+    return numbers * 0.5 - 3
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_fourth_axis_goes_through_volume_by_volume(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"in{suffix}"
+    values = four_axes(path)
+    volumes = read_volumes(path)
+    assert len(volumes) == volumes.count == 3
+    for index, volume in enumerate(volumes):
+        np.testing.assert_array_equal(volume.data, values[..., index])
+        np.testing.assert_array_equal(read_volume(path, volume=index).data, volume.data)
+    write_volumes((v.with_data(v.data + 1) for v in volumes), 3, tmp_path / "new" / f"out{suffix}")
+    out = nibabel.load(tmp_path / "new" / f"out{suffix}")
+    np.testing.assert_array_equal(out.get_fdata(), values + 1)
+    assert_same_header(
+        content(path)[:352], content(tmp_path / "new" / f"out{suffix}")[:352], Nifti1Header
+    )
+    write_volumes(volumes, 3, tmp_path / f"stored{suffix}", dtype="source")
+    assert content(tmp_path / f"stored{suffix}") == content(path)
+
+
+def test_one_of_several_volumes_is_written_with_three_axes(tmp_path: Path) -> None:
+    values = four_axes(tmp_path / "in.nii")
+    write_volume(read_volume(tmp_path / "in.nii", volume=1), tmp_path / "out.nii")
+    out = nibabel.load(tmp_path / "out.nii")
+    assert out.shape == (2, 3, 4)
+    assert out.header["descrip"] == b"dynamic"
+    np.testing.assert_array_equal(out.get_fdata(), values[..., 1])
+
+
+def test_a_finer_grid_of_several_volumes(tmp_path: Path) -> None:
+    four_axes(tmp_path / "in.nii")
+    affine = same_field_of_view(OBLIQUE, (2, 3, 4), (4, 6, 4))
+    finer = (
+        volume.resampled(np.full((4, 6, 4), index, np.float32), affine)
+        for index, volume in enumerate(read_volumes(tmp_path / "in.nii"))
+    )
+    write_volumes(finer, 3, tmp_path / "out.nii.gz")
+    out = nibabel.load(tmp_path / "out.nii.gz")
+    assert out.shape == (4, 6, 4, 3)
+    assert out.header.get_zooms()[3] == 2.5
+    assert out.get_fdata()[0, 0, 0].tolist() == [0, 1, 2]
+    np.testing.assert_allclose(out.affine, affine, rtol=1e-6)
+
+
+def test_only_one_volume_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    four_axes(tmp_path / "in.nii.gz", 9)
+    alive: list[weakref.ref[Any]] = []
+    for volume in read_volumes(tmp_path / "in.nii.gz"):
+        alive.append(weakref.ref(volume.data))
+        del volume
+        assert sum(array() is not None for array in alive) <= 1
+
+
+def test_another_number_of_volumes_than_announced_leaves_nothing(tmp_path: Path) -> None:
+    four_axes(tmp_path / "in.nii")
+    volumes = read_volumes(tmp_path / "in.nii")
+    for count in (2, 4):
+        with pytest.raises(InputError, match=f"{count} volumes were announced"):
+            write_volumes(volumes, count, tmp_path / "out.nii")
+    with pytest.raises(InputError, match="fit NIfTI only"):
+        write_volumes(volumes, 3, tmp_path / "out.nrrd")
+    with pytest.raises(InputError, match="no volumes to write"):
+        write_volumes([], 3, tmp_path / "out.nii")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.nii"]
+
+
+@pytest.mark.parametrize("volume", [-1, 3])
+def test_a_volume_that_is_not_there_is_refused(tmp_path: Path, volume: int) -> None:
+    four_axes(tmp_path / "in.nii")
+    with pytest.raises(InputError, match=r"has 3 volume\(s\), counted from 0"):
+        read_volume(tmp_path / "in.nii", volume=volume)
+
+
+def test_truncated_volumes_are_refused(tmp_path: Path) -> None:
+    four_axes(tmp_path / "in.nii.gz")
+    data = content(tmp_path / "in.nii.gz")
+    (tmp_path / "in.nii.gz").write_bytes(gzip.compress(data[:-1]))
+    with pytest.raises(InputError, match="less than the 496 bytes"):
+        list(read_volumes(tmp_path / "in.nii.gz"))
+    (tmp_path / "in.nii").write_bytes(data[:-1])
+    with pytest.raises(InputError, match="less than the 496 bytes"):
+        read_volumes(tmp_path / "in.nii")
 
 
 @settings(max_examples=60, deadline=None)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import Volume, read_volume, write_volume
+from restore_rwkv.io import Stored, Volume, read_volume, write_volume
 
 REAL = ["uint8", "int16", "uint16", ">i4", "float32", "float64"]
 
@@ -45,6 +46,29 @@ def test_float_tiff_round_trip(tmp_path: Path) -> None:
         write_volume(volume, tmp_path / f"{dtype}.tif", dtype=dtype)
         with Image.open(tmp_path / f"{dtype}.tif") as out:
             np.testing.assert_array_equal(np.asarray(out), pixels)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_kinds_of_tiff_give_their_values_or_are_refused(
+    tmp_path: Path, dtype: str, compression: str | None, order: str
+) -> None:
+    pixels = (np.random.default_rng(0).normal(size=(30, 40)) * 100).astype(dtype)
+    tifffile.imwrite(tmp_path / "in.tif", pixels, compression=compression, byteorder=order)
+    if order == ">" and compression and dtype not in ("uint8", "uint16"):
+        with pytest.raises(InputError, match="a compressed big-endian TIFF"):  # Pillow misreads it
+            read_volume(tmp_path / "in.tif")
+        return
+    volume = read_volume(tmp_path / "in.tif")
+    np.testing.assert_array_equal(volume.data[..., 0], pixels.astype(np.float32))
+    assert volume.source is not None
+    assert volume.source.stored == Stored(np.dtype(dtype))
+    if dtype in ("int16", "float64"):
+        with pytest.raises(InputError, match=f"cannot store the source's type {dtype}"):
+            write_volume(volume, tmp_path / "out.tif", dtype="source")
+    write_volume(volume, tmp_path / "out.tif")
+    np.testing.assert_array_equal(read_volume(tmp_path / "out.tif").data, volume.data)
 
 
 def test_png_is_rounded_and_clipped(tmp_path: Path) -> None:

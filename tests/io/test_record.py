@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import dcmread
 
 from restore_rwkv import Volume, read_volume
-from restore_rwkv.io import DegradationRecord, identify, record_values, write_record
+from restore_rwkv.io import DegradationRecord, OutputRecord, identify, record_values, write_record
 from restore_rwkv.io.record import FORMAT
 from tests.helpers.synthetic_series import SeriesWriter
 
@@ -55,7 +55,7 @@ def test_a_record_is_flat_json_with_its_format(tmp_path: Path, scan: Path) -> No
         notice="n",
         modality="MR",
         unit=None,
-        output_sha256="0" * 64,
+        output=OutputRecord(output="o.nii.gz", output_sha256="0" * 64, output_files={}),
         made={"factor": 4},
         source=identify(read_volume(scan)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.model.checkpoint import load_weights, read_info, save_weights
+from restore_rwkv.model.checkpoint import load_weights, read_info, save_fit, save_weights
 from restore_rwkv.tasks import ScalingRule, Strength
 from tests.helpers.golden_network import GoldenNetwork
 
@@ -26,6 +27,7 @@ RECORDS: dict[str, Any] = {
 }
 
 
+RANGES = {"ct-denoise": {"noise": (8.0, 48.5)}, "mri-sr": {"power_outside": (1e-5, 8e-4)}}
 CURVE = Strength(9.0, ((0.0, 0.0), (0.5, 0.25), (1.0, 0.75)))
 
 
@@ -82,6 +84,39 @@ def test_a_calibrated_strength_is_kept_and_may_be_absent(
     assert written.sha256 == read_info(saved).sha256
     with pytest.raises(WeightsError, match="strength names pet-synth"):
         save_weights(path, golden.network(), **RECORDS, strength={"pet-synth": CURVE})
+
+
+def test_ranges_are_kept_and_written_into_a_file_whose_tensors_stay(
+    golden: GoldenNetwork, saved: Path, tmp_path: Path
+) -> None:
+    assert read_info(saved).fit == {}
+    assert "fit" not in record_of(saved)
+    path = tmp_path / "ranges.safetensors"
+    written = save_weights(path, golden.network(), **RECORDS, fit=RANGES)
+    assert written == read_info(path)
+    assert written.fit == RANGES
+    before, tensors, length = read_info(saved), load_file(saved), saved.stat().st_size
+    changed = save_fit(saved, RANGES)
+    loaded, info = load_weights(saved)  # compares the digest
+    assert info == changed == dataclasses.replace(before, fit=RANGES)
+    assert info.sha256 == before.sha256
+    assert all(torch.equal(tensor, load_file(saved)[name]) for name, tensor in tensors.items())
+    assert torch.equal(loaded.state_dict()["output.bias"], tensors["output.bias"])
+    assert (saved.stat().st_size - length) % 8 == 0  # so that the tensors stay aligned
+    assert record_of(saved) == record_of(path)
+    assert save_fit(saved, {}).fit == read_info(saved).fit == {}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_ranges_that_cannot_be_are_refused(saved: Path) -> None:
+    content = saved.read_bytes()
+    with pytest.raises(WeightsError, match="fit names pet-synth, which scaling does not"):
+        save_fit(saved, {"pet-synth": {"noise": (0.0, 1.0)}})
+    with pytest.raises(WeightsError, match="fit: noise of ct-denoise is 2 to 1; give two finite"):
+        save_fit(saved, {"ct-denoise": {"noise": (2.0, 1.0)}})
+    assert saved.read_bytes() == content
+    with pytest.raises(WeightsError, match="no such file"):
+        save_fit(saved.with_name("none"), RANGES)
 
 
 def test_float16_halves_the_file_and_loads_as_float32(
@@ -175,6 +210,11 @@ def test_any_change_of_the_tensors_breaks_the_hash(
         ("strength", {"ct-denoise": {"reference": 9.0}}, "strength: 'points' is missing"),
         ("strength", {"ct-denoise": {"reference": 9.0, "points": [[0, 1]]}}, "start with"),
         ("strength", {"pet-synth": CURVE.to_dict()}, "strength names pet-synth, which scaling"),
+        ("fit", [], "record is damaged"),
+        ("fit", {"mri-sr": {"noise": [1]}}, "record is damaged"),
+        ("fit", {"mri-sr": {"noise": ["a", "b"]}}, "record is damaged"),
+        ("fit", {"mri-sr": {"noise": [1, float("nan")]}}, "give two finite numbers"),
+        ("fit", {"pet-synth": {}}, "fit names pet-synth"),
         ("config", [], "record is damaged"),
         ("config", {"dims": 8}, "unknown key 'dims'; did you mean 'dim'"),
         ("config", {"dim": 8, "num_blocks": [1, 1, 1, 10**9]}, "does not fit the tensors"),

@@ -31,6 +31,13 @@ def test_every_card_tells_what_the_file_is_and_is_not(path: Path) -> None:
         assert "imulated PET" in card
 
 
+@pytest.mark.parametrize("path", shipped_weights().values(), ids=lambda path: path.stem)
+def test_every_file_records_the_ranges_of_its_training(path: Path) -> None:
+    info = read_info(path)
+    measured = {name: set(TASKS[name].rules.measures) for name in info.scaling}
+    assert {name: set(ranges) for name, ranges in info.fit.items()} == measured
+
+
 def test_one_network_serves_every_task() -> None:
     assert set(read_info(find_weights("light-all-in-one")).scaling) == set(TASKS)
 

@@ -11,7 +11,9 @@ import torch
 
 from restore_rwkv import PRESETS, RestoreOptions, Volume
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.restoration.plan import Plan, finer, make_plan
+from restore_rwkv.model import WeightsInfo
+from restore_rwkv.restoration.plan import Plan
+from restore_rwkv.restoration.planning import finer, make_plan
 from restore_rwkv.tasks import TASKS, ScalingRule, Task, pick_task, slice_axis
 
 MRI, CT, PET = TASKS.values()
@@ -20,7 +22,8 @@ CPU = torch.device("cpu")
 
 
 def prepare(volume: Volume, task: Task, rule: ScalingRule, options: RestoreOptions) -> Plan:
-    return make_plan(volume, task, options, rule=rule, config=LIGHT, device=CPU)
+    info = WeightsInfo(LIGHT, True, {task.name: rule}, {}, "", 1_000_000)
+    return make_plan(volume, task, options, info=info, device=CPU)
 
 
 OBLIQUE = np.array(
@@ -46,7 +49,7 @@ def test_no_modality_is_told_with_the_mend() -> None:
     other = Volume(np.ones((9, 9)), modality="NM")
     with pytest.raises(InputError, match="array: is NM, which no task restores; give MR, CT or PT"):
         pick_task(other)
-    with pytest.raises(InputError, match="array: is NM, and pet-synth restores PT; choose another"):
+    with pytest.raises(InputError, match="array: is NM, and pet-synth restores PT; give another"):
         prepare(other, PET, PET.scaling, RestoreOptions())
     with pytest.raises(ConfigError, match="did you mean 'ct-denoise'"):
         pick_task(Volume(np.ones((2, 2))), "ct-denois")
@@ -149,11 +152,8 @@ def test_small_slices_can_be_large_enough_on_the_finer_grid() -> None:
     volume = Volume(np.ones((4, 5, 3)), np.eye(4))
     with pytest.raises(InputError, match="slices are 4 x 5"):
         prepare(volume, MRI, MRI.scaling, RestoreOptions())
-    assert prepare(volume, MRI, MRI.scaling, RestoreOptions(scale=4)).volume.data.shape == (
-        16,
-        20,
-        3,
-    )
+    finer_grid = prepare(volume, MRI, MRI.scaling, RestoreOptions(scale=4, force=True))
+    assert finer_grid.volume.data.shape == (16, 20, 3)
 
 
 @pytest.mark.parametrize(("unit", "rule"), [(None, "fixed"), ("a.u.", "robust")])
@@ -161,7 +161,7 @@ def test_data_prepared_as_the_papers_is_of_no_unit_that_is_known(
     unit: str | None, rule: str
 ) -> None:
     """`scaling="paper"` does not make SUV of counts."""
-    volume = Volume(np.ones((9, 9)), unit=unit)
+    volume = Volume(np.random.default_rng(0).uniform(0, 9, (9, 9)), unit=unit)
     prepared = prepare(volume, PET, PET.scaling, RestoreOptions(scaling="paper"))
     assert prepared.scaling_found["scaling_rule"] == rule
     told = prepare(volume, PET, PET.scaling, RestoreOptions(unit="SUV"))

@@ -225,7 +225,7 @@ def test_one_restorer_takes_each_scan_for_its_modality(
     scaling = {"mri-sr": ROBUST, "ct-denoise": HU}
     save_weights(tmp_path / "w.safetensors", tiny_network, scaling=scaling, training={})
     restorer = Restorer(weights=tmp_path / "w.safetensors")
-    values = np.random.default_rng(0).uniform(0, 90, (16, 16, 2))
+    values = np.random.default_rng(0).uniform(-90, 90, (16, 16, 2))
     for modality, task in (("MR", "mri-sr"), ("CT", "ct-denoise")):
         assert restorer.run(Volume(values, modality=modality)).record.task == task
     with pytest.raises(WeightsError, match="trained for ct-denoise or mri-sr, not pet-synth"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from itertools import pairwise
 
 import pytest
@@ -38,13 +39,36 @@ def test_batches_give_what_single_slices_give(tiny_network: RestoreRWKV) -> None
     torch.testing.assert_close(batched, single, rtol=0, atol=1e-5)
 
 
-def test_a_plan_fills_the_memory_with_whole_slices(tiny_network: RestoreRWKV) -> None:
-    slice_bytes = 64 * 64 * bytes_per_pixel(tiny_network.config, CPU)
-    for count in (1, 7):
-        tiling = choose_tiling(tiny_network.config, CPU, (9, 64, 64), count * slice_bytes)
-        assert tiling == Tiling(count, (64, 64), count * slice_bytes)
-    whole = choose_tiling(tiny_network.config, CPU, (9, 64, 64), 2 << 30)
-    assert whole == Tiling(9, (64, 64), 9 * slice_bytes)
+def test_as_many_whole_slices_run_together_as_the_memory_holds(tiny_network: RestoreRWKV) -> None:
+    gpu = torch.device("cuda")
+    for device, most in ((CPU, 8), (gpu, 9)):  # on a CPU 8 x 64 x 64, which stay in its caches
+        slice_bytes = 64 * 64 * bytes_per_pixel(tiny_network.config, device)
+        for count in (1, 7):
+            tiling = choose_tiling(tiny_network.config, device, (9, 64, 64), count * slice_bytes)
+            assert tiling == Tiling(count, (64, 64), count * slice_bytes)
+        whole = choose_tiling(tiny_network.config, device, (9, 64, 64), 2 << 30)
+        assert whole == Tiling(most, (64, 64), most * slice_bytes)
+    alone = choose_tiling(tiny_network.config, CPU, (9, 512, 512), 2 << 30)
+    assert (alone.batch, alone.tile) == (1, (512, 512))
+
+
+@pytest.mark.parametrize(
+    ("shape", "allowed", "tile", "cost"),
+    [
+        ((512, 512), 512 * 512 - 1, (512, 288), 1.125),  # two tiles, not four
+        ((512, 512), 240 * 240, (208, 208), 1.486),
+        ((180, 700), 180 * 300, (180, 280), 1.2),
+        ((200, 200), 199 * 199, (200, 192), 1.92),
+    ],
+)
+def test_a_slice_is_cut_into_as_few_tiles_as_needed(
+    shape: tuple[int, int], allowed: int, tile: tuple[int, int], cost: float
+) -> None:
+    config = PRESETS["light"]
+    tiling = choose_tiling(config, CPU, (3, *shape), allowed * bytes_per_pixel(config, CPU))
+    counts = [len(list(spans(*lengths))) for lengths in zip(shape, tile, strict=True)]
+    assert tiling.tile == tile
+    assert math.prod(counts) * math.prod(tile) / math.prod(shape) == pytest.approx(cost, abs=1e-3)
 
 
 def test_a_slice_that_does_not_fit_is_cut_into_tiles_within_the_memory(
@@ -60,7 +84,7 @@ def test_a_slice_that_does_not_fit_is_cut_into_tiles_within_the_memory(
 
 
 def test_too_little_memory_says_how_much_is_needed() -> None:
-    least = 54 if available_backends()["cpu"] else 117
+    least = 34 if available_backends()["cpu"] else 117
     with pytest.raises(ConfigError, match=f"allow at least {least} MiB"):
         choose_tiling(PRESETS["light"], CPU, (1, 512, 512), 1 << 20)
 

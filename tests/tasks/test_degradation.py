@@ -12,6 +12,7 @@ import torch
 
 from restore_rwkv import Volume, read_volume
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
+from restore_rwkv.physics.ct import CTScanner, reduce_dose
 from restore_rwkv.physics.mri import kspace_crop
 from restore_rwkv.tasks import TASKS, DegradeOptions, degrade, degrade_file
 
@@ -72,6 +73,27 @@ def test_ct_slices_are_axial_however_the_volume_lies() -> None:
     assert made.record["slice_axis"] == 0
     expected = degrade(volume, CT, DegradeOptions(photons=2e5), seed=1).low.data
     np.testing.assert_allclose(np.moveaxis(made.low.data, 0, 2), expected, atol=1e-3)
+
+
+def test_slices_of_ct_are_counted_and_are_those_of_the_whole_stack() -> None:
+    data = np.repeat(body().data[..., :1].clip(min=-1024), 11, axis=2)
+    told: list[tuple[int, int]] = []
+    made = degrade(
+        Volume(data, THICK, "HU", "CT"),
+        CT,
+        DegradeOptions(photons=2e5),
+        seed=1,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(8, 11), (11, 11)]
+    whole = reduce_dose(
+        torch.from_numpy(np.ascontiguousarray(np.moveaxis(data, 2, 0))),
+        (1.0, 1.0),
+        dose=0.25,
+        scanner=CTScanner(photons=2e5),
+        generator=torch.Generator().manual_seed(1),
+    )
+    np.testing.assert_array_equal(np.moveaxis(made.low.data, 2, 0), whole.numpy())
 
 
 def test_padding_of_ct_is_air_in_both_scans() -> None:

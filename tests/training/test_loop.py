@@ -368,6 +368,12 @@ def test_two_processes_train_as_one_with_the_same_batch(data: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [-1, 99999])
+def test_a_storm_of_workers_is_refused(workers: int) -> None:
+    with pytest.raises(ConfigError, match=rf"workers is {workers}; give a whole number from 0 to "):
+        Machine(workers=workers)
+
+
 def test_processes_that_find_different_checkpoints_are_refused(data: Path, tmp_path: Path) -> None:
     """Simulate two machines without a shared file system."""
     train(recipe(2), [data], tmp_path / "run0")

@@ -172,6 +172,7 @@ def test_weights_to_start_from_are_found_from_the_folder_of_the_recipe(tmp_path:
         ({"scaling": "fixed"}, "scaling is 'fixed'; choose from 'paper', 'own'"),
         ({"task": 5}, "task '5' is unknown"),
         ({"seed": "x"}, "seed is 'x'"),
+        ({"seed": 10**23}, "give a whole number from 0, below 2.63"),
     ],
 )
 def test_mistakes_are_named(changes: dict[str, Any], match: str) -> None:

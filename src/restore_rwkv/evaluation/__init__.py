@@ -12,7 +12,8 @@ from restore_rwkv.evaluation.metrics import (
     paper_psnr,
     paper_score,
 )
-from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_paths, evaluate_set
+from restore_rwkv.evaluation.paths import evaluate_paths
+from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_set
 from restore_rwkv.evaluation.strength import (
     BlendGains,
     NoisyPair,

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from restore_rwkv.data import PreparedSet, Slice, Split, Stack
-from restore_rwkv.data.prepared import holds_sets, read_sets
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
-from restore_rwkv.io import Volume, read_volume
+from restore_rwkv.io import PartProgress, Progress, Volume, begin_stage
 from restore_rwkv.restoration import RestoreOptions, Restorer
-from restore_rwkv.tasks import AUTO, DegradeOptions, Task, degrade, pick_task, slice_axis
+from restore_rwkv.tasks import DegradeOptions, Task, degrade, pick_task, slice_axis
 
 INPUT = "input"
 RESTORED = "restored"
-
-Inspect = Callable[[str, Volume, Restorer, RestoreOptions], None]
-"""Takes the name of a scan, the scan in low quality, its restorer, and how it is restored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +48,7 @@ def evaluate(
     *,
     physics: DegradeOptions | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Degrade a good scan by the physics of a task, restore it, and score each image.
 
@@ -64,6 +60,7 @@ def evaluate(
             `factor` matters and is not given, it is that of the degradation.
         physics: options of the degradation.
         seed: seed of the degradation.
+        progress: told the stages, and called with (slices restored, all).
 
     Raises:
         InputError: the scan does not suit the task.
@@ -73,9 +70,12 @@ def evaluate(
         >>> evaluation.scores["restored"].psnr - evaluation.scores["input"].psnr  # doctest: +SKIP
     """
     task = restorer.task or pick_task(scan)
-    pair = degrade(scan, task, physics, seed=seed)
+    begin_stage(progress, "degrading", "slices")
+    counted = None if isinstance(progress, PartProgress) else progress  # whose numbers only rise
+    pair = degrade(scan, task, physics, seed=seed, progress=counted)
     factor = pair.record["factor"]
-    evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, options, factor)
+    told = options_told(options, restorer, task, factor)
+    evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, told, progress)
     axis = evaluation.slice_axis
     others = task.rules.interpolated(pair.high, axis, factor)
     volumes = {INPUT: evaluation.volumes[INPUT]} | others | evaluation.volumes
@@ -92,6 +92,7 @@ def evaluate_set(
     restorer: Restorer,
     split: Split = "test",
     options: RestoreOptions | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, MeanScore]]:
     """Score a split of a prepared set, restoring its stored slices.
 
@@ -100,6 +101,7 @@ def evaluate_set(
         restorer: restorer to score.
         split: "train", "validation" or "test".
         options: as for `evaluate`.
+        progress: called with (slices restored, all).
 
     Returns:
         Mean scores over slices of "input" and "restored", by patient.
@@ -115,12 +117,17 @@ def evaluate_set(
             f"not {given}"
         )
     if not prepared.split(split):
-        raise InputError(f"{prepared.folder}: has no {split} slices; choose another split")
+        raise InputError(f"{prepared.folder}: has no {split} slices; give another split=NAME")
     scores: dict[str, dict[str, list[SliceScore]]] = {}
+    begin_stage(progress, "restoring", "slices")
+    done, every = 0, sum(stack.shape[0] for stack in prepared.split(split))
     for stack in prepared.split(split):
-        low, high = _volumes(prepared, stack)
-        factor = prepared.factor_of(stack)
-        evaluation = _evaluate_pair(low, high, task, restorer, options, factor)
+        low, high = stack_volumes(prepared, stack)
+        told = options_told(options, restorer, task, prepared.factor_of(stack))
+        count = stack.shape[0]
+        part = None if progress is None else PartProgress(progress, done, count, every)
+        evaluation = _evaluate_pair(low, high, task, restorer, told, part)
+        done += count
         of_patient = scores.setdefault(stack.patient, {})
         for name, found in evaluation.slice_scores.items():
             of_patient.setdefault(name, []).extend(found)
@@ -130,91 +137,29 @@ def evaluate_set(
     }
 
 
-def evaluate_paths(
-    paths: Sequence[Path],
-    *,
-    task: str = AUTO,
-    weights: str | Path | None = None,
-    split: Split = "test",
-    axes: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    options: RestoreOptions | None = None,
-    inspect: Inspect | None = None,
-) -> Iterator[tuple[str, dict[str, MeanScore]]]:
-    """Score scans on disk and prepared sets, one after the other.
-
-    Args:
-        paths: good scans, prepared sets, or folders of such sets.
-        task: task of the scans; "auto" picks the one for the modality that each file states.
-        weights: as for `Restorer`.
-        split: split of prepared sets to score.
-        axes: as in `DegradeOptions`.
-        seed: seed of the degradation of scans.
-        device: as for `Restorer`.
-        options: as for `evaluate`.
-        inspect: called with the low-quality form of each scan, and of the first one of each set.
-
-    Yields:
-        Name of the scan, or of the set's folder and the patient, and mean scores over slices by
-        name of the image. A set with several patients ends with "FOLDER: mean over patients".
-    """
-    restorers: dict[str, Restorer] = {}
-
-    def restorer(name: str) -> Restorer:
-        if name not in restorers:
-            restorers[name] = Restorer(name, weights, device)
-        return restorers[name]
-
-    for path in paths:
-        if path.is_dir() and holds_sets(path):
-            for prepared in read_sets(path):
-                yield from _of_set(prepared, restorer(prepared.task_name), split, options, inspect)
-        else:
-            scan = read_volume(path)
-            chosen = pick_task(scan, task)
-            of_task, physics = restorer(chosen.name), DegradeOptions(axes=axes)
-            found = evaluate(scan, of_task, options, physics=physics, seed=seed)
-            yield path.name, found.scores
-            if inspect is not None:
-                how = _told(options, of_task, chosen, physics.factor_for(chosen))
-                inspect(path.name, found.volumes[INPUT], of_task, how)
-
-
-def _of_set(
-    prepared: PreparedSet,
-    restorer: Restorer,
-    split: Split,
-    options: RestoreOptions | None,
-    inspect: Inspect | None,
-) -> Iterator[tuple[str, dict[str, MeanScore]]]:
-    scores = evaluate_set(prepared, restorer, split, options)
-    for patient, found in scores.items():
-        yield f"{prepared.folder.name}: {patient}", found
-    if len(scores) > 1:
-        yield f"{prepared.folder.name}: mean over patients", mean_over_patients(scores)
-    if inspect is not None:
-        stack = prepared.split(split)[0]
-        low, _ = _volumes(prepared, stack)
-        how = _told(options, restorer, prepared.task, prepared.factor_of(stack))
-        inspect(f"{prepared.folder.name}: {stack.patient}", low, restorer, how)
-
-
 def mean_over_patients(scores: Mapping[str, Mapping[str, MeanScore]]) -> dict[str, MeanScore]:
-    """Average the patients' mean scores by name of the image; all patients have equal weight.
+    """Average the mean scores of patients or scans by name of the image, all of equal weight.
 
     Args:
-        scores: as `evaluate_set` returns them.
+        scores: as `evaluate_set` returns them; patients without a score are left out.
+
+    Returns:
+        Means, whose numbers of slices are those of all patients together.
     """
     means = {}
-    names = next(iter(scores.values()))
-    for name in names:
-        of_patients = [
-            SliceScore(score.psnr, score.ssim, score.rmse)
-            for score in (by_name[name] for by_name in scores.values())
-            if score.rmse is not None
-        ]
-        means[name] = mean_score(of_patients)
+    for name in next(iter(scores.values())):
+        each = [by_name[name] for by_name in scores.values()]
+        means[name] = replace(
+            mean_score(
+                [
+                    SliceScore(score.psnr, score.ssim, score.rmse)
+                    for score in each
+                    if score.rmse is not None
+                ]
+            ),
+            slices=sum(score.slices for score in each),
+            slices_without_score=sum(score.slices_without_score for score in each),
+        )
     return means
 
 
@@ -226,7 +171,7 @@ def slice_scores(
     return [paper_score(image, reference, metric_range) for image, reference in pairs]
 
 
-def _told(
+def options_told(
     options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float
 ) -> RestoreOptions:
     """Return options in the task's plane, with the factor of the degradation if it matters."""
@@ -241,11 +186,13 @@ def _evaluate_pair(
     high: Volume,
     task: Task,
     restorer: Restorer,
-    options: RestoreOptions | None,
-    factor: float,
+    options: RestoreOptions,
+    progress: Progress | None,
 ) -> Evaluation:
     axis = slice_axis(high, task)
-    restored = restorer.run(low, _told(options, restorer, task, factor)).volume
+    begin_stage(progress, "restoring", "slices")
+    restored = restorer.run(low, options, progress).volume
+    begin_stage(progress, "scoring")
     volumes = {INPUT: low, RESTORED: restored}
     scores = {
         name: slice_scores(volume, high, axis, task.metric_range)
@@ -254,7 +201,7 @@ def _evaluate_pair(
     return Evaluation(high, volumes, axis, scores)
 
 
-def _volumes(prepared: PreparedSet, stack: Stack) -> tuple[Volume, Volume]:
+def stack_volumes(prepared: PreparedSet, stack: Stack) -> tuple[Volume, Volume]:
     """Return a stack as two volumes (H, W, N) without geometry, low and high."""
     slices = [Slice(prepared, stack, index) for index in range(stack.shape[0])]
     task = prepared.task

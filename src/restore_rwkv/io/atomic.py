@@ -1,16 +1,21 @@
-"""Files and folders that appear complete or not at all."""
+"""Outputs that appear complete or not at all, and the claim of one process to each."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import signal
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from restore_rwkv.errors import InputError
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @contextmanager
@@ -39,23 +44,52 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         >>> [file.name for file in folder.iterdir()]
         ['figures.csv']
     """
-    path = Path(path)
-    stem, dot, suffixes = path.name.partition(".")
-    temporary = path.with_name(f".{stem}-{secrets.token_hex(4)}.partial{dot}{suffixes}")
-    # Not tempfile: its files are private (mode 600) and would remain so under the final name.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    mode = stat.S_IMODE(temporary.stat().st_mode)
-    try:
+    with atomic_files(path, overwrite=True) as (temporary,):
         yield temporary
-        temporary.chmod(mode)  # safetensors replaces it by a private file
-        _flush(temporary)
-        os.replace(temporary, path)
+
+
+@contextmanager
+def atomic_files(*paths: str | Path, overwrite: bool) -> Iterator[tuple[Path, ...]]:
+    """Give temporary paths that become ``paths`` together when the block ends without an error.
+
+    As `atomic_file`, for files that belong together, such as an image and its record: all are
+    written and flushed before the first is renamed, the last of ``paths`` first, and a rename that
+    fails undoes those before it. Between the renames lie some microseconds, in which a kill or a
+    power cut leaves the later ones of ``paths`` without the first.
+
+    Args:
+        paths: Final names, the main one first. Their folders must exist.
+        overwrite: Whether existing files are replaced. Otherwise a file that appears under a final
+            name in the meantime is kept, and the block ends in an error.
+
+    Yields:
+        The paths to write to, empty files.
+
+    Raises:
+        InputError: A final name exists, and ``overwrite`` is false.
+        OSError: A folder cannot be written to.
+    """
+    finals = [Path(path) for path in paths]
+    temporaries: list[Path] = []
+    try:
+        for final in finals:
+            temporaries.append(_create_beside(final))
+        modes = [stat.S_IMODE(temporary.stat().st_mode) for temporary in temporaries]
+        yield tuple(temporaries)
+        for temporary, mode in zip(temporaries, modes, strict=True):
+            temporary.chmod(mode)  # safetensors replaces it by a private file
+            _flush(temporary)
+        pairs = list(zip(temporaries, finals, strict=True))
+        with _uninterrupted():
+            _rename_all(pairs[::-1], overwrite=overwrite)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(path)  # the error of a full disk names no file
+            error.filename = str(finals[0])  # the error of a full disk names no file
         raise
-    _flush_folder(path.parent)
+    for folder in {final.parent for final in finals}:
+        _flush_folder(folder)
 
 
 def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
@@ -87,6 +121,150 @@ def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
     if Path(path).exists():
         raise InputError(f"{path}: exists already; name another folder, or remove it first")
     return _renamed_at_the_end(Path(path).absolute())
+
+
+@contextmanager
+def claimed(path: str | Path) -> Iterator[None]:
+    """Claim an output for this process, so that another one that wants to write it is refused.
+
+    The claim ends with the block, and with the process however it ends. Missing parent folders are
+    created, and removed again if nothing came into them. What killed processes have left beside the
+    output is removed.
+
+    Args:
+        path: Final name of the file or folder.
+
+    Raises:
+        InputError: Another process writes this output.
+        OSError: A folder cannot be created or written to.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path).absolute()
+    created = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        with lock:
+            for leftover in _leftovers(path):
+                _remove(leftover)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps open files
+                    Path(lock.lock_file).unlink()
+    except Timeout as error:
+        raise InputError(
+            f"{path}: another process is writing it; wait for it, or name another output"
+        ) from error
+    finally:
+        for folder in created:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _create_beside(final: Path) -> Path:
+    stem, dot, suffixes = final.name.partition(".")
+    temporary = final.with_name(f".{stem}-{secrets.token_hex(4)}.partial{dot}{suffixes}")
+    # Not tempfile: its files are private (mode 600) and would remain so under the final name.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return temporary
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """Temporary files and folders of killed processes for an output."""
+    stem, dot, suffixes = path.name.partition(".")
+    token = "[0-9a-f]" * 8
+    file = f".{_quoted(stem)}-{token}.partial{_quoted(dot + suffixes)}"
+    folder = f".{_quoted(path.name)}-{token}.partial"
+    return [*path.parent.glob(file), *path.parent.glob(folder)]
+
+
+def _quoted(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _rename_all(pairs: list[tuple[Path, Path]], *, overwrite: bool) -> None:
+    """Rename files to their final names, or none of them."""
+    undo: list[tuple[Path, Path | None]] = []
+    try:
+        for temporary, final in pairs:
+            last = final == pairs[-1][1]  # after which nothing can fail
+            former = _second_name(final) if overwrite and not last else None
+            if former is not None:
+                undo.append((final, former))
+            if overwrite:
+                os.replace(temporary, final)
+            else:
+                _rename_to_new(temporary, final)
+            if former is None:
+                undo.append((final, None))
+    except BaseException:
+        for final, former in undo:
+            if former is None:
+                final.unlink()
+            else:
+                os.replace(former, final)
+        raise
+    for _, former in undo:
+        if former is not None:
+            former.unlink()
+
+
+def _second_name(path: Path) -> Path | None:
+    """Give an existing file a second, hidden name; None where it does not exist."""
+    if not path.exists():
+        return None
+    second = path.with_name(f".{path.name}-{secrets.token_hex(4)}.partial")
+    try:
+        os.link(path, second)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copy2(path, second)
+    return second
+
+
+def _rename_to_new(temporary: Path, final: Path) -> None:
+    """Rename a file; raise InputError if the final name exists."""
+    try:
+        os.link(temporary, final)  # unlike a rename, it never replaces a file
+    except FileExistsError as error:
+        raise _appeared(final) from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if final.exists():
+            raise _appeared(final) from error
+        os.replace(temporary, final)
+    else:
+        temporary.unlink()
+
+
+def _appeared(final: Path) -> InputError:
+    return InputError(f"{final}: exists already; name another output, or give overwrite=True")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back signals that would end the process, where the system and the thread allow it."""
+    possible = hasattr(signal, "pthread_sigmask")
+    if not possible or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

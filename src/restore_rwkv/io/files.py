@@ -1,42 +1,103 @@
-"""Reading and writing of any supported file; the name decides the format."""
+"""Reading and writing of any supported file.
+
+Content decides which reader is used where it is certain, and the name otherwise; the name of an
+output decides its format.
+"""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.atomic import atomic_files
 from restore_rwkv.io.dicom.read import read_dicom
-from restore_rwkv.io.nifti import read_nifti, write_nifti
+from restore_rwkv.io.kinds import check_source, kind_of, suffix_of
+from restore_rwkv.io.metaimage import read_metaimage, write_metaimage
+from restore_rwkv.io.mgh import read_mgh, write_mgh
+from restore_rwkv.io.nifti import count_nifti, iterate_nifti, read_nifti
+from restore_rwkv.io.nifti_write import write_nifti
+from restore_rwkv.io.nrrd import read_nrrd, write_nrrd
+from restore_rwkv.io.outputs import (
+    MGH,
+    NIFTI,
+    OutputType,
+    check_output,
+    check_output_path,
+    check_writable,
+    resolved,
+)
 from restore_rwkv.io.raster import read_array, read_image, write_array, write_image
+from restore_rwkv.io.stored import Float32Array, count_clipped
 from restore_rwkv.io.volume import Volume
 
-OutputType = Literal["auto", "float32", "source"]
+__all__ = [
+    "OutputType",
+    "Volumes",
+    "check_output",
+    "check_output_path",
+    "check_writable",
+    "read_volume",
+    "read_volumes",
+    "write_volume",
+    "write_volumes",
+]
 
-_NIFTI = (".nii", ".nii.gz")
-_TIFF = (".tif", ".tiff")
-_OUTPUTS = (*_NIFTI, ".png", *_TIFF, ".npy")
-_SOURCE_TYPES = {
-    ".png": (np.uint8, np.uint16),
-    ".tif": (np.uint8, np.uint16, np.float32),
-    ".tiff": (np.uint8, np.uint16, np.float32),
+_READERS: dict[str, Callable[[Path], Volume]] = {
+    "nrrd": read_nrrd,
+    "metaimage": read_metaimage,
+    "mgh": read_mgh,
+    "image": read_image,
+    "array": read_array,
 }
-_DICOM = (".dcm", ".dicom", ".ima")
-_READABLE = ".nii, .nii.gz, .dcm, .png, .tif, .npy or a folder with a DICOM series"
 
 
-def read_volume(path: str | Path, *, series: int | str | None = None) -> Volume:
-    """Read an image: NIfTI, a DICOM series folder or file, PNG, TIFF or NPY.
+_WRITERS = {
+    ".nrrd": write_nrrd,
+    ".mha": write_metaimage,
+    **dict.fromkeys(MGH, write_mgh),
+    ".npy": write_array,
+}
 
-    The suffix decides the format; a folder is a DICOM series.
+
+@dataclass(frozen=True)
+class Volumes:
+    """The volumes of a file, read one at a time; each loop reads the file again.
+
+    Attributes:
+        path: The file or folder.
+        count: Number of volumes; 1 but for 4-D NIfTI.
+        series: Which series of a DICOM folder; see ``read_volume``.
+    """
+
+    path: Path
+    count: int
+    series: int | str | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Volume]:
+        if self.count > 1:
+            yield from iterate_nifti(self.path)
+        else:
+            yield read_volume(self.path, series=self.series)
+
+
+def read_volume(
+    path: str | Path, *, series: int | str | None = None, volume: int | None = None
+) -> Volume:
+    """Read an image: NIfTI, NRRD, MetaImage, MGH, DICOM, PNG, TIFF or NPY.
+
+    The content decides the format where it is certain, otherwise the suffix; a folder is a DICOM
+    series.
 
     Args:
-        path: File or folder.
+        path: File or folder; of a pair (.hdr and .img) either file.
         series: SeriesNumber or SeriesInstanceUID, for a DICOM folder with several series.
+        volume: Which volume of a 4-D NIfTI image, from 0; see ``read_volumes`` for all.
 
     Returns:
         The image in physical units, float32, in the voxel order of the file.
@@ -50,30 +111,56 @@ def read_volume(path: str | Path, *, series: int | str | None = None) -> Volume:
         >>> volume.data.shape, volume.spacing  # doctest: +SKIP
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder; check the path")
+    check_source(path)
     path = path.absolute()  # so that even "." has a name for messages
-    name = path.name.lower()
-    if path.is_dir() or name.endswith(_DICOM):
+    kind = kind_of(path)
+    if kind == "dicom":
+        _refuse_index(path, volume)
         return read_dicom(path, series=series)
     if series is not None:
         raise InputError(f"{path.name}: only a DICOM folder has series; leave series out")
-    if name.endswith(_NIFTI):
-        return read_nifti(path)
-    if name.endswith((".png", *_TIFF)):
-        return read_image(path)
-    if name.endswith(".npy"):
-        return read_array(path)
-    raise InputError(f"{path.name}: unknown kind of file; give {_READABLE}")
+    if kind == "nifti":
+        return read_nifti(path, volume)
+    _refuse_index(path, volume)
+    return _READERS[kind](path)
+
+
+def read_volumes(path: str | Path, *, series: int | str | None = None) -> Volumes:
+    """Open a file with one or several volumes; each is read when its turn comes.
+
+    Args:
+        path: As for ``read_volume``; a 4-D NIfTI image gives one volume for each time point.
+        series: As for ``read_volume``.
+
+    Returns:
+        Their number, and the volumes in a loop.
+
+    Raises:
+        InputError: As for ``read_volume``; damage to the voxels is found in the loop.
+
+    Example:
+        >>> volumes = read_volumes("dynamic.nii.gz")  # doctest: +SKIP
+        >>> write_volumes(map(smooth, volumes), len(volumes), "out.nii.gz")  # doctest: +SKIP
+    """
+    path = Path(path)
+    check_source(path)
+    path = path.absolute()
+    return Volumes(path, count_nifti(path) if kind_of(path) == "nifti" else 1, series)
 
 
 def write_volume(
-    volume: Volume, path: str | Path, *, dtype: OutputType = "auto", overwrite: bool = False
+    volume: Volume,
+    path: str | Path,
+    *,
+    dtype: OutputType = "auto",
+    overwrite: bool = False,
+    keep_nan: bool = False,
 ) -> None:
-    """Write an image in the format of the suffix: .nii, .nii.gz, .png, .tif or .npy.
+    """Write an image in the format of the suffix.
 
-    The file appears complete or not at all. NIfTI from NIfTI keeps the header: both affines bit for
-    bit, codes, units, dimensions, description, intent and extensions.
+    These are .nii, .nii.gz, .nrrd, .mha, .mgh, .mgz, .png, .tif and .npy. The file appears complete
+    or not at all, in a folder that is made where it is missing. NIfTI from NIfTI keeps the header:
+    both affines bit for bit, codes, units, dimensions, description, intent and extensions.
 
     Args:
         volume: The image, in physical units.
@@ -81,124 +168,115 @@ def write_volume(
         dtype: "float32"; "source" for the type of the source file with its slope and intercept,
             rounded and clipped; "auto" is "source" for PNG and "float32" for all others.
         overwrite: Replace an existing file.
+        keep_nan: Write NaN where the source had it (``Volume.missing``), not what filled it.
 
     Raises:
         InputError: As for ``check_output``.
         OSError: The disk is full, or the folder cannot be written to.
     """
+    check_output(volume, path, dtype=dtype, overwrite=overwrite, keep_nan=keep_nan)
     path = Path(path)
-    check_output(volume, path, dtype=dtype, overwrite=overwrite)
-    name = path.name.lower()
-    kind = _resolved(dtype, name)
-    with atomic_file(path) as temporary:
-        if name.endswith(_NIFTI):
-            write_nifti(volume, temporary, kind)
-        elif name.endswith(".npy"):
-            write_array(volume, temporary, kind)
-        else:
-            write_image(volume, temporary, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_files(path, overwrite=overwrite) as (temporary,):
+        encode_volumes([volume], 1, temporary, dtype=dtype, keep_nan=keep_nan)
 
 
-def check_output(
-    volume: Volume, path: str | Path, *, dtype: OutputType = "auto", overwrite: bool = False
+def write_volumes(
+    volumes: Iterable[Volume],
+    count: int,
+    path: str | Path,
+    *,
+    dtype: OutputType = "auto",
+    overwrite: bool = False,
+    keep_nan: bool = False,
 ) -> None:
-    """Check before any computation that ``write_volume`` can write an output.
+    """Write volumes of one grid as a 4-D NIfTI image, each as soon as it comes.
+
+    The header is that of the first volume's source, as for ``write_volume``; the file appears
+    complete or not at all.
 
     Args:
-        volume: The image that was read; the result will have its grid and source.
-        path: Path of the result.
+        volumes: In the order of the fourth axis.
+        count: Their number; with 1 the image has three axes.
+        path: Where to write, .nii or .nii.gz.
         dtype: As for ``write_volume``.
         overwrite: As for ``write_volume``.
+        keep_nan: As for ``write_volume``.
 
     Raises:
-        InputError: The format cannot store the image, or ``check_output_path`` raises.
-        ConfigError: ``dtype`` is unknown.
+        InputError: As for ``check_output``, or the volumes have different grids, or there are not
+            `count` of them.
+        OSError: The disk is full, or the folder cannot be written to.
     """
     path = Path(path)
-    source = volume.source.path if volume.source else None
-    check_output_path(path, source=source, overwrite=overwrite)
-    if dtype not in ("auto", "float32", "source"):
-        raise ConfigError(f"dtype {dtype!r} is unknown; use auto, float32 or source")
-    name = path.name.lower()
-    if name.endswith(_NIFTI) and volume.affine is None:
-        raise InputError(f"{path.name}: the image has no geometry for NIfTI; write .npy or .tif")
-    if name.endswith((".png", *_TIFF)) and volume.data.shape[2] != 1:
-        raise InputError(
-            f"{path.name}: a volume of {volume.data.shape[2]} slices does not fit one image; "
-            "write .nii.gz or .npy"
-        )
-    if _resolved(dtype, name) == "source":
-        _check_stored(volume, path)
-    elif name.endswith(".png"):
-        raise InputError(f"{path.name}: PNG has no float32; write .tif, or give dtype='auto'")
+    stream = iter(volumes)
+    first = next(stream, None)
+    if first is None:
+        raise InputError(f"{path.name}: there are no volumes to write; give at least one")
+    check_output(first, path, dtype=dtype, overwrite=overwrite, volumes=count, keep_nan=keep_nan)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_files(path, overwrite=overwrite) as (temporary,):
+        encode_volumes(chain([first], stream), count, temporary, dtype=dtype, keep_nan=keep_nan)
 
 
-def check_output_path(
-    path: str | Path, *, source: str | Path | None = None, overwrite: bool = False
-) -> None:
-    """Check an output path before anything is read.
+def encode_volumes(
+    volumes: Iterable[Volume], count: int, path: Path, *, dtype: OutputType, keep_nan: bool
+) -> int:
+    """Write volumes to an existing file in the format of its suffix, without any checks.
 
     Args:
-        path: Path of the result.
-        source: The input, which is never overwritten.
-        overwrite: Whether an existing file may be replaced.
+        volumes: Of one grid, at least one.
+        count: Their number; above 1 for NIfTI only.
+        path: Where to write.
+        dtype: As for ``write_volume``.
+        keep_nan: As for ``write_volume``.
+
+    Returns:
+        Number of voxels whose value was clipped, as the format cannot hold it.
 
     Raises:
-        InputError: The suffix is unknown, the folder is missing or read-only, the file exists and
-            ``overwrite`` is false, or the output is the input.
+        InputError: The volumes have different grids, or there are not `count` of them.
+        OSError: The disk is full.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it, such as {path.name}.nii.gz")
-    if not path.name.lower().endswith(_OUTPUTS):
-        raise InputError(
-            f"{path.name}: unknown output format; end the name in .nii.gz, .nii, .png, .tif or .npy"
-        )
-    check_writable(path, source=source, overwrite=overwrite)
+    stream = iter(volumes)
+    first = next(stream)
+    kind = resolved(dtype, path)
+    clipped = 0
+
+    def values() -> Iterator[Float32Array]:
+        nonlocal clipped
+        for data in _same_grid(first, stream, count, first.name, keep_nan=keep_nan):
+            if kind == "source" and first.source is not None and first.source.stored is not None:
+                clipped += count_clipped(data, first.source.stored)
+            yield data
+
+    suffix = suffix_of(path.name)
+    if suffix in NIFTI:
+        write_nifti(first, values(), path, kind, count)
+    else:
+        for data in values():
+            _WRITERS.get(suffix, write_image)(first, data, path, kind)
+    return clipped
 
 
-def check_writable(
-    path: Path, *, source: str | Path | None = None, overwrite: bool = False
-) -> None:
-    """Refuse an output path of any format; arguments and errors as for `check_output_path`."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path.parent}: cannot be written to; choose another folder")
-    if not path.exists():
-        return
-    if source is not None and Path(source).exists() and os.path.samefile(path, source):
-        raise InputError(f"{path.name}: output and input are the same file; name another output")
-    if not overwrite:
-        raise InputError(f"{path}: exists already; name another file, or give overwrite=True")
+def _same_grid(
+    first: Volume, others: Iterator[Volume], count: int, name: str, *, keep_nan: bool
+) -> Iterator[Float32Array]:
+    """Give the values of volumes, and check that they belong together."""
+    yield first.with_missing() if keep_nan else first.data
+    found = 1
+    for volume in others:
+        found += 1
+        same = volume.data.shape == first.data.shape
+        if not same or (volume.affine is not None) != (first.affine is not None):
+            raise InputError(f"{name}: volume {found} has another grid; write files of their own")
+        if found > count:
+            break
+        yield volume.with_missing() if keep_nan else volume.data
+    if found != count:
+        raise InputError(f"{name}: {count} volumes were announced, but others came; count them")
 
 
-def _resolved(dtype: OutputType, name: str) -> Literal["float32", "source"]:
-    if dtype == "auto":
-        return "source" if name.endswith(".png") else "float32"
-    return dtype
-
-
-def _check_stored(volume: Volume, path: Path) -> None:
-    """Check that the output format can store the type of the source."""
-    name = path.name.lower()
-    stored = volume.source.stored if volume.source else None
-    if stored is None:
-        raise InputError(
-            f"{path.name}: no source type to keep; write float32 to .tif, .npy or .nii.gz"
-        )
-    if name.endswith(_NIFTI):
-        return
-    if (stored.slope, stored.inter) != (1.0, 0.0):
-        raise InputError(
-            f"{path.name}: the source's slope and intercept fit NIfTI only; "
-            "write .nii.gz, or float32 to .tif or .npy"
-        )
-    types = _SOURCE_TYPES.get(path.suffix.lower())
-    if types is not None and stored.dtype.newbyteorder("=") not in types:
-        raise InputError(
-            f"{path.name}: cannot store the source's type {stored.dtype}; "
-            "write .npy, or float32 to .tif"
-        )
+def _refuse_index(path: Path, volume: int | None) -> None:
+    if volume not in (None, 0):
+        raise InputError(f"{path.name}: has one volume; leave volume out")

@@ -1,33 +1,48 @@
-"""NIfTI-1 and NIfTI-2 single files (.nii, .nii.gz)."""
+"""NIfTI-1 and NIfTI-2: single files (.nii, .nii.gz) and pairs (.hdr and .img).
+
+A fourth axis is read and written one volume at a time.
+"""
 
 from __future__ import annotations
 
-import gzip
 import logging
-import struct
-import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.kinds import check_source, suffix_of
+from restore_rwkv.io.missing import fill_missing
+from restore_rwkv.io.nifti_header import (
+    SHORTEST_HEADER,
+    Layout,
+    header_size,
+    layout_of,
+    parse_header,
+)
+from restore_rwkv.io.payload import (
+    check_declared,
+    is_gzip,
+    opened,
+    read_exactly,
+    skip,
+    too_short,
+)
 from restore_rwkv.io.sidecar import read_sidecar
-from restore_rwkv.io.stored import Float32Array, Float64Array, Stored, encode
-from restore_rwkv.io.volume import Source, Volume, one_line, three_axes
+from restore_rwkv.io.stored import Float64Array, scaled
+from restore_rwkv.io.volume import Source, Volume
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
+NO_EXTENSIONS = bytes(4)
+"""What follows a header without extensions."""
 _log = logging.getLogger(__name__)
-_LONGEST_HEADER = 540  # of NIfTI-2
-_NO_EXTENSIONS = bytes(4)
-_CHUNK = 1 << 24
-_ERROR_LEVEL = 40  # nibabel's severity from which a header cannot be interpreted
-_MILLIMETRES = {1: 1000.0, 3: 0.001}  # NIfTI unit codes metre and micrometre
+_LARGEST_HEADER_FILE = 1 << 20  # bytes; extensions have some hundred
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,225 +53,169 @@ class NiftiSource(Source):
         header: The fixed fields as read, not repaired (copy before changing any).
         extensions: The bytes between the header and the voxels: extension flag and extensions.
         affine: (4, 4), affine of the header in mm, RAS+.
+        volumes: Number of volumes in the file; `shape` is that of one.
+        index: Which of them this is, from 0.
     """
 
     header: Nifti1Header
     extensions: bytes
     affine: Float64Array
+    volumes: int = 1
+    index: int = 0
 
 
-def read_nifti(path: Path) -> Volume:
+@dataclass(frozen=True)
+class _Opened:
+    """A file at its first voxel."""
+
+    path: Path  # as given
+    voxels: Path  # the file with the voxels
+    stream: IO[bytes]
+    layout: Layout
+    extensions: bytes
+    compressed: bool
+    parts: tuple[Path, ...] = ()  # both files of a pair
+
+
+def read_nifti(path: Path, volume: int | None = None) -> Volume:
     """Read a NIfTI file whose voxels are real numbers in two or three dimensions.
 
     Axes of length 1 after the third are dropped from the data and restored by the writer.
     The format has neither modality nor unit; a JSON file beside it may (see ``read_sidecar``).
-
-    Raises:
-        InputError: The file is damaged or truncated, is larger than its header says, has a time
-            axis, colours or complex numbers, a spacing of 0, or an unusable affine.
-    """
-    payload, raw, header = _read_payload(path)
-    offset = _data_offset(header)
-    shape = tuple(int(length) for length in header.get_data_shape())
-    slope, inter = header.get_slope_inter()
-    stored = Stored(
-        header.get_data_dtype(), 1.0 if slope is None else slope, 0.0 if inter is None else inter
-    )
-    numbers = np.frombuffer(payload, stored.dtype, offset=offset)
-    numbers = numbers.reshape(three_axes(shape, path.name), order="F")
-    extensions = bytes(payload[len(raw.binaryblock) : offset])
-    affine = _affine_in_mm(header, path)
-    source = NiftiSource(path, shape, stored, raw, extensions, affine)
-    modality, unit = read_sidecar(path)
-    return Volume(_scaled(numbers, stored), affine, unit, modality, source)
-
-
-def write_nifti(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
-    """Write a volume with an affine as NIfTI.
-
-    A volume read from NIfTI keeps its header; only data type, scaling, display range and data
-    offset change, and for another grid along the same axes its size, spacing and both affines.
-    Other volumes get a NIfTI-1 header with qform and sform code 1 (scanner) in mm.
+    Bytes behind the voxels are ignored with a warning, but those in a gzip file are refused.
 
     Args:
-        volume: The image, with an affine.
-        path: Where to write; compressed if it ends in .gz.
-        dtype: "float32", or "source" for the type and scaling of the volume's source.
+        path: A single file, or one of the two files of a pair.
+        volume: Which volume of a 4-D image, from 0; None for an image with one.
+
+    Raises:
+        InputError: The file is damaged or truncated, has several volumes of which none is chosen,
+            colours or complex numbers, a spacing of 0, or an unusable affine.
     """
-    stored = Stored(np.dtype(np.float32))
-    if dtype == "source" and volume.source is not None and volume.source.stored is not None:
-        stored = volume.source.stored
-    header, extensions = _header_for(volume)
-    header.set_data_dtype(stored.dtype)
-    header["scl_slope"], header["scl_inter"] = stored.slope, stored.inter
-    header["cal_min"] = header["cal_max"] = 0
-    header["vox_offset"] = len(header.binaryblock) + len(extensions)
-    stored = Stored(header.get_data_dtype(), stored.slope, stored.inter)
-    with path.open("wb") as file:
-        if path.name.lower().endswith(".gz"):
-            # Without name and time, so that equal images give equal files.
-            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as stream:
-                _write_stream(stream, header.binaryblock + extensions, volume.data, stored)
-        else:
-            _write_stream(file, header.binaryblock + extensions, volume.data, stored)
+    with _opened_at_voxels(path) as file:
+        count = file.layout.volumes
+        if volume is None and count > 1:
+            raise InputError(
+                f"{path.name}: the image has 4 axes, shape {file.layout.shape}; save one 3-D "
+                f"volume per time point, or choose one with volume=0 to volume={count - 1}"
+            )
+        if not 0 <= (volume or 0) < count:
+            raise InputError(f"{path.name}: has {count} volume(s), counted from 0; not {volume}")
+        return next(_volumes(file, volume or 0))
 
 
-def _write_stream(
-    stream: IO[bytes] | gzip.GzipFile, head: bytes, data: Float32Array, stored: Stored
-) -> None:
-    stream.write(head)
-    for k in range(data.shape[-1]):  # no copy of the whole volume
-        stream.write(encode(data[..., k : k + 1], stored).tobytes(order="F"))
+def iterate_nifti(path: Path) -> Iterator[Volume]:
+    """Read the volumes of a NIfTI file one after the other; errors as for `read_nifti`."""
+    with _opened_at_voxels(path) as file:
+        yield from _volumes(file, 0)
 
 
-def _header_for(volume: Volume) -> tuple[Nifti1Header, bytes]:
-    from nibabel.nifti1 import Nifti1Header
-
-    source, affine = volume.source, np.asarray(volume.affine)
-    if isinstance(source, NiftiSource):
-        header: Nifti1Header = source.header.copy()
-        if np.array_equal(source.affine, affine) and _grid_of(header) == volume.data.shape:
-            return header, source.extensions
-        indices = np.linalg.solve(source.affine, affine)  # of the file's voxels, by ours
-        if np.allclose(indices[:3, :3], np.diag(np.diag(indices)[:3]), rtol=0, atol=1e-6):
-            _move_grid(header, indices, volume.data.shape)
-            return header, source.extensions
-    header = Nifti1Header()
-    header.set_data_shape(volume.data.shape)
-    header.set_qform(volume.affine, code=1)
-    header.set_sform(volume.affine, code=1)
-    header.set_xyzt_units(xyz="mm")
-    return header, _NO_EXTENSIONS
+def count_nifti(path: Path) -> int:
+    """Return the number of volumes by the header; errors as for `read_nifti`."""
+    with _opened_at_voxels(path) as file:
+        return file.layout.volumes
 
 
-def _grid_of(header: Nifti1Header) -> tuple[int, ...]:
-    x, y, z = (*header.get_data_shape(), 1)[:3]
-    return (int(x), int(y), int(z))
-
-
-def _move_grid(header: Nifti1Header, indices: Float64Array, shape: tuple[int, ...]) -> None:
-    """Describe another grid along the same axes, in each of both affines that is in use."""
-    axes = min(3, int(header["dim"][0]))
-    header["dim"][1 : axes + 1] = shape[:axes]
-    if header["sform_code"] > 0:
-        header["srow_x"], header["srow_y"], header["srow_z"] = (header.get_sform() @ indices)[:3]
-    if header["qform_code"] > 0:
-        repaired = header.copy()
-        repaired["pixdim"][0] = -1 if header["pixdim"][0] == -1 else 1
-        try:
-            origin = repaired.get_qform() @ indices[:, 3]
-        except ValueError:  # the sform is valid; an unreadable qform cannot be moved
-            header["qform_code"] = 0
-        else:
-            header["qoffset_x"], header["qoffset_y"], header["qoffset_z"] = origin[:3]
-    header["pixdim"][1:4] *= np.diag(indices)[:3]
-
-
-def _scaled(numbers: npt.NDArray[np.generic], stored: Stored) -> Float32Array:
-    """Apply slope and intercept in float64, slice by slice to save memory."""
-    if (stored.slope, stored.inter) == (1.0, 0.0):
-        return cast(Float32Array, numbers)  # Volume converts
-    out = np.empty(numbers.shape, np.float32, order="F")
-    with np.errstate(over="ignore"):
-        for k in range(numbers.shape[-1]):
-            out[..., k] = numbers[..., k].astype(np.float64) * stored.slope + stored.inter
-    return out
-
-
-def _affine_in_mm(header: Nifti1Header, path: Path) -> Float64Array:
-    from nibabel.spatialimages import HeaderDataError
-
-    if header["qform_code"] == 0 and header["sform_code"] == 0:
-        _log.warning("%s: no orientation in the header; planes are guessed", path.name)
-    try:
-        affine = np.array(header.get_best_affine(), dtype=np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise InputError(f"{path.name}: {one_line(error)}; fix the qform") from error
-    affine[:3] *= _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
-    return affine
-
-
-def _read_payload(path: Path) -> tuple[bytearray, Nifti1Header, Nifti1Header]:
-    """Return the uncompressed file, its header as read, and the repaired header."""
-    compressed = path.name.lower().endswith(".gz")
-    try:
-        with gzip.open(path) if compressed else path.open("rb") as stream:
-            # Header first: a small gzip file can expand to any size.
-            payload = bytearray(stream.read(_LONGEST_HEADER))
-            raw = _parse_header(payload, path)
-            header = _interpreted(raw, path)
-            expected = _expected_size(header, path)
-            while len(payload) <= expected:
-                chunk = stream.read(min(_CHUNK, expected + 1 - len(payload)))
-                if not chunk:
-                    break
-                payload += chunk
-    except gzip.BadGzipFile as error:
-        raise InputError(
-            f"{path.name}: not a sound gzip file ({one_line(error)}); copy it again"
-        ) from error
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{path.name}: the gzip data is truncated; copy it again") from error
-    if len(payload) != expected:
-        amount = "less" if len(payload) < expected else "more"
-        raise InputError(
-            f"{path.name}: holds {amount} than the {expected} bytes that its header gives; "
-            "the file is truncated or damaged, copy or export it again"
+def _volumes(file: _Opened, first: int) -> Iterator[Volume]:
+    layout, stream = file.layout, file.stream
+    beside = read_sidecar(file.path)
+    found = skip(stream, first * layout.volume_bytes)
+    for index in range(first, layout.volumes):
+        payload = read_exactly(stream, layout.volume_bytes) if found else None
+        if payload is None:
+            raise InputError(too_short(file.voxels, layout.size))
+        if index == layout.volumes - 1:
+            _check_end(file)
+        numbers = np.frombuffer(payload, layout.stored.dtype).reshape(layout.grid, order="F")
+        values, missing = fill_missing(scaled(numbers, layout.stored), file.path.name)
+        shape = layout.grid if layout.volumes > 1 else layout.shape
+        source = NiftiSource(
+            *(file.path, shape, layout.stored, layout.raw, file.extensions, layout.affine),
+            *(layout.volumes, index),
+            parts=file.parts,
+            findings=beside.findings,
         )
-    return payload, raw, header
-
-
-def _expected_size(header: Nifti1Header, path: Path) -> int:
-    """Size of the uncompressed file by its header, in bytes."""
-    from nibabel.spatialimages import HeaderDataError
-
-    shape = tuple(int(length) for length in header.get_data_shape())
-    three_axes(shape, path.name)
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        kind = "colour" if dtype.kind == "V" else "complex"
-        raise InputError(
-            f"{path.name}: {kind} voxels are not supported; save one real value for each voxel"
+        yield Volume(
+            *(values, layout.affine, beside.unit, beside.modality, source), missing=missing
         )
-    try:
-        header.get_slope_inter()
-    except HeaderDataError as error:
-        raise InputError(f"{path.name}: {one_line(error)}; fix scl_slope and scl_inter") from error
-    count = 1
-    for length in shape:
-        count *= length  # Python integers: no overflow
-    return _data_offset(header) + count * int(dtype.itemsize)
 
 
-def _data_offset(header: Nifti1Header) -> int:
-    return int(header["vox_offset"]) or int(header.single_vox_offset)  # 0 means the smallest offset
+def _check_end(file: _Opened) -> None:
+    if not file.stream.read(1):
+        return
+    if file.compressed:
+        raise InputError(
+            f"{file.voxels.name}: holds more than the {file.layout.size} bytes that its header "
+            "gives; the file is damaged, copy or export it again"
+        )
+    _log.warning("%s: bytes behind the voxels were ignored", file.voxels.name)
 
 
-def _parse_header(data: bytearray, path: Path) -> Nifti1Header:
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
+@contextmanager
+def _opened_at_voxels(path: Path) -> Iterator[_Opened]:
+    """Check the header and give the stream at the first voxel."""
+    header_path, voxels_path = _files_of(path)
+    with opened(header_path) as stream:
+        raw = _read_header(stream, header_path)
+        pair = _is_pair(raw, header_path)
+        layout = layout_of(raw, header_path, single=not pair)
+        compressed = is_gzip(voxels_path)
+        width = int(layout.stored.dtype.itemsize)
+        voxels = layout.volume_bytes // width
+        check_declared(voxels_path, layout.size, voxels, width, compressed=compressed)
+        rest = _LARGEST_HEADER_FILE if pair else layout.offset - len(raw.binaryblock)
+        extensions = stream.read(rest)
+        if not pair:
+            yield _Opened(path, path, stream, layout, extensions, compressed)
+            return
+    if len(extensions) % 16 != 4:  # flag of four bytes, extensions of multiples of 16
+        extensions = NO_EXTENSIONS
+    with opened(voxels_path) as stream:
+        if not skip(stream, layout.offset):
+            raise InputError(too_short(voxels_path, layout.size))
+        parts = (header_path, voxels_path)
+        yield _Opened(path, voxels_path, stream, layout, extensions, compressed, parts)
 
-    kinds: dict[int, Callable[..., Nifti1Header]] = {348: Nifti1Header, 540: Nifti2Header}
-    for byte_order in ("<", ">"):
-        size = struct.unpack(byte_order + "i", data[:4])[0] if len(data) >= 4 else 0
-        if size in kinds and len(data) >= size:
-            return kinds[size](bytes(data[:size]), byte_order, check=False)
-    raise InputError(f"{path.name}: not a NIfTI file; give a .nii or .nii.gz image")
+
+def _read_header(stream: IO[bytes], path: Path) -> Nifti1Header:
+    head = bytes(read_exactly(stream, SHORTEST_HEADER) or b"")
+    size, _ = header_size(head) or (0, "")
+    if not size and suffix_of(path.name).endswith(".gz") and not is_gzip(path):
+        raise InputError(
+            f"{path.name}: not a sound gzip file, and not a NIfTI file; copy or export it again"
+        )
+    return parse_header(head + stream.read(max(0, size - len(head))), path)
 
 
-def _interpreted(header: Nifti1Header, path: Path) -> Nifti1Header:
-    """Return a copy with the usual small repairs (qfac 0 is 1, ...)."""
-    from nibabel.spatialimages import HeaderDataError
+def _files_of(path: Path) -> tuple[Path, Path]:
+    """Return the files of the header and of the voxels; the same one, but for pairs."""
+    suffix = suffix_of(path.name)
+    if suffix not in (".hdr", ".img", ".hdr.gz", ".img.gz"):
+        return path, path
+    stem = path.name[: -len(suffix)]
+    other = {".hdr": ".img", ".img": ".hdr"}[suffix[:4]]
+    names = [stem + ending for ending in (other, other + ".gz", other.upper())]
+    partner = next((path.with_name(n) for n in names if path.with_name(n).exists()), None)
+    if partner is None:
+        raise InputError(f"{path.name}: its {other} file is not beside it; put both in one folder")
+    check_source(partner)
+    return (path, partner) if suffix.startswith(".hdr") else (partner, path)
 
-    spacing = header["pixdim"][1 : 1 + min(3, int(header["dim"][0]))]
-    for axis, length in enumerate(spacing.tolist()):
-        if length == 0 or not np.isfinite(length):
-            raise InputError(f"{path.name}: spacing is {length:g} mm on axis {axis}; fix pixdim")
-    if not np.isfinite(header["vox_offset"]):
-        raise InputError(f"{path.name}: the header is damaged (vox_offset is not finite)")
-    copy: Nifti1Header = header.copy()
-    try:
-        copy.check_fix(_log, _ERROR_LEVEL)
-    except (HeaderDataError, ValueError, OverflowError) as error:
-        raise InputError(f"{path.name}: the header is damaged ({one_line(error)})") from error
-    return copy
+
+def _is_pair(raw: Nifti1Header, path: Path) -> bool:
+    """Whether the voxels are in another file."""
+    magic = bytes(raw["magic"].tobytes())[:3]
+    named = suffix_of(path.name).startswith(".hdr")
+    if named and magic not in (b"ni1", b"ni2"):
+        if magic in (b"n+1", b"n+2"):
+            raise InputError(f"{path.name}: a single NIfTI file; name it .nii")
+        raise InputError(
+            f"{path.name}: an Analyze image without NIfTI header, which does not say where left "
+            "and right are; convert it to NIfTI with the program that made it"
+        )
+    if not named and magic in (b"ni1", b"ni2"):
+        raise InputError(
+            f"{path.name}: the header of a pair, its voxels are in another file; "
+            "name them .hdr and .img"
+        )
+    return named

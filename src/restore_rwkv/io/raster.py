@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.decoding import DECODING_ERRORS
+from restore_rwkv.io.sidecar import read_sidecar
 from restore_rwkv.io.stored import Float32Array, Stored, encode
 from restore_rwkv.io.volume import Source, Volume, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_PixelType = type[np.uint8] | type[np.uint16] | type[np.float32]
+_PixelType = type[np.uint8] | type[np.int16] | type[np.uint16] | type[np.float32] | type[np.float64]
 
 # TIFF tags, and the values of (bits per sample, sample format) that are read.
 _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT = 258, 262, 277, 339
@@ -28,7 +29,9 @@ _BLACK_IS_ZERO = 1
 _TIFF_TYPES: dict[tuple[int, int], _PixelType] = {
     (8, 1): np.uint8,
     (16, 1): np.uint16,
+    (16, 2): np.int16,
     (32, 3): np.float32,
+    (64, 3): np.float64,  # Pillow gives float32, as volumes have
 }
 _PNG_TYPES: dict[str, _PixelType] = {
     "L": np.uint8,
@@ -39,14 +42,17 @@ _COLOURS = {"RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"}
 
 
 def read_image(path: Path) -> Volume:
-    """Read a grey PNG (8 or 16 bit) or TIFF (8 or 16 bit unsigned, or float32).
+    """Read a grey PNG (8 or 16 bit) or TIFF (8 bit unsigned, 16 bit, float32 or float64).
 
     Raises:
         InputError: The image has colours, a palette, transparency, several pages or another pixel
             type, is damaged, or is not an image.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+    # Pillow unpacks float64, but knows no TIFF by that.
+    for order, packed in ((b"II", "F;64F"), (b"MM", "F;64BF")):
+        TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (3,), 1, (64,), ()), ("F", packed))
     try:
         with Image.open(path, formats=["PNG", "TIFF"]) as image:
             dtype = _pixel_type(image, path)
@@ -57,7 +63,9 @@ def read_image(path: Path) -> Volume:
         raise InputError(
             f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
         ) from error
-    source = Source(path, pixels.shape, Stored(np.dtype(dtype)))
+    source = Source(
+        path, pixels.shape, Stored(np.dtype(dtype)), findings=read_sidecar(path).findings
+    )
     return Volume(cast(Float32Array, pixels), source=source)  # Volume converts
 
 
@@ -75,31 +83,37 @@ def read_array(path: Path) -> Volume:
             f"{path.name}: not a sound array of numbers ({one_line(error)}); "
             "save it with numpy.save"
         ) from error
-    source = Source(path, array.shape, Stored(array.dtype))
+    source = Source(path, array.shape, Stored(array.dtype), findings=read_sidecar(path).findings)
     return Volume(cast(Float32Array, np.array(array)), source=source)  # Volume converts
 
 
-def write_image(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
-    """Write a two-dimensional volume as PNG or TIFF; the suffix decides."""
+def write_image(
+    volume: Volume, data: Float32Array, path: Path, dtype: Literal["float32", "source"]
+) -> None:
+    """Write a two-dimensional volume with these values as PNG or TIFF; the suffix decides."""
     from PIL import Image
 
-    pixels = _numbers(volume, dtype)[..., 0]
+    pixels = _numbers(volume, data, dtype)[..., 0]
     native = pixels.astype(pixels.dtype.newbyteorder("="), order="C")
     Image.fromarray(native).save(path)
 
 
-def write_array(volume: Volume, path: Path, dtype: Literal["float32", "source"]) -> None:
-    """Write a volume as .npy, two-dimensional if its source was."""
+def write_array(
+    volume: Volume, data: Float32Array, path: Path, dtype: Literal["float32", "source"]
+) -> None:
+    """Write a volume with these values as .npy, two-dimensional if its source was."""
     shape = volume.source.shape[:3] if volume.source is not None else volume.data.shape
-    array = np.ascontiguousarray(_numbers(volume, dtype)).reshape(shape)
+    array = np.ascontiguousarray(_numbers(volume, data, dtype)).reshape(shape)
     with path.open("wb") as file:  # NumPy appends .npy to other names
         np.save(file, array, allow_pickle=False)
 
 
-def _numbers(volume: Volume, dtype: Literal["float32", "source"]) -> npt.NDArray[np.generic]:
+def _numbers(
+    volume: Volume, data: Float32Array, dtype: Literal["float32", "source"]
+) -> npt.NDArray[np.generic]:
     if dtype == "float32" or volume.source is None or volume.source.stored is None:
-        return volume.data
-    return encode(volume.data, volume.source.stored)
+        return data
+    return encode(data, volume.source.stored)
 
 
 def _pixel_type(image: Image, path: Path) -> _PixelType:
@@ -119,7 +133,7 @@ def _pixel_type(image: Image, path: Path) -> _PixelType:
         kinds = "8 or 16 bit grey"
     else:
         dtype = _tiff_type(image, path)
-        kinds = "8 or 16 bit unsigned or float32 grey"
+        kinds = "8 or 16 bit, float32 or float64 grey"
     if dtype is None:
         raise InputError(f"{path.name}: pixels of kind {image.mode}; save it as {kinds}")
     return dtype
@@ -131,4 +145,12 @@ def _tiff_type(image: Image, path: Path) -> _PixelType | None:
         raise InputError(f"{path.name}: black is not zero in this TIFF; save it as plain grey")
     if tags.get(_SAMPLES, 1) != 1:
         return None
-    return _TIFF_TYPES.get((tags.get(_BITS, (1,))[0], tags.get(_FORMAT, (1,))[0]))
+    dtype = _TIFF_TYPES.get((tags.get(_BITS, (1,))[0], tags.get(_FORMAT, (1,))[0]))
+    # Pillow 13 swaps the bytes of these once too often.
+    swapped = tags.prefix == b"MM" and image.info.get("compression") != "raw"
+    if swapped and dtype not in (None, np.uint8, np.uint16):
+        raise InputError(
+            f"{path.name}: a compressed big-endian TIFF of {image.mode} pixels; "
+            "save it little-endian, or not compressed"
+        )
+    return dtype

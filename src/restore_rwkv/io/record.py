@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.io.dicom.read import DicomSource
+from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.volume import Volume
 
 FORMAT = "restore-rwkv record 1"
@@ -34,9 +36,9 @@ class SourceRecord:
 
     Attributes:
         source: name of the file or folder, without its path.
-        source_sha256: digest of the file; of a series, of the digests of its files in the order
-            of their names.
-        source_files: digest of each file that was read, by its name.
+        source_sha256: digest of the file; of a series or a pair of files, of the digests of its
+            files in the order of their names.
+        source_files: digest of each file that was read, by its name below their common folder.
         series_number: SeriesNumber of the series that was taken; None for other formats.
         series_instance_uid: SeriesInstanceUID of that series.
         sop_instance_uids: SOPInstanceUID of each file that was read, in the order of the slices; a
@@ -52,8 +54,29 @@ class SourceRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OutputRecord:
+    """Identity of an output.
+
+    Attributes:
+        output: name of the file or folder, without its path.
+        output_sha256: digest of the file; of a series, of the digests of its files in the order of
+            their names.
+        output_files: digest of each file that was written, by its name.
+        output_series_instance_uid: SeriesInstanceUID of a series that was written; None for other
+            formats.
+        clipped_voxels: number of voxels whose value the format could not hold.
+    """
+
+    output: str
+    output_sha256: str
+    output_files: Mapping[str, str]
+    output_series_instance_uid: str | None = None
+    clipped_voxels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
-    """Common part of all records: who wrote it, when, and from which input.
+    """Common part of all records: who wrote it, when, from which input, and to which output.
 
     Attributes:
         notice: that the program is not a medical device.
@@ -62,7 +85,9 @@ class Record:
         software: this program with its version.
         python: version of Python.
         created: time in UTC, ISO 8601.
+        warnings: what was warned of, in the order of time.
         source: identity of the input; None for an array.
+        output: identity of the output; None where nothing was written.
     """
 
     notice: str
@@ -71,7 +96,49 @@ class Record:
     software: str = field(default_factory=lambda: _software())
     python: str = field(default_factory=platform.python_version)
     created: str = field(default_factory=lambda: _now())
+    warnings: tuple[str, ...] = ()
     source: SourceRecord | None = None
+    output: OutputRecord | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord:
+    """Whether the input is an image that the weights are for.
+
+    Attributes:
+        outcome: "fit", "doubtful" or "unfit".
+        findings: what speaks against restoring it.
+        measures: what was measured in the image for this, by name.
+        unjudged: why its measures were not compared with the training; None where they were.
+        forced: whether the user asked to go on although it is unfit.
+    """
+
+    outcome: Literal["fit", "doubtful", "unfit"]
+    findings: tuple[Finding, ...]
+    measures: Mapping[str, float]
+    unjudged: str | None
+    forced: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeRecord:
+    """How a restored image differs from what the network was given.
+
+    Attributes:
+        mean: mean of restored minus input, in the unit of the image.
+        largest: largest absolute difference, in the unit of the image.
+        noise_before: CT, PET: noise of the input as `Modality.noise_of` measures it; None where
+            that is not possible.
+        noise_after: the same of the restored image.
+        shift: CT: mean of restored minus input in HU in "air", "water" (soft tissue without fat)
+            and "bone"; None for a tissue that is hardly there.
+    """
+
+    mean: float
+    largest: float
+    noise_before: float | None
+    noise_after: float | None
+    shift: Mapping[str, float | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +174,12 @@ class RestorationRecord(Record):
         no_noise: why the noise was not compared, so that `factor` is that of the task.
         noise_level: level of the noise to remove that the network was told (`AddedNoise.level`);
             None for a network that is not told.
+        fit: whether the input is what the weights are for.
+        change: how the output differs from the input.
         seconds: from the values of the scan to the restored values.
         torch: version of PyTorch.
+        volumes: number of volumes of a 4-D image; `seconds`, `fit` and `change` are then those of
+            all, the worst, and their mean and largest.
     """
 
     not_for: str
@@ -136,8 +207,11 @@ class RestorationRecord(Record):
     factor_from: str | None
     no_noise: str | None
     noise_level: float | None
+    fit: FitRecord
+    change: ChangeRecord
     seconds: float
     torch: str
+    volumes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +219,9 @@ class DegradationRecord(Record):
     """How a low-quality image was simulated.
 
     Attributes:
-        output_sha256: digest of the file of the low-quality image.
         made: task, factor, seed and parameters of the physics, as plain JSON values.
     """
 
-    output_sha256: str
     made: Mapping[str, Any]
 
 
@@ -163,13 +235,15 @@ def identify(volume: Volume) -> SourceRecord | None:
     if source is None:
         return None
     if not isinstance(source, DicomSource):
-        digests = {source.path.name: file_sha256(source.path)}
+        digests = {path.name: file_sha256(path) for path in source.parts or (source.path,)}
+        one = digests.get(source.path.name) if len(digests) == 1 else None
         return SourceRecord(
             source=source.path.name,
-            source_sha256=digests[source.path.name],
+            source_sha256=one or joint_sha256(digests),
             source_files=digests,
         )
-    digests = {path.name: file_sha256(path) for path in source.files}
+    below = Path(os.path.commonpath([path.parent for path in source.files]))  # of several folders
+    digests = {path.relative_to(below).as_posix(): file_sha256(path) for path in source.files}
     return SourceRecord(
         source=source.path.name,
         source_sha256=joint_sha256(digests),
@@ -180,6 +254,23 @@ def identify(volume: Volume) -> SourceRecord | None:
     )
 
 
+def identify_output(path: Path, name: str) -> OutputRecord:
+    """Hash an output.
+
+    Args:
+        path: where it lies now: a file, or the folder of a DICOM series.
+        name: its final name.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if not path.is_dir():
+        digest = file_sha256(path)
+        return OutputRecord(output=name, output_sha256=digest, output_files={name: digest})
+    digests = {file.name: file_sha256(file) for file in sorted(path.glob("*.dcm"))}
+    return OutputRecord(output=name, output_sha256=joint_sha256(digests), output_files=digests)
+
+
 def record_of(output: Path, kind: Literal["restoration", "degradation"] = "restoration") -> Path:
     """Path of the record beside an output: scan.restoration.json for scan.nii.gz.
 
@@ -187,6 +278,11 @@ def record_of(output: Path, kind: Literal["restoration", "degradation"] = "resto
     """
     inner = output.with_suffix("") if output.suffix.lower() == ".gz" else output
     return inner.with_suffix(f".{kind}.json")
+
+
+def record_of_series(folder: Path) -> Path:
+    """Path of the record of a DICOM series that was written, in its folder."""
+    return folder / "restoration.json"
 
 
 def check_record(path: Path, *, overwrite: bool) -> None:
@@ -207,8 +303,12 @@ def write_record(path: Path, record: Record) -> None:
         record: what was done.
     """
     with atomic_file(path) as temporary:
-        text = json.dumps(record_values(record), indent=2)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(record_text(record), encoding="utf-8")
+
+
+def record_text(record: Record) -> str:
+    """Return a record as the text of its file."""
+    return json.dumps(record_values(record), indent=2) + "\n"
 
 
 def degraded_by(path: Path, task: str) -> float | None:
@@ -236,13 +336,15 @@ def degraded_by(path: Path, task: str) -> float | None:
 def record_values(record: Record) -> dict[str, Any]:
     """Return a record as flat, plain JSON values.
 
-    The fields of `source` and `made` stand beside the others; a field without a value is None.
+    The fields of `source`, `output` and `made` stand beside the others; a field without a value is
+    None.
     """
     values = dataclasses.asdict(record)
-    unknown = dict.fromkeys(field.name for field in dataclasses.fields(SourceRecord))
-    source = values.pop("source") or unknown
     made = values.pop("made", {})
-    return {"format": FORMAT, **values, **made, **source}
+    for name, kind in (("source", SourceRecord), ("output", OutputRecord)):
+        unknown = dict.fromkeys(field.name for field in dataclasses.fields(kind))
+        made |= values.pop(name) or unknown
+    return {"format": FORMAT, **values, **made}
 
 
 def file_sha256(path: Path) -> str:

@@ -1,38 +1,117 @@
-"""Modality and unit from the JSON file beside a NIfTI file, as in dcm2niix and BIDS."""
+"""What the files beside an image, and its name, say of it: as in dcm2niix, BIDS and our records."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from restore_rwkv.io.dicom.statements import already_restored, deep_learning, image_type_findings
+from restore_rwkv.io.findings import Finding
+
 _log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes; those of dcm2niix have a few thousand
-_SUFFIXES = (".json", ".restoration.json", ".degradation.json")
+_RESTORED = ".restoration.json"
+_SUFFIXES = (".json", _RESTORED, ".degradation.json")
+_RECORD = "restore-rwkv record"  # beginning of the format of every record
 _MODALITIES = ("CT", "MR", "PT")
 _PET_UNITS = {"bqml": "Bq/ml", "bq/ml": "Bq/ml", "gml": "SUV", "g/ml": "SUV", "suv": "SUV"}
+# Modality of each row of the table of tasks, which lies above this room; a test compares them.
+_OF_TASK = {"mri-sr": "MR", "ct-denoise": "CT", "pet-synth": "PT"}
+# Suffixes of BIDS (https://bids-specification.readthedocs.io): of images, then of other things.
+_BIDS_MR = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "PDT2", "inplaneT1", "inplaneT2", "angio")
+_BIDS = dict.fromkeys((*_BIDS_MR, "bold", "dwi", "epi", "sbref"), "MR") | {"pet": "PT", "ct": "CT"}
+_BIDS_MAP = re.compile(r"(?:(?:T1|T2|T2star|R1|R2|R2star|PD|MTR|MTsat|M0|S0)map|fieldmap|Chimap)")
+_BIDS_PHASE = re.compile(r"part-phase(?=_)|(?<=_)phase(?:1|2|diff)?(?=\.)")
+_BIDS_LABELS = re.compile(r"(?:dseg|probseg|mask)")
 
 
-def read_sidecar(path: Path) -> tuple[str | None, str | None]:
-    """Return the modality and the unit given by a JSON file beside scan.nii.gz.
+@dataclass(frozen=True)
+class Sidecar:
+    """What is known of an image that its file does not say.
+
+    Attributes:
+        modality: "CT", "MR", "PT", or None.
+        unit: for PET "Bq/ml", "SUV" or None; else None.
+        findings: what speaks against restoring the image.
+    """
+
+    modality: str | None
+    unit: str | None
+    findings: tuple[Finding, ...] = ()
+
+
+def read_sidecar(path: Path) -> Sidecar:
+    """Return what the files beside scan.nii.gz, and its name, say of it.
 
     Args:
-        path: The NIfTI file. Read are scan.json and the records that this program writes beside
-            its outputs, if they exist.
+        path: The image. Read are scan.json and the records that this program writes beside its
+            outputs, if they exist.
 
     Returns:
-        "CT", "MR", "PT" or None from "Modality"; for PET, "Bq/ml", "SUV" or None from "Units". A
-        file that is not a JSON object is ignored with a warning.
+        The modality from "Modality", from the task of a record, or from the suffix of BIDS in the
+        file's name (scan_T1w.nii.gz), the first that says it; for PET the unit from "Units". A file
+        that is not a JSON object is ignored with a warning.
     """
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
-    for suffix in _SUFFIXES:
-        record = _record(inner.with_suffix(suffix))
+    records = {suffix: _record(inner.with_suffix(suffix)) for suffix in _SUFFIXES}
+    findings = (
+        *_of_dcm2niix(records[".json"]),
+        *_of_record(inner.with_suffix(_RESTORED).name, records[_RESTORED]),
+        *_of_name(inner.name),
+    )
+    for record in records.values():
         modality = record.get("Modality", record.get("modality"))
+        if modality is None and str(record.get("format")).startswith(_RECORD):
+            modality = _OF_TASK.get(str(record.get("task")))
         if modality in _MODALITIES:
             units = str(record.get("Units", record.get("unit"))).lower()
-            return modality, _PET_UNITS.get(units) if modality == "PT" else None
-    return None, None
+            unit = _PET_UNITS.get(units) if modality == "PT" else None
+            return Sidecar(modality, unit, findings)
+    return Sidecar(_BIDS.get(_suffix(inner.name)), None, findings)
+
+
+def _suffix(name: str) -> str:
+    """Return the suffix that BIDS gives a file: what follows the last underscore of its name."""
+    before, _, suffix = Path(name).stem.rpartition("_")
+    return suffix if before else ""
+
+
+def _of_name(name: str) -> list[Finding]:
+    suffix = _suffix(name)
+    told = [
+        ("derived-map", _BIDS_MAP.fullmatch(suffix), "a map computed from images"),
+        ("phase", _BIDS_PHASE.search(name), "the phase of a complex image"),
+        ("label-map", _BIDS_LABELS.fullmatch(suffix), "labels"),
+    ]
+    return [
+        Finding("unfit", kind, f"{match[0]} in its name is {words} in BIDS; give the image itself")
+        for kind, match, words in told
+        if match
+    ]
+
+
+def _of_dcm2niix(record: dict[str, Any]) -> list[Finding]:
+    found: list[Finding] = []
+    for field in ("ImageType", "ImageTypeText"):
+        values = record.get(field)
+        if isinstance(values, list):
+            found += (f for f in image_type_findings(map(str, values)) if f not in found)
+    details = record.get("DeepLearningDetails")
+    told = record.get("DeepLearning") is True or bool(details)
+    if told and not any(finding.kind == "deep-learning" for finding in found):
+        words = f"DeepLearning {details or 'true'} in its JSON"
+        found.append(deep_learning(" ".join(words.split())))
+    return found
+
+
+def _of_record(name: str, record: dict[str, Any]) -> list[Finding]:
+    if not str(record.get("format")).startswith(_RECORD):
+        return []
+    return [already_restored(f"{name} beside it")]
 
 
 def _record(sidecar: Path) -> dict[str, Any]:

@@ -26,6 +26,25 @@ class Stored:
     inter: float = 0.0
 
 
+def scaled(numbers: npt.NDArray[np.generic], stored: Stored) -> npt.NDArray[np.generic]:
+    """Apply slope and intercept in float64, slice by slice to save memory.
+
+    Args:
+        numbers: As stored, (X, Y, Z).
+        stored: Number format of the file.
+
+    Returns:
+        float32 values, or the numbers themselves where there is nothing to apply.
+    """
+    if (stored.slope, stored.inter) == (1.0, 0.0):
+        return numbers
+    out = np.empty(numbers.shape, np.float32, order="F")
+    with np.errstate(over="ignore"):
+        for k in range(numbers.shape[-1]):
+            out[..., k] = numbers[..., k].astype(np.float64) * stored.slope + stored.inter
+    return out
+
+
 def encode(data: Float32Array, stored: Stored) -> npt.NDArray[np.generic]:
     """Convert values to the stored numbers of a file: rounded and clipped, never wrapped around.
 
@@ -44,6 +63,16 @@ def encode(data: Float32Array, stored: Stored) -> npt.NDArray[np.generic]:
             numbers = np.rint(numbers)
         out[..., k] = np.clip(numbers, low, high).astype(stored.dtype)
     return out
+
+
+def count_clipped(data: Float32Array, stored: Stored) -> int:
+    """Return how many values `encode` would clip by more than half a stored step."""
+    low, high = _limits(stored.dtype)
+    count = 0
+    for k in range(data.shape[-1]):
+        numbers = (data[..., k].astype(np.float64) - stored.inter) / stored.slope
+        count += int(np.count_nonzero((numbers < low - 0.5) | (numbers > high + 0.5)))
+    return count
 
 
 def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:

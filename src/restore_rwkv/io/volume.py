@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.affines import checked_affine, same_field_of_view
 from restore_rwkv.io.findings import Finding
+from restore_rwkv.io.missing import Mask, resampled_mask
 from restore_rwkv.io.stored import Float32Array, Float64Array, Stored
 
-Plane = Literal["axial", "coronal", "sagittal"]
-
-# The world axis (0 right, 1 anterior, 2 superior) that each plane is perpendicular to.
-_NORMAL_OF_PLANE = {"sagittal": 0, "coronal": 1, "axial": 2}
-# World axis and sign of each direction: R(ight), L(eft), A(nterior), P(osterior), S(up.), I(nf.).
-_DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.spatialimages import SpatialImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +30,14 @@ class Source:
         shape: Shape of the image in the file, including axes of length 1.
         stored: Number format of the file, or None if its values have several.
         findings: What its header or the file beside it says against restoring the image.
+        parts: All files that were read, where they are several (header and voxels of a pair).
     """
 
     path: Path
     shape: tuple[int, ...]
     stored: Stored | None
     findings: tuple[Finding, ...] = field(default=(), kw_only=True)
+    parts: tuple[Path, ...] = field(default=(), kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +54,13 @@ class Volume:
         source: The file it was read from, or None for your own array.
         suv_per_unit: SUV (by body weight) of a value of 1, for PET in Bq/ml whose files give it;
             else None.
+        missing: bool, shape (X, Y, Z); where the file has no value (NaN outside the body), which
+            the data fills; None where it has all.
 
     Raises:
         InputError: The data is not 2-D or 3-D, is empty, complex or not finite, the affine is not a
-            finite, invertible 4 x 4 matrix, or the SUV of a value of 1 is not above 0.
+            finite, invertible 4 x 4 matrix, its spacing is impossible, `missing` has another shape
+            or type, or the SUV of a value of 1 is not above 0.
 
     Example:
         >>> import numpy as np
@@ -70,17 +74,24 @@ class Volume:
     modality: str | None = None
     source: Source | None = None
     suv_per_unit: float | None = None
+    missing: Mask | None = None
 
     def __post_init__(self) -> None:
         where = self.name
         data = _as_three_axes(np.asarray(self.data), where)
         object.__setattr__(self, "data", data)
         if self.affine is not None:
-            object.__setattr__(self, "affine", _checked_affine(self.affine, where))
+            object.__setattr__(self, "affine", checked_affine(self.affine, where))
         if self.source is not None and three_axes(self.source.shape, where) != data.shape:
             raise InputError(
                 f"{where}: the data has shape {data.shape} but its source has {self.source.shape}; "
                 "set source=None for another grid"
+            )
+        mask = self.missing
+        if mask is not None and (mask.shape != data.shape or mask.dtype != bool):
+            raise InputError(
+                f"{where}: missing is {mask.dtype} of shape {mask.shape}; "
+                f"give bool of shape {data.shape}, or None"
             )
         factor = self.suv_per_unit
         if factor is not None and not 0 < factor < math.inf:
@@ -145,88 +156,102 @@ class Volume:
             axes = len(source.shape)
             shape = array.shape[:2] if axes == 2 and array.shape[2] == 1 else array.shape
             source = replace(source, shape=(*shape, *source.shape[3:]))
-        return replace(self, data=cast(Float32Array, array), affine=affine, source=source)
+        missing = self.missing
+        if missing is not None:
+            if self.affine is not None and affine is not None:
+                indices = np.linalg.solve(self.affine, affine)
+            else:
+                indices = same_field_of_view(np.eye(4), self.data.shape, array.shape)
+            missing = resampled_mask(missing, indices, array.shape)
+        return replace(
+            self, data=cast(Float32Array, array), affine=affine, source=source, missing=missing
+        )
 
+    def with_missing(self) -> Float32Array:
+        """Return the values, NaN where the file has none (a copy then)."""
+        if self.missing is None:
+            return self.data
+        values: Float32Array = self.data.copy(order="K")
+        values[self.missing] = np.nan
+        return values
 
-def same_field_of_view(
-    affine: Float64Array, shape: tuple[int, ...], matrix: tuple[int, ...]
-) -> Float64Array:
-    """Return the affine of a grid of another size with the same outer edges as a given grid.
+    @staticmethod
+    def from_nibabel(
+        image: SpatialImage, *, unit: str | None = None, modality: str | None = None
+    ) -> Volume:
+        """Return a nibabel image as a volume: values scaled, affine in mm.
 
-    Spacings become ``old * n / m``. Edges lie half a voxel outside the first and the last centre,
-    so the first centre moves by ``(n / m - 1) / 2`` old voxels along each axis.
+        Args:
+            image: Three-dimensional, of a format with orientation (NIfTI, MGH, MINC, ...).
+            unit: Of its values, as in the attributes.
+            modality: "CT", "MR", "PT" or None.
 
-    Args:
-        affine: (4, 4), voxel indices of the given grid to mm.
-        shape: (X, Y, Z) of the given grid.
-        matrix: (X, Y, Z) of the other grid.
-    """
-    step = np.array(shape) / np.array(matrix)
-    indices = np.diag([*step, 1.0])  # of the given grid, from those of the other
-    indices[:3, 3] = (step - 1) / 2
-    result: Float64Array = affine @ indices
-    return result
+        Raises:
+            InputError: The image has a time axis, colours, complex numbers, or no orientation.
 
+        Example:
+            >>> import nibabel, numpy as np
+            >>> image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.diag([2, 2, 3, 1]))
+            >>> Volume.from_nibabel(image, modality="MR").spacing
+            (2.0, 2.0, 3.0)
+        """
+        from restore_rwkv.io.conversions import from_nibabel
 
-def plane_axis(affine: Float64Array, plane: Plane) -> int:
-    """Return the array axis that is perpendicular to an anatomical plane.
+        return from_nibabel(image, unit, modality)
 
-    For oblique scans it is the axis closest to the normal of the plane; the three planes have three
-    different axes.
+    def to_nibabel(self) -> Nifti1Image:
+        """Return a NIfTI image with this volume's values and affine.
 
-    Args:
-        affine: (4, 4), voxel indices to mm in RAS+.
-        plane: "axial", "coronal" or "sagittal".
+        It has the header of the file where the volume was read from NIfTI.
 
-    Returns:
-        0, 1 or 2.
+        Raises:
+            InputError: The volume has no affine.
 
-    Raises:
-        InputError: The name of the plane is unknown.
-    """
-    from nibabel.orientations import io_orientation
+        Example:
+            >>> import numpy as np
+            >>> Volume(np.zeros((4, 5, 6)), np.eye(4)).to_nibabel().shape
+            (4, 5, 6)
+        """
+        from restore_rwkv.io.conversions import to_nibabel
 
-    if plane not in _NORMAL_OF_PLANE:
-        raise InputError(f"plane {plane!r} is unknown; use axial, coronal or sagittal")
-    world_axis_of = io_orientation(affine)[:, 0].astype(int).tolist()
-    return int(world_axis_of.index(_NORMAL_OF_PLANE[plane]))
+        return to_nibabel(self)
 
+    @staticmethod
+    def from_sitk(image: Any, *, unit: str | None = None, modality: str | None = None) -> Volume:
+        """Return a SimpleITK image as a volume; its LPS positions become RAS+.
 
-def affine_of_axes(
-    axes: str, shape: tuple[int, ...], spacing: tuple[float, float, float]
-) -> Float64Array:
-    """Return the affine of a grid whose axes run in named directions, its centre at the origin.
+        Args:
+            image: Three-dimensional, with one real value a voxel; or two-dimensional, which gives
+                a volume without geometry.
+            unit: Of its values, as in the attributes.
+            modality: "CT", "MR", "PT" or None.
 
-    Args:
-        axes: The direction in which each array axis runs, one letter an axis: one of R and L, one
-            of A and P, one of S and I. "PIR" is to the back, down, and to the right.
-        shape: (X, Y, Z).
-        spacing: Distance between voxel centres along each array axis in mm.
+        Raises:
+            InputError: The image has four axes, several channels or complex numbers.
 
-    Returns:
-        (4, 4), voxel indices to mm in RAS+.
+        Example:
+            >>> import SimpleITK  # doctest: +SKIP
+            >>> volume = Volume.from_sitk(SimpleITK.ReadImage("scan.nrrd"))  # doctest: +SKIP
+        """
+        from restore_rwkv.io.conversions import from_sitk
 
-    Raises:
-        InputError: ``axes`` does not name one direction along each world axis.
+        return from_sitk(image, unit, modality)
 
-    Example:
-        >>> affine_of_axes("LAS", (3, 3, 1), (2.0, 2.0, 5.0)).tolist()[0]
-        [-2.0, 0.0, 0.0, 2.0]
-    """
-    if len(axes) != 3 or sorted(_DIRECTIONS.get(a, (3, 0))[0] for a in axes) != [0, 1, 2]:
-        raise InputError(f"axes is {axes!r}; give one of R L, one of A P, one of S I, as 'PIR'")
-    affine = np.zeros((4, 4))
-    for axis, letter in enumerate(axes):
-        world, sign = _DIRECTIONS[letter]
-        affine[world, axis] = sign * spacing[axis]
-    affine[:3, 3] = affine[:3, :3] @ ((1 - np.array(shape)) / 2)
-    affine[3, 3] = 1
-    return affine
+    def to_sitk(self) -> Any:
+        """Return a SimpleITK image with these values, spacing, direction and origin (LPS).
 
+        Raises:
+            InputError: SimpleITK is not installed, or the volume has no affine.
 
-def acquisition_axis(spacing: tuple[float, float, float]) -> int:
-    """Array axis across the plane of finest spacing; the last of those equal within 1 %."""
-    return max(axis for axis in range(3) if spacing[axis] >= 0.99 * max(spacing))
+        Example:
+            >>> import numpy as np
+            >>> volume = Volume(np.zeros((4, 5, 6)), np.eye(4))
+            >>> volume.to_sitk().GetSize()  # doctest: +SKIP
+            (4, 5, 6)
+        """
+        from restore_rwkv.io.conversions import to_sitk
+
+        return to_sitk(self)
 
 
 def three_axes(shape: tuple[int, ...], where: str) -> tuple[int, int, int]:
@@ -254,7 +279,7 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
             f"{where}: values of type {data.dtype} are not supported; convert to real numbers"
         )
     shape = three_axes(data.shape, where)
-    with np.errstate(over="ignore"):  # overflow to infinity is reported below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are reported below
         values = data.astype(np.float32, copy=False).reshape(shape)
     slices = np.moveaxis(values, -1, 0) if values.flags.f_contiguous else values
     if not all(np.isfinite(part).all() for part in slices):  # no mask as large as the volume
@@ -265,20 +290,6 @@ def _as_three_axes(data: npt.NDArray[np.generic], where: str) -> Float32Array:
             f"{first}; replace NaN and infinity"
         )
     return values
-
-
-def _checked_affine(affine: npt.ArrayLike, where: str) -> Float64Array:
-    matrix = np.array(affine, dtype=np.float64)
-    if matrix.shape != (4, 4) or not np.array_equal(matrix[3], [0, 0, 0, 1]):
-        raise InputError(f"{where}: the affine is not a 4 x 4 matrix ending in 0 0 0 1; correct it")
-    if not np.isfinite(matrix).all():
-        raise InputError(f"{where}: the affine holds NaN or infinity; correct sform and qform")
-    # Scaled by the spacing, so that thin voxels are not mistaken for flat ones.
-    lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-    if (lengths == 0).any() or abs(np.linalg.det(matrix[:3, :3] / lengths)) < 1e-6:
-        raise InputError(f"{where}: the affine is singular; correct sform and qform")
-    matrix.flags.writeable = False
-    return matrix
 
 
 def one_line(error: Exception) -> str:

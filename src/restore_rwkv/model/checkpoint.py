@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,21 @@ from torch import Tensor
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.model.config import RestoreRWKVConfig
-from restore_rwkv.model.header import FORMAT, KEY, Header, damaged, damaged_record, read_header
+from restore_rwkv.model.header import (
+    FORMAT,
+    KEY,
+    Header,
+    damaged,
+    damaged_record,
+    read_header,
+    replace_record,
+)
 from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.options import nearest, validated
 from restore_rwkv.tasks import NOTICE, ScalingRule, Strength
+
+FitRanges = dict[str, tuple[float, float]]
+"""Smallest and largest value of each measure, by its name."""
 
 _RECORDED = ("config", "merged", "scaling", "training", "sha256")
 _DTYPES = (torch.float32, torch.float16)
@@ -43,6 +55,8 @@ class WeightsInfo:
         parameters: number of weights, counted from the tensors.
         strength: calibration of the strength of the correction, by task; a task without one is
             restored at full strength.
+        fit: range of each of `Modality.measures` in the training, by task and measure; images are
+            not compared with what has none.
     """
 
     config: RestoreRWKVConfig
@@ -52,6 +66,7 @@ class WeightsInfo:
     sha256: str
     parameters: int
     strength: dict[str, Strength] = dataclasses.field(default_factory=dict)
+    fit: dict[str, FitRanges] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.scaling:
@@ -59,6 +74,15 @@ class WeightsInfo:
         for task in self.strength:
             if task not in self.scaling:
                 raise ConfigError(f"strength names {task}, which scaling does not; leave it out")
+        for task, ranges in self.fit.items():
+            if task not in self.scaling:
+                raise ConfigError(f"fit names {task}, which scaling does not; leave it out")
+            for name, (low, high) in ranges.items():
+                if not -math.inf < low <= high < math.inf:
+                    raise ConfigError(
+                        f"fit: {name} of {task} is {low:g} to {high:g}; give two finite numbers, "
+                        "the smaller first"
+                    )
 
 
 def save_weights(
@@ -69,6 +93,7 @@ def save_weights(
     training: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
     strength: Mapping[str, Strength] | None = None,
+    fit: Mapping[str, FitRanges] | None = None,
 ) -> WeightsInfo:
     """Write a network to a safetensors file, whole or not at all.
 
@@ -79,6 +104,7 @@ def save_weights(
         training: provenance of the weights, as plain JSON values.
         dtype: torch.float32, or torch.float16 for half the size.
         strength: calibration of the strength of the correction, by task; none by default.
+        fit: ranges of the measures of images in the training, by task; none by default.
 
     Returns:
         The record that was written with the tensors.
@@ -103,6 +129,7 @@ def save_weights(
             sha256=_digest(tensors),
             parameters=sum(tensor.numel() for tensor in tensors.values()),
             strength=dict(strength or {}),
+            fit=dict(fit or {}),
         )
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -111,6 +138,8 @@ def save_weights(
     record["scaling"] = {task: rule.to_dict() for task, rule in scaling.items()}
     if strength:
         record["strength"] = {task: curve.to_dict() for task, curve in strength.items()}
+    if fit:
+        record["fit"] = fit
     try:
         metadata = {KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
@@ -167,6 +196,29 @@ def read_info(path: str | Path) -> WeightsInfo:
         WeightsError: the file is missing, damaged, or of another kind or version.
     """
     return _info(path, read_header(path))
+
+
+def save_fit(path: str | Path, fit: Mapping[str, FitRanges]) -> WeightsInfo:
+    """Write other ranges into the record of a weight file; its tensors stay as they are.
+
+    Args:
+        path: a file written by `save_weights`.
+        fit: as for `save_weights`.
+
+    Returns:
+        The record as it is now.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or of another kind or version, or the ranges are
+            not of its tasks.
+    """
+    header, info = read_header(path), read_info(path)
+    try:
+        info = dataclasses.replace(info, fit=dict(fit))
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    replace_record(path, header.record | {"fit": info.fit})
+    return info
 
 
 def require_fit(where: str, expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
@@ -236,6 +288,10 @@ def _info(path: str | Path, header: Header) -> WeightsInfo:
             str(task): Strength.from_dict(curve)
             for task, curve in header.record.get("strength", {}).items()
         }
+        values["fit"] = {
+            str(task): {str(name): (float(low), float(high)) for name, (low, high) in rows.items()}
+            for task, rows in header.record.get("fit", {}).items()
+        }
         return WeightsInfo(**values, parameters=header.parameters)
-    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+    except (ConfigError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise damaged_record(path, error) from error

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ KEY = "restore_rwkv"
 """The one metadata entry, since safetensors does not keep the order of several."""
 
 _MAX_LENGTH = 100_000_000  # bytes of a header, the limit of safetensors
+_ALIGNED = 8  # bytes: safetensors wants the tensors to start at a multiple
 _FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
@@ -63,6 +66,26 @@ def read_header(path: str | Path) -> Header:
             f"{path}: weight format {version!r}; this release reads {FORMAT}, update it"
         )
     return Header(record, parameters)
+
+
+def replace_record(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Write another record into a weight file, whole or not at all; its tensors stay as they are.
+
+    Args:
+        path: a file that `read_header` reads.
+        record: plain JSON values.
+    """
+    path = Path(path)
+    from restore_rwkv.io.atomic import atomic_file  # NumPy, which reading a header does not need
+
+    with path.open("rb") as stream, atomic_file(path) as temporary:
+        entries = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        text = json.dumps(dict(record), allow_nan=False, sort_keys=True)
+        header = json.dumps(entries | {"__metadata__": {KEY: text}}, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % _ALIGNED)
+        with temporary.open("wb") as target:
+            target.write(len(header).to_bytes(8, "little") + header)
+            shutil.copyfileobj(stream, target)
 
 
 def damaged(path: str | Path, reason: object) -> WeightsError:

@@ -3,14 +3,23 @@
 Uses model, tasks, physics, io and ops; evaluation, training and apps use it.
 """
 
+from restore_rwkv.restoration.check import Checked, Checker
 from restore_rwkv.restoration.device import find_device
-from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
-from restore_rwkv.restoration.restorer import Preview, Restored, Restorer, restore
+from restore_rwkv.restoration.fit import Fit, judge
+from restore_rwkv.restoration.options import RestoreOptions
+from restore_rwkv.restoration.plan import Plan
+from restore_rwkv.restoration.planning import make_plan
+from restore_rwkv.restoration.preview import Preview
+from restore_rwkv.restoration.recording import Restored
+from restore_rwkv.restoration.restorer import Restorer, restore
 from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement, restore_slices
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
 
 __all__ = [
     "NETWORK_ONLY",
+    "Checked",
+    "Checker",
+    "Fit",
     "Plan",
     "Preview",
     "Refinement",
@@ -20,6 +29,7 @@ __all__ = [
     "Tiling",
     "choose_tiling",
     "find_device",
+    "judge",
     "make_plan",
     "restore",
     "restore_slices",

@@ -6,63 +6,33 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from restore_rwkv.errors import InputError, RestoreError, WeightsError
+from restore_rwkv.errors import InputError, WeightsError
 from restore_rwkv.io import (
+    OutputFormat,
+    OutputOptions,
     Progress,
-    RestorationRecord,
+    Target,
     Volume,
-    check_output,
-    check_output_path,
-    check_record,
     degraded_by,
-    identify,
-    read_volume,
     record_of,
-    write_record,
-    write_volume,
 )
-from restore_rwkv.io.files import OutputType
+from restore_rwkv.io.outputs import OutputType
 from restore_rwkv.model import RestoreRWKV, WeightsInfo, find_weights, load_weights, read_info
 from restore_rwkv.restoration.device import find_device
-from restore_rwkv.restoration.plan import Plan, RestoreOptions, make_plan
+from restore_rwkv.restoration.file import FileRequest, restore_file
+from restore_rwkv.restoration.options import RestoreOptions
+from restore_rwkv.restoration.plan import Plan
+from restore_rwkv.restoration.planning import make_plan
+from restore_rwkv.restoration.preview import Preview, preview_file
+from restore_rwkv.restoration.recording import Ran, Restored, restoration_record
 from restore_rwkv.restoration.slices import restore_slices
-from restore_rwkv.tasks import AUTO, NOTICE, Task, get_task, pick_task
+from restore_rwkv.tasks import AUTO, Task, get_task, pick_task
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Restored:
-    """A restored scan.
-
-    Attributes:
-        volume: same unit and source as the input, on the same grid or the finer one asked for.
-        record: how it was made.
-    """
-
-    volume: Volume
-    record: RestorationRecord
-
-
-@dataclass(frozen=True, eq=False)
-class Preview:
-    """What restoring a file would do.
-
-    Attributes:
-        plan: None where the file cannot be read or restored.
-        refusals: messages of everything that would stop it.
-    """
-
-    plan: Plan | None
-    refusals: tuple[str, ...]
 
 
 class Restorer:
@@ -115,12 +85,18 @@ class Restorer:
             volume,
             task,
             options,
-            rule=info.scaling[task.name],
-            config=info.config,
+            info=info,
             device=self.device,
-            strength=info.strength.get(task.name),
         )
         return dataclasses.replace(plan, factor_from=factor_from)
+
+    def serves(self, task: Task) -> bool:
+        """Whether the weights were trained for a task."""
+        try:
+            self._info(task)
+        except WeightsError:
+            return False
+        return True
 
     def uses_factor(self, task: Task, options: RestoreOptions) -> bool:
         """Whether the result may depend on `factor`, the reduction of the measurement.
@@ -161,7 +137,7 @@ class Restorer:
             ConfigError: as `plan`, or the machine has less free memory than was allowed.
             WeightsError: as `plan`.
         """
-        return self._run(self.plan(volume, options), progress)
+        return self.run_plan(self.plan(volume, options), progress)
 
     def file(
         self,
@@ -170,22 +146,30 @@ class Restorer:
         options: RestoreOptions | None = None,
         *,
         dtype: OutputType = "auto",
+        format: OutputFormat = "auto",
         overwrite: bool = False,
+        keep_nan: bool = False,
         series: int | str | None = None,
         progress: Progress | None = None,
     ) -> Restored:
         """Restore a scan on disk, and write it with a record of how it was made.
 
-        The record lies beside the output with the suffix .restoration.json. All that can be
-        refused is refused before weights are read.
+        The record lies beside the output with the suffix .restoration.json, or in the folder of
+        a DICOM series as restoration.json. Both appear together or not at all, and missing folders
+        are made. All that can be refused is refused before the network runs. Each volume of a 4-D
+        NIfTI image is restored on its own; the first one is returned.
 
         Args:
-            source: NIfTI, PNG, TIFF or NPY file, or a folder with a DICOM series. Never changed.
-            target: file to write; its suffix chooses the format (DICOM becomes NIfTI).
+            source: NIfTI, NRRD, MetaImage, MGH, PNG, TIFF or NPY file, or DICOM: a file, a folder,
+                a DICOMDIR or a zip archive. Never changed.
+            target: file to write, whose suffix chooses the format; or, for DICOM, a new folder for
+                a derived series: a name that ends in a slash or has no suffix.
             options: plane, scaling, memory, a finer grid, consistency, ensemble, and strength.
             dtype: "float32", "source" (the source's type, rounded and clipped) or "auto" (float32
                 wherever the format holds it).
-            overwrite: replace existing outputs.
+            format: "dicom" for a derived series in a folder of any name.
+            overwrite: replace an existing file; folders are never replaced.
+            keep_nan: write NaN where the source has it outside the body, not what filled it.
             series: which series of a DICOM folder with several: its number or SeriesInstanceUID.
             progress: called with the number of slices done and the number of all.
 
@@ -194,18 +178,14 @@ class Restorer:
             ConfigError: as `run`.
             WeightsError: as `run`.
         """
-        source, target = Path(source), Path(target)
-        check_output_path(target, source=source, overwrite=overwrite)
-        record_path = record_of(target)
-        check_record(record_path, overwrite=overwrite)
-        volume = read_volume(source, series=series)
-        identity = identify(volume)
-        check_output(volume, target, dtype=dtype, overwrite=overwrite)
-        restored = self._run(self.plan(volume, options), progress)
-        record = dataclasses.replace(restored.record, source=identity)
-        write_volume(restored.volume, target, dtype=dtype, overwrite=overwrite)
-        write_record(record_path, record)
-        return Restored(restored.volume, record)
+        how = OutputOptions(dtype=dtype, format=format, overwrite=overwrite, keep_nan=keep_nan)
+        request = FileRequest(
+            source=Path(source),
+            series=series,
+            target=Target.of(target, Path(source), how),
+            options=options or RestoreOptions(),
+        )
+        return restore_file(self, request, progress)
 
     def preview(
         self,
@@ -214,27 +194,18 @@ class Restorer:
         options: RestoreOptions | None = None,
         *,
         dtype: OutputType = "auto",
+        format: OutputFormat = "auto",
         overwrite: bool = False,
+        keep_nan: bool = False,
         series: int | str | None = None,
     ) -> Preview:
         """Say what `file` with the same arguments would do, and everything that it would refuse."""
-        source, target = Path(source), Path(target)
-        refusals: list[str] = []
-        plan = None
-        with _collected(refusals):
-            check_output_path(target, source=source, overwrite=overwrite)
-        if target.name:
-            with _collected(refusals):
-                check_record(record_of(target), overwrite=overwrite)
-        with _collected(refusals):
-            volume = read_volume(source, series=series)
-            with _collected(refusals):
-                check_output(volume, target, dtype=dtype, overwrite=overwrite)
-            plan = self.plan(volume, options)
-            self.network(plan.task)  # the weights themselves may be damaged
-        return Preview(plan, tuple(dict.fromkeys(refusals)))
+        how = OutputOptions(dtype=dtype, format=format, overwrite=overwrite, keep_nan=keep_nan)
+        options = options or RestoreOptions()
+        return preview_file(self, Path(source), series, (target, how), options)
 
-    def _run(self, plan: Plan, progress: Progress | None) -> Restored:
+    def run_plan(self, plan: Plan, progress: Progress | None = None) -> Restored:
+        """Restore the volume of a plan; arguments and errors are those of `run`."""
         network, info = self.network(plan.task), self._info(plan.task)
         start = time.perf_counter()
         data = np.empty_like(plan.volume.data)
@@ -255,8 +226,9 @@ class Restorer:
             if progress is not None:
                 progress(min(part.stop, len(slices)), len(slices))
         seconds = round(time.perf_counter() - start, 3)
-        record = self._record(plan, info, seconds)
-        return Restored(plan.volume.with_data(data), record)
+        volume = plan.volume.with_data(data)
+        ran = Ran(self.weights_of(plan.task).name, info.sha256, str(self.device), seconds)
+        return Restored(volume, restoration_record(plan, volume, ran))
 
     def _with_factor(
         self, volume: Volume, task: Task, options: RestoreOptions
@@ -272,41 +244,8 @@ class Restorer:
         _logger.info("%s: factor %g, from %s", volume.name, factor, record)
         return dataclasses.replace(options, factor=factor), record
 
-    def _record(self, plan: Plan, info: WeightsInfo, seconds: float) -> RestorationRecord:
-        return RestorationRecord(
-            notice=NOTICE,
-            not_for=plan.task.not_for,
-            task=plan.task.name,
-            weights=self._path(plan.task).name,
-            weights_sha256=info.sha256,
-            device=str(self.device),
-            modality=plan.volume.modality,
-            unit=plan.volume.unit,
-            slice_axis=plan.axis,
-            scale=plan.scale,
-            scaling=plan.scaling.to_dict(),
-            scaling_rule=plan.scaling_found["scaling_rule"],
-            suv_per_unit=plan.scaling_found.get("suv_per_unit"),
-            no_suv=plan.scaling_found.get("no_suv"),
-            tile=plan.tiling.tile,
-            batch=plan.tiling.batch,
-            consistency=plan.refinement.steps,
-            kept=plan.kept,
-            signed=plan.refinement.signed,
-            ensemble=len(plan.refinement.turns) > 1,
-            turns=len(plan.refinement.turns),
-            strength=plan.refinement.strength,
-            noise_found=None if plan.noise is None else plan.noise.found,
-            noise_reference=None if plan.noise is None else plan.noise.reference,
-            factor=plan.factor,
-            factor_from=plan.factor_from,
-            no_noise=None if plan.noise is None else plan.noise.assumed,
-            noise_level=plan.refinement.noise_level,
-            seconds=seconds,
-            torch=torch.__version__,
-        )
-
-    def _path(self, task: Task) -> Path:
+    def weights_of(self, task: Task) -> Path:
+        """Path of the weights that a task is restored with."""
         return self.weights or find_weights(task.weights)
 
     def _info(self, task: Task) -> WeightsInfo:
@@ -315,7 +254,7 @@ class Restorer:
         Raises:
             WeightsError: they are damaged, or were trained for other tasks.
         """
-        path = self._path(task)
+        path = self.weights_of(task)
         if path not in self._infos:
             self._infos[path] = read_info(path)
         info = self._infos[path]
@@ -323,7 +262,7 @@ class Restorer:
             known = " or ".join(info.scaling)
             raise WeightsError(
                 f"{path.name}: trained for {known}, not {task.name}; "
-                f"give other weights or the task {known}"
+                f"give other weights=FILE, or task={known}"
             )
         return info
 
@@ -334,7 +273,7 @@ class Restorer:
             WeightsError: the weights are damaged, of another task, or changed since they were
                 first read.
         """
-        path = self._path(task)
+        path = self.weights_of(task)
         with self._lock:  # threads share one network
             if path not in self._networks:
                 network, info = load_weights(path)
@@ -380,14 +319,3 @@ def restore(
         progress=progress,
     )
     return restored.volume
-
-
-@contextmanager
-def _collected(refusals: list[str]) -> Iterator[None]:
-    """Collect the message of an error of the user or the system instead of raising it."""
-    try:
-        yield
-    except RestoreError as error:
-        refusals.append(str(error))
-    except OSError as error:
-        refusals.append(f"{error.filename or 'system'}: {error.strerror or error}")

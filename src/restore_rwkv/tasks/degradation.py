@@ -9,23 +9,33 @@ from pathlib import Path
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
 from restore_rwkv.io import (
     DegradationRecord,
+    Progress,
     Volume,
+    atomic_files,
+    begin_stage,
     check_output,
     check_output_path,
     check_record,
-    file_sha256,
+    claimed,
+    encode_volumes,
     identify,
+    identify_output,
     read_volume,
     record_of,
-    write_record,
-    write_volume,
+    record_text,
+    recorded_warnings,
 )
 from restore_rwkv.tasks.modality import Degraded, DegradeOptions
 from restore_rwkv.tasks.table import AUTO, NOTICE, TASKS, Task, get_task, pick_task
 
 
 def degrade(
-    volume: Volume, task: Task | str, options: DegradeOptions | None = None, *, seed: int = 0
+    volume: Volume,
+    task: Task | str,
+    options: DegradeOptions | None = None,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Degraded:
     """Make a low-quality scan from a good one by the physics of a task.
 
@@ -39,6 +49,8 @@ def degrade(
         task: task whose physics is simulated, or its name.
         options: options of the simulated scanner.
         seed: seed of all random numbers, 0 or more.
+        progress: called with (slices done, all); for CT only, as MRI is quick, and the slices of
+            PET are simulated together.
 
     Raises:
         InputError: the scan's modality does not suit the task, or it lacks the geometry needed.
@@ -59,7 +71,7 @@ def degrade(
     task.rules.warn_of_strange_values(volume)
     generator = torch.Generator().manual_seed(seed)
     try:
-        made = task.rules.degrade(volume, task, options, generator)
+        made = task.rules.degrade(volume, task, options, generator, progress)
     except OperatorError as error:
         raise OperatorError(f"{volume.name}: {error}") from error
     record = {"task": task.name, "factor": options.factor_for(task), "seed": seed, **made.record}
@@ -93,6 +105,7 @@ def degrade_file(
     truth: Path | str | None = None,
     series: int | str | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """Degrade a scan on disk, and write it with a record of how it was made.
 
@@ -105,6 +118,7 @@ def degrade_file(
         truth: file for the scan of full quality on the grid of the output; None to write none.
         series: number or UID of the series to use in a DICOM folder with several.
         overwrite: replace existing outputs.
+        progress: told the stages, and called as by `degrade`.
 
     Returns:
         Path of the record, beside the output with the suffix .degradation.json.
@@ -121,22 +135,31 @@ def degrade_file(
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
     check_record(record_path, overwrite=overwrite)
-    volume = read_volume(source, series=series)
-    identity = identify(volume)
-    chosen = pick_task(volume, task)
-    made = degrade(volume, chosen, options, seed=seed)
-    pairs = list(zip(outputs, (made.low, made.high), strict=False))
-    for path, image in pairs:
-        check_output(image, path, overwrite=overwrite)
-    for path, image in pairs:
-        write_volume(image, path, overwrite=overwrite)
-    record = DegradationRecord(
-        source=identity,
-        notice=NOTICE,
-        modality=made.low.modality or chosen.modality,
-        unit=made.low.unit,
-        output_sha256=file_sha256(outputs[0]),
-        made=made.record,
-    )
-    write_record(record_path, record)
+    with recorded_warnings() as said, claimed(outputs[0]):
+        begin_stage(progress, f"reading {source.name}")
+        volume = read_volume(source, series=series)
+        identity = identify(volume)
+        for path in outputs:
+            check_output(volume, path, overwrite=overwrite)
+        chosen = pick_task(volume, task)
+        begin_stage(progress, "degrading", "slices")
+        made = degrade(volume, chosen, options, seed=seed, progress=progress)
+        images = dict(zip(outputs, (made.low, made.high), strict=False))
+        for path, image in images.items():  # PET made from MRI has another grid
+            check_output(image, path, overwrite=overwrite)
+            path.parent.mkdir(parents=True, exist_ok=True)
+        begin_stage(progress, "writing")
+        with atomic_files(*outputs, record_path, overwrite=overwrite) as (*temporaries, text):
+            for temporary, image in zip(temporaries, images.values(), strict=True):
+                encode_volumes([image], 1, temporary, dtype="auto", keep_nan=False)
+            record = DegradationRecord(
+                source=identity,
+                notice=NOTICE,
+                modality=made.low.modality or chosen.modality,
+                unit=made.low.unit,
+                warnings=tuple(said),
+                output=identify_output(temporaries[0], outputs[0].name),
+                made=made.record,
+            )
+            text.write_text(record_text(record), encoding="utf-8")
     return record_path

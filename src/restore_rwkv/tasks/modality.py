@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from restore_rwkv.errors import ConfigError, InputError, OperatorError
-from restore_rwkv.io import Volume
+from restore_rwkv.io import Finding, Progress, Volume
 from restore_rwkv.options import validated
+from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.plane import slice_axis
 from restore_rwkv.tasks.scaling import Scaling, ScalingRule
 from restore_rwkv.tasks.strength import AddedNoise
@@ -129,6 +130,9 @@ class Modality(abc.ABC):
         noise_unit: unit of the noise that `noise_of` measures, where low quality is the noise of a
             reduced dose; None where it is not.
         degrade_options: names of the `DegradeOptions` that its physics uses besides `factor`.
+        measures: how the results of `fit_measures` are compared with those of the training, by
+            name.
+        value_limits: smallest and largest value that its scans can have, in the unit of its tasks.
     """
 
     code: ClassVar[ModalityCode]
@@ -140,22 +144,50 @@ class Modality(abc.ABC):
     holds_measurement: ClassVar[bool] = False
     noise_unit: ClassVar[str | None] = None
     degrade_options: ClassVar[frozenset[str]] = frozenset()
+    measures: ClassVar[Mapping[str, Measure]] = {}
+    value_limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
     def warn_of_strange_values(self, volume: Volume) -> None:
-        """Log a warning if the values are impossible for this modality.
+        """Log a warning if the values are impossible for this modality."""
+        strange = self.strange_values(volume)
+        if strange is not None:
+            _logger.warning("%s: %s", volume.name, strange.text)
+
+    def strange_values(self, volume: Volume) -> Finding | None:
+        """Return a finding if the values are impossible for this modality; else None.
 
         The default implementation looks for values far below 0 in a scan of unknown modality.
         """
         if volume.modality is not None:
-            return
+            return None
         values = sampled(volume)
         below = float(np.mean(values < -_FAR_BELOW * np.quantile(values, 0.999)))
-        if below > _MANY:
-            _logger.warning(
-                "%s: %.0f %% of the values are far below 0, impossible for %s; is it CT "
-                "(task='ct-denoise')?",
-                *(volume.name, 100 * below, self.title),
-            )
+        if below <= _MANY:
+            return None
+        return Finding(
+            "doubtful",
+            "strange-values",
+            f"{100 * below:.0f} % of the values are far below 0, impossible for {self.title}; is "
+            "it CT (task='ct-denoise')?",
+        )
+
+    def fit_measures(self, volume: Volume, task: Task, axis: int) -> dict[str, float]:
+        """Return what tells whether a scan is of the kind that weights were trained for.
+
+        The default implementation measures nothing.
+
+        Args:
+            volume: the low-quality scan, on the grid of the network.
+            task: what it is restored for.
+            axis: array axis across its slices.
+
+        Returns:
+            Values by name, among them those of `measures`, from 16 slices.
+
+        Raises:
+            OperatorError: the slices are too small, or do not show enough tissue.
+        """
+        return {}
 
     def find_scaling(
         self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False
@@ -191,7 +223,7 @@ class Modality(abc.ABC):
         if volume.modality is not None and volume.modality not in self.degraded_from:
             raise InputError(
                 f"{volume.name}: is {volume.modality}; {task.name} degrades "
-                f"{' or '.join(self.degraded_from)}, choose another task"
+                f"{' or '.join(self.degraded_from)}, give another task=NAME"
             )
 
     def without_padding(self, slices: NDArray[np.float32], task: Task) -> NDArray[np.float32]:
@@ -257,10 +289,7 @@ class Modality(abc.ABC):
         Raises:
             OperatorError: the slices do not show enough tissue to measure it in.
         """
-        axis = slice_axis(volume, task)
-        count = volume.data.shape[axis]
-        every = np.unique(((np.arange(_MEASURED) + 0.5) * count / _MEASURED).astype(int))
-        return self.measured_noise(np.ascontiguousarray(volume.slices(axis)[every]))
+        return self.measured_noise(spread_slices(volume, slice_axis(volume, task)))
 
     def measured_noise(self, slices: NDArray[np.float32]) -> float:
         """Return the noise of slices (N, H, W) in `noise_unit`.
@@ -270,6 +299,16 @@ class Modality(abc.ABC):
             TypeError: low quality of this modality is not noise (`noise_unit`).
         """
         raise TypeError(f"{self.title}: low quality is not the noise of a reduced dose")
+
+    def value_shift(self, before: Volume, after: Volume, axis: int) -> dict[str, float | None]:
+        """Return the mean change of the values of a scan by kind of tissue; empty by default.
+
+        Args:
+            before: the scan.
+            after: the same scan after a change, on the same grid.
+            axis: array axis across its slices.
+        """
+        return {}
 
     def added_noise(
         self,
@@ -296,7 +335,7 @@ class Modality(abc.ABC):
         if factor is not None:
             return AddedNoise.told(factor)
         reason = "the weights do not know the noise of a full dose"
-        other = None if pixel is None else _other_pixel(volume, task, pixel)
+        other = None if pixel is None else other_pixel(volume, slice_axis(volume, task), pixel)
         if other is not None:
             reason = f"its pixels are {other:.3g} mm, and the noise is known for {pixel:g} mm"
         elif reference is not None:
@@ -312,9 +351,17 @@ class Modality(abc.ABC):
 
     @abc.abstractmethod
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
-        """Make a low-quality scan from a good one; see `restore_rwkv.degrade`."""
+        """Make a low-quality scan from a good one; see `restore_rwkv.degrade`.
+
+        Where slices are made one after the other, `progress` is called with (slices done, all).
+        """
 
     def degrade_slice(self, image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
         """Degrade one slice (H, W) as it is read from a set that stores no low quality.
@@ -329,11 +376,16 @@ class Modality(abc.ABC):
         return {}
 
 
-def _other_pixel(volume: Volume, task: Task, pixel: float) -> float | None:
-    """Side of the pixels of a scan in mm, if it differs from `pixel`; None without geometry."""
+def other_pixel(volume: Volume, across: int, pixel: float) -> float | None:
+    """Return the side in mm of pixels that are not of a given size; None without geometry.
+
+    Args:
+        volume: scan.
+        across: array axis across its slices.
+        pixel: side in mm; one within a tenth of it is of that size.
+    """
     if volume.spacing is None:
         return None
-    across = slice_axis(volume, task)
     sides = [side for axis, side in enumerate(volume.spacing) if axis != across]
     return next((side for side in sides if abs(side / pixel - 1) > _SAME_PIXEL), None)
 
@@ -344,6 +396,13 @@ def is_signed(volume: Volume) -> bool:
     A few negative values come from interpolation, or from a rescale intercept.
     """
     return float(np.mean(volume.data < 0)) > _SIGNED
+
+
+def spread_slices(volume: Volume, axis: int) -> NDArray[np.float32]:
+    """Return a copy of 16 slices (N, H, W) across an axis, evenly spread; all if there are less."""
+    count = volume.data.shape[axis]
+    every = np.unique(((np.arange(_MEASURED) + 0.5) * count / _MEASURED).astype(int))
+    return np.ascontiguousarray(volume.slices(axis)[every])
 
 
 def slice_tensor(volume: Volume, axis: int) -> torch.Tensor:

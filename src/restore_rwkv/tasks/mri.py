@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from restore_rwkv.io import Volume
+from restore_rwkv.io import Finding, Progress, Volume
+from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.modality import (
     AxisFactor,
     Degraded,
     DegradeOptions,
     Modality,
     slice_tensor,
+    spread_slices,
 )
 from restore_rwkv.tasks.plane import slice_axis
 from restore_rwkv.tasks.turns import TURNS, Turn
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from restore_rwkv.tasks.table import Task
+
+
+_PHASES = ((math.pi, 0.01), (4096.0, 2.0), (180.0, 0.5))  # largest value, and how close to it
 
 
 class MRI(Modality):
@@ -34,6 +41,49 @@ class MRI(Modality):
     finer_grid = True
     holds_measurement = True
     degrade_options = frozenset({"sigma"})
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "power_outside": Measure(
+            "the share of the power of k-space outside the block that the weights assume",
+            margin=3.0,
+            high="it has more resolution than the weights know (its k-space reaches to "
+            "1/{kspace_factor:.2g} of the matrix per axis), and they would replace detail that was "
+            "measured; leave it as it is",
+            far=8.0,
+            percent=True,
+        ),
+        "power_in_rim": Measure(
+            "the share of the power of k-space in the rim of the block that the weights assume",
+            margin=3.0,
+            low="it has less resolution than the weights know, as an image that was measured with "
+            "fewer samples, or filtered; expect it to stay blurred",
+            percent=True,
+        ),
+    }
+
+    def strange_values(self, volume: Volume) -> Finding | None:
+        """Return a finding for the values of a phase, or as for other modalities."""
+        low, high = float(volume.data.min()), float(volume.data.max())
+        for limit, near in _PHASES:
+            if max(abs(low + limit), abs(high - limit)) <= near:
+                return Finding(
+                    "unfit",
+                    "phase",
+                    f"values from {low:.4g} to {high:.4g} are those of a phase; give the magnitude",
+                )
+        return super().strange_values(volume)
+
+    def fit_measures(self, volume: Volume, task: Task, axis: int) -> dict[str, float]:
+        """Return where the power of k-space lies; see `restore_rwkv.physics.mri.kspace_extent`."""
+        import torch
+
+        from restore_rwkv.physics.mri import kspace_extent
+
+        found = kspace_extent(torch.from_numpy(spread_slices(volume, axis)), task.factor)
+        return {
+            "power_outside": found.outside,
+            "power_in_rim": found.rim,
+            "kspace_factor": min(found.factors),
+        }
 
     def to_task_unit(self, volume: Volume, task: Task) -> Volume:
         """Return the volume unchanged: MRI has no physical unit."""
@@ -73,7 +123,12 @@ class MRI(Modality):
             ).numpy()
 
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Keep the centre of k-space in the task's plane, with noise if sigma is above 0."""
         from restore_rwkv.physics.mri import CartesianMRI, reduce_resolution

@@ -5,13 +5,22 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from restore_rwkv.errors import InputError
-from restore_rwkv.io import DicomSource, Volume, plane_axis
-from restore_rwkv.tasks.modality import Degraded, DegradeOptions, Modality, slice_tensor
+from restore_rwkv.errors import InputError, OperatorError
+from restore_rwkv.io import DicomSource, Progress, Volume, plane_axis
+from restore_rwkv.tasks.measures import Measure
+from restore_rwkv.tasks.modality import (
+    Degraded,
+    DegradeOptions,
+    Modality,
+    other_pixel,
+    slice_tensor,
+    spread_slices,
+)
 from restore_rwkv.tasks.scaling import Scaling, ScalingRule, robust_scaling
 
 if TYPE_CHECKING:
@@ -31,6 +40,14 @@ class PET(Modality):
     degraded_from = ("PT", "MR")
     noise_unit = "of the uptake"
     degrade_options = frozenset({"axes", "dose"})
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "noise": Measure(
+            "the noise, as a fraction of the uptake,",
+            margin=1.1,
+            low="it has no more noise than a scan of full counts; leave it as it is",
+            high="it has more noise than the weights have seen; restore it from more counts",
+        ),
+    }
 
     def find_scaling(
         self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False
@@ -83,8 +100,26 @@ class PET(Modality):
 
         return noise_level(torch.from_numpy(slices))
 
+    def fit_measures(self, volume: Volume, task: Task, axis: int) -> dict[str, float]:
+        """Return the noise as a fraction of the uptake, in pixels of the simulated scanner."""
+        from restore_rwkv.physics.pet import PETScanner
+
+        known = PETScanner().pixel
+        other = other_pixel(volume, axis, known)
+        if other is not None:
+            raise OperatorError(
+                f"pixels of {other:.3g} mm, and the noise is known for {known:g} mm; resample the "
+                "scan to compare it"
+            )
+        return {"noise": self.measured_noise(spread_slices(volume, axis))}
+
     def degrade(
-        self, volume: Volume, task: Task, options: DegradeOptions, generator: torch.Generator
+        self,
+        volume: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+        progress: Progress | None = None,
     ) -> Degraded:
         """Simulate a scan of fewer counts, of a PET scan or of the activity of an MRI scan."""
         from restore_rwkv.physics.pet import PETScanner, reduce_dose

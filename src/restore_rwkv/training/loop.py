@@ -37,6 +37,7 @@ _logger = logging.getLogger(__name__)
 CHECKPOINT = "last.safetensors"
 """Name of the checkpoint in the folder of a run."""
 
+_WORKERS_PER_CORE = 4
 _RELEASE_SECONDS = 1.0
 _CHECKPOINT_SECONDS = 600.0  # also between validations, so that an interruption costs minutes
 
@@ -47,12 +48,24 @@ class Machine:
 
     Attributes:
         device: "cpu", "cuda", "cuda:1" or "mps".
-        workers: number of data-loading processes for each training process; None for the default
-            of the device (0 on a CPU, whose cores the network needs; 4 on a GPU).
+        workers: number of data-loading processes for each training process, at most four for each
+            core of this machine; None for the default of the device (0 on a CPU, whose cores the
+            network needs; 4 on a GPU).
+
+    Raises:
+        ConfigError: `workers` is out of range.
     """
 
     device: str = "cpu"
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        most = _WORKERS_PER_CORE * (os.cpu_count() or 1)
+        if self.workers is not None and not 0 <= self.workers <= most:
+            raise ConfigError(
+                f"workers is {self.workers}; give a whole number from 0 to {most}, "
+                f"{_WORKERS_PER_CORE} for each core of this machine"
+            )
 
     def fabric(self, precision: str) -> Fabric:
         """Start Lightning Fabric.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model import PRESETS, RestoreRWKVConfig
-from restore_rwkv.options import Count, Expected, Whole, from_mapping, validated
+from restore_rwkv.options import Count, Expected, Seed, Whole, from_mapping, validated
 from restore_rwkv.tasks import ScalingRule, Task, get_tasks
 
 if sys.version_info >= (3, 11):
@@ -198,7 +198,7 @@ class Recipe:
     data: DataRecipe
     training: TrainingRecipe
     scaling: Literal["paper", "own"] = "paper"
-    seed: Whole = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         get_tasks(self.task)

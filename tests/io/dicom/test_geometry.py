@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io import read_volume
+from restore_rwkv.io import DicomSource, read_volume
 from tests.helpers.synthetic_series import (
     COLUMN,
+    COLUMNS,
     NORMAL,
     ORIGIN,
+    ROW,
+    ROWS,
     SLICES,
+    SPACING,
     STEP,
     Change,
     SeriesWriter,
     change_third,
     lps,
+    slope_of,
+    stored_slice,
 )
 
 
 def no_change(k: int, dataset: Dataset) -> None:
     """Leave the slice as it is."""
-
-
-def tilted(k: int, dataset: Dataset) -> None:
-    shift = STEP * NORMAL + np.tan(np.radians(10)) * STEP * COLUMN
-    dataset.ImagePositionPatient = [f"{x:.10g}" for x in ORIGIN + k * shift]
 
 
 def uneven(k: int, dataset: Dataset) -> None:
@@ -47,6 +51,42 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_one_grid(
     np.testing.assert_allclose(lps(volume, 0, 0, SLICES - 1), last.round(1), atol=1e-8)
 
 
+def tilted(degrees: float) -> Change:
+    def change(k: int, dataset: Dataset) -> None:
+        shift = STEP * NORMAL + np.tan(np.radians(degrees)) * STEP * COLUMN
+        dataset.ImagePositionPatient = [f"{x:.10g}" for x in ORIGIN + k * shift]
+
+    return change
+
+
+@pytest.mark.parametrize("degrees", [-25.0, 10.0, 30.0])
+def test_a_tilted_stack_is_read_and_keeps_its_positions(
+    write_series: SeriesWriter, caplog: pytest.LogCaptureFixture, degrees: float
+) -> None:
+    with caplog.at_level(logging.INFO):
+        volume = read_volume(write_series(tilted(degrees)))
+    assert isinstance(volume.source, DicomSource)
+    assert volume.source.tilt == pytest.approx(abs(degrees), abs=1e-6)
+    assert caplog.text.count(f"a stack tilted by {abs(degrees):.1f} degrees, kept") == 1
+    for k, file in enumerate(volume.source.files):
+        corner = np.array(pydicom.dcmread(file).ImagePositionPatient, float)
+        np.testing.assert_allclose(lps(volume, 0, 0, k), corner, atol=1e-8)
+        last = corner + ROW * SPACING[1] * (COLUMNS - 1) + COLUMN * SPACING[0] * (ROWS - 1)
+        np.testing.assert_allclose(lps(volume, COLUMNS - 1, ROWS - 1, k), last, atol=1e-8)
+        np.testing.assert_array_equal(volume.data[..., k].T, stored_slice(k) * slope_of(k) - 10 - k)
+
+
+def test_a_straight_stack_has_no_tilt(write_series: SeriesWriter) -> None:
+    volume = read_volume(write_series())
+    assert isinstance(volume.source, DicomSource)
+    assert volume.source.tilt == 0.0
+
+
+def sideways(k: int, dataset: Dataset) -> None:
+    shift = (0, 0, 1.5, 3)[k] * COLUMN + STEP * k * NORMAL
+    dataset.ImagePositionPatient = [f"{x:.10g}" for x in ORIGIN + shift]
+
+
 @pytest.mark.parametrize(
     ("change", "slices", "reason"),
     [
@@ -61,8 +101,13 @@ def test_positions_rounded_to_a_tenth_of_a_millimetre_are_one_grid(
             (0, 1, 2),
             r"IM0_1\.dcm and IM3_2\.dcm lie at the same position",
         ),
-        (tilted, (0, 1, 2, 3), "tilted against its slices by 10.0 degrees"),
-        (uneven, (0, 1, 2, 3), "slice spacing varies from 2.100 to 2.900 mm"),
+        (
+            uneven,
+            (0, 1, 2, 3),
+            r"slice spacing varies from 2.100 to 2.900 mm, IM3_2\.dcm lies 0.40 mm off",
+        ),
+        (sideways, (0, 1, 2, 3), r"unevenly \(the tilt varies\), IM0_1\.dcm lies 1\.00 mm off"),
+        (tilted(60), (0, 1, 2, 3), "shifted sideways, by 60 degrees against their normal"),
         (change_third(Rows=4), (0, 1, 2, 3), r"sizes \(rows, columns\) differ"),
         (change_third(PixelSpacing=[0.8, 0.6]), (0, 1, 2, 3), "pixel spacings differ"),
         (

@@ -3,54 +3,84 @@
 from __future__ import annotations
 
 import functools
-import logging
 import sys
+import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from restore_rwkv.apps.cli.messages import user_message, with_flags
-from restore_rwkv.apps.cli.networks import convert, evaluate, info, train
+from restore_rwkv.apps.cli.checking import check
+from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
+from restore_rwkv.apps.cli.logs import printed_warnings
+from restore_rwkv.apps.cli.messages import user_message
+from restore_rwkv.apps.cli.networks import convert, info, train
+from restore_rwkv.apps.cli.options import print_version
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
+from restore_rwkv.apps.cli.scoring import evaluate
+from restore_rwkv.apps.cli.terminal import say_aside, screen, show_json
 from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
 app = typer.Typer(
     name="restore-rwkv",
-    help="Medical image restoration with Restore-RWKV. For research only; not a medical device.",
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (restore, degrade, evaluate, demo, train, convert, info):
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_version,
+            is_eager=True,
+            help="Print the versions of the program, Python and PyTorch.",
+        ),
+    ] = False,
+) -> None:
+    """Medical image restoration with Restore-RWKV. For research only; not a medical device."""
+
+
+for command in (restore, check, degrade, evaluate, demo, train, convert, info):
     app.command()(command)
 app.add_typer(data_app, name="data")
 
 
-def main() -> None:
-    """Run the command line; a mistake of the user ends in one line and exit code 2."""
+def run() -> None:
+    """Run the words of `sys.argv`, and exit: 0, or by the kind of the error."""
     keep_freed_memory()
-    handler = logging.StreamHandler()
-    handler.setFormatter(_FlagFormatter("%(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    try:
-        words = sys.argv[1:] or ["--help"]
-        sys.exit(app(words, prog_name="restore-rwkv", standalone_mode=False))
-    except typer.Abort:
-        sys.exit(130)
-    except Exception as error:
-        message = user_message(error, option_flags())
-        if message is None:
-            raise
-        typer.echo(f"error: {message}", err=True)
-        sys.exit(2)
+    screen.reset(as_json="--json" in sys.argv[1:])
+    with printed_warnings(option_flags):
+        try:
+            words = sys.argv[1:] or ["--help"]
+            code = app(words, prog_name="restore-rwkv", standalone_mode=False)
+        except SystemExit as end:
+            # Of typer, when the reader of --help has gone.
+            raise SystemExit(CLOSED_PIPE if end.code == 1 else end.code) from None
+        except typer.Abort:
+            code = INTERRUPTED
+        except Exception as error:
+            code = _told(error)
+    sys.exit(code)
 
 
-class _FlagFormatter(logging.Formatter):
-    """Warnings of the library, with flags in place of its arguments."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return with_flags(super().format(record), option_flags())
+def _told(error: Exception) -> int:
+    """Print an error as one line, of a bug with its traceback, and return the exit code."""
+    kind = kind_of(error)
+    message = user_message(error, option_flags())
+    if kind == BUG or message is None:
+        kind, message = BUG, f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+        say_aside(f"error: this is a bug in restore-rwkv, please report it: {message}")
+    else:
+        say_aside(f"error: {message}")
+    if screen.as_json:
+        show_json({"error": {"kind": kind.name, "exit_code": kind.code, "message": message}})
+    return kind.code
 
 
 @functools.cache

@@ -1,36 +1,20 @@
-"""Output of the commands: progress bars, tables of scores, and the line of a training run."""
+"""Tables that commands print, and the line of a training run."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import typer
+
+from restore_rwkv.apps.cli.terminal import screen
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from restore_rwkv.evaluation.metrics import MeanScore
-    from restore_rwkv.io import Progress
     from restore_rwkv.training import Step
-
-
-@contextmanager
-def progress_bar(title: str, unit: str, quiet: bool) -> Iterator[Progress | None]:
-    """Show a bar with the remaining time, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn(unit))
-    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        job = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(job, completed=done, total=total)
 
 
 def training_report(iterations: int) -> Callable[[Step], None]:
@@ -59,19 +43,12 @@ def training_report(iterations: int) -> Callable[[Step], None]:
             ]
             line += f" (over the input: {', '.join(gains)})"
             typer.echo(f"\r{line}" if terminal else line)
+            screen.open_line = False
         elif terminal:
             typer.echo(f"\r{line}   ", nl=False)
+            screen.open_line = True
 
     return report
-
-
-def score_table(*columns: str) -> Table:
-    """Empty table of scores, titled with their protocol; `columns` come first."""
-    from restore_rwkv.evaluation.metrics import PAPER_PROTOCOL
-
-    table = plain_table(*columns, "image", "PSNR dB", "SSIM", "RMSE", "slices")
-    table.title = f"means over slices, {PAPER_PROTOCOL} protocol"
-    return table
 
 
 def score_row(name: str, score: MeanScore) -> tuple[str, ...]:
@@ -100,15 +77,6 @@ def plain_table(*columns: str) -> Table:
     from rich.table import Table
 
     return Table(*columns, box=box.SIMPLE_HEAD)
-
-
-def show(*tables: Table) -> None:
-    """Print tables."""
-    from rich.console import Console
-
-    console = Console(markup=False, emoji=False)  # a file may be named scan[1].nii.gz
-    for table in tables:
-        console.print(table)
 
 
 def yes_no(present: bool) -> str:

@@ -6,10 +6,16 @@ import os
 import re
 from collections.abc import Mapping
 
-from restore_rwkv.errors import RestoreError
+from restore_rwkv.errors import ConfigError, RestoreError
 
 # An argument as messages of the library write it: skip=True, task='mri-sr' or patient=PATTERN.
 _ARGUMENT = re.compile(r"(?<![\w./=-])([a-z][a-z_]*)=(True\b|'[^']*'|[^\s=,;()']*[^\s=,;()'.?:])")
+# The same without a value: "leave series out".
+_LEFT_OUT = re.compile(r"\bleave ([a-z][a-z_]*) (?=out\b|at\b)")
+# Settings that a message is about: "dose is 2", "scale 9 is", "memory: ", "dose and factor are".
+_SUBJECT = re.compile(
+    r"([a-z][a-z_]*)(?: [\d.'][^ ]*)?(?: and ([a-z][a-z_]*))?(?= is | are |:| [\d'])"
+)
 _CHOICE = re.compile(r"(?:Value error, )?('.*') is not one of (.*?)\.?")
 
 
@@ -20,6 +26,8 @@ def user_message(error: Exception, flags: Mapping[str, str]) -> str | None:
         error: what ended the command.
         flags: flag of each option, by the name of its argument.
     """
+    if isinstance(error, ConfigError):
+        return with_flags(_with_subject(str(error), flags), flags)
     if isinstance(error, RestoreError):
         return with_flags(str(error), flags)
     if isinstance(error, MemoryError):
@@ -48,10 +56,29 @@ def with_flags(message: str, flags: Mapping[str, str]) -> str:
             return flags[name]
         return f"{flags[name]} {value if ' ' in value else value.strip(chr(39))}"
 
+    def named(match: re.Match[str]) -> str:
+        return f"leave {flags.get(match[1], match[1])} "
+
     where, colon, rest = message.partition(": ")  # a file may be named like an argument
     if not colon:
-        return _ARGUMENT.sub(replaced, message)
-    return where + colon + _ARGUMENT.sub(replaced, rest)
+        where, rest = "", message
+    return where + colon + _LEFT_OUT.sub(named, _ARGUMENT.sub(replaced, rest))
+
+
+def _with_subject(message: str, flags: Mapping[str, str]) -> str:
+    """A message about settings, with the flags of those that it begins with.
+
+    Only for errors of settings: messages about a file begin with its name, which may be "data".
+    """
+    match = _SUBJECT.match(message)
+    if match is None:
+        return message
+    for group in (2, 1):  # from the end, so that positions stay
+        name = match[group]
+        if name in flags:
+            start, end = match.span(group)
+            message = message[:start] + flags[name] + message[end:]
+    return message
 
 
 def _usage_message(error: Exception, text: str) -> str:

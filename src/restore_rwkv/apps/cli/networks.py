@@ -1,37 +1,17 @@
-"""Commands on networks: train, evaluate, convert and info."""
+"""Commands on networks: train, convert and info."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from restore_rwkv.apps.cli.console import (
-    score_row,
-    score_table,
-    show,
-    spread_table,
-    training_report,
-)
-from restore_rwkv.apps.cli.options import (
-    Consistency,
-    Device,
-    Ensemble,
-    Overwrite,
-    Quiet,
-    Seed,
-    Strength,
-    Task,
-    TaskName,
-    Weights,
-)
-
-if TYPE_CHECKING:
-    from restore_rwkv.io import Volume
-    from restore_rwkv.restoration import Restorer
+from restore_rwkv.apps.cli.console import training_report
+from restore_rwkv.apps.cli.options import Device, Json, Overwrite, Quiet, Task, Verbose
+from restore_rwkv.apps.cli.terminal import say, show, show_json
 
 
 def train(
@@ -46,6 +26,7 @@ def train(
         typer.Option(min=0, help="Processes that read data; by default 0 on a CPU, 4 on a GPU."),
     ] = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a network; the same command resumes a stopped run.
 
@@ -66,76 +47,12 @@ def train(
         report=training_report(plan.training.iterations) if leading else None,
     )
     if leading and best is not None:
-        typer.echo(f"best weights: {best}")
+        say(f"best weights: {best}")
     elif leading:
-        typer.echo(
+        say(
             f"{output}: no weights, as no validation was better than the input; train longer, or "
             "see docs/training.md on learning rates"
         )
-
-
-def evaluate(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SCAN|SET...", help="High-quality scans, or folders of prepared sets."
-        ),
-    ],
-    task: TaskName = "auto",
-    weights: Weights = None,
-    split: Annotated[
-        Literal["train", "validation", "test"], typer.Option(help="Part of the prepared sets.")
-    ] = "test",
-    axes: Annotated[
-        str | None,
-        typer.Option(
-            help="PET made from a T1 scan with a wrong affine: directions of its axes, as PIR."
-        ),
-    ] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    consistency: Consistency = None,
-    ensemble: Ensemble = False,
-    strength: Strength = None,
-    diagnose: Annotated[
-        bool,
-        typer.Option(
-            "--diagnose",
-            help="Also print how much the attention differs over an image, block by block.",
-        ),
-    ] = False,
-) -> None:
-    """Score restored images against the low-quality input, by the paper's protocol.
-
-    Scans are degraded first, as by `degrade`; prepared sets come with their low-quality images.
-    """
-    from restore_rwkv.evaluation import diagnose as measure_spread
-    from restore_rwkv.evaluation.scores import evaluate_paths
-    from restore_rwkv.restoration import RestoreOptions
-
-    options = RestoreOptions(consistency=consistency, ensemble=ensemble, strength=strength)
-    table, spreads = score_table("scan or patient"), []
-
-    def inspect(name: str, low: Volume, restorer: Restorer, options: RestoreOptions) -> None:
-        spreads.append(spread_table(name, measure_spread(low, restorer, options)))
-
-    try:
-        for name, scores in evaluate_paths(
-            sources,
-            task=task,
-            weights=weights,
-            split=split,
-            axes=axes,
-            seed=seed,
-            device=device,
-            options=options,
-            inspect=inspect if diagnose else None,
-        ):
-            for image, score in scores.items():
-                table.add_row(name, *score_row(image, score))
-    finally:
-        if table.rows:  # also where a later scan fails
-            show(table, *spreads)
 
 
 def convert(
@@ -148,6 +65,8 @@ def convert(
         typer.Option("--task", "-t", help="Task that the checkpoint was trained for."),
     ] = "mri-sr",
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert a published checkpoint (.pth) to a weight file, without running code in it."""
     from restore_rwkv.io.files import check_writable
@@ -157,16 +76,26 @@ def convert(
     check_writable(output, source=checkpoint, overwrite=overwrite)
     scaling = {trained.name: trained.paper_scaling for trained in get_tasks(task)}
     record = convert_published(checkpoint, output, scaling=scaling)
-    typer.echo(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
+    say(f"{output}: {record.parameters:,} parameters, SHA-256 {record.sha256}")
 
 
 def info(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
+    record_schema: Annotated[
+        bool,
+        typer.Option("--record-schema", help="Print the JSON Schema of the records of restore."),
+    ] = False,
 ) -> None:
     """List tasks, weights, operator backends and devices."""
+    if record_schema:
+        from restore_rwkv.io.schema import record_schema as schema
+
+        print(json.dumps(schema(), indent=2))
+        return
     from restore_rwkv.apps.cli.about import about, about_tables
 
+    facts = about()
     if as_json:
-        typer.echo(json.dumps(about(), indent=2))
+        show_json(facts)
     else:
-        show(*about_tables(about()))
+        show(*about_tables(facts))

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import platform
 import re
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from restore_rwkv.apps.cli.terminal import screen
 from restore_rwkv.errors import ConfigError
 
 Task = Literal["mri-sr", "ct-denoise", "pet-synth"]  # as in `tasks.TASKS`, which a test compares
+
+HIGHEST_SEED = 2**63 - 1
+
+
+def _set_quiet(value: bool) -> bool:
+    screen.quiet = value
+    return value
+
+
+def _set_verbose(value: bool) -> bool:
+    screen.verbose = value
+    return value
+
+
+def _set_json(value: bool) -> bool:
+    screen.as_json = value
+    return value
+
 
 OutputFile = Annotated[
     Path,
@@ -26,7 +47,20 @@ Weights = Annotated[
     typer.Option(help="Name of shipped weights, or a weight file.", show_default=False),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace existing outputs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+# These three act where they are read: they set what `terminal.screen` shows.
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", callback=_set_quiet, help="Print errors only.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_set_verbose, help="Print also what is chosen."),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", callback=_set_json, help="Print one JSON object on stdout, and no tables."
+    ),
+]
 Series = Annotated[
     str | None,
     typer.Option(
@@ -42,6 +76,14 @@ Consistency = Annotated[
         show_default=False,
     ),
 ]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Go on with an image that the weights are not for."),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse an image also where it is only doubtful."),
+]
 Ensemble = Annotated[
     bool,
     typer.Option("--ensemble", help="Mean over 4 or 8 turns and mirrors: as many times the time."),
@@ -54,7 +96,7 @@ Strength = Annotated[
         show_default=False,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=HIGHEST_SEED, help="Seed of all random numbers.")]
 
 
 def series_of(text: str | None) -> int | str | None:
@@ -74,3 +116,18 @@ def parse_memory(text: str) -> int:
     number, prefix, binary = match.groups()
     power = " kmgt".index(prefix.lower() or " ")
     return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the versions that a report of a fault needs, and end the command."""
+    if not wanted:
+        return
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "is not installed"
+    typer.echo(
+        f"restore-rwkv {version('restore-rwkv')}, Python {platform.python_version()}, "
+        f"PyTorch {torch}"
+    )
+    raise typer.Exit

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from restore_rwkv.apps.cli.console import progress_bar
-from restore_rwkv.apps.cli.options import Seed, Task
+from restore_rwkv.apps.cli.options import Quiet, Seed, Task, Verbose
+from restore_rwkv.apps.cli.progress import progress_bar
+from restore_rwkv.apps.cli.terminal import say
 
 if TYPE_CHECKING:
     from restore_rwkv.data.sources.jobs import Preparation
@@ -35,7 +36,13 @@ Skip = Annotated[
 
 
 @prepare_app.command()
-def ixi(source: Source, output: Output, skip: Skip = False) -> None:
+def ixi(
+    source: Source,
+    output: Output,
+    skip: Skip = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
     """IXI T2 as the paper used it: the central 100 axial slices, split by patient."""
     from restore_rwkv.data.sources.ixi import prepare_ixi
 
@@ -56,6 +63,8 @@ def aapm(
         typer.Option(help="Patients for testing, one each; L506 by default."),
     ] = None,
     skip: Skip = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """AAPM low-dose CT grand challenge: full and quarter dose, DICOM, paired by position."""
     from restore_rwkv.data.sources.aapm import prepare_aapm
@@ -101,6 +110,8 @@ def folder(
         str | None, typer.Option(metavar="REGEX", help="Part of the path that names the patient.")
     ] = None,
     skip: Skip = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Your own NIfTI and DICOM: pairs in folders LQ and HQ, or high-quality scans to degrade."""
     from restore_rwkv.data.sources.folder import FolderOptions, prepare_folder
@@ -130,6 +141,8 @@ def open_(
         Path | None, typer.Option(help="Folder with packages downloaded earlier.")
     ] = None,
     seed: Seed = 0,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """The openly licensed scans that the shipped weights are trained on; downloads packages."""
     from restore_rwkv.data.open_scans.sets import prepare_open
@@ -147,6 +160,8 @@ def check(
     source: Annotated[
         Path, typer.Argument(metavar="SET", help="A prepared set, or a folder of sets.")
     ],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Verify the hash of every file of prepared sets, and that no patient is in two splits."""
     from restore_rwkv.data.sources.jobs import check_sets
@@ -155,7 +170,7 @@ def check(
 
 
 def _run(unit: str, prepare: Callable[[Progress | None], Preparation]) -> None:
-    with progress_bar("reading", unit, quiet=False) as progress:
+    with progress_bar("reading", "reading", unit) as progress:
         report = prepare(progress)
     for line in report.lines():
-        typer.echo(line)
+        say(line)

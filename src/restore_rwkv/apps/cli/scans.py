@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from restore_rwkv.apps.cli.console import progress_bar, score_row, score_table, show
 from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
     Ensemble,
+    Force,
+    Json,
     OutputFile,
     Overwrite,
     Quiet,
     Seed,
     Series,
     Strength,
+    Strict,
     TaskName,
+    Verbose,
     Weights,
     parse_memory,
     series_of,
 )
+from restore_rwkv.apps.cli.progress import progress_bar
+from restore_rwkv.apps.cli.scoring import score_rows, score_table, scores_as_json
+from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
 from restore_rwkv.errors import InputError
+
+if TYPE_CHECKING:
+    from restore_rwkv.restoration import Preview
 
 
 def restore(
     source: Annotated[
         Path,
-        typer.Argument(metavar="IN", help="NIfTI, PNG, TIFF, NPY, or a folder of DICOM."),
+        typer.Argument(
+            metavar="IN", help="DICOM (folder, file, zip), NIfTI, NRRD, MHA, MGZ, PNG, TIFF, NPY."
+        ),
     ],
-    output: OutputFile,
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="File such as out.nii.gz; for DICOM also a new folder for a derived series.",
+        ),
+    ],
     task: TaskName = "auto",
     weights: Weights = None,
     device: Device = "auto",
@@ -65,6 +85,8 @@ def restore(
         ),
     ] = None,
     strength: Strength = None,
+    force: Force = False,
+    strict: Strict = False,
     memory: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
     ] = "2GiB",
@@ -72,53 +94,91 @@ def restore(
         Literal["auto", "float32", "source"],
         typer.Option(help="Type of the output; source is the input's type, clipped."),
     ] = "auto",
+    format: Annotated[
+        Literal["auto", "dicom"],
+        typer.Option("--format", help="dicom for a derived series in a folder of any name."),
+    ] = "auto",
+    keep_nan: Annotated[
+        bool,
+        typer.Option("--keep-nan", help="Write NaN where the input has it outside the body."),
+    ] = False,
     series: Series = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, and what would be refused; write nothing."),
     ] = False,
+    as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Restore a scan. Affine, units and header are kept, and the grid unless --scale is given."""
-    from restore_rwkv.io import record_of
-    from restore_rwkv.restoration import RestoreOptions, Restorer
+    with progress_bar(f"reading {source.name}", "restoring", "slices") as progress:
+        from restore_rwkv.io import record_values
+        from restore_rwkv.restoration import RestoreOptions, Restorer
 
-    options = RestoreOptions(
-        plane=plane,
-        scaling=scaling,
-        memory=parse_memory(memory),
-        scale=scale,
-        unit=unit,
-        consistency=consistency,
-        ensemble=ensemble,
-        factor=factor,
-        strength=strength,
-    )
-    restorer = Restorer(task, weights, device)
-    chosen = series_of(series)
+        options = RestoreOptions(
+            plane=plane,
+            scaling=scaling,
+            memory=parse_memory(memory),
+            scale=scale,
+            unit=unit,
+            consistency=consistency,
+            ensemble=ensemble,
+            factor=factor,
+            strength=strength,
+            force=force,
+            strict=strict,
+        )
+        restorer = Restorer(task, weights, device)
+        how: dict[str, Any] = {
+            "dtype": dtype,
+            "format": format,
+            "overwrite": overwrite,
+            "keep_nan": keep_nan,
+            "series": series_of(series),
+        }
+        if dry_run:
+            preview = restorer.preview(source, output, options, **how)
+        else:
+            restored = restorer.file(source, output, options, **how, progress=progress)
     if dry_run:
-        preview = restorer.preview(
-            source, output, options, dtype=dtype, overwrite=overwrite, series=chosen
-        )
-        for line in preview.plan.lines() if preview.plan else ():
-            typer.echo(line)
-        if preview.refusals:
-            raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
+        _show_preview(output, preview)
         return
-    with progress_bar("restoring", "slices", quiet) as progress:
-        restored = restorer.file(
-            *(source, output, options),
-            dtype=dtype,
-            overwrite=overwrite,
-            series=chosen,
-            progress=progress,
-        )
-    if not quiet:
-        volume = restored.volume
-        if task == "auto":
-            typer.echo(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
-        typer.echo(f"{output}: restored; how it was made: {record_of(output)}")
+    volume = restored.volume
+    if task == "auto":
+        say(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
+    record = _record_path(Path(output))
+    say(f"{output}: restored; how it was made: {record}")
+    if as_json:
+        show_json(record_values(restored.record) | _paths(Path(output), record))
+
+
+def _show_preview(output: str, preview: Preview) -> None:
+    """Print a plan.
+
+    Raises:
+        InputError: restoring would be refused; the message lists why.
+    """
+    lines = list(preview.plan.lines()) if preview.plan else []
+    for line in lines:
+        say(line)
+    if preview.refusals:
+        raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
+    if screen.as_json:
+        show_json({"plan": lines})
+
+
+def _record_path(output: Path) -> Path:
+    """Path of the record of a restored image or series."""
+    from restore_rwkv.io import record_of, record_of_series
+
+    return record_of_series(output) if output.is_dir() else record_of(output)
+
+
+def _paths(output: Path, record: Path) -> dict[str, str]:
+    """Where an output and its record lie, for JSON."""
+    return {"output_path": str(output), "record_path": str(record)}
 
 
 def degrade(
@@ -158,23 +218,32 @@ def degrade(
     seed: Seed = 0,
     series: Series = None,
     overwrite: Overwrite = False,
+    as_json: Json = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Simulate a low-quality scan from a high-quality one, and record the parameters."""
-    from restore_rwkv.tasks import DegradeOptions, degrade_file
+    with progress_bar(f"reading {source.name}", "degrading", "slices") as progress:
+        from restore_rwkv.tasks import DegradeOptions, degrade_file
 
-    record = degrade_file(
-        source,
-        output,
-        task=task,
-        options=DegradeOptions(factor=factor, sigma=sigma, photons=photons, axes=axes, dose=dose),
-        seed=seed,
-        truth=truth,
-        series=series_of(series),
-        overwrite=overwrite,
-    )
-    if not quiet:
-        typer.echo(f"{output}: degraded; how it was made: {record}")
+        record = degrade_file(
+            source,
+            output,
+            task=task,
+            options=DegradeOptions(
+                factor=factor, sigma=sigma, photons=photons, axes=axes, dose=dose
+            ),
+            seed=seed,
+            truth=truth,
+            series=series_of(series),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    say(f"{output}: degraded; how it was made: {record}")
+    if as_json:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        truth_path = {} if truth is None else {"truth_path": str(truth)}
+        show_json(values | _paths(output, record) | truth_path)
 
 
 def demo(
@@ -182,14 +251,20 @@ def demo(
         "demo-output"
     ),
     device: Device = "auto",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Degrade and restore the sample scan, print the scores, and draw a comparison."""
-    from restore_rwkv.apps.cli.demo import run_demo
+    with progress_bar("loading PyTorch", "restoring", "slices") as progress:
+        from restore_rwkv.apps.cli.demo import run_demo
 
-    result = run_demo(output, device)
-    table = score_table()
-    for name, score in result.evaluation.scores.items():
-        table.add_row(*score_row(name, score))
-    show(table)
+        result = run_demo(output, device, overwrite=overwrite, progress=progress)
+    rows = score_rows("", result.evaluation.scores)
+    show(score_table(rows))
     for name, path in result.files.items():
-        typer.echo(f"{name}: {path}")
+        say(f"{name}: {path}")
+    if as_json:
+        files = {name: str(path) for name, path in result.files.items()}
+        show_json(scores_as_json(rows) | {"files": files})

@@ -29,7 +29,8 @@ from restore_rwkv.data.stack import Split
 from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Progress, Volume, read_volume
-from restore_rwkv.io.dicom.files import DicomImage, find_images, is_dicom, patient_id
+from restore_rwkv.io.dicom.files import DicomImage, is_dicom, patient_id
+from restore_rwkv.io.dicom.folder import images_in
 
 Dose = Literal["full", "low"]
 
@@ -154,7 +155,7 @@ def _series_in(
     folder: Path, title: str, thickness: float, faults: Faults, others: Counter[str]
 ) -> Iterator[Series]:
     groups: defaultdict[str, list[DicomImage]] = defaultdict(list)
-    for image in find_images(folder):
+    for image in images_in(folder):
         groups[str(image.header.get("SeriesInstanceUID") or "")].append(image)
     for uid, images in groups.items():
         first = images[0]

@@ -32,7 +32,7 @@ from restore_rwkv.data.writer import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.io import Progress, Volume, plane_axis, read_volume
 from restore_rwkv.model.config import STRIDE
-from restore_rwkv.options import Expected, Whole, validated
+from restore_rwkv.options import Expected, Seed, validated
 from restore_rwkv.tasks import DegradeOptions, Task, degradation, get_task, slice_axis
 
 _SAME_AFFINE = 1e-3  # mm
@@ -63,7 +63,7 @@ class FolderOptions:
     task: str
     _: KW_ONLY
     factor: float | None = None
-    seed: Whole = 0
+    seed: Seed = 0
     validation: float = 0.1
     test: float = 0.1
     planes: Annotated[Literal["task", "all"], Expected("'task' or 'all'")] = "task"

@@ -134,7 +134,7 @@ def jpeg_ls_header(data: bytes) -> StreamHeader:
 
 def decode_jpeg_ls(data: bytes, header: StreamHeader) -> npt.NDArray[np.integer]:
     """Return the pixels of a checked stream, rows by columns."""
-    from jpeg_ls import decode_pixel_data  # type: ignore[import-untyped]
+    from jpeg_ls import decode_pixel_data
 
     return _pixels(bytes(decode_pixel_data(data)[0]), header)
 

@@ -1,17 +1,22 @@
-"""Files of a DICOM series: their selection, and robust reading of their headers."""
+"""Single DICOM files: whether they are DICOM, and robust reading of their headers and pixels."""
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterator
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.decoding import DECODING_ERRORS
+from restore_rwkv.io.dicom.signature import HEAD, has_preamble, may_be_dicom
+from restore_rwkv.io.dicom.statements import STATEMENT_FIELDS
 from restore_rwkv.io.dicom.suv import SUV_FIELDS
 from restore_rwkv.io.volume import one_line
 
@@ -22,6 +27,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
 _AFTER_PIXELS = {0xFFFAFFFA, 0xFFFCFFFC}  # signatures and padding may follow the pixels
+# Headers of sound files need far less; elements of false length, and bombs, would need more.
+_MOST_HEADER = 256 << 20
+_MOST_INFLATED = 1 << 30
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _NUMBERS = (
     "BitsAllocated",
     "Columns",
@@ -39,6 +48,7 @@ _OTHERS = (
     "FrameOfReferenceUID",
     "ImageOrientationPatient",
     "ImagePositionPatient",
+    "ImageType",
     "Modality",
     "ModalityLUTSequence",
     "PhotometricInterpretation",
@@ -48,6 +58,24 @@ _OTHERS = (
     "SeriesNumber",
     "SharedFunctionalGroupsSequence",
 )
+# Not all are needed of every file, so they are not decoded while the header is read.
+_DECODED_LATER: tuple[str | int, ...] = (
+    "AcquisitionNumber",
+    "AcquisitionTime",
+    "DiffusionBValue",
+    "EchoNumbers",
+    "EchoTime",
+    "ImagesInAcquisition",
+    "InversionTime",
+    "NominalPercentageOfCardiacPhase",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    0x00190010,
+    0x0019100A,  # slices of a Siemens mosaic
+    0x0019100C,  # b-value of Siemens
+    0x00650010,
+    0x00651050,  # tiles of a mosaic of United Imaging
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +83,42 @@ class DicomImage:
     """A file and the part of its header that is needed to sort and place the image."""
 
     path: Path
-    header: Dataset
+    header: FileDataset
 
 
 @contextmanager
 def refusing(name: str, problem: str) -> Iterator[None]:
     """Turn errors of pydicom, highdicom and the decoders into an InputError."""
-    from pydicom.errors import BytesLengthException
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
         yield
-    except (*DECODING_ERRORS, BytesLengthException) as error:
+    except (*DECODING_ERRORS, BytesLengthException, InvalidDicomError, zlib.error) as error:
         raise InputError(
             f"{name}: {problem} ({one_line(error)}); copy or export it again"
         ) from error
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the DICOM signature, or cannot be opened.
+    """Whether a file is DICOM, with a preamble or without one, or cannot be opened.
 
-    Reading the latter then reports why it cannot be opened, instead of skipping it silently.
+    Reading the latter then reports why it cannot be opened, instead of skipping it silently. Pipes,
+    sockets and devices are not opened, and are not DICOM.
     """
     try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+        return stat.S_ISREG(path.stat().st_mode) and may_be_dicom(first_bytes(path))
     except OSError:
         return True
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return the first `HEAD` bytes of a file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(HEAD)
 
 
 def patient_id(path: Path) -> str:
@@ -89,100 +127,73 @@ def patient_id(path: Path) -> str:
     Raises:
         InputError: The file cannot be read, or its header is damaged.
     """
-    from pydicom import dcmread
-
     with refusing(path.name, "the DICOM header is damaged"):
-        header = dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"])
-        return str(header.get("PatientID") or "").strip()
+        return str(_header(path, ["PatientID"]).get("PatientID") or "").strip()
 
 
-def find_images(path: Path) -> list[DicomImage]:
-    """Return the DICOM images in a folder (not its subfolders), or the one file.
+def series_uid(path: Path) -> str:
+    """SeriesInstanceUID of a DICOM file; empty if it has none or cannot be read."""
+    try:
+        return str(_header(path, ["SeriesInstanceUID"]).get("SeriesInstanceUID") or "")
+    except (*DECODING_ERRORS, zlib.error):
+        return ""
+
+
+def read_header(path: Path) -> FileDataset:
+    """Read what is needed of a header to sort, place and scale the image, and to tell its kind.
 
     Raises:
-        InputError: There are no images, or a header is damaged.
-        OSError: A file cannot be opened.
+        InputError: The header is damaged.
+        OSError: The file cannot be opened.
     """
-    if not path.is_dir():
-        if not is_dicom(path):
-            raise InputError(f"{path.name}: not a DICOM file; export it again")
-        files = [path]
-    else:
-        candidates = sorted(file for file in path.iterdir() if file.is_file())
-        if not any(path.iterdir()):
-            raise InputError(f"{path.name}: the folder is empty; give one with a DICOM series")
-        files = [file for file in candidates if is_dicom(file)]
-    images = [DicomImage(file, _read_header(file)) for file in files]
-    images = [image for image in images if "Rows" in image.header]
-    if not images:
-        raise InputError(
-            f"{path.name}: no DICOM images here; give the folder that directly contains the series"
-        )
-    if path.is_dir() and len(images) < len(candidates):
-        _log.warning(
-            "%s: ignored %d file(s) that are not DICOM images",
-            path.name,
-            len(candidates) - len(images),
-        )
-    return images
-
-
-def _read_header(path: Path) -> Dataset:
-    from pydicom import dcmread
-
     # Opened first: a file that cannot be opened is not a damaged file.
-    with path.open("rb") as stream, refusing(path.name, "the DICOM header is damaged"):
-        header = dcmread(
-            stream,
-            stop_before_pixels=True,
-            specific_tags=[*_NUMBERS, *IDENTIFIERS, *_OTHERS, *SUV_FIELDS],
-        )
-        for keyword in (*_NUMBERS, *IDENTIFIERS, *_OTHERS):
+    with path.open("rb") as file, refusing(path.name, "the DICOM header is damaged"):
+        decoded = (*_NUMBERS, *IDENTIFIERS, *_OTHERS)
+        header = _parse(file, [*decoded, *SUV_FIELDS, *STATEMENT_FIELDS, *_DECODED_LATER])
+        for keyword in decoded:
             header.get(keyword)  # pydicom decodes an element at its first access
         for keyword in _NUMBERS:
             float(header.get(keyword) or 0)  # refuses lists
     return header
 
 
-def one_series(images: list[DicomImage], series: int | str | None, where: str) -> list[DicomImage]:
-    """Return the images of the only series, or of the one with this number or UID.
+def read_whole_header(path: Path) -> FileDataset:
+    """Read all elements of a file before its pixels.
 
     Raises:
-        InputError: Several series match, or none.
+        InputError: The file cannot be read, or its header is damaged.
     """
-    groups: dict[str, list[DicomImage]] = defaultdict(list)
-    for image in images:
-        groups[str(image.header.get("SeriesInstanceUID") or "")].append(image)
-    names = {uid: _describe(uid, group) for uid, group in groups.items()}
-    if series is not None:
-        groups = {
-            uid: group
-            for uid, group in groups.items()
-            if str(series) in (uid, str(group[0].header.get("SeriesNumber")))
-        }
-    listing = "; ".join(names[uid] for uid in groups or names)
-    if not groups:
-        raise InputError(f"{where}: none of its series is {series}; choose one of {listing}")
-    if len(groups) > 1:
-        raise InputError(
-            f"{where}: {len(groups)} series, {listing}; give one folder for each, or choose one "
-            "by series=NUMBER (or its UID where the number is not enough)"
-        )
-    return next(iter(groups.values()))
+    with refusing(path.name, "the DICOM header is damaged"):
+        return _header(path, None)
 
 
-def _describe(uid: str, group: list[DicomImage]) -> str:
-    header = group[0].header
-    return (
-        f"{header.get('SeriesNumber') or '?'} ({header.get('Modality') or '?'} "
-        f"{header.get('SeriesDescription') or 'without description'}, {len(group)} files, "
-        f"UID {uid or 'missing'})"
+def read_elements(path: Path, elements: Sequence[str]) -> FileDataset:
+    """Read some elements of a file, by keyword; arguments and errors as `read_whole_header`."""
+    with refusing(path.name, "the DICOM header is damaged"):
+        return _header(path, elements)
+
+
+def _header(path: Path, elements: Sequence[str | int] | None) -> FileDataset:
+    with path.open("rb") as file:
+        return _parse(file, elements)
+
+
+def _parse(file: BinaryIO, elements: Sequence[str | int] | None) -> FileDataset:
+    from pydicom import dcmread
+
+    stream, bare = _checked(file)
+    return dcmread(
+        stream,
+        stop_before_pixels=True,
+        force=bare,
+        specific_tags=None if elements is None else list(elements),
     )
 
 
 def read_up_to_pixels(path: Path) -> FileDataset:
     """Read a file up to its pixel data; some exports append invalid data after it."""
     from pydicom.filereader import read_partial
+    from pydicom.uid import UID
 
     seen = False
     after: list[int] = []
@@ -195,8 +206,65 @@ def read_up_to_pixels(path: Path) -> FileDataset:
         seen = int(tag) in _PIXEL_DATA
         return False
 
-    with refusing(path.name, "the DICOM file is damaged"), path.open("rb") as stream:
-        dataset = read_partial(stream, stop_when=stop)
+    with refusing(path.name, "the DICOM file is damaged"), path.open("rb") as file:
+        _, bare = _checked(file)
+        dataset = read_partial(file, stop_when=stop, force=bare)
+        dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax(dataset))
     if after and after[0] not in _AFTER_PIXELS:
         _log.warning("%s: ignored trailing data after the pixels", path.name)
     return dataset
+
+
+def transfer_syntax(header: Dataset) -> str:
+    """Transfer syntax UID of a file; of a data set only, the plain one that it was read by."""
+    meta = getattr(header, "file_meta", None)
+    given = str(meta.get("TransferSyntaxUID") or "") if meta is not None else ""
+    if given:
+        return given
+    return "1.2.840.10008.1.2" if header.original_encoding[0] else "1.2.840.10008.1.2.1"
+
+
+class _Limited:
+    """A file of which pydicom can read only so much, by whatever lengths its elements declare."""
+
+    def __init__(self, stream: BinaryIO, most: int) -> None:
+        self._stream, self._left = stream, most
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        asked = size if 0 <= size <= self._left else self._left + 1
+        data = self._stream.read(asked)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f"longer than {_MOST_HEADER >> 20} MiB")
+        return data
+
+
+def _checked(file: BinaryIO) -> tuple[BinaryIO, bool]:
+    """Return a stream whose header can be read safely, and whether it has no preamble.
+
+    Raises:
+        ValueError: A deflated data set would be too large.
+    """
+    head = file.read(HEAD)
+    if _DEFLATED in head[:1024]:
+        _require_small(file, head)
+    file.seek(0)
+    bare = not has_preamble(head) and may_be_dicom(head)
+    if os.fstat(file.fileno()).st_size <= _MOST_HEADER:
+        return file, bare
+    return cast(BinaryIO, _Limited(file, _MOST_HEADER)), bare
+
+
+def _require_small(file: BinaryIO, head: bytes) -> None:
+    """Check the size of a deflated data set, which pydicom inflates as a whole."""
+    if head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise ValueError("deflated, without the length of its first group")
+    file.seek(144 + struct.unpack_from("<I", head, 140)[0])
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while block := file.read(1 << 20):
+        while block:
+            size += len(inflater.decompress(block, 1 << 20))
+            block = inflater.unconsumed_tail
+            if size > _MOST_INFLATED:
+                raise ValueError(f"inflates to more than {_MOST_INFLATED >> 20} MiB")

@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.dicom.line import SAME_POSITION, Line, fit_line
+from restore_rwkv.io.dicom.stacks import what_separates
 from restore_rwkv.io.stored import Float64Array
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-# Positions are often rounded to 0.1 mm, so 7 mm steps vary by 1 %. A missing slice is 100 %.
-SPACING_TOLERANCE = 0.02
-# 1 - cosine of the angle between the stack and the slice normal: 2.6 degrees. A smaller shear is
-# kept exactly, because the affine steps from the first to the last position given in the files.
-TILT_TOLERANCE = 1e-3
-_SAME_POSITION = 1e-3  # mm
+_MOST_TILT = 40.0  # degrees: gantries tilt by 30; beyond, the slices do not lie above each other
 _SAME_DIRECTION = 1e-4  # largest difference of direction cosines within one orientation
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -34,19 +30,24 @@ class Grid:
         affine: (4, 4), maps (column, row, slice) indices to mm in RAS+.
         rows: Number of rows of each slice.
         columns: Number of columns of each slice.
+        tilt: Angle between the stack and the slice normal in degrees; 0.0 below `TILT_TOLERANCE`.
+            With a tilt, the third column of the affine is not perpendicular to the other two.
     """
 
     order: tuple[int, ...]
     affine: Float64Array
     rows: int
     columns: int
+    tilt: float = 0.0
 
 
 def series_grid(slices: Sequence[Dataset], names: Sequence[str], where: str) -> Grid:
     """Find the regular grid of single-frame slices given in any order.
 
     The normal is the cross product of the row and the column direction, so the axes (column, row,
-    slice) are right-handed in the patient.
+    slice) are right-handed in the patient. The third column of the affine is the step from the
+    first to the last slice, divided; every slice lies on it within 2 % of the step, and what the
+    rounding of the positions explains.
 
     Args:
         slices: Headers of one series, pixel data not needed.
@@ -54,11 +55,26 @@ def series_grid(slices: Sequence[Dataset], names: Sequence[str], where: str) -> 
         where: Name of the folder, for messages.
 
     Raises:
-        InputError: Sizes, spacings or orientations differ; slices are missing, duplicate, unequally
-            spaced or tilted against their stack; or a header lacks the geometry.
+        InputError: Sizes, spacings or orientations differ; slices are missing, duplicate, or do not
+            lie on one regular line; the line is tilted by more than 40 degrees; or a header lacks
+            the geometry.
     """
-    from highdicom.spatial import get_volume_positions
+    (rows, columns), spacing, (row, column), positions = _planes(slices, names, where)
+    line = fit_line(positions, np.cross(row, column))
+    if not line.is_regular() or line.tilt() > _MOST_TILT:
+        raise InputError(f"{where}: {_why_irregular(line, slices, names)}")
+    affine = np.eye(4)
+    affine[:3, 0] = row * spacing[1]  # PixelSpacing: distance of rows, then of columns
+    affine[:3, 1] = column * spacing[0]
+    affine[:3, 2] = line.step if len(slices) > 1 else line.normal * _single_spacing(slices[0])
+    affine[:3, 3] = line.positions[0]
+    return Grid(tuple(line.order.tolist()), LPS_TO_RAS @ affine, rows, columns, line.tilt())
 
+
+def _planes(
+    slices: Sequence[Dataset], names: Sequence[str], where: str
+) -> tuple[tuple[int, int], Float64Array, Float64Array, Float64Array]:
+    """Return the size, spacing and directions (2, 3) of all slices, and their positions (N, 3)."""
     sizes = np.array([_size(header, name) for header, name in zip(slices, names, strict=True)])
     spacings = _stack(slices, names, "PixelSpacing", 2)
     orientations = _stack(slices, names, "ImageOrientationPatient", 6)
@@ -71,31 +87,11 @@ def series_grid(slices: Sequence[Dataset], names: Sequence[str], where: str) -> 
     _require_equal(sizes, 0.0, "sizes (rows, columns)", names, where)
     _require_equal(spacings, 1e-4, "pixel spacings", names, where)
     _require_equal(orientations, _SAME_DIRECTION, "orientations", names, where)
-    row, column = orientations[0, :3], orientations[0, 3:]
-    directions = np.stack([row, column])
+    directions = orientations[0].reshape(2, 3)
     if (spacings[0] <= 0).any() or not np.allclose(directions @ directions.T, np.eye(2), atol=1e-3):
         raise InputError(f"{names[0]}: PixelSpacing or ImageOrientationPatient is invalid; fix it")
-    normal = np.cross(row, column)
-    distances = positions @ normal
-    order = np.argsort(distances, kind="stable")
-    spacing, _ = get_volume_positions(
-        positions.tolist(),
-        orientations[0].tolist(),
-        rtol=SPACING_TOLERANCE,
-        perpendicular_tol=TILT_TOLERANCE,
-    )
-    if spacing is None:
-        raise InputError(f"{where}: {_why_irregular(positions[order], normal, names, order)}")
-    step = normal * _single_slice_spacing(slices[0])
-    if len(slices) > 1:
-        step = (positions[order[-1]] - positions[order[0]]) / (len(slices) - 1)
-    affine = np.eye(4)
-    affine[:3, 0] = row * spacings[0, 1]  # PixelSpacing: distance of rows, then of columns
-    affine[:3, 1] = column * spacings[0, 0]
-    affine[:3, 2] = step
-    affine[:3, 3] = positions[order[0]]
     rows, columns = sizes[0].tolist()
-    return Grid(tuple(order.tolist()), LPS_TO_RAS @ affine, rows, columns)
+    return (rows, columns), spacings[0], directions, positions
 
 
 def _size(header: Dataset, name: str) -> tuple[int, int]:
@@ -140,7 +136,7 @@ def _short(values: Float64Array) -> str:
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
-def _single_slice_spacing(header: Dataset) -> float:
+def _single_spacing(header: Dataset) -> float:
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         value = header.get(keyword)
         if value is not None and float(value) > 0:
@@ -148,36 +144,41 @@ def _single_slice_spacing(header: Dataset) -> float:
     return 1.0
 
 
-def _why_irregular(
-    positions: Float64Array,
-    normal: Float64Array,
-    names: Sequence[str],
-    order: npt.NDArray[np.intp],
-) -> str:
-    """Explain why sorted positions are not a regular stack, and the remedy."""
-    sorted_names = [names[int(i)] for i in order]
-    steps = np.diff(positions @ normal)
+def _why_irregular(line: Line, slices: Sequence[Dataset], names: Sequence[str]) -> str:
+    """Explain why positions are not a regular stack, and the remedy."""
+    names = [names[i] for i in line.order]
+    steps = line.gaps
     closest = int(np.argmin(steps))
-    if steps[closest] < _SAME_POSITION:
+    if steps[closest] < SAME_POSITION:
+        pair = f"{names[closest]} and {names[closest + 1]} lie at the same position"
+        difference = what_separates([slices[i] for i in line.order], line.positions, line.normal)
+        if difference:
+            return f"{pair}; {difference}: give one of them, in a folder or file of its own"
         return (
-            f"{sorted_names[closest]} and {sorted_names[closest + 1]} lie at the same position; "
-            "put each phase, echo or time point in its own folder, and remove duplicates"
+            f"{pair}; put each phase, echo or time point in its own folder, and remove duplicates"
         )
-    span = positions[-1] - positions[0]
-    cosine = min(1.0, float(span @ normal / np.linalg.norm(span)))
-    if 1.0 - cosine >= TILT_TOLERANCE:
-        return (
-            f"the stack is tilted against its slices by {np.degrees(np.arccos(cosine)):.1f} "
-            "degrees (gantry tilt); resample it to an upright grid first, dcm2niix can"
-        )
-    gaps = np.rint(steps / steps.min()).astype(int) - 1
-    wide = np.flatnonzero(gaps)
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])
+    gaps = np.rint(steps / usual).astype(int) - 1
+    wide = np.flatnonzero(gaps > 0)
     if 0 < wide.size <= len(steps) / 2:  # otherwise the wide step is the usual one
         return (
-            f"{gaps.sum()} slice(s) missing, the first between {sorted_names[wide[0]]} and "
-            f"{sorted_names[wide[0] + 1]}; copy or export the whole series again"
+            f"{gaps[wide].sum()} slice(s) missing, the first between {names[wide[0]]} and "
+            f"{names[wide[0] + 1]}; copy or export the whole series again"
+        )
+    if (tilt := line.tilt()) > _MOST_TILT:
+        return (
+            f"the slices are shifted sideways, by {tilt:.0f} degrees against their normal; they do "
+            "not lie above each other, so give each as one file"
+        )
+    off = np.linalg.norm(line.departures, axis=1)
+    worst = int(np.argmax(off))
+    along = abs(float(line.departures[worst] @ line.normal))
+    if along < off[worst] / 2:
+        return (
+            f"the slices are shifted sideways unevenly (the tilt varies), {names[worst]} lies "
+            f"{off[worst]:.2f} mm off the straight line; resample the series first, dcm2niix can"
         )
     return (
-        f"slice spacing varies from {steps.min():.3f} to {steps.max():.3f} mm; "
-        "resample the series to equal spacing first"
+        f"slice spacing varies from {steps.min():.3f} to {steps.max():.3f} mm, {names[worst]} lies "
+        f"{off[worst]:.2f} mm off the regular line; resample the series to equal spacing first"
     )

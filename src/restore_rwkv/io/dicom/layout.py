@@ -15,7 +15,6 @@ from restore_rwkv.io.volume import one_line
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-_FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 _MOST_PIXELS = 1 << 26  # of one frame; mammograms have up to 1 << 25
 
 
@@ -24,13 +23,12 @@ class Layout:
     """Number, size and format of the pixels, as the header states them.
 
     Attributes:
-        keyword: element that holds them: PixelData, FloatPixelData or DoubleFloatPixelData.
+        rows, columns, frames: size of the image.
         allocated, stored: bits of each value in the file, and those of them that count.
         high: place of the highest bit that counts.
         signed: whether the values are in two's complement.
     """
 
-    keyword: str
     rows: int
     columns: int
     frames: int
@@ -40,28 +38,22 @@ class Layout:
     signed: bool
 
     @property
-    def is_float(self) -> bool:
-        """Whether the values are floating-point numbers."""
-        return self.keyword in _FLOATS
-
-    @property
     def length(self) -> int:
         """Bytes of all uncompressed pixels."""
         return self.rows * self.columns * self.frames * self.allocated // 8
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the native pixels, little endian."""
-        kind = "f" if self.is_float else "i" if self.signed else "u"
-        return np.dtype(f"<{kind}{self.allocated // 8}")
+        """Type of the stored values."""
+        return np.dtype(f"{'i' if self.signed else 'u'}{self.allocated // 8}")
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Decoded numbers of one frame, before bits that do not count are removed.
+    """Decoded numbers, before bits that do not count are removed.
 
     Attributes:
-        values: integers, rows by columns.
+        values: integers of any shape.
         precision: bits of each as the stream states them.
         signed: whether the stream states that they are signed.
         exact: whether they are those that were encoded.
@@ -69,74 +61,59 @@ class Numbers:
 
     values: npt.NDArray[np.integer]
     precision: int
-    signed: bool
-    exact: bool
+    signed: bool = False
+    exact: bool = True
 
 
-def layout_of(dataset: Dataset, name: str) -> Layout:
-    """Read and check how a data set says that its pixels are stored.
+def layout_of(header: Dataset, name: str) -> Layout:
+    """Read and check how a file says that its pixels are stored.
 
     Raises:
-        InputError: There are no pixels, they have colours, or the header contradicts itself.
+        InputError: They have colours, are of no supported type, or the header contradicts itself.
     """
-    keyword = next((key for key in ("PixelData", *_FLOATS) if key in dataset), None)
-    if keyword is None:
-        raise InputError(f"{name}: has no pixel data; give the image itself, or copy it again")
     try:
-        layout = _stated(dataset, keyword)
-        samples = int(dataset.get("SamplesPerPixel") or 1)
+        layout = _stated(header)
+        samples = int(header.get("SamplesPerPixel") or 1)
     except DECODING_ERRORS as error:
         raise InputError(
             f"{name}: the header of its pixels is damaged ({one_line(error)}); copy the file again"
         ) from error
+    rows, columns, allocated = layout.rows, layout.columns, layout.allocated
     if samples != 1:
         raise InputError(f"{name}: a colour image; give a series of grey images")
-    if min(layout.rows, layout.columns, layout.frames) < 1:
+    if min(rows, columns, layout.frames) < 1 or rows * columns > _MOST_PIXELS:
         raise InputError(
-            f"{name}: states {layout.rows} x {layout.columns} pixels and {layout.frames} frames; "
-            "copy the file again"
+            f"{name}: its header states {layout.frames} frame(s) of {rows} x {columns} pixels, "
+            "which is not an image that can be read; copy the file again"
         )
-    if layout.rows * layout.columns > _MOST_PIXELS:
+    if allocated not in (8, 16, 32):
         raise InputError(
-            f"{name}: states {layout.rows} x {layout.columns} pixels, more than are supported; "
-            "give images of the usual sizes"
+            f"{name}: BitsAllocated is {allocated}; convert the image to 8, 16 or 32 bits"
         )
-    if not layout.is_float:
-        _check_bits(layout, name)
+    if layout.stored < 1 or not layout.stored - 1 <= layout.high < allocated:
+        raise InputError(
+            f"{name}: BitsStored {layout.stored}, HighBit {layout.high} and BitsAllocated "
+            f"{allocated} do not fit; correct the header"
+        )
     return layout
 
 
-def _stated(dataset: Dataset, keyword: str) -> Layout:
-    bits = _FLOATS.get(keyword)
-    allocated = bits or int(dataset.get("BitsAllocated") or 0)
-    stored = bits or int(dataset.get("BitsStored") or allocated)
-    high = dataset.get("HighBit")
+def _stated(header: Dataset) -> Layout:
+    allocated = int(header.get("BitsAllocated") or 0)
+    bits, high = header.get("BitsStored"), header.get("HighBit")
+    stored = allocated if bits is None else int(bits)
     return Layout(
-        keyword=keyword,
-        rows=int(dataset.get("Rows") or 0),
-        columns=int(dataset.get("Columns") or 0),
-        frames=int(dataset.get("NumberOfFrames") or 1),
+        rows=int(header.get("Rows") or 0),
+        columns=int(header.get("Columns") or 0),
+        frames=int(header.get("NumberOfFrames") or 1),
         allocated=allocated,
         stored=stored,
-        high=stored - 1 if high is None or bits else int(high),
-        signed=bool(int(dataset.get("PixelRepresentation") or 0)) and not bits,
+        high=stored - 1 if high is None else int(high),
+        signed=bool(int(header.get("PixelRepresentation") or 0)),
     )
 
 
-def _check_bits(layout: Layout, name: str) -> None:
-    if layout.allocated not in (8, 16, 32):
-        raise InputError(
-            f"{name}: BitsAllocated is {layout.allocated}, and 8, 16 and 32 are supported; "
-            "give an image with one of them"
-        )
-    if not layout.stored - 1 <= layout.high < layout.allocated:
-        raise InputError(
-            f"{name}: BitsStored {layout.stored} and HighBit {layout.high} do not fit "
-            f"BitsAllocated {layout.allocated}; correct its header"
-        )
-
-
-def stored_values(numbers: Numbers, layout: Layout) -> npt.NDArray[Any]:
+def stored_values(numbers: Numbers, layout: Layout) -> npt.NDArray[np.integer]:
     """Return the values that the bits which count stand for, with their sign.
 
     Streams may hold other bits above them, such as overlays, or no copies of the sign. What a lossy
@@ -147,13 +124,13 @@ def stored_values(numbers: Numbers, layout: Layout) -> npt.NDArray[Any]:
         layout: which bits count.
 
     Returns:
-        Values of type ``layout.dtype``, rows by columns.
+        Values of type ``layout.dtype``, in the shape of the numbers.
 
     Raises:
         ValueError: Precision or sign of the stream and the header leave the values open.
     """
     values = numbers.values.astype(np.int64)
-    unused = layout.high + 1 - layout.stored  # below those that count
+    unused = layout.high + 1 - layout.stored  # bits below those that count
     if unused and numbers.precision > layout.high:
         values >>= unused
     elif unused and numbers.precision != layout.stored:
@@ -166,7 +143,8 @@ def stored_values(numbers: Numbers, layout: Layout) -> npt.NDArray[Any]:
         values = values.clip(low, low + size - 1)
     else:
         values = ((values - low) & (size - 1)) + low
-    return values.astype(layout.dtype)
+    result: npt.NDArray[np.integer] = values.astype(layout.dtype)
+    return result
 
 
 def _check_narrow(values: npt.NDArray[np.int64], numbers: Numbers, layout: Layout) -> None:

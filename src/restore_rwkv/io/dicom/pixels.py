@@ -1,4 +1,4 @@
-"""Native pixels of a DICOM data set of any transfer syntax, checked against its header."""
+"""Stored pixel values of a DICOM file of any transfer syntax, checked against its header."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.child import Child, Limits
 from restore_rwkv.io.decoding import DECODING_ERRORS
+from restore_rwkv.io.dicom.files import transfer_syntax
 from restore_rwkv.io.dicom.layout import Layout, Numbers, layout_of, stored_values
-from restore_rwkv.io.dicom.transfer_syntax import (
-    COMPRESSED,
+from restore_rwkv.io.dicom.syntaxes import (
     EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    UNCOMPRESSED,
-    stream_may_be_lossy,
-    transfer_syntax,
-    transfer_syntax_name,
+    family_of,
+    is_uncompressed,
+    may_be_inexact,
+    syntax_name,
 )
 from restore_rwkv.io.volume import one_line
 
@@ -27,87 +27,84 @@ if TYPE_CHECKING:
 
 _COPY = "copy the file again"
 _CONVERT = "convert it to an uncompressed or JPEG 2000 transfer syntax"
-_DECODER = "restore_rwkv.io.dicom.decode:decode"
+_DECODE = "restore_rwkv.io.dicom.decoders:decode"
 _TYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4")  # that a decoder may give
 
-# Packed more densely than this are only images without anything in them, which are allowed if
-# they are small.
+# Images packed more densely than this hold nothing, and are allowed if they are small.
 _DENSEST, _SMALL = 1000, 1 << 26
 _SPACE, _SPACE_PER_PIXEL = 1 << 29, 200  # bytes; the decoders in NumPy take most
-_SECONDS, _PIXELS_PER_SECOND = 30.0, 50_000  # far slower than any machine
-_UNUSED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+_SECONDS, _PIXELS_PER_SECOND = 30.0, 50_000  # a hundredth of the speed of an idle core
+_OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+
+StoredPixels = npt.NDArray[np.integer]
 
 
-class PixelDecoder:
-    """Gives data sets native pixels. Compressed ones are decoded in a child process.
+class PixelReader:
+    """Reads the pixels of the files of a series; compressed ones are decoded in a child process.
 
-    The process starts at the first compressed data set and serves until the decoder is closed, so
-    use one decoder for a whole series.
-
-    Example:
-        >>> with PixelDecoder() as decoder:  # doctest: +SKIP
-        ...     dataset = decoder.native(pydicom.dcmread(path), path.name)
+    The process starts at the first compressed file and serves until the reader is closed.
     """
 
     def __init__(self) -> None:
-        self._child = Child(_DECODER, _COPY)
+        self._child = Child(_DECODE, _COPY)
 
-    def __enter__(self) -> PixelDecoder:
+    def __enter__(self) -> PixelReader:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the child process."""
         self._child.close()
 
-    def native(self, dataset: Dataset, name: str) -> Dataset:
-        """Return a data set with the same elements and uncompressed pixels.
+    def stored(self, dataset: Dataset, name: str) -> StoredPixels:
+        """Return the stored values: (rows, columns), or (frames, rows, columns) of several.
 
-        Its transfer syntax is Explicit VR Little Endian, HighBit is BitsStored - 1, and its pixels
-        have no bits above but their sign, so that `pixel_array` decodes and corrects nothing.
+        They are those of the BitsStored bits up to HighBit, with their sign; bits outside hold
+        overlays, or what a compression made of them.
 
         Args:
-            dataset: a grey image, as read from a file; it is not changed.
-            name: name of the file, for messages.
+            dataset: A file with its pixel data.
+            name: Of the file, for messages.
 
         Raises:
             InputError: The pixels are missing, damaged, not as many as the header declares, or
-                their compression is not supported.
+                compressed in a way that is not decoded.
             ConfigError: The child process cannot be started.
         """
-        uid = transfer_syntax(dataset)
         layout = layout_of(dataset, name)
-        if uid in COMPRESSED and not layout.is_float:
-            data = bytearray()
-            for frame in self._decoded(dataset, layout, name):
-                data += frame
-            return _with_pixels(dataset, bytes(data), layout)
-        if uid in UNCOMPRESSED:
-            return _with_pixels(dataset, _uncompressed(dataset, layout, name), layout)
-        raise InputError(
-            f"{name}: its pixels are stored as {transfer_syntax_name(dataset)}, which cannot be "
-            f"decoded here; {_CONVERT}"
-        )
+        if "PixelData" not in dataset:
+            raise InputError(f"{name}: has no pixel data of integers; give another file")
+        uid = transfer_syntax(dataset)
+        if is_uncompressed(uid):
+            frames = _uncompressed(dataset, uid, layout, name)
+        elif family_of(uid) is not None:
+            frames = self._decoded(dataset, uid, layout, name)
+        else:
+            raise InputError(
+                f"{name}: its pixels are compressed as {syntax_name(uid)}, which is not decoded; "
+                f"{_CONVERT}"
+            )
+        values: StoredPixels = np.empty((layout.frames, layout.rows, layout.columns), layout.dtype)
+        for k, frame in enumerate(frames):
+            values[k] = frame
+        return values if layout.frames > 1 else values[0]
 
-    def _decoded(self, dataset: Dataset, layout: Layout, name: str) -> Iterator[bytes]:
-        """Native pixels of each frame."""
-        title, family = COMPRESSED[transfer_syntax(dataset)]
-        subject = f"{name}: its {title} data"
+    def _decoded(
+        self, dataset: Dataset, uid: str, layout: Layout, name: str
+    ) -> Iterator[StoredPixels]:
+        """Stored values of each compressed frame."""
+        subject = f"{name}: its {syntax_name(uid)} data"
         limits = _limits(layout)
         request = {
-            "family": family,
+            "family": family_of(uid),
             "rows": layout.rows,
             "columns": layout.columns,
             "allocated": layout.allocated,
         }
-        lossy = stream_may_be_lossy(dataset)
-        for number, frame in enumerate(_frames(dataset, layout, subject), start=1):
+        inexact = may_be_inexact(uid, dataset)
+        for number, frame in enumerate(_compressed_frames(dataset, layout, subject), start=1):
             where = subject if layout.frames == 1 else f"{subject} of frame {number}"
             facts, data = self._child.call(where, request, frame, limits)
             try:
-                yield stored_values(_numbers(facts, data, layout, lossy), layout).tobytes()
+                yield stored_values(_numbers(facts, data, layout, inexact=inexact), layout)
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{where} cannot be decoded ({one_line(error)}); {_COPY}"
@@ -123,87 +120,64 @@ def _limits(layout: Layout) -> Limits:
     )
 
 
-def _frames(dataset: Dataset, layout: Layout, subject: str) -> Iterator[bytes]:
-    """Compressed frames of a data set.
+def _compressed_frames(dataset: Dataset, layout: Layout, subject: str) -> Iterator[bytes]:
+    """Frames of a file as they are compressed.
 
     Raises:
         InputError: They are not as many as the header states, or too short for its pixels.
     """
     from pydicom.encaps import generate_frames
 
-    offsets = None
-    if all(key in dataset for key in _UNUSED):
-        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
     found = 0
     try:
+        offsets = None
+        if all(key in dataset for key in _OFFSETS):
+            offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
         data = dataset.PixelData
         if layout.length > _SMALL + _DENSEST * len(data):
             raise ValueError(f"{len(data)} bytes cannot hold the {layout.length} of its pixels")
         frames = generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets)
-        for frame in frames:
-            found += 1
+        for found, frame in enumerate(frames, start=1):
             if found > layout.frames:
                 break
-            yield frame
+            yield bytes(frame)
         if found != layout.frames:
-            raise ValueError(f"it has {found} frames or more, and the header {layout.frames}")
+            raise ValueError(f"it has {found} frame(s), and the header states {layout.frames}")
     except DECODING_ERRORS as error:
         raise InputError(f"{subject} cannot be decoded ({one_line(error)}); {_COPY}") from error
 
 
-def _numbers(facts: dict[str, Any], data: bytes, layout: Layout, lossy: bool) -> Numbers:
+def _numbers(facts: dict[str, Any], data: bytes, layout: Layout, *, inexact: bool) -> Numbers:
     """Check what the child says of a frame."""
     if facts["dtype"] not in _TYPES:
         raise ValueError(f"values of type {facts['dtype']!r}")
     values = np.frombuffer(data, facts["dtype"]).reshape(layout.rows, layout.columns)
-    exact = bool(facts["exact"]) and not lossy
+    exact = bool(facts["exact"]) and not inexact
     return Numbers(values, int(facts["precision"]), bool(facts["signed"]), exact)
 
 
-def _uncompressed(dataset: Dataset, layout: Layout, name: str) -> bytes:
-    """Native pixels of uncompressed ones.
+def _uncompressed(dataset: Dataset, uid: str, layout: Layout, name: str) -> Iterator[StoredPixels]:
+    """Stored values of each frame that is not compressed.
 
     Raises:
-        InputError: They are not as long as the header declares, but for one byte of padding.
+        InputError: The data is not as long as the header declares, but for one byte of padding.
     """
-    element = dataset[layout.keyword]
+    element = dataset["PixelData"]
     data = bytes(element.value or b"")
     if not layout.length <= len(data) <= layout.length + 1:
         raise InputError(
-            f"{name}: the pixel data cannot be decoded: {len(data)} bytes, and the header's "
-            f"{layout.frames} x {layout.rows} x {layout.columns} pixels of {layout.allocated} bits "
-            f"need {layout.length}; {_COPY}"
+            f"{name}: holds {len(data)} bytes of pixels, and its header says {layout.length} "
+            f"({layout.frames} x {layout.rows} x {layout.columns} pixels of {layout.allocated} "
+            f"bits); {_COPY}"
         )
-    big = transfer_syntax(dataset) == EXPLICIT_BIG
-    if big and layout.allocated == 8 and element.VR == "OW":
+    big = uid == EXPLICIT_BIG
+    if big and layout.allocated == 8 and element.VR == "OW":  # swapped in pairs
         data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
-    data = data[: layout.length]
-    kind = layout.dtype.kind if layout.is_float else "u"
-    values = np.frombuffer(data, f"{'>' if big else '<'}{kind}{layout.allocated // 8}")
-    if layout.is_float or layout.stored == layout.allocated:
-        return values.astype(layout.dtype.newbyteorder("<"), copy=False).tobytes() if big else data
-    frames = values.reshape(layout.frames, -1)  # one at a time: 64-bit copies are large
-    numbers = (Numbers(frame, layout.allocated, False, True) for frame in frames)
-    return b"".join(stored_values(frame, layout).tobytes() for frame in numbers)
-
-
-def _with_pixels(dataset: Dataset, data: bytes, layout: Layout) -> Dataset:
-    from pydicom.dataelem import DataElement
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import UID
-
-    native = dataset[:]  # shares the other elements
-    native.file_meta = FileMetaDataset()
-    native.file_meta.update(getattr(dataset, "file_meta", {}))
-    native.file_meta.TransferSyntaxUID = UID(EXPLICIT_LITTLE)
-    for keyword in _UNUSED:
-        if keyword in native:
-            del native[keyword]
-    if layout.is_float:
-        vr = "OF" if layout.allocated == 32 else "OD"
-    else:
-        vr = "OB" if layout.allocated == 8 else "OW"
-        native.HighBit = layout.stored - 1
-    padding = b"\0" * (len(data) % 2)
-    native[layout.keyword] = DataElement(layout.keyword, vr, data + padding)
-    return native
+    kind = f"{'>' if big else '<'}u{layout.allocated // 8}"
+    count = layout.frames * layout.rows * layout.columns
+    values = np.frombuffer(data, kind, count).reshape(layout.frames, layout.rows, layout.columns)
+    for frame in values:  # one at a time: copies of 64 bits are large
+        if layout.stored == layout.allocated:
+            yield frame.astype(frame.dtype.newbyteorder("="), copy=False).view(layout.dtype)
+        else:
+            yield stored_values(Numbers(frame, layout.allocated), layout)

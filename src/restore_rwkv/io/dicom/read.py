@@ -1,40 +1,45 @@
-"""Reading of DICOM series: a folder of slices, one slice, or one enhanced multi-frame file."""
+"""Reading of DICOM series: slices in files, frames of an enhanced file, or tiles of a mosaic."""
 
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.dicom.archive import Unpacked
 from restore_rwkv.io.dicom.files import (
     IDENTIFIERS,
     DicomImage,
-    find_images,
-    one_series,
+    is_dicom,
+    read_header,
     read_up_to_pixels,
     refusing,
+    series_uid,
 )
-from restore_rwkv.io.dicom.geometry import (
-    LPS_TO_RAS,
-    SPACING_TOLERANCE,
-    TILT_TOLERANCE,
-    Grid,
-    series_grid,
-)
-from restore_rwkv.io.dicom.pixels import PixelDecoder
+from restore_rwkv.io.dicom.folder import find_files
+from restore_rwkv.io.dicom.frames import frame_headers, require_one_stack, rescale_of
+from restore_rwkv.io.dicom.geometry import Grid, series_grid
+from restore_rwkv.io.dicom.mosaic import cut_tiles, is_mosaic, place_tiles
+from restore_rwkv.io.dicom.pixels import PixelReader
+from restore_rwkv.io.dicom.series import FoundSeries, choose_series, drop_copies
+from restore_rwkv.io.dicom.statements import findings_of
 from restore_rwkv.io.dicom.suv import pet_unit
-from restore_rwkv.io.stored import Float32Array, Float64Array, Stored
+from restore_rwkv.io.findings import Finding
+from restore_rwkv.io.stored import Float32Array, Stored
 from restore_rwkv.io.volume import Source, Volume
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _log = logging.getLogger(__name__)
+_MOST_NEIGHBOURS = 200  # files beside a single slice that are searched for its series
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +47,18 @@ class DicomSource(Source):
     """A DICOM series.
 
     Attributes:
-        files: Its files in the order of the volume's slices; one file if it is multi-frame.
+        files: Its files in the order of the volume's slices; one file if it is multi-frame or a
+            mosaic.
         no_suv: Why a PET's files give no SUV, in a few words; None where they do.
         series_number: SeriesNumber, as text; None where the files have none.
         series_instance_uid: SeriesInstanceUID; None where the files have none.
         sop_instance_uids: SOPInstanceUID of each file, "" where it has none.
-        tilt: Angle between the stack and the normal of its slices (gantry tilt), in degrees.
+        tilt: Angle between the stack and the normal of its slices (gantry tilt), in degrees; 0.0
+            below 2.6. With a tilt, the affine shears: its third column is not perpendicular to the
+            slices.
+        frames: Frame of the file, from 0, for each slice of the volume; empty for classic files.
+        mosaic: Whether the slices are tiles of one image.
+        unpacked: Keeps the files of an archive for as long as this object lives; else None.
     """
 
     files: tuple[Path, ...]
@@ -56,31 +67,66 @@ class DicomSource(Source):
     series_instance_uid: str | None = None
     sop_instance_uids: tuple[str, ...] = ()
     tilt: float = 0.0
+    frames: tuple[int, ...] = ()
+    mosaic: bool = False
+    unpacked: Unpacked | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Stack:
+    """The slices of a volume, sorted.
+
+    Attributes:
+        data: (columns, rows, slices).
+        grid: Where they lie.
+        headers: One for each slice, sorted.
+        images: The files, sorted as the slices; one if it holds them all.
+        frames: Frame of its file for each slice; empty for classic files and mosaics.
+        mosaic: Whether the slices are tiles of one image.
+    """
+
+    data: Float32Array
+    grid: Grid
+    headers: Sequence[Dataset]
+    images: Sequence[DicomImage]
+    frames: tuple[int, ...] = ()
+    mosaic: bool = False
 
 
 def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
-    """Read a DICOM series from a folder (not its subfolders) or one file.
+    """Read a DICOM series from a folder at any depth, a DICOMDIR, a zip archive, or one file.
 
     Data axes are (column, row, slice): axis 0 runs along a row of pixels (first three numbers of
     ImageOrientationPatient), axis 1 down a column (last three), axis 2 along the cross product of
     both. The affine is converted from the LPS of DICOM to RAS+. The geometry is taken from the
     position and orientation of each slice, never from file names, instance numbers or slice
-    thickness.
+    thickness; a stack with a tilted gantry keeps it (see `DicomSource.tilt`).
     Values are rescaled slice by slice; display settings (window, inversion) are not applied.
 
     Args:
         path: Folder or file.
-        series: SeriesNumber or SeriesInstanceUID, for a folder with several series.
+        series: SeriesNumber or SeriesInstanceUID, for a path with several series.
 
     Returns:
         CT in HU, PET in Bq/ml, SUV (Units GML) or a.u., MR in a.u.
 
     Raises:
         InputError: No DICOM images, several series, colour images, broken geometry (see
-            ``series_grid``), or pixel data that cannot be decoded.
+            ``series_grid``), an unsafe archive, or pixel data that cannot be decoded.
     """
-    images = find_images(path)
-    chosen = one_series(images, series, path.name)
+    found = find_files(path)
+    return _read_images(choose_series(found, series, path.name), path, found.unpacked)
+
+
+def read_series(found: FoundSeries, path: Path) -> Volume:
+    """Read a series that `find_series` has found below a path; otherwise as `read_dicom`."""
+    images = [DicomImage(file, read_header(file)) for file in found.files]
+    images = [image for image in images if "Rows" in image.header]
+    return _read_images(images, path, found.unpacked)
+
+
+def _read_images(images: list[DicomImage], path: Path, unpacked: Unpacked | None) -> Volume:
+    chosen = drop_copies(images, path.name)
     _report_missing(chosen, path.name)
     for image in chosen:
         grey = str(image.header.get("PhotometricInterpretation")).startswith("MONOCHROME")
@@ -91,9 +137,14 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
                 f"{image.path.name}: one of several multi-frame files in its series; "
                 "give only this file"
             )
-    if _frames(chosen[0]) > 1:
-        return _read_multi_frame(chosen[0], path)
-    return _read_slices(chosen, path)
+    with PixelReader() as pixels:
+        if any(is_mosaic(image.header) for image in chosen):
+            stack = _read_mosaic(chosen, pixels)
+        else:
+            stack = _read_frames(chosen, path, pixels) or _read_slices(chosen, path, pixels)
+    if stack.grid.tilt:
+        _log.info("%s: a stack tilted by %.1f degrees, kept", path.name, stack.grid.tilt)
+    return _volume(stack, path, unpacked)
 
 
 def _report_missing(images: list[DicomImage], where: str) -> None:
@@ -110,83 +161,140 @@ def _frames(image: DicomImage) -> int:
     return int(image.header.get("NumberOfFrames") or 1)
 
 
-def _read_slices(images: Sequence[DicomImage], path: Path) -> Volume:
+def _read_slices(images: Sequence[DicomImage], path: Path, pixels: PixelReader) -> _Stack:
+    if _frames(images[0]) > 1:
+        raise InputError(
+            f"{images[0].path.name}: several frames without their positions; export single slices"
+        )
     names = [image.path.name for image in images]
     grid = series_grid([image.header for image in images], names, path.name)
     images = [images[i] for i in grid.order]
     data = np.empty((grid.columns, grid.rows, len(images)), np.float32, order="F")
-    with PixelDecoder() as decoder:
-        for k, image in enumerate(images):
-            data[..., k] = _read_pixels(image.path, grid, decoder).T
-    headers = [image.header for image in images]
-    files = tuple(image.path for image in images)
-    return _volume(data, grid.affine, headers, path, _common_stored(headers), files)
+    for k, image in enumerate(images):
+        data[..., k] = _read_pixels(image.path, (grid.rows, grid.columns), pixels).T
+    return _Stack(data, grid, [image.header for image in images], images)
 
 
-def _read_pixels(path: Path, grid: Grid, decoder: PixelDecoder) -> Float32Array:
-    """Return the values of one slice, rows by columns."""
+def _read_frames(images: Sequence[DicomImage], path: Path, pixels: PixelReader) -> _Stack | None:
+    """Slices of an enhanced file, or of several with one frame each; None for classic files."""
+    slices: list[tuple[DicomImage, int, Dataset]] = []
+    for image in images:
+        headers = frame_headers(image)
+        if headers is None:
+            return None
+        require_one_stack(headers, image.path.name)
+        slices += [(image, i, header) for i, header in enumerate(headers)]
+    several = len(images) > 1
+    names = [image.path.name if several else f"frame {i + 1}" for image, i, _ in slices]
+    where = path.name if several or path.is_dir() else images[0].path.name
+    grid = series_grid([header for _, _, header in slices], names, where)
+    slices = [slices[i] for i in grid.order]
+    data = np.empty((grid.columns, grid.rows, len(slices)), np.float32, order="F")
+    stored: npt.NDArray[np.generic] | None = None
+    for k, (image, i, header) in enumerate(slices):
+        if stored is None or several:
+            stored = pixels.stored(read_up_to_pixels(image.path), image.path.name)
+            stored = stored.reshape(-1, *stored.shape[-2:])
+            _require_shape(stored, (_frames(image), grid.rows, grid.columns), image.path.name)
+        slope, intercept = rescale_of(header)
+        with np.errstate(over="ignore"):  # Volume raises an error for infinity
+            data[..., k] = (stored[i].astype(np.float64) * slope + intercept).T
+    files = [image for image, _, _ in slices] if several else images
+    return _Stack(data, grid, [h for _, _, h in slices], files, tuple(i for _, i, _ in slices))
+
+
+def _read_mosaic(images: Sequence[DicomImage], pixels: PixelReader) -> _Stack:
+    if len(images) > 1:
+        raise InputError(
+            f"{images[0].path.name}: one of {len(images)} mosaics, each a volume of a time series; "
+            "give one of the files"
+        )
+    mosaic = place_tiles(images[0])
+    name = images[0].path.name
+    names = [f"tile {i + 1}" for i in range(len(mosaic.headers))]
+    grid = series_grid(mosaic.headers, names, name)
+    shape = (grid.rows * mosaic.side, grid.columns * mosaic.side)
+    tiles = cut_tiles(_read_pixels(images[0].path, shape, pixels), mosaic)
+    data = np.asfortranarray(tiles[list(grid.order)].transpose(2, 1, 0))
+    return _Stack(data, grid, [mosaic.headers[i] for i in grid.order], images, mosaic=True)
+
+
+def _read_pixels(path: Path, shape: tuple[int, int], pixels: PixelReader) -> Float32Array:
+    """Return the values of one image, rows by columns."""
     from pydicom.pixels.processing import apply_modality_lut
 
-    dataset = decoder.native(read_up_to_pixels(path), path.name)
-    with refusing(path.name, "the pixel data cannot be decoded"), np.errstate(over="ignore"):
+    dataset = read_up_to_pixels(path)
+    stored = pixels.stored(dataset, path.name)
+    with refusing(path.name, "the pixel data cannot be scaled"), np.errstate(over="ignore"):
         # Volume raises an error for values that overflow to infinity.
-        values = np.asarray(apply_modality_lut(dataset.pixel_array, dataset), dtype=np.float32)
-    if values.shape != (grid.rows, grid.columns):
-        raise InputError(
-            f"{path.name}: pixel data of shape {values.shape} does not fit its header; "
-            "export it again"
-        )
+        values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+    _require_shape(values, shape, path.name)
     return values
 
 
-def _read_multi_frame(image: DicomImage, path: Path) -> Volume:
-    from highdicom import Image
-
-    if "SharedFunctionalGroupsSequence" not in image.header:
+def _require_shape(values: npt.NDArray[np.generic], shape: tuple[int, ...], name: str) -> None:
+    if values.shape != shape:
         raise InputError(
-            f"{image.path.name}: several frames without their positions; export single slices"
+            f"{name}: pixel data of shape {values.shape} does not fit its header; export it again"
         )
-    with PixelDecoder() as decoder:
-        dataset = decoder.native(read_up_to_pixels(image.path), image.path.name)
-    with refusing(image.path.name, "the frames make no regular volume"):
-        # Real-world maps would change the units; display settings are not part of the values.
-        volume = Image.from_dataset(dataset, copy=False).get_volume(
-            apply_presentation_lut=False,
-            apply_real_world_transform=False,
-            rtol=SPACING_TOLERANCE,
-            perpendicular_tol=TILT_TOLERANCE,
-        )
-    affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom orders slice, row, column
-    data = np.asarray(volume.array, np.float32).transpose(2, 1, 0)
-    return _volume(data, affine, [image.header], path, None, (image.path,))
 
 
-def _volume(
-    data: Float32Array,
-    affine: Float64Array,
-    headers: list[Dataset],
-    path: Path,
-    stored: Stored | None,
-    files: tuple[Path, ...],
-) -> Volume:
+def _volume(stack: _Stack, path: Path, unpacked: Unpacked | None) -> Volume:
     """Volume with the modality and the unit of its values."""
-    modality = headers[0].get("Modality")
+    headers, affine, first = stack.headers, stack.grid.affine, stack.headers[0]
+    modality = first.get("Modality")
     source = DicomSource(
-        *(path, data.shape, stored, files),
-        series_number=_text(headers[0], "SeriesNumber"),
-        series_instance_uid=_text(headers[0], "SeriesInstanceUID"),
-        sop_instance_uids=tuple(_text(header, "SOPInstanceUID") or "" for header in headers),
+        *(path, stack.data.shape, _common_stored(headers)),
+        files=tuple(image.path for image in stack.images),
+        series_number=_text(first, "SeriesNumber"),
+        series_instance_uid=_text(first, "SeriesInstanceUID"),
+        sop_instance_uids=tuple(_text(i.header, "SOPInstanceUID") or "" for i in stack.images),
+        tilt=stack.grid.tilt,
+        frames=stack.frames,
+        mosaic=stack.mosaic,
+        unpacked=unpacked,
+        findings=(*_stated(stack), *_one_slice(stack)),
     )
     if modality == "PT":
         pet = pet_unit(headers)
         source = replace(source, no_suv=pet.no_suv)
-        return Volume(data, affine, pet.unit, modality, source, pet.suv_per_unit)
+        return Volume(stack.data, affine, pet.unit, modality, source, pet.suv_per_unit)
     if modality == "CT":
-        return Volume(data, affine, _ct_unit(headers[0]), modality, source)
+        return Volume(stack.data, affine, _ct_unit(first), modality, source)
     if modality == "MR":
-        return Volume(data, affine, "a.u.", modality, source)
+        return Volume(stack.data, affine, "a.u.", modality, source)
     unknown = modality in (None, "", "OT")  # OT is "other"
-    return Volume(data, affine, modality=None if unknown else str(modality), source=source)
+    return Volume(stack.data, affine, modality=None if unknown else str(modality), source=source)
+
+
+def _stated(stack: _Stack) -> tuple[Finding, ...]:
+    """What the headers say against restoring the image."""
+    with refusing(stack.images[0].path.name, "the header is damaged"):
+        return findings_of(stack.headers)
+
+
+def _one_slice(stack: _Stack) -> tuple[Finding, ...]:
+    """Whether one slice was given of which the files say that it has neighbours."""
+    if stack.data.shape[2] > 1:
+        return ()
+    header, path = stack.headers[0], stack.images[0].path
+    uid = _text(header, "SeriesInstanceUID")
+    count = _text(header, "ImagesInAcquisition") or ""
+    if uid and any(series_uid(file) == uid for file in _beside(path)):
+        what = "one slice of a series whose other files lie beside it"
+    elif count.isdecimal() and int(count) > 1:
+        what = f"one slice of an acquisition of {int(count)}"
+    else:
+        return ()
+    return (Finding("doubtful", "one-slice", f"{what}; give the folder of the series"),)
+
+
+def _beside(path: Path) -> list[Path]:
+    """Other DICOM files in the folder of a file, those next to it first; not more than a few."""
+    files = sorted(file for file in path.parent.iterdir() if file.is_file())
+    place = bisect_left(files, path)
+    near = sorted(range(len(files)), key=lambda i: abs(i - place))[:_MOST_NEIGHBOURS]
+    return [files[i] for i in near if not files[i].samefile(path) and is_dicom(files[i])]
 
 
 def _text(header: Dataset, keyword: str) -> str | None:
@@ -194,7 +302,7 @@ def _text(header: Dataset, keyword: str) -> str | None:
     return None if value in (None, "") else str(value)
 
 
-def _common_stored(headers: list[Dataset]) -> Stored | None:
+def _common_stored(headers: Sequence[Dataset]) -> Stored | None:
     """Number format common to all slices, or None if they differ or use tables."""
     kinds = {
         (
@@ -213,6 +321,5 @@ def _common_stored(headers: list[Dataset]) -> Stored | None:
 
 
 def _ct_unit(header: Dataset) -> str:
-    # Enhanced files store the rescale type with each frame; for CT it is HU.
-    rescaled = "RescaleIntercept" in header or "SharedFunctionalGroupsSequence" in header
+    rescaled = header.get("RescaleIntercept") is not None
     return "HU" if rescaled and header.get("RescaleType") in (None, "", "HU") else "a.u."

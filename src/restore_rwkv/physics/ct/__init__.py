@@ -3,5 +3,17 @@
 from restore_rwkv.physics.ct.calibration import calibrated, noise_level
 from restore_rwkv.physics.ct.dose import dose_noise, reduce_dose, scan_noise
 from restore_rwkv.physics.ct.scanner import CTScanner
+from restore_rwkv.physics.ct.texture import NoiseTexture, noise_texture
+from restore_rwkv.physics.ct.tissue import tissue_shift
 
-__all__ = ["CTScanner", "calibrated", "dose_noise", "noise_level", "reduce_dose", "scan_noise"]
+__all__ = [
+    "CTScanner",
+    "NoiseTexture",
+    "calibrated",
+    "dose_noise",
+    "noise_level",
+    "noise_texture",
+    "reduce_dose",
+    "scan_noise",
+    "tissue_shift",
+]

@@ -37,10 +37,27 @@ def noise_level(hu: Tensor) -> float:
     Raises:
         OperatorError: wrong type or shape, or fewer than 200 pixels of homogeneous soft tissue.
     """
+    return fine_noise(hu)[2]
+
+
+def fine_noise(hu: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return the fine noise that `noise_level` measures, where it does so, and its level.
+
+    Args:
+        hu: as for `noise_level`.
+
+    Returns:
+        The noise (N, H, W) in HU, the pixels of homogeneous soft tissue (N, H, W), and the standard
+        deviation of the noise there.
+
+    Raises:
+        OperatorError: as `noise_level`.
+    """
     check_scan(hu, (1.0, 1.0))
     slices = hu.reshape(-1, *hu.shape[-2:])
     flat = _flattest(slices, _soft_tissue(slices), 5, 0.3)
-    return _spread(slices - _mean(slices, 7), flat)
+    noise = slices - _mean(slices, 7)
+    return noise, flat, _spread(noise, flat)
 
 
 @torch.no_grad()

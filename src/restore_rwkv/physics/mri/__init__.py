@@ -2,6 +2,7 @@
 
 from restore_rwkv.physics.mri.cartesian import CartesianMRI
 from restore_rwkv.physics.mri.consistency import keep_measured
+from restore_rwkv.physics.mri.extent import KspaceExtent, kspace_extent
 from restore_rwkv.physics.mri.kspace import (
     kspace_block,
     kspace_block_shape,
@@ -19,12 +20,14 @@ from restore_rwkv.physics.mri.resolution import (
 
 __all__ = [
     "CartesianMRI",
+    "KspaceExtent",
     "cubic_interpolate",
     "fourier_interpolate",
     "keep_measured",
     "kspace_block",
     "kspace_block_shape",
     "kspace_crop",
+    "kspace_extent",
     "kspace_noise",
     "low_resolution",
     "reduce_resolution",

@@ -161,7 +161,7 @@ def _brain_mask(
     if core.sum() * voxel**3 < 1e5:
         raise OperatorError(
             "no brain found: less than 0.1 litre lies deep in the largest bright object; give a T1 "
-            "of a whole head with the right affine, or set axes"
+            "of a whole head with the right affine, or give axes=PIR"
         )
     deep = (depth > _SCALP) & (below_top < _BRAIN_HEIGHT)
     gain = np.ones_like(signal)

@@ -1,4 +1,4 @@
-"""Decoding of one compressed frame; runs in a child process (`restore_rwkv.io.child`)."""
+"""Decoding of one compressed frame, which runs in a child process (`restore_rwkv.io.child`)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def decode(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]
         data: the compressed frame.
 
     Returns:
-        Facts (see `frame_facts`), and the values in little-endian order, row after row.
+        "precision", "signed" and "exact" of the stream (see `StreamHeader`) and the "dtype" of its
+        values; and the values, row after row.
 
     Raises:
         ValueError: The stream is damaged, not supported, or does not agree with the header.

@@ -1,0 +1,55 @@
+"""Exit codes of the command line, by kind of error. docs/command-line.md lists them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from restore_rwkv.errors import (
+    ConfigError,
+    InputError,
+    OperatorError,
+    RestoreError,
+    TrainingError,
+    UnfitError,
+    WeightsError,
+)
+
+
+class Kind(NamedTuple):
+    """A kind of ending: its name in JSON, and the exit code."""
+
+    name: str
+    code: int
+
+
+REFUSED = Kind("refused", 1)
+USAGE = Kind("usage", 2)
+INPUT = Kind("input", 3)
+UNFIT = Kind("unfit", 4)
+WEIGHTS = Kind("weights", 5)
+SYSTEM = Kind("system", 6)
+TRAINING = Kind("training", 7)
+BUG = Kind("bug", 70)
+
+INTERRUPTED = 130  # 128 and the number of the signal, as shells count
+CLOSED_PIPE = 141
+
+# The first class that an error is an instance of decides.
+_KINDS: tuple[tuple[type[Exception], Kind], ...] = (
+    (UnfitError, UNFIT),
+    (InputError, INPUT),
+    (WeightsError, WEIGHTS),
+    (TrainingError, TRAINING),
+    (ConfigError, USAGE),
+    (OperatorError, INPUT),  # the physics of a task refuses the values of a scan
+    (RestoreError, USAGE),
+    (MemoryError, SYSTEM),
+    (OSError, SYSTEM),
+)
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Kind of an error that ended a command; `BUG` if it was raised by mistake."""
+    if hasattr(error, "format_message"):  # of click, which typer brings under changing names
+        return USAGE
+    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), BUG)

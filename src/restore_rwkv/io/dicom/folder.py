@@ -1,0 +1,123 @@
+"""The DICOM files below a path: a folder at any depth, a DICOMDIR, a zip archive, or one file."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restore_rwkv.errors import InputError
+from restore_rwkv.io.dicom.archive import Unpacked, is_zip, unpack
+from restore_rwkv.io.dicom.directory import is_directory, match_files
+from restore_rwkv.io.dicom.files import DicomImage, first_bytes, is_dicom, read_header
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The DICOM files below a path.
+
+    Attributes:
+        images: Files with their headers, reports and other objects without pixels too.
+        others: Number of regular files that are not DICOM.
+        links: Symbolic links that lead out of the folder or nowhere; they are not followed.
+        missing: Names of files that a DICOMDIR lists and that are not there, by SeriesInstanceUID.
+        damaged: Why the header of a file cannot be read, by file; such files are in no series.
+        unpacked: Temporary folder that holds the files of an archive, for as long as this lives.
+    """
+
+    images: list[DicomImage] = field(default_factory=list)
+    others: int = 0
+    links: int = 0
+    missing: dict[str, list[str]] = field(default_factory=dict)
+    damaged: dict[Path, str] = field(default_factory=dict)
+    unpacked: Unpacked | None = None
+
+
+def find_files(path: Path) -> Found:
+    """Return the DICOM files at any depth of a folder, of a DICOMDIR or of a zip archive, or one.
+
+    Each header is read once. Symbolic links inside a folder are not followed: what they lead to
+    inside is found anyway, and what lies outside does not belong to it. Pipes, sockets and devices
+    are not opened.
+
+    Raises:
+        InputError: The path is a file but not DICOM or zip, or damaged, or the archive is unsafe.
+        OSError: A file or folder cannot be opened.
+    """
+    if path.is_dir():
+        return _find_below(path, None)
+    if stat.S_ISREG(path.stat().st_mode) and is_zip(first_bytes(path)):
+        unpacked = unpack(path)
+        return _find_below(unpacked.path, unpacked)
+    if not is_dicom(path):
+        raise InputError(f"{path.name}: not a DICOM file; export it again")
+    image = DicomImage(path, read_header(path))
+    if not is_directory(image.header):
+        return Found([image])
+    files, _ = _files_below(path.parent)
+    named, lost = match_files(path, files)
+    images = [DicomImage(file, read_header(file)) for file in sorted(named) if is_dicom(file)]
+    missing: defaultdict[str, list[str]] = defaultdict(list)
+    for reference in lost:
+        missing[reference.series].append(reference.name)
+    return Found(images, len(named) - len(images), missing=dict(missing))
+
+
+def images_in(folder: Path) -> list[DicomImage]:
+    """Return the DICOM images that a folder directly contains, without those of its subfolders.
+
+    Raises:
+        InputError: A header is damaged.
+        OSError: A file cannot be opened.
+    """
+    files = sorted(file for file in folder.iterdir() if file.is_file() and is_dicom(file))
+    images = [DicomImage(file, read_header(file)) for file in files]
+    return [image for image in images if "Rows" in image.header]
+
+
+def _find_below(folder: Path, unpacked: Unpacked | None) -> Found:
+    files, links = _files_below(folder)
+    images, others = [], 0
+    damaged: dict[Path, str] = {}
+    missing: defaultdict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if not is_dicom(file):
+            others += 1
+            continue
+        try:
+            image = DicomImage(file, read_header(file))
+        except InputError as error:
+            damaged[file] = str(error)
+            continue
+        if not is_directory(image.header):
+            images.append(image)
+            continue
+        for reference in match_files(file, [f for f in files if file.parent in f.parents])[1]:
+            missing[reference.series].append(reference.name)
+    return Found(images, others, links, dict(missing), damaged, unpacked)
+
+
+def _files_below(folder: Path) -> tuple[list[Path], int]:
+    """Return the regular files at any depth, sorted, and the number of links that lead outside."""
+    files: list[Path] = []
+    links = 0
+    inside = os.path.realpath(folder) + os.sep
+    for here, _, names in os.walk(folder, onerror=_fail):
+        for name in names:
+            file = Path(here, name)
+            if file.is_symlink():
+                links += not _is_inside(file, inside)
+            elif stat.S_ISREG(file.lstat().st_mode):
+                files.append(file)
+    return sorted(files), links
+
+
+def _is_inside(link: Path, inside: str) -> bool:
+    target = os.path.realpath(link)
+    return target.startswith(inside) and os.path.exists(target)
+
+
+def _fail(error: OSError) -> None:
+    raise error
