@@ -16,6 +16,14 @@ MODULES = (
     "nifti_headers",
     "nifti_values",
     "nifti_names",
+    "dicom_folders",
+    "dicom_pixels",
+    "dicom_geometry",
+    "dicom_headers",
+    "dicom_statements",
+    "archives",
+    "pictures",
+    "arrays",
 )
 """The modules of this package that hold cases; each has one or more `Family` of them."""
 

@@ -70,10 +70,18 @@ def plain(folder: Path, name: str = "scan.nii.gz") -> Path:
     return folder / name
 
 
+def _canonical(data: Array, affine: Array) -> tuple[Array, Array]:
+    """Return an image with its axes as close to right, front and head as flips make them."""
+    image = nib.as_closest_canonical(nib.Nifti1Image(data.astype(np.float64), affine))
+    return np.asarray(image.dataobj), image.affine
+
+
 def keeps(
     values: Array, affine: Array | None = AFFINE, *, name: str = OUTPUT, close: float = 1e-4
 ) -> Callable[[Path], None]:
-    """Return a check that an output has these values and this affine.
+    """Return a check that an output has these values at these places.
+
+    The axes may run the other way, as long as the affine says so.
 
     Args:
         values: on the grid of the file.
@@ -85,15 +93,17 @@ def keeps(
 
     def check(folder: Path) -> None:
         image = nib.load(folder / name)
-        got = np.asarray(image.dataobj, dtype=np.float64)
-        assert got.shape == values.shape, f"shape {got.shape}, not {values.shape}"
-        bound = close * float(np.nanmax(np.abs(values)))
-        worst = float(np.nanmax(np.abs(got - values)))
-        assert np.array_equal(np.isnan(got), np.isnan(values)), "NaN in other places"
-        assert worst <= bound, f"values differ by up to {worst:g}"
+        data, wanted = np.asarray(image.dataobj, dtype=np.float64), values
+        assert data.shape == wanted.shape, f"shape {data.shape}, not {wanted.shape}"
         if affine is not None:
-            off = float(np.abs(image.affine - affine).max())
+            data, found = _canonical(data, image.affine)
+            wanted, expected = _canonical(wanted, affine)
+            off = float(np.abs(found - expected).max())
             assert off < 1e-3, f"the affine differs by {off:g} mm"
+        assert np.array_equal(np.isnan(data), np.isnan(wanted)), "NaN in other places"
+        worst = float(np.nanmax(np.abs(data - wanted)))
+        bound = close * float(np.nanmax(np.abs(wanted)))
+        assert worst <= bound, f"values differ by up to {worst:g}"
 
     return check
 

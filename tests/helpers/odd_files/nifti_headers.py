@@ -67,7 +67,12 @@ FAMILY.add(
     _no_affine,
 )
 FAMILY.add("neither sform nor qform", patched(_CODES, "2h", 0, 0), Restored(finite))
-FAMILY.add("unknown codes of both forms", patched(_CODES, "2h", 99, 98), _same, _no_affine)
+FAMILY.add(
+    "unknown codes of both forms",
+    patched(_CODES, "2h", 99, 98),
+    Restored(finite, "orientation"),
+    _no_affine,
+)
 FAMILY.add(
     "impossible quaternion beside a good sform",
     patched(_QUATERN, "3f", 5.0, 5.0, 5.0),
@@ -115,7 +120,9 @@ FAMILY.add("unknown data type", patched(_TYPE, "2h", 999, 16), Refused((3,), "ty
 FAMILY.add("data type 0", patched(_TYPE, "2h", 0, 0), Refused((3,), "type|damaged|less than"))
 FAMILY.add("binary data type", patched(_TYPE, "2h", 1, 1), Refused((3,), "type|damaged|binary"))
 FAMILY.add(
-    "float128 claimed", patched(_TYPE, "2h", 1536, 128), Refused((3,), "type|less than|float128")
+    "float128 claimed",
+    patched(_TYPE, "2h", 1536, 128),
+    Refused((3,), "type|data code|less than|float128"),
 )
 FAMILY.add("wrong bits per voxel", patched(_BITS, "h", 64), _same, Refused((3,), "bitpix|bits"))
 FAMILY.add("offset beyond the end", patched(_OFFSET, "f", 1e6), Refused((3,), "offset|less than"))
@@ -125,7 +132,10 @@ FAMILY.add("offset inside the header", patched(_OFFSET, "f", 64.0), Refused((3,)
 FAMILY.add("offset infinite", patched(_OFFSET, "f", _inf), Refused((3,), "offset"))
 FAMILY.add("unknown magic", patched(_MAGIC, "4s", b"xxx\0"), Refused((3,), "magic|NIfTI|damaged"))
 FAMILY.add(
-    "magic of a pair", patched(_MAGIC, "4s", b"ni1\0"), Refused((3,), "pair|magic|img|damaged")
+    "magic of a pair",
+    patched(_MAGIC, "4s", b"ni1\0"),
+    _same,
+    Refused((3,), "pair|magic|img|damaged"),
 )
 FAMILY.add("length of header 0", patched(_SIZE, "i", 0), Refused((3,), "NIfTI"))
 FAMILY.add("unknown units", patched(_UNITS, "B", 255), _same, Refused((3,), "unit"))

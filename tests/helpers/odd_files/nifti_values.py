@@ -74,7 +74,12 @@ FAMILY.add(
 )
 _too_large = Refused((3, 4), "finite|overflow|large|cannot have")
 FAMILY.add("float64 up to 1e300", _holds(mri() * 1e297), _too_large)
-FAMILY.add("float32 up to 1e38", _holds((mri() * 1e35).astype(np.float32)), _too_large)
+FAMILY.add(
+    "float32 up to 1e38",
+    _holds((mri() * 1e35).astype(np.float32)),
+    Restored(keeps(mri() * 1e35)),
+    _too_large,
+)
 FAMILY.add(
     "float32 down to 1e-38",
     _holds((mri() * 1e-41).astype(np.float32)),
@@ -85,7 +90,7 @@ FAMILY.add(
     "negative values of MRI", _holds((mri() - 600).astype(np.int16)), Restored(keeps(mri() - 600))
 )
 
-_nothing = Refused((4,), "all values|nothing|constant|zero|empty")
+_nothing = Refused((4,), "all values|nothing|constant|zero|empty|content")
 FAMILY.add("zeros", _holds(np.zeros(mri().shape, np.int16)), _nothing)
 FAMILY.add("sevens", _holds(np.full(mri().shape, 7, np.int16)), _nothing)
 
@@ -126,7 +131,7 @@ FAMILY.add(
 )
 FAMILY.add(
     "CT given as PET",
-    _holds(ct().astype(np.int16)),
+    _holds(ct((48, 40, 12)).astype(np.int16)),
     Refused((3, 4), "negative|below 0|PET|cannot have"),
     words=_AS_PET,
 )
