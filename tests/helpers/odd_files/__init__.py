@@ -24,6 +24,10 @@ MODULES = (
     "archives",
     "pictures",
     "arrays",
+    "other_formats",
+    "weights",
+    "settings",
+    "outputs",
 )
 """The modules of this package that hold cases; each has one or more `Family` of them."""
 

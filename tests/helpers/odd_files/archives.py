@@ -131,10 +131,12 @@ def a_bomb_of_four_gigabytes(folder: Path) -> None:
 @FAMILY.case(_bomb, _same)
 def a_bomb_beside_the_slices(folder: Path) -> None:
     pack(folder / "scan.zip", slices(folder))
-    with zipfile.ZipFile(folder / "scan.zip", "a", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("zeros.bin", "w", force_zip64=True) as member:
-            for _ in range(128):
-                member.write(bytes(1 << 24))
+    with (
+        zipfile.ZipFile(folder / "scan.zip", "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("zeros.bin", "w", force_zip64=True) as member,
+    ):
+        for _ in range(128):
+            member.write(bytes(1 << 24))
 
 
 @FAMILY.case(Refused((3,), "files|large|many|DICOM|zip"))

@@ -119,7 +119,9 @@ _png("a bomb of 1.6 GB", _bomb, _too_large)
 _png("2 x 2 billion pixels claimed", lambda f: _claims(f, 2**31 - 1, 2**31 - 1, b""), _too_large)
 _png("no pixels", lambda f: _claims(f, 0, 0, zlib.compress(b"")), _damaged)
 _png(
-    "fewer rows than it says", lambda f: _claims(f, 40, 48, zlib.compress(bytes(41 * 9))), _damaged
+    "fewer rows than it says",
+    lambda f: _claims(f, 40, 48, zlib.compress((b"\0" + bytes(range(40))) * 9)),
+    _damaged,
 )
 _png(
     "several frames",
