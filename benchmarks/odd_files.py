@@ -1,6 +1,6 @@
 """Run the corpus of bad and odd inputs through the command line, and print what happened.
 
-    python -m benchmarks.odd_files [--markdown] [--only REGEX] [--jobs N]
+    python -m benchmarks.odd_files [--markdown] [--only REGEX] [--jobs N] [--packages]
 
 The exit code is 1 if any case is not as it should be.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from tests.helpers.odd_files import Case, all_cases
+from tests.helpers.odd_files.of_packages import package_cases
 from tests.helpers.odd_files.running import Result, Runner
 
 
@@ -85,8 +86,12 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print a table in Markdown")
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose title matches")
     parser.add_argument("--jobs", type=int, default=2, help="cases that run side by side")
+    parser.add_argument(
+        "--packages", action="store_true", help="the files that pydicom, nibabel ... bring along"
+    )
     options = parser.parse_args()
-    cases = [case for title, case in all_cases().items() if re.search(options.only, title)]
+    corpus = package_cases() if options.packages else all_cases()
+    cases = [case for title, case in corpus.items() if re.search(options.only, title)]
     if options.markdown:
         print(
             "| family | case | what happened | message | as it should be |\n|---|---|---|---|---|"

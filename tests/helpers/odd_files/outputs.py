@@ -74,7 +74,7 @@ _to(
     ".nii.gz",
     Refused((2, 3), "name|suffix|format"),
     Restored(),
-    written=(".nii.gz", ".restoration.json"),
+    written=(".nii.gz", ".nii.restoration.json"),
 )
 _to("x" * 250 + ".nii.gz", Refused((2, 3, 6), "long|name"), name="a name of 257 letters")
 _to(

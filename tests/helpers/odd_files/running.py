@@ -145,12 +145,26 @@ class Runner:
                 return Result(ended, (f"preparing failed: {ended.message}",))
         before = snapshot(folder)
         ended = self.command(folder, last)
-        faults = [*_general(ended), *_changes(folder, before), *_strays(self.folder, folder)]
-        new = sorted(set(snapshot(folder)) - set(before))
-        complaints = [_compared(case, right, folder, ended, new) for right in case.right]
-        if all(complaints):
-            faults += complaints[0]
-        return Result(ended, tuple(faults))
+        return Result(ended, judge(case, ended, folder, before))
+
+
+def judge(
+    case: Case, ended: Ended, folder: Path, before: dict[str, tuple[object, ...]]
+) -> tuple[str, ...]:
+    """Return what is wrong about an end: nothing, where all is as it should be.
+
+    Args:
+        case: what was run.
+        ended: its last command line.
+        folder: where it ran.
+        before: `snapshot` of the folder before.
+    """
+    faults = [*_general(ended), *_changes(folder, before), *_strays(folder)]
+    new = sorted(set(snapshot(folder)) - set(before))
+    complaints = [_compared(case, right, folder, ended, new) for right in case.right]
+    if all(complaints):
+        faults += complaints[0]
+    return tuple(faults)
 
 
 def snapshot(folder: Path) -> dict[str, tuple[object, ...]]:
@@ -197,11 +211,10 @@ def _changes(folder: Path, before: dict[str, tuple[object, ...]]) -> list[str]:
     return faults + [f"{name} was left" for name in sorted(new) if _TRACES.search(name)]
 
 
-def _strays(root: Path, folder: Path) -> list[str]:
+def _strays(folder: Path) -> list[str]:
     """What a case wrote outside its folder."""
-    return [f"{path.name} was written outside" for path in root.glob("*PWNED*")] + [
-        f"{path} was written outside" for path in folder.parent.parent.glob("*PWNED*")
-    ]
+    outside = (folder.parent, folder.parent.parent, Path("/tmp"))
+    return [f"{path} was written" for place in outside for path in place.glob("*PWNED*")]
 
 
 def _compared(case: Case, right: Right, folder: Path, ended: Ended, new: list[str]) -> list[str]:
