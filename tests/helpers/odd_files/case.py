@@ -12,6 +12,8 @@ Make = Callable[[Path], object]
 Check = Callable[[Path], None]
 
 OUTPUT = "out.nii.gz"
+FOLDER = ("out/*",)
+"""Outputs where a series is written into the folder `out`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Case:
             have to succeed. "{weights}" stands for a tiny weight file whose network returns its
             input.
         right: outcomes that are right; any of them will do.
-        outputs: names of the files that a successful run leaves, and no others.
+        outputs: names of the files that a successful run leaves, and no others; or `FOLDER`.
         needs: programs and Python modules without which the case is left out, such as "dcmcjpeg"
             and "module tifffile".
     """

@@ -6,9 +6,10 @@ import copy
 from pathlib import Path
 
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from tests.helpers.odd_files.case import Family, Refused, Restored
+from tests.helpers.odd_files.case import FOLDER, Family, Refused, Restored
 from tests.helpers.odd_files.images import finite, keeps
 from tests.helpers.odd_files.series import (
     COUNT,
@@ -60,9 +61,32 @@ def _close(folder: Path, step: tuple[float, float, float], bound: float) -> None
     assert off < bound, f"the step between slices is {got} mm"
 
 
-_add("gantry tilt of 11 degrees", _placed(0, 0.6, 3), Restored(keeps(CT, affine((0, 0.6, 3)))))
-_add(
-    "gantry tilt of 30 degrees", _placed(0, -1.732, 3), Restored(keeps(CT, affine((0, -1.732, 3))))
+_tilted = Refused((3,), "tilt")
+_add("gantry tilt of 11 degrees", _placed(0, 0.6, 3), _tilted)
+_add("gantry tilt of 30 degrees", _placed(0, -1.732, 3), _tilted)
+
+
+def _tilt_kept(folder: Path) -> None:
+    found = {}
+    for file in (folder / "out").glob("*.dcm"):
+        d = dcmread(file)
+        found[round(float(d.ImagePositionPatient[2]), 3)] = d
+    assert len(found) == COUNT, f"{len(found)} slices"
+    for k in range(COUNT):
+        d = found[round(ORIGIN[2] + 3 * k, 3)]
+        off = abs(float(d.ImagePositionPatient[1]) - ORIGIN[1] - 0.6 * k)
+        assert off < 1e-6, f"slice {k} moved by {off:g} mm"
+        values = d.pixel_array * float(d.RescaleSlope) + float(d.RescaleIntercept)
+        worst = float(np.abs(values.T - CT[..., k]).max())
+        assert worst < 1, f"values differ by up to {worst:g}"
+
+
+FAMILY.add(
+    "gantry tilt of 11 degrees, to DICOM",
+    lambda folder: series(folder / "series", _placed(0, 0.6, 3)),
+    Restored(_tilt_kept),
+    words="restore series -o out/ -t ct-denoise",
+    outputs=FOLDER,
 )
 _add(
     "slices from the head down",

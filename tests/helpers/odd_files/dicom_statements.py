@@ -62,7 +62,13 @@ _add(
 )
 _add("a diffusion map", "MR", _type("DERIVED", "PRIMARY", "ADC"), _unfit("ADC|derived|map"))
 _add("MR phase", "MR", _type("ORIGINAL", "PRIMARY", "P"), _unfit("phase"))
-_add("a real part", "MR", _type("ORIGINAL", "PRIMARY", "R"), _unfit("real"))
+_add(
+    "a real part",
+    "MR",
+    _type("ORIGINAL", "PRIMARY", "R"),
+    _unfit("real"),
+    Restored(says="real part"),
+)
 _add("RescaleType MGML", "CT", setting(RescaleType="MGML"), _unfit("MGML|RescaleType|unit"))
 _add("RescaleType HU", "CT", setting(RescaleType="HU"), Restored(keeps(CT, affine())))
 _add(

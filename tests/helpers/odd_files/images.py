@@ -72,12 +72,18 @@ def plain(folder: Path, name: str = "scan.nii.gz") -> Path:
 
 def _canonical(data: Array, affine: Array) -> tuple[Array, Array]:
     """Return an image with its axes as close to right, front and head as flips make them."""
-    image = nib.as_closest_canonical(nib.Nifti1Image(data.astype(np.float64), affine))
+    axes = data.reshape(*data.shape, *[1] * (3 - data.ndim)).astype(np.float64)
+    image = nib.as_closest_canonical(nib.Nifti1Image(axes, affine))
     return np.asarray(image.dataobj), image.affine
 
 
 def keeps(
-    values: Array, affine: Array | None = AFFINE, *, name: str = OUTPUT, close: float = 1e-4
+    values: Array,
+    affine: Array | None = AFFINE,
+    *,
+    name: str = OUTPUT,
+    close: float = 1e-4,
+    nan_kept: bool = False,
 ) -> Callable[[Path], None]:
     """Return a check that an output has these values at these places.
 
@@ -87,6 +93,7 @@ def keeps(
         values: on the grid of the file.
         affine: voxel indices to mm in RAS+; None leaves it unchecked.
         name: of the output.
+        nan_kept: whether NaN has to stay NaN; otherwise it may have been filled.
         close: largest difference, in units of the largest value. The tiny network returns its
             input; float32 and the scaling to its values and back change it by some 1e-6.
     """
@@ -100,8 +107,11 @@ def keeps(
             wanted, expected = _canonical(wanted, affine)
             off = float(np.abs(found - expected).max())
             assert off < 1e-3, f"the affine differs by {off:g} mm"
-        assert np.array_equal(np.isnan(data), np.isnan(wanted)), "NaN in other places"
-        worst = float(np.nanmax(np.abs(data - wanted)))
+        filled = np.where(np.isnan(wanted), np.nan, data)
+        assert np.array_equal(np.isnan(filled), np.isnan(wanted)), "NaN in other places"
+        if nan_kept:
+            assert np.isnan(data[np.isnan(wanted)]).all(), "NaN was filled"
+        worst = float(np.nanmax(np.abs(filled - wanted)))
         bound = close * float(np.nanmax(np.abs(wanted)))
         assert worst <= bound, f"values differ by up to {worst:g}"
 

@@ -96,7 +96,7 @@ def bytes_behind_the_voxels(folder: Path) -> None:
     (folder / "scan.nii").write_bytes(whole(folder) + bytes(512))
 
 
-@FAMILY.case(_same)
+@FAMILY.case(_same, Refused((3,), "holds more|behind"))
 def bytes_behind_the_voxels_in_gzip(folder: Path) -> None:
     (folder / "scan.nii.gz").write_bytes(gzip.compress(whole(folder) + bytes(512)))
 
@@ -188,7 +188,7 @@ def a_comment_in_an_extension(folder: Path) -> None:
     nib.save(image, folder / "scan.nii.gz")
 
 
-@FAMILY.case(Refused((3,), "NIfTI|gzip"))
+@FAMILY.case(Refused((3,), "NIfTI|gzip|PNG"))
 def another_format_in_gzip(folder: Path) -> None:
     save_nifti(folder / "scan.nii.gz", mri().astype(np.int16))
     (folder / "scan.nii.gz").write_bytes(gzip.compress(b"\x89PNG\r\n\x1a\n" + bytes(900)))

@@ -57,7 +57,7 @@ FAMILY.add(
     Refused((3,), "spacing|pixdim"),
 )
 
-_no_affine = Refused((3,), "sform|singular|NaN|affine")
+_no_affine = Refused((3,), "[sq]form|singular|NaN|affine")
 FAMILY.add("sform of zeros", patched(_SROW, "12f", *[0.0] * 12), _no_affine)
 FAMILY.add("sform of NaN", patched(_SROW, "12f", *[_nan] * 12), _no_affine)
 FAMILY.add("sform infinite", patched(_SROW, "12f", *[_inf] * 12), _no_affine)

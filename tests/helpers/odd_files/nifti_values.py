@@ -48,10 +48,14 @@ def _with(value: float, *where: object) -> Array:
 FAMILY.add(
     "NaN around the body",
     _holds(np.where(mri() < 5, np.nan, mri()).astype(np.float32)),
-    Restored(keeps(np.where(mri() < 5, np.nan, mri()), close=0.1)),
+    Restored(keeps(np.where(mri() < 5, np.nan, mri()))),
 )
+FAMILY.add("NaN in two edges", _holds(_with(np.nan, 0, 0)), Restored(keeps(_with(np.nan, 0, 0))))
 FAMILY.add(
-    "NaN in two edges", _holds(_with(np.nan, 0, 0)), Restored(keeps(_with(np.nan, 0, 0), close=0.1))
+    "NaN around the body, to be kept",
+    _holds(np.where(mri() < 5, np.nan, mri()).astype(np.float32)),
+    Restored(keeps(np.where(mri() < 5, np.nan, mri()), nan_kept=True)),
+    words="restore scan.nii.gz -o out.nii.gz -t mri-sr --keep-nan",
 )
 _not_finite = Refused((3,), "finite|NaN|infin")
 FAMILY.add("NaN inside", _holds(_with(np.nan, 24, 20, 2)), _not_finite)
@@ -59,7 +63,10 @@ FAMILY.add("infinity inside", _holds(_with(np.inf, 24, 20, 2)), _not_finite)
 FAMILY.add("infinity at the edge", _holds(_with(-np.inf, 0, 0, 0)), _not_finite)
 FAMILY.add("NaN everywhere", _holds(np.full(mri().shape, np.nan, np.float32)), _not_finite)
 FAMILY.add(
-    "NaN in a whole slice", _holds(_with(np.nan, ..., 1)), Refused((3, 4), "finite|NaN|slice")
+    "NaN in a whole slice",
+    _holds(_with(np.nan, ..., 1)),
+    Restored(says="NaN"),
+    Refused((3, 4), "finite|NaN|slice"),
 )
 
 FAMILY.add("int64", _holds(mri().astype(np.int64)), Restored(keeps(mri())))

@@ -112,7 +112,7 @@ def _detached(data_file: str) -> Make:
     return make
 
 
-_outside = Refused((3,), "beside|outside|file|less|truncated|detached|nhdr|kind")
+_outside = Refused((3,), "names|voxels|beside|outside|file|less|truncated|detached|nhdr|kind")
 FAMILY.add("NRRD in two files", _detached("scan.raw"), _same, _outside, source="scan.nhdr")
 FAMILY.add("NRRD of another's file", _detached("/etc/passwd"), _outside, source="scan.nhdr")
 FAMILY.add("NRRD that leaves its folder", _detached("../../x.raw"), _outside, source="scan.nhdr")

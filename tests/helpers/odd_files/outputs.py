@@ -83,7 +83,7 @@ _to(
 _to("'späce & [x].nii.gz'", _kept("späce & [x].nii.gz"))
 _to("OUT.NII.GZ", Restored(), written=("OUT.NII.GZ", "OUT.restoration.json"))
 
-_exists = Refused((2, 3), "exists")
+_exists = Refused((2, 3), "exists|pipe")
 _to(OUTPUT, _exists, make=_beside(lambda f: (f / OUTPUT).write_text("mine")), name="it exists")
 _to(
     OUTPUT,

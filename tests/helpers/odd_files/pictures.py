@@ -84,7 +84,7 @@ def _flipped(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
 
 
-_damaged = Refused((3,), "decod|truncated|damaged|not a PNG|broken|large|pixels")
+_damaged = Refused((3,), "empty|JPEG|decod|truncated|damaged|not a PNG|broken|large|pixels")
 _png("half of it", _changed(lambda c: c[: len(c) // 2]), _damaged)
 _png("no bytes", _changed(lambda c: b""), _damaged)
 _png("its signature only", _changed(lambda c: c[:8]), _damaged)
@@ -172,7 +172,7 @@ _tiff(
 _tiff("TIFF in float32", _saved(Image.fromarray(_FLOAT), "scan.tif"), _floats)
 _tiff("TIFF in float64", _by_tifffile(_FLOAT.astype(float)), _floats, needs=_TOOL)
 _int16 = Restored(_kept(_FLOAT, "out.tif"))
-_kind = Refused((3,), "kind|pixels|bit")
+_kind = Refused((3,), "kind|pixels|bit|not a PNG or TIFF")
 _tiff("TIFF in int16", _by_tifffile(_FLOAT.astype(np.int16)), _int16, _kind, needs=_TOOL)
 _tiff("TIFF in float16", _by_tifffile(_FLOAT.astype(np.float16)), _int16, _kind, needs=_TOOL)
 _tiff("big endian TIFF", _by_tifffile(_FLOAT, byteorder=">"), _floats, needs=_TOOL)

@@ -19,6 +19,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.odd_files.faults import install
+
 _LIBRARIES = (
     "filelock",
     "highdicom",
@@ -77,6 +79,8 @@ def child(request: dict[str, Any]) -> None:
         os.dup2(os.open(path, flags, 0o600), descriptor)
     sys.argv = ["restore-rwkv", *request["words"]]
     code: object = 1
+    if "fault" in request:
+        install(**request["fault"])
     try:
         from restore_rwkv.apps.cli import main
 
