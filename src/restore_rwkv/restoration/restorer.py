@@ -295,7 +295,9 @@ def restore(
     device: str = "auto",
     options: RestoreOptions | None = None,
     dtype: OutputType = "auto",
+    format: OutputFormat = "auto",
     overwrite: bool = False,
+    keep_nan: bool = False,
     series: int | str | None = None,
     progress: Progress | None = None,
 ) -> Volume:
@@ -314,7 +316,9 @@ def restore(
     restored = Restorer(task, weights, device).file(
         *(source, output, options),
         dtype=dtype,
+        format=format,
         overwrite=overwrite,
+        keep_nan=keep_nan,
         series=series,
         progress=progress,
     )
