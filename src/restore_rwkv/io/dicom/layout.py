@@ -83,8 +83,8 @@ def layout_of(header: Dataset, name: str) -> Layout:
         raise InputError(f"{name}: a colour image; give a series of grey images")
     if min(rows, columns, layout.frames) < 1 or rows * columns > _MOST_PIXELS:
         raise InputError(
-            f"{name}: its header states {layout.frames} frame(s) of {rows} x {columns} pixels, "
-            "which is not an image that can be read; copy the file again"
+            f"{name}: Rows {rows} x Columns {columns} in {layout.frames} frame(s) is not an image "
+            "that can be read; copy the file again"
         )
     if allocated not in (8, 16, 32):
         raise InputError(

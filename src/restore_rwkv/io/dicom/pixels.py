@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.dicom.files import transfer_syntax
 from restore_rwkv.io.dicom.layout import Layout, Numbers, layout_of, stored_values
 from restore_rwkv.io.dicom.syntaxes import (
+    DEFLATED,
     EXPLICIT_BIG,
     family_of,
     is_uncompressed,
@@ -37,6 +39,27 @@ _SECONDS, _PIXELS_PER_SECOND = 30.0, 50_000  # a hundredth of the speed of an id
 _OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 StoredPixels = npt.NDArray[np.integer]
+
+
+def check_declared(header: Dataset, path: Path) -> None:
+    """Check that a file is long enough for the pixels that its header declares.
+
+    Args:
+        header: Header of the file, at least with its numbers of rows, columns, frames and bits.
+        path: The file.
+
+    Raises:
+        InputError: It is not, or the header declares no image that can be read.
+    """
+    layout, size = layout_of(header, path.name), path.stat().st_size
+    uid = transfer_syntax(header)
+    packed = uid == DEFLATED or not is_uncompressed(uid)
+    if layout.length > (_SMALL + _DENSEST * size if packed else size):
+        raise InputError(
+            f"{path.name}: its {size} bytes cannot hold the pixel data that its header declares "
+            f"({layout.frames} x {layout.rows} x {layout.columns} pixels of {layout.allocated} "
+            f"bits); {_COPY}"
+        )
 
 
 class PixelReader:

@@ -27,7 +27,7 @@ from restore_rwkv.io.dicom.folder import find_files
 from restore_rwkv.io.dicom.frames import frame_headers, require_one_stack, rescale_of
 from restore_rwkv.io.dicom.geometry import Grid, series_grid
 from restore_rwkv.io.dicom.mosaic import cut_tiles, is_mosaic, place_tiles
-from restore_rwkv.io.dicom.pixels import PixelReader
+from restore_rwkv.io.dicom.pixels import PixelReader, check_declared
 from restore_rwkv.io.dicom.series import FoundSeries, choose_series, drop_copies
 from restore_rwkv.io.dicom.statements import findings_of
 from restore_rwkv.io.dicom.suv import pet_unit
@@ -169,7 +169,7 @@ def _read_slices(images: Sequence[DicomImage], path: Path, pixels: PixelReader) 
     names = [image.path.name for image in images]
     grid = series_grid([image.header for image in images], names, path.name)
     images = [images[i] for i in grid.order]
-    data = np.empty((grid.columns, grid.rows, len(images)), np.float32, order="F")
+    data = _room_for(grid, len(images), images)
     for k, image in enumerate(images):
         data[..., k] = _read_pixels(image.path, (grid.rows, grid.columns), pixels).T
     return _Stack(data, grid, [image.header for image in images], images)
@@ -189,7 +189,7 @@ def _read_frames(images: Sequence[DicomImage], path: Path, pixels: PixelReader) 
     where = path.name if several or path.is_dir() else images[0].path.name
     grid = series_grid([header for _, _, header in slices], names, where)
     slices = [slices[i] for i in grid.order]
-    data = np.empty((grid.columns, grid.rows, len(slices)), np.float32, order="F")
+    data = _room_for(grid, len(slices), images)
     stored: npt.NDArray[np.generic] | None = None
     for k, (image, i, header) in enumerate(slices):
         if stored is None or several:
@@ -201,6 +201,13 @@ def _read_frames(images: Sequence[DicomImage], path: Path, pixels: PixelReader) 
             data[..., k] = (stored[i].astype(np.float64) * slope + intercept).T
     files = [image for image, _, _ in slices] if several else images
     return _Stack(data, grid, [h for _, _, h in slices], files, tuple(i for _, i, _ in slices))
+
+
+def _room_for(grid: Grid, count: int, images: Sequence[DicomImage]) -> Float32Array:
+    """Empty array for the values of a stack, whose files are long enough to hold them."""
+    for image in images:
+        check_declared(image.header, image.path)
+    return np.empty((grid.columns, grid.rows, count), np.float32, order="F")
 
 
 def _read_mosaic(images: Sequence[DicomImage], pixels: PixelReader) -> _Stack:

@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _ROOT = "1.2.840.10008.1.2"
-EXPLICIT_BIG = f"{_ROOT}.2"
+EXPLICIT_BIG, DEFLATED = f"{_ROOT}.2", f"{_ROOT}.1.99"
 _UNCOMPRESSED = {
     _ROOT: "Implicit VR Little Endian",
     f"{_ROOT}.1": "Explicit VR Little Endian",
-    f"{_ROOT}.1.99": "Deflated Explicit VR Little Endian",
+    DEFLATED: "Deflated Explicit VR Little Endian",
     EXPLICIT_BIG: "Explicit VR Big Endian",
 }
 # Name, and the family of streams that its frames are.
