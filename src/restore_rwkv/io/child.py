@@ -57,7 +57,7 @@ class Child:
         remedy: last part of the messages, such as "copy the file again".
 
     Example:
-        >>> with Child("restore_rwkv.io.dicom.decode:decode", "copy the file again") as child:
+        >>> with Child("restore_rwkv.io.dicom.decoders:decode", "copy the file again") as child:
         ...     facts, data = child.call(
         ...         "a.dcm: its RLE data", {}, b"", Limits(1 << 28, 9, 1 << 20)
         ...     )  # doctest: +SKIP
