@@ -6,6 +6,8 @@ left, and axis 2 has length 1.
 
 from __future__ import annotations
 
+import os
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -56,6 +58,7 @@ def read_image(path: Path) -> Volume:
     try:
         with Image.open(path, formats=["PNG", "TIFF"]) as image:
             dtype = _pixel_type(image, path)
+            _require_all_rows(image, path)
             pixels = np.asarray(image).astype(dtype)
     except UnidentifiedImageError as error:
         raise InputError(f"{path.name}: not a PNG or TIFF image; export it again") from error
@@ -67,6 +70,25 @@ def read_image(path: Path) -> Volume:
         path, pixels.shape, Stored(np.dtype(dtype)), findings=read_sidecar(path).findings
     )
     return Volume(cast(Float32Array, pixels), source=source)  # Volume converts
+
+
+def _require_all_rows(image: Image, path: Path) -> None:
+    """Refuse a PNG with fewer rows than its header says, which Pillow fills with black."""
+    if image.format != "PNG" or image.info.get("interlace"):
+        return
+    bits = {"I;16": 16, "I": 16}.get(image.mode, 8)
+    expected = image.height * (1 + (image.width * bits + 7) // 8)
+    stream = zlib.decompressobj()
+    with path.open("rb") as file:
+        file.seek(8)
+        found = 0
+        while found < expected and len(head := file.read(8)) == 8:
+            body = file.read(int.from_bytes(head[:4], "big"))
+            if head[4:] == b"IDAT":
+                found += len(stream.decompress(body, expected + 1))
+            file.seek(4, os.SEEK_CUR)
+    if found < expected:
+        raise ValueError("it has fewer rows than its header says")
 
 
 def read_array(path: Path) -> Volume:

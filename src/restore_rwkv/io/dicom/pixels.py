@@ -21,7 +21,6 @@ _DECODE = "restore_rwkv.io.dicom.decoders:decode"
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", _BIG_ENDIAN, _DEFLATED)
-_LARGEST_FRAME = 1 << 28  # pixels
 
 StoredPixels = npt.NDArray[np.integer]
 
@@ -54,12 +53,12 @@ class PixelReader:
             for key, least in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1))
         )
         bits = int(dataset.get("BitsAllocated") or 0)
-        if bits not in (8, 16, 32) or not 0 < rows * columns <= _LARGEST_FRAME or frames < 1:
+        if bits not in (8, 16, 32) or not rows * columns or frames < 1:
             raise InputError(
                 f"{name}: {frames} frame(s) of {rows} x {columns} pixels of {bits} bits; not an "
                 "image that is read, export it with 8, 16 or 32 bits"
             )
-        if "PixelData" not in dataset:
+        if not dataset.get("PixelData"):
             raise InputError(f"{name}: has no pixel data; export it again")
         syntax = str(dataset.file_meta.get("TransferSyntaxUID") or _NATIVE[0])
         shape = (frames, rows, columns)
@@ -113,7 +112,7 @@ def stored_bits(values: StoredPixels, dataset: Dataset, name: str) -> StoredPixe
         InputError: BitsStored or HighBit is impossible.
     """
     allocated = int(dataset.BitsAllocated)
-    stored = int(dataset.get("BitsStored") or allocated)
+    stored = int(dataset.get("BitsStored", allocated))
     high = int(dataset.get("HighBit", stored - 1))
     if not 0 < stored <= high + 1 <= allocated:
         raise InputError(
@@ -137,8 +136,8 @@ def _native(data: bytes, shape: tuple[int, int, int], kind: str, name: str) -> S
     need = count * np.dtype(kind).itemsize
     if len(data) < need:
         raise InputError(
-            f"{name}: holds {len(data)} bytes of pixels, and its header says {need}; the file is "
-            "truncated, copy it again"
+            f"{name}: holds {len(data)} bytes of pixel data, and by its Rows and Columns it has "
+            f"{need}; the file is truncated, copy it again"
         )
     return np.frombuffer(data, kind, count).reshape(shape)
 
