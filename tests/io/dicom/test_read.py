@@ -199,7 +199,7 @@ def test_several_series_are_listed_and_one_can_be_chosen(write_series: SeriesWri
         (
             change_third(PixelData=b"12345678"),
             (0, 1, 2),
-            "holds 8 bytes of pixel data, and by its Rows and Columns it has 70",
+            "holds 8 bytes of pixels, and its header says 70",
         ),
         (change_third(RescaleSlope="1e300"), (0, 1, 2), "not finite"),
     ],

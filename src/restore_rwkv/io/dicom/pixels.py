@@ -1,148 +1,183 @@
-"""Stored pixel values of a DICOM file with any transfer syntax.
-
-What decoders give is cut to the bits that the file stores, and its sign extended: bits above them
-hold overlays, or are lost by compression with fewer bits.
-"""
+"""Stored pixel values of a DICOM file of any transfer syntax, checked against its header."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.child import Child
+from restore_rwkv.io.child import Child, Limits
+from restore_rwkv.io.decoding import DECODING_ERRORS
+from restore_rwkv.io.dicom.files import transfer_syntax
+from restore_rwkv.io.dicom.layout import Layout, Numbers, layout_of, stored_values
+from restore_rwkv.io.dicom.syntaxes import (
+    EXPLICIT_BIG,
+    family_of,
+    is_uncompressed,
+    may_be_inexact,
+    syntax_name,
+)
+from restore_rwkv.io.volume import one_line
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.dataset import Dataset
 
+_COPY = "copy the file again"
+_CONVERT = "convert it to an uncompressed or JPEG 2000 transfer syntax"
 _DECODE = "restore_rwkv.io.dicom.decoders:decode"
-_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", _BIG_ENDIAN, _DEFLATED)
+_TYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4")  # that a decoder may give
+
+# Images packed more densely than this hold nothing, and are allowed if they are small.
+_DENSEST, _SMALL = 1000, 1 << 26
+_SPACE, _SPACE_PER_PIXEL = 1 << 29, 200  # bytes; the decoders in NumPy take most
+_SECONDS, _PIXELS_PER_SECOND = 30.0, 50_000  # a hundredth of the speed of an idle core
+_OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 StoredPixels = npt.NDArray[np.integer]
 
 
 class PixelReader:
-    """Reads the pixels of the files of a series; compressed ones are decoded in a child process."""
+    """Reads the pixels of the files of a series; compressed ones are decoded in a child process.
+
+    The process starts at the first compressed file and serves until the reader is closed.
+    """
 
     def __init__(self) -> None:
-        self._child = Child(_DECODE)
+        self._child = Child(_DECODE, _COPY)
 
     def __enter__(self) -> PixelReader:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._child.__exit__()
+    def __exit__(self, *error: object) -> None:
+        self._child.close()
 
-    def stored(self, dataset: FileDataset, name: str) -> StoredPixels:
-        """Return the stored values: (rows, columns), or (frames, rows, columns).
+    def stored(self, dataset: Dataset, name: str) -> StoredPixels:
+        """Return the stored values: (rows, columns), or (frames, rows, columns) of several.
+
+        They are those of the BitsStored bits up to HighBit, with their sign; bits outside hold
+        overlays, or what a compression made of them.
 
         Args:
             dataset: A file with its pixel data.
             name: Of the file, for messages.
 
         Raises:
-            InputError: The pixel data does not fit the header, is damaged, or is compressed in a
-                way that is not decoded.
+            InputError: The pixels are missing, damaged, not as many as the header declares, or
+                compressed in a way that is not decoded.
+            ConfigError: The child process cannot be started.
         """
-        rows, columns, frames = (
-            int(dataset.get(key) or least)
-            for key, least in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1))
-        )
-        bits = int(dataset.get("BitsAllocated") or 0)
-        if bits not in (8, 16, 32) or not rows * columns or frames < 1:
-            raise InputError(
-                f"{name}: {frames} frame(s) of {rows} x {columns} pixels of {bits} bits; not an "
-                "image that is read, export it with 8, 16 or 32 bits"
-            )
-        if not dataset.get("PixelData"):
-            raise InputError(f"{name}: has no pixel data; export it again")
-        syntax = str(dataset.file_meta.get("TransferSyntaxUID") or _NATIVE[0])
-        shape = (frames, rows, columns)
-        if syntax in _NATIVE:
-            values = _native(
-                dataset.PixelData,
-                shape,
-                f"{'>' if syntax == _BIG_ENDIAN else '<'}u{bits // 8}",
-                name,
-            )
+        layout = layout_of(dataset, name)
+        if "PixelData" not in dataset:
+            raise InputError(f"{name}: has no pixel data of integers; give another file")
+        uid = transfer_syntax(dataset)
+        if is_uncompressed(uid):
+            frames = _uncompressed(dataset, uid, layout, name)
+        elif family_of(uid) is not None:
+            frames = self._decoded(dataset, uid, layout, name)
         else:
-            values = self._decoded(dataset.PixelData, shape, syntax, bits, name)
-        values = stored_bits(values, dataset, name)
-        return values if "NumberOfFrames" in dataset else values[0]
+            raise InputError(
+                f"{name}: its pixels are compressed as {syntax_name(uid)}, which is not decoded; "
+                f"{_CONVERT}"
+            )
+        values: StoredPixels = np.empty((layout.frames, layout.rows, layout.columns), layout.dtype)
+        for k, frame in enumerate(frames):
+            values[k] = frame
+        return values if layout.frames > 1 else values[0]
 
     def _decoded(
-        self, data: bytes, shape: tuple[int, int, int], syntax: str, bits: int, name: str
-    ) -> StoredPixels:
-        from pydicom.encaps import generate_frames
-
-        from restore_rwkv.io.dicom.decoders import DECODERS
-        from restore_rwkv.io.dicom.files import refusing
-
-        if syntax not in DECODERS:
-            raise InputError(
-                f"{name}: is compressed as {_named(syntax)}, which is not decoded; convert it to "
-                "an uncompressed or JPEG 2000 transfer syntax"
-            )
-        count, rows, columns = shape
-        with refusing(name, "the compressed pixel data is damaged"):
-            frames = [bytes(frame) for frame in generate_frames(data, number_of_frames=count)]
-        if len(frames) != count:
-            raise InputError(
-                f"{name}: has {len(frames)} compressed frame(s), and its header says {count}; copy "
-                "it again"
-            )
-        request = {"syntax": syntax, "rows": rows, "columns": columns, "bits": bits}
-        size = rows * columns * bits // 8
-        return np.stack([self._child.decode(request, frame, name, size) for frame in frames])
+        self, dataset: Dataset, uid: str, layout: Layout, name: str
+    ) -> Iterator[StoredPixels]:
+        """Stored values of each compressed frame."""
+        subject = f"{name}: its {syntax_name(uid)} data"
+        limits = _limits(layout)
+        request = {
+            "family": family_of(uid),
+            "rows": layout.rows,
+            "columns": layout.columns,
+            "allocated": layout.allocated,
+        }
+        inexact = may_be_inexact(uid, dataset)
+        for number, frame in enumerate(_compressed_frames(dataset, layout, subject), start=1):
+            where = subject if layout.frames == 1 else f"{subject} of frame {number}"
+            facts, data = self._child.call(where, request, frame, limits)
+            try:
+                yield stored_values(_numbers(facts, data, layout, inexact=inexact), layout)
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{where} cannot be decoded ({one_line(error)}); {_COPY}"
+                ) from error
 
 
-def stored_bits(values: StoredPixels, dataset: Dataset, name: str) -> StoredPixels:
-    """Return values cut to BitsStored, with their sign.
+def _limits(layout: Layout) -> Limits:
+    size = layout.rows * layout.columns
+    return Limits(
+        memory=_SPACE + _SPACE_PER_PIXEL * size,
+        seconds=_SECONDS + size / _PIXELS_PER_SECOND,
+        reply=4 * size,
+    )
 
-    Args:
-        values: As a decoder gave them, any integers, (frames, rows, columns).
-        dataset: Header of the file.
-        name: Of the file, for messages.
+
+def _compressed_frames(dataset: Dataset, layout: Layout, subject: str) -> Iterator[bytes]:
+    """Frames of a file as they are compressed.
 
     Raises:
-        InputError: BitsStored or HighBit is impossible.
+        InputError: They are not as many as the header states, or too short for its pixels.
     """
-    allocated = int(dataset.BitsAllocated)
-    stored = int(dataset.get("BitsStored", allocated))
-    high = int(dataset.get("HighBit", stored - 1))
-    if not 0 < stored <= high + 1 <= allocated:
+    from pydicom.encaps import generate_frames
+
+    found = 0
+    try:
+        offsets = None
+        if all(key in dataset for key in _OFFSETS):
+            offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
+        data = dataset.PixelData
+        if layout.length > _SMALL + _DENSEST * len(data):
+            raise ValueError(f"{len(data)} bytes cannot hold the {layout.length} of its pixels")
+        frames = generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets)
+        for found, frame in enumerate(frames, start=1):
+            if found > layout.frames:
+                break
+            yield bytes(frame)
+        if found != layout.frames:
+            raise ValueError(f"it has {found} frame(s), and the header states {layout.frames}")
+    except DECODING_ERRORS as error:
+        raise InputError(f"{subject} cannot be decoded ({one_line(error)}); {_COPY}") from error
+
+
+def _numbers(facts: dict[str, Any], data: bytes, layout: Layout, *, inexact: bool) -> Numbers:
+    """Check what the child says of a frame."""
+    if facts["dtype"] not in _TYPES:
+        raise ValueError(f"values of type {facts['dtype']!r}")
+    values = np.frombuffer(data, facts["dtype"]).reshape(layout.rows, layout.columns)
+    exact = bool(facts["exact"]) and not inexact
+    return Numbers(values, int(facts["precision"]), bool(facts["signed"]), exact)
+
+
+def _uncompressed(dataset: Dataset, uid: str, layout: Layout, name: str) -> Iterator[StoredPixels]:
+    """Stored values of each frame that is not compressed.
+
+    Raises:
+        InputError: The data is not as long as the header declares, but for one byte of padding.
+    """
+    element = dataset["PixelData"]
+    data = bytes(element.value or b"")
+    if not layout.length <= len(data) <= layout.length + 1:
         raise InputError(
-            f"{name}: BitsStored {stored}, HighBit {high} and BitsAllocated {allocated} do not "
-            "fit; correct the header"
+            f"{name}: holds {len(data)} bytes of pixels, and its header says {layout.length} "
+            f"({layout.frames} x {layout.rows} x {layout.columns} pixels of {layout.allocated} "
+            f"bits); {_COPY}"
         )
-    signed = bool(dataset.get("PixelRepresentation"))
-    kind = np.dtype(f"{'i' if signed else 'u'}{allocated // 8}")
-    if stored == allocated and values.dtype.itemsize == kind.itemsize:
-        return values.astype(values.dtype.newbyteorder("="), copy=False).view(kind)
-    result = np.empty(values.shape, kind)
-    sign = 1 << (stored - 1) if signed else 0
-    for frame, part in zip(result, values, strict=True):  # no wide copy of all frames
-        wide = (part.astype(np.int64) >> (high + 1 - stored)) & ((1 << stored) - 1)
-        frame[...] = (wide ^ sign) - sign
-    return result
-
-
-def _native(data: bytes, shape: tuple[int, int, int], kind: str, name: str) -> StoredPixels:
-    count = int(np.prod(shape))
-    need = count * np.dtype(kind).itemsize
-    if len(data) < need:
-        raise InputError(
-            f"{name}: holds {len(data)} bytes of pixel data, and by its Rows and Columns it has "
-            f"{need}; the file is truncated, copy it again"
-        )
-    return np.frombuffer(data, kind, count).reshape(shape)
-
-
-def _named(syntax: str) -> str:
-    from pydicom.uid import UID
-
-    return str(UID(syntax).name)
+    big = uid == EXPLICIT_BIG
+    if big and layout.allocated == 8 and element.VR == "OW":  # swapped in pairs
+        data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()
+    kind = f"{'>' if big else '<'}u{layout.allocated // 8}"
+    count = layout.frames * layout.rows * layout.columns
+    values = np.frombuffer(data, kind, count).reshape(layout.frames, layout.rows, layout.columns)
+    for frame in values:  # one at a time: copies of 64 bits are large
+        if layout.stored == layout.allocated:
+            yield frame.astype(frame.dtype.newbyteorder("="), copy=False).view(layout.dtype)
+        else:
+            yield stored_values(Numbers(frame, layout.allocated), layout)
