@@ -76,7 +76,7 @@ def with_checksums(content: bytes) -> bytes:
 
 READERS = {
     "nifti": Reader(".nii", ("NIfTI bytes", "NIfTI header", "NIfTI values")),
-    "dicom": Reader(".dcm", ("DICOM folders", "DICOM pixels", "DICOM geometry", "DICOM headers")),
+    "dicom": Reader(".dcm", ("DICOM slices", "DICOM pixels", "DICOM geometry", "DICOM headers")),
     "zip": Reader(".zip", ("archives",)),
     "png": Reader(".png", ("pictures",), with_checksums),
     "tiff": Reader(".tif", ("pictures",)),
