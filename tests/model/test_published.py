@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -62,6 +63,9 @@ VARIANTS: dict[str, Callable[[Weights], dict[str, Any]]] = {
     "compiled": lambda w: {f"_orig_mod.{name}": tensor for name, tensor in prefixed(w).items()},
     "params": lambda w: {"params": w},
     "state_dict": lambda w: {"epoch": 3, "state_dict": prefixed(w), "optimizer": {"lr": 1e-4}},
+    "lightning": lambda w: {"state_dict": {f"model.{name}": x for name, x in w.items()}},
+    "basicsr": lambda w: {"params": {f"net_g.{name}": x for name, x in w.items()}},
+    "scores": lambda w: {"best_psnr": np.float64(33.5), "ssim": np.float32(0.9), "params": w},
     "average": lambda w: {"params": {}, "params_ema": w},
     "copies": with_merged_copies,
     "dwconv": with_deleted_layer,

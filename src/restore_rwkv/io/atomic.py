@@ -124,7 +124,7 @@ def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
 
 
 @contextmanager
-def claimed(path: str | Path) -> Iterator[None]:
+def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
     """Claim an output for this process, so that another one that wants to write it is refused.
 
     The claim ends with the block, and with the process however it ends. Missing parent folders are
@@ -133,6 +133,7 @@ def claimed(path: str | Path) -> Iterator[None]:
 
     Args:
         path: Final name of the file or folder.
+        others: Final names of files that come with it, such as its record.
 
     Raises:
         InputError: Another process writes this output.
@@ -146,8 +147,9 @@ def claimed(path: str | Path) -> Iterator[None]:
     lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
     try:
         with lock:
-            for leftover in _leftovers(path):
-                _remove(leftover)
+            for name in (path, *others):
+                for leftover in _leftovers(Path(name).absolute()):
+                    _remove(leftover)
             try:
                 yield
             finally:

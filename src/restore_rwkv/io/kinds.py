@@ -94,6 +94,8 @@ def kind_of(path: Path) -> Kind:
             raise InputError(f"{path.name}: is a folder; give the {suffix} file in it")
         return "dicom"
     by_content = _kind_of_content(path)
+    if by_content == "dicom" and by_name == "array":
+        raise InputError(f"{path.name}: an .npz archive of arrays; save one with numpy.save")
     if by_content is not None:
         if by_name not in (None, by_content):
             _log.warning(

@@ -6,6 +6,7 @@ A fourth axis is read and written one volume at a time.
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,6 +152,18 @@ def _check_end(file: _Opened) -> None:
     _log.warning("%s: bytes behind the voxels were ignored", file.voxels.name)
 
 
+def _sound(extensions: bytes, raw: Nifti1Header, path: Path) -> bytes:
+    """Extensions as they are, or none where one claims more than there is."""
+    place, size = 4, 8 if extensions[:1] not in (b"", b"\0") else 0
+    while size >= 8 and place + 4 <= len(extensions):
+        (size,) = struct.unpack(f"{raw.endianness}i", extensions[place : place + 4])
+        place += size
+        if place > len(extensions):
+            _log.warning("%s: damaged extensions of the header were left out", path.name)
+            return NO_EXTENSIONS
+    return extensions
+
+
 @contextmanager
 def _opened_at_voxels(path: Path) -> Iterator[_Opened]:
     """Check the header and give the stream at the first voxel."""
@@ -166,6 +179,7 @@ def _opened_at_voxels(path: Path) -> Iterator[_Opened]:
         rest = _LARGEST_HEADER_FILE if pair else layout.offset - len(raw.binaryblock)
         extensions = stream.read(rest)
         if not pair:
+            extensions = _sound(extensions, layout.raw, path)
             yield _Opened(path, path, stream, layout, extensions, compressed)
             return
     if len(extensions) % 16 != 4:  # flag of four bytes, extensions of multiples of 16

@@ -6,13 +6,17 @@ left, and axis 2 has length 1.
 
 from __future__ import annotations
 
+import os
+import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.child import Child, Limits
 from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.sidecar import read_sidecar
 from restore_rwkv.io.stored import Float32Array, Stored, encode
@@ -26,6 +30,7 @@ _PixelType = type[np.uint8] | type[np.int16] | type[np.uint16] | type[np.float32
 # TIFF tags, and the values of (bits per sample, sample format) that are read.
 _BITS, _PHOTOMETRIC, _SAMPLES, _FORMAT = 258, 262, 277, 339
 _BLACK_IS_ZERO = 1
+_SPACE, _SECONDS, _PIXELS_PER_SECOND = 1 << 29, 30.0, 100_000  # for the decoder
 _TIFF_TYPES: dict[tuple[int, int], _PixelType] = {
     (8, 1): np.uint8,
     (16, 1): np.uint16,
@@ -48,25 +53,63 @@ def read_image(path: Path) -> Volume:
         InputError: The image has colours, a palette, transparency, several pages or another pixel
             type, is damaged, or is not an image.
     """
-    from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
-    # Pillow unpacks float64, but knows no TIFF by that.
-    for order, packed in ((b"II", "F;64F"), (b"MM", "F;64BF")):
-        TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (3,), 1, (64,), ()), ("F", packed))
     try:
-        with Image.open(path, formats=["PNG", "TIFF"]) as image:
+        with _opened(path) as image:
             dtype = _pixel_type(image, path)
-            pixels = np.asarray(image).astype(dtype)
+            _require_all_rows(image, path)
+            shape = (image.height, image.width)
     except UnidentifiedImageError as error:
         raise InputError(f"{path.name}: not a PNG or TIFF image; export it again") from error
     except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
         ) from error
+    size = shape[0] * shape[1]
+    limits = Limits(_SPACE + 32 * size, _SECONDS + size / _PIXELS_PER_SECOND, 8 * size)
+    with Child("restore_rwkv.io.raster:decode_pixels", "export it again") as child:
+        facts, data = child.call(f"{path.name}: the picture", {}, path.read_bytes(), limits)
+    pixels = np.frombuffer(data, facts["dtype"]).reshape(shape).astype(dtype)
     source = Source(
         path, pixels.shape, Stored(np.dtype(dtype)), findings=read_sidecar(path).findings
     )
     return Volume(cast(Float32Array, pixels), source=source)  # Volume converts
+
+
+def decode_pixels(_: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Decode a PNG or TIFF whose header was checked; runs in a child process."""
+    with _opened(BytesIO(data)) as image:
+        pixels = np.asarray(image)
+    return {"dtype": pixels.dtype.str}, pixels.tobytes()
+
+
+def _opened(source: Path | BytesIO) -> Image:
+    from PIL import Image, TiffImagePlugin
+
+    # Pillow unpacks float64, but knows no TIFF by that.
+    for order, packed in ((b"II", "F;64F"), (b"MM", "F;64BF")):
+        TiffImagePlugin.OPEN_INFO.setdefault((order, 1, (3,), 1, (64,), ()), ("F", packed))
+    return Image.open(source, formats=["PNG", "TIFF"])
+
+
+def _require_all_rows(image: Image, path: Path) -> None:
+    """Refuse a PNG with fewer rows than its header says, which Pillow fills with black."""
+    if image.format != "PNG" or image.info.get("interlace"):
+        return
+    bits = {"I;16": 16, "I": 16}.get(image.mode, 8)
+    expected = image.height * (1 + (image.width * bits + 7) // 8)
+    stream = zlib.decompressobj()
+    with path.open("rb") as file:
+        file.seek(8)
+        found = 0
+        while found < expected and len(head := file.read(8)) == 8:
+            body = file.read(int.from_bytes(head[:4], "big"))
+            if head[4:] == b"IDAT":
+                found += len(stream.decompress(body, expected + 1))
+            file.seek(4, os.SEEK_CUR)
+    if found < expected:
+        raise ValueError("it has fewer rows than its header says")
 
 
 def read_array(path: Path) -> Volume:

@@ -21,6 +21,9 @@ _Scans = Annotated[
 _Ranges = Annotated[tuple[float, float], Expected("two numbers, 1 <= shortest <= longest")]
 
 
+_WIDEST = 4096  # channels; the paper's network has 48
+
+
 @validated("config")
 @dataclasses.dataclass(frozen=True)
 class RestoreRWKVConfig:
@@ -72,10 +75,10 @@ class RestoreRWKVConfig:
     shift_branches: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.num_blocks) != 4 or self.dim % 2:
+        if len(self.num_blocks) != 4 or self.dim % 2 or self.dim > _WIDEST:
             raise ConfigError(
                 f"config: num_blocks is {self.num_blocks} and dim {self.dim}; "
-                "give 4 numbers of blocks, and an even dim"
+                f"give 4 numbers of blocks, and an even dim of at most {_WIDEST}"
             )
         if self.in_channels != self.out_channels:
             raise ConfigError(

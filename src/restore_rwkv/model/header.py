@@ -22,7 +22,10 @@ KEY = "restore_rwkv"
 
 _MAX_LENGTH = 100_000_000  # bytes of a header, the limit of safetensors
 _ALIGNED = 8  # bytes: safetensors wants the tensors to start at a multiple
-_FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+_FAULTS = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)

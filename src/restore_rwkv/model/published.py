@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.tasks import ScalingRule
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
-_PREFIX = re.compile(r"^(module\.|_orig_mod\.)+")
+_PREFIX = re.compile(r"^(?:(?:module|_orig_mod|model|net_g|network)\.)+")
 _MERGED = re.compile(r"(.*omni_shift)\.conv(\d)x\2_reparam\.weight")
 _WHERE = "published weights"
 
@@ -49,7 +50,7 @@ def read_published(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such file; give the path of a .pth checkpoint")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_numpy_scalars()):
             warnings.simplefilter("ignore")  # about pickles that are refused below
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch documents no exceptions, and damaged files raise many kinds
@@ -65,11 +66,20 @@ def read_published(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _numpy_scalars() -> list[Any]:
+    """What a pickled number of NumPy is made of, such as the best score that a checkpoint holds."""
+    scalar: Any = np.float64(0).__reduce__()[0]  # its module has moved between versions
+    kinds = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i4", "i8", "u1", "?")}
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    return [*((scalar, name) for name in names), np.dtype, *kinds]
+
+
 def load_published(network: RestoreRWKV, state_dict: Mapping[str, Any]) -> None:
     """Load published weights into a network.
 
     All known variants are accepted: weights wrapped as {"params": ...}, {"state_dict": ...} and the
-    like (an exponential moving average, "params_ema", is preferred), names with `module.` prefixes,
+    like (an exponential moving average, "params_ema", is preferred), names with the prefixes
+    `module.`, `model.`, `net_g.` or `network.`,
     weights of the deleted `dwconv` (ignored), and training branches or merged kernels. If both are
     present, the branches are used; the published code leaves the merged copies stale. Branches load
     into a network of either form, merged kernels only into a merged one, since the branches cannot

@@ -28,6 +28,10 @@ def find_device(name: str) -> torch.device:
     if not present[kind]:
         raise ConfigError(f"device {name!r} is not on this machine; use cpu or auto")
     try:
-        return torch.device(name)
+        device = torch.device(name)
+        count = torch.cuda.device_count() if kind == "cuda" else 1
+        if device.index is not None and device.index >= count:
+            raise ConfigError(f"device {name!r} is not on this machine; use {kind} or auto")
+        return device
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is not a device of torch; use auto or cpu") from error

@@ -54,7 +54,7 @@ def restore_file(restorer: Restorer, request: FileRequest, progress: Progress | 
     """Restore a scan on disk; see `Restorer.file`."""
     target = request.target
     target.check_path(request.source)
-    with recorded_warnings() as said, claimed(target.path):
+    with recorded_warnings() as said, claimed(target.path, target.record):
         begin_stage(progress, f"reading {request.source.name}")
         volumes = read_volumes(request.source, series=request.series)
         stream = iter(volumes)

@@ -14,6 +14,7 @@ ScalingChoice = Literal["auto", "robust", "paper"]
 Unit = Literal["auto", "SUV"]
 
 _LARGEST_SCALE = 8.0
+_MOST_STEPS = 1000
 
 
 @validated()
@@ -70,6 +71,10 @@ class RestoreOptions:
                 f"{_LARGEST_SCALE:g}, or leave it out to keep the grid"
             )
         check_factor(self.factor)
+        if self.consistency is not None and self.consistency > _MOST_STEPS:
+            raise ConfigError(
+                f"consistency is {self.consistency}; give at most {_MOST_STEPS}, 5 are enough"
+            )
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise ConfigError(f"strength is {self.strength:g}; give a number from 0 to 1")
         if self.factor is not None and self.scale is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from restore_rwkv.errors import InputError, OperatorError
-from restore_rwkv.io import DicomSource, Progress, Volume, plane_axis
+from restore_rwkv.io import DicomSource, Finding, Progress, Volume, plane_axis
 from restore_rwkv.tasks.measures import Measure
 from restore_rwkv.tasks.modality import (
     Degraded,
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+_NEVER_BELOW = (
+    0.3  # of the voxels; the noise of filtered back-projection is below 0 outside the body
+)
+
 
 class PET(Modality):
     """Positron emission tomography. It can be simulated from a T1-weighted scan of a head."""
@@ -48,6 +52,13 @@ class PET(Modality):
             high="it has more noise than the weights have seen; restore it from more counts",
         ),
     }
+
+    def strange_values(self, volume: Volume) -> Finding | None:
+        """Return a finding as for other modalities; many negative values are never PET."""
+        found = super().strange_values(volume)
+        if found is None or float(np.mean(volume.data < 0)) < _NEVER_BELOW:
+            return found
+        return dataclasses.replace(found, level="unfit")
 
     def find_scaling(
         self, volume: Volume, rule: ScalingRule, *, in_task_unit: bool = False

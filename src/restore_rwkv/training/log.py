@@ -88,7 +88,7 @@ class RunLog:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ConfigError(
-                "training needs tensorboardX for its logs; pip install 'restore-rwkv[train]'"
+                "training needs tensorboardX for its logs; pip install '.[train]' in the checkout"
             ) from error
         self.folder = folder
         self._events = SummaryWriter(str(folder / "tensorboard"))

@@ -77,7 +77,7 @@ class Machine:
             from lightning_fabric import Fabric
         except ImportError as error:
             raise ConfigError(
-                "training needs Lightning Fabric; pip install 'restore-rwkv[train]'"
+                "training needs Lightning Fabric; pip install '.[train]' in the checkout"
             ) from error
         kind, _, number = self.device.partition(":")
         world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -17,6 +17,7 @@ MODULES = (
     "nifti_values",
     "nifti_names",
     "dicom_folders",
+    "dicom_slices",
     "dicom_pixels",
     "dicom_geometry",
     "dicom_headers",

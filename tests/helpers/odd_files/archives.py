@@ -113,6 +113,13 @@ def every_name_twice(folder: Path) -> None:
             archive.writestr(name.upper(), data)
 
 
+@FAMILY.case(_same, Refused((3,), "zip|name|UTF|decode|damaged"))
+def a_name_that_is_not_UTF_8(folder: Path) -> None:
+    pack(folder / "scan.zip", {"ä.txt": b"text", **slices(folder)})
+    content = (folder / "scan.zip").read_bytes()
+    (folder / "scan.zip").write_bytes(content.replace("ä".encode(), b"\xff\xfe"))
+
+
 _bomb = Refused((3,), "large|bytes|bomb|unpack|compress|memory")
 
 

@@ -133,7 +133,7 @@ _add(
     lambda d, k: setattr(d, "FrameOfReferenceUID", f"1.2.{k + 1}"),
     Refused((3,), "frame"),
 )
-_size = Refused((3,), "Rows|Columns|size|pixel data|shape")
+_size = Refused((3,), "Rows|Columns|size|pixels|pixel data|shape")
 _add("no rows", setting(Rows=0), _size)
 _add("60000 rows claimed", setting(Rows=60000), _size)
 _add("65535 x 65535 pixels claimed", setting(Rows=65535, Columns=65535), _size)

@@ -137,6 +137,13 @@ def three_bytes_of_rows(folder: Path) -> None:
     file.write_bytes(content[:place] + b"\x03\x00\x28\x00\x01" + content[place + 4 :])
 
 
+@FAMILY.case(_header, _same, source="series")
+def an_unknown_value_representation_in_the_meta_group(folder: Path) -> None:
+    file = series(folder / "series") / "slice003.dcm"
+    content, element = file.read_bytes(), b"\x02\x00\x02\x00"
+    file.write_bytes(content.replace(element + b"UI", element + b"U\0"))
+
+
 @FAMILY.case(Refused((3,), "DICOM|damaged|image|pixel"), source="scan.dcm")
 def a_header_and_nothing_else(folder: Path) -> None:
     (folder / "scan.dcm").write_bytes(bytes(128) + b"DICM")

@@ -169,6 +169,22 @@ _meta(
 )
 
 
+_misspelt = _meta_header().replace(b"ElementDataFile =", b'ElementDataFile" =')
+_meta("MetaImage with a quote behind the name of its last field", _misspelt + _BYTES, _damaged)
+for _field in ("NDims", "DimSize", "ElementType", "ElementDataFile"):
+    _meta(
+        f"MetaImage without {_field}",
+        b"".join(
+            line + b"\n"
+            for line in _meta_header().splitlines()
+            if not line.startswith(_field.encode())
+        )
+        + _BYTES,
+        _damaged,
+        Refused((3,), _field),
+    )
+
+
 def _raw_beside(data_file: str) -> Make:
     def make(folder: Path) -> None:
         (folder / "scan.raw").write_bytes(_BYTES)

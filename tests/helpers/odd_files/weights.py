@@ -95,6 +95,14 @@ _add(
     ),
 )
 _add(
+    "places of one number",
+    _changed(
+        lambda c: _header(
+            c, lambda h: [v.update(data_offsets=[0]) for k, v in h.items() if k[0] != "_"]
+        )
+    ),
+)
+_add(
     "shapes of 2 ** 60",
     _changed(
         lambda c: _header(

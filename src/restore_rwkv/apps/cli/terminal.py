@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _WIDEST = 10_000  # characters of a table on a pipe
+_CONTROL = re.compile(r"\n(?!  )|[\x00-\x09\x0b-\x1f\x7f\x80-\x9f]")
 
 
 @dataclass
@@ -94,7 +96,12 @@ def show_json(values: Mapping[str, Any]) -> None:
 
 
 def say_aside(text: str) -> None:
-    """Print a line on stderr: above the progress bar if there is one."""
+    """Print a line on stderr: above the progress bar if there is one.
+
+    Control characters, as names of files may hold, are shown as escapes; lines that go on after
+    two blanks stay.
+    """
+    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
     if screen.bar is not None:
         screen.bar.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         return

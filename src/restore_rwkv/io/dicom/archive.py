@@ -95,11 +95,17 @@ def unpack(path: Path, limits: Limits | None = None) -> Unpacked:
     return target
 
 
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error),
+    UnicodeDecodeError,  # a name that is not what it claims
+)
+
+
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error) as error:
+    except _DAMAGED as error:
         raise InputError(
             f"{name}: the archive is damaged ({one_line(error)}); copy or export it again"
         ) from error

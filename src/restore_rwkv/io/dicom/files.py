@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import InputError, RestoreError
 from restore_rwkv.io.decoding import DECODING_ERRORS
 from restore_rwkv.io.dicom.signature import HEAD, has_preamble, may_be_dicom
 from restore_rwkv.io.dicom.statements import STATEMENT_FIELDS
@@ -96,6 +96,19 @@ def refusing(name: str, problem: str) -> Iterator[None]:
     except (*DECODING_ERRORS, BytesLengthException, InvalidDicomError, zlib.error) as error:
         raise InputError(
             f"{name}: {problem} ({one_line(error)}); copy or export it again"
+        ) from error
+
+
+@contextmanager
+def sound(name: str) -> Iterator[None]:
+    """Turn what pydicom raises wherever a damaged element is first used into an InputError."""
+    try:
+        yield
+    except (RestoreError, OSError):
+        raise
+    except DECODING_ERRORS as error:
+        raise InputError(
+            f"{name}: a header is damaged ({one_line(error)}); copy it again"
         ) from error
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_TILT = 40.0  # degrees: gantries tilt by 30; beyond, the slices do not lie above each other
 _SAME_DIRECTION = 1e-4  # largest difference of direction cosines within one orientation
+_LARGEST = 1 << 28  # pixels of a slice
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -98,6 +99,10 @@ def _size(header: Dataset, name: str) -> tuple[int, int]:
     rows, columns = header.get("Rows"), header.get("Columns")
     if not rows or not columns:
         raise InputError(f"{name}: Rows or Columns is 0 or missing; export the file again")
+    if int(rows) * int(columns) > _LARGEST:
+        raise InputError(
+            f"{name}: Rows x Columns is {rows} x {columns}, which no scanner makes; correct them"
+        )
     return int(rows), int(columns)
 
 

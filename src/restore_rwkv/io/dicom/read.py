@@ -22,6 +22,7 @@ from restore_rwkv.io.dicom.files import (
     read_up_to_pixels,
     refusing,
     series_uid,
+    sound,
 )
 from restore_rwkv.io.dicom.folder import find_files
 from restore_rwkv.io.dicom.frames import frame_headers, require_one_stack, rescale_of
@@ -114,15 +115,17 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
         InputError: No DICOM images, several series, colour images, broken geometry (see
             ``series_grid``), an unsafe archive, or pixel data that cannot be decoded.
     """
-    found = find_files(path)
-    return _read_images(choose_series(found, series, path.name), path, found.unpacked)
+    with sound(path.name):
+        found = find_files(path)
+        return _read_images(choose_series(found, series, path.name), path, found.unpacked)
 
 
 def read_series(found: FoundSeries, path: Path) -> Volume:
     """Read a series that `find_series` has found below a path; otherwise as `read_dicom`."""
-    images = [DicomImage(file, read_header(file)) for file in found.files]
-    images = [image for image in images if "Rows" in image.header]
-    return _read_images(images, path, found.unpacked)
+    with sound(path.name):
+        images = [DicomImage(file, read_header(file)) for file in found.files]
+        images = [image for image in images if "Rows" in image.header]
+        return _read_images(images, path, found.unpacked)
 
 
 def _read_images(images: list[DicomImage], path: Path, unpacked: Unpacked | None) -> Volume:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.archive import Unpacked
-from restore_rwkv.io.dicom.files import DicomImage, read_up_to_pixels, transfer_syntax
+from restore_rwkv.io.dicom.files import DicomImage, read_up_to_pixels, sound, transfer_syntax
 from restore_rwkv.io.dicom.folder import Found, find_files
 
 _log = logging.getLogger(__name__)
@@ -71,12 +71,13 @@ def find_series(
             damaged.
         OSError: A file or folder cannot be opened.
     """
-    found = find_files(Path(path))
-    if damaged is None:
-        require_sound(found)
-    else:
-        damaged.update(found.damaged)
-    return tuple(_described(group, found.unpacked) for group in _groups(found.images))
+    with sound(Path(path).name):
+        found = find_files(Path(path))
+        if damaged is None:
+            require_sound(found)
+        else:
+            damaged.update(found.damaged)
+        return tuple(_described(group, found.unpacked) for group in _groups(found.images))
 
 
 def require_sound(found: Found) -> None:

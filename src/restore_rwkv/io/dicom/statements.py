@@ -33,6 +33,7 @@ STATEMENT_FIELDS: tuple[str | int, ...] = (
     "SOPClassUID",
     "SeriesDescription",
     "SharedFunctionalGroupsSequence",
+    "Units",
     0x00210011,  # creator of the private elements of Siemens
     _SIEMENS_IMAGE_TYPE,
     0x00430010,  # creator of those of GE
@@ -90,6 +91,10 @@ _DEEP_RESOLVE = {"DRB": "Boost", "DRG": "Gain", "DRS": "Sharp"}
 _CT_UNSURE = {"HU_MOD", "US"}
 _MR_MAPS = {"%", "10^-6 MM2/S", "CM/S", "DEG", "HZ", "MILLIRADIANS", "ML/100ML/MIN", "MM2/S"}
 _MR_MAPS |= {"MS", "PCT", "PPM", "RAD", "S", "S-1", "1/S"}
+# Units of PET that are neither activity, counts nor uptake (DICOM PS3.3, C.8.9.1.1.3).
+_PET_MAPS = {"1CM", "CM2", "MGMINML", "MLG", "MLMING", "MLMINML", "MLML", "PCNT", "STDDEV"}
+_PET_MAPS |= {"UMOLMINML", "UMOLML"}
+_FILTERED = {"113085": "resampled", "113087": "smoothed", "113089": "edge-enhanced"}  # of CID 7203
 
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and those of several frames below it
 _OF_CLASS: dict[str, tuple[str, str]] = {
@@ -238,6 +243,11 @@ def _of_derivation(header: Dataset) -> list[Finding]:
     for item in _items(header, "DerivationCodeSequence"):
         if _text(item, "CodeValue") == _ARTIFICIAL_INTELLIGENCE:
             return [deep_learning("DerivationCodeSequence")]
+    for item in _items(header, "DerivationCodeSequence"):
+        word = _FILTERED.get(_text(item, "CodeValue"))
+        if word is not None:
+            words = f"DerivationCodeSequence: {word} already; give the scan that it was made from"
+            return [_finding("doubtful", "processed", words)]
     return []
 
 
@@ -266,6 +276,9 @@ def _of_rescaling(header: Dataset, modality: str) -> list[Finding]:
     if modality == "MR" and kind in _MR_MAPS:
         words = "the values of a map, not of an image; give the images"
         return [_finding("unfit", "derived-map", f"RescaleType {kind}: {words}")]
+    if modality == "PT" and _text(header, "Units").upper() in _PET_MAPS:
+        words = "the values of a map, not of an image; give the images in BQML"
+        return [_finding("unfit", "derived-map", f"Units {_text(header, 'Units')}: {words}")]
     return []
 
 
