@@ -261,24 +261,11 @@ def test_pixels_that_do_not_fit_the_header_are_refused(dataset: Dataset, message
         pixels.stored(dataset, "a.dcm")
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (
-            {"Rows": 65535, "Columns": 65535},
-            "Rows 65535 x Columns 65535 in 1 frame.s. is not",
-        ),
-        (
-            {"Rows": 8000, "Columns": 8000},
-            r"its \d+ bytes cannot hold .*1 x 8000 x 8000",
-        ),
-    ],
-)
 def test_declared_pixels_are_refused_before_memory_is_taken_for_them(
-    write_series: SeriesWriter, values: dict[str, int], message: str
+    write_series: SeriesWriter,
 ) -> None:
-    folder = write_series(lambda k, dataset: change(dataset, **values) and None)
-    with pytest.raises(InputError, match=message):
+    folder = write_series(lambda k, dataset: change(dataset, Rows=8000, Columns=8000) and None)
+    with pytest.raises(InputError, match=r"its \d+ bytes cannot hold .*1 x 8000 x 8000 pixels"):
         read_volume(folder)
 
 
