@@ -62,7 +62,7 @@ def read_image(path: Path) -> Volume:
             shape = (image.height, image.width)
     except UnidentifiedImageError as error:
         raise InputError(f"{path.name}: not a PNG or TIFF image; export it again") from error
-    except (*DECODING_ERRORS, Image.DecompressionBombError) as error:
+    except (*DECODING_ERRORS, zlib.error, Image.DecompressionBombError) as error:
         raise InputError(
             f"{path.name}: cannot be decoded ({one_line(error)}); export it again"
         ) from error

@@ -102,11 +102,13 @@ def refusing(name: str, problem: str) -> Iterator[None]:
 @contextmanager
 def sound(name: str) -> Iterator[None]:
     """Turn what pydicom raises wherever a damaged element is first used into an InputError."""
+    from pydicom.errors import BytesLengthException
+
     try:
         yield
     except (RestoreError, OSError):
         raise
-    except DECODING_ERRORS as error:
+    except (*DECODING_ERRORS, BytesLengthException) as error:
         raise InputError(
             f"{name}: a header is damaged ({one_line(error)}); copy it again"
         ) from error
