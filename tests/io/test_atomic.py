@@ -14,6 +14,7 @@ import pytest
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import atomic_file, atomic_files, atomic_folder, claimed
+from restore_rwkv.io.atomic import atomic_series
 
 
 def test_file_appears_only_when_complete(tmp_path: Path) -> None:
@@ -249,3 +250,29 @@ def test_a_claim_keeps_the_folder_of_what_was_written(tmp_path: Path) -> None:
     with claimed(output), atomic_file(output) as temporary:
         temporary.write_text("x")
     assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_folder_and_its_record_appear_together(tmp_path: Path) -> None:
+    folder, record = tmp_path / "ct.v2", tmp_path / "ct.v2.restoration.json"
+    with atomic_series(folder, record) as (inside, text):
+        (inside / "a.dcm").write_text("a")
+        text.write_text("record")
+        assert not folder.exists()
+        assert not record.exists()
+    assert sorted(tmp_path.iterdir()) == [folder, record]
+
+
+def test_a_folder_that_cannot_be_renamed_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    def write() -> None:
+        with atomic_series(tmp_path / "ct", tmp_path / "ct.restoration.json") as (inside, _):
+            (inside / "a.dcm").write_text("a")
+            monkeypatch.setattr(os, "replace", fail)
+
+    with pytest.raises(OSError, match="Permission denied"):
+        write()
+    assert list(tmp_path.iterdir()) == []

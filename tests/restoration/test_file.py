@@ -61,14 +61,17 @@ def test_an_identity_network_gives_a_series_within_one_step_at_the_same_places(
     step = 1.0 if kind in ("CT", "MR") else float(before.data.max()) / 32767
     np.testing.assert_allclose(after.data, before.data, rtol=0, atol=step)
     assert (after.unit, after.modality) == (before.unit, before.modality)
-    record = json.loads((tmp_path / "out" / "restoration.json").read_text())
+    record = json.loads((tmp_path / "out.restoration.json").read_text())
     assert isinstance(after.source, DicomSource)
     assert record["output_series_instance_uid"] == after.source.series_instance_uid
     for name, digest in record["output_files"].items():
         assert file_sha256(tmp_path / "out" / name) == digest
     assert record["clipped_voxels"] == 0
     assert restored.record.output is not None
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "in", tmp_path / "out", identity])
+    record_path = tmp_path / "out.restoration.json"
+    made = {tmp_path / "in", identity, tmp_path / "out", record_path}
+    assert set(tmp_path.iterdir()) == made
+    assert all(file.suffix == ".dcm" for file in (tmp_path / "out").iterdir())
 
 
 def test_a_tilted_series_goes_out_as_dicom_and_is_refused_as_nifti(

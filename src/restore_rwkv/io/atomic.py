@@ -124,6 +124,36 @@ def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
 
 
 @contextmanager
+def atomic_series(folder: str | Path, record: str | Path) -> Iterator[tuple[Path, Path]]:
+    """Give a temporary folder and a temporary file that become both names together.
+
+    As `atomic_folder` and `atomic_files`; the file is renamed first.
+
+    Args:
+        folder: Final name of the folder.
+        record: Final name of the file that comes with it.
+
+    Yields:
+        The paths to write to.
+
+    Raises:
+        InputError: One of them exists already.
+        OSError: They cannot be created or renamed.
+    """
+    renamed = False
+    try:
+        with atomic_folder(folder) as temporary:
+            with atomic_files(record, overwrite=False) as (text,):
+                yield temporary, text
+                _flush_all(temporary)  # now, so that little time lies between the renames
+            renamed = True
+    except BaseException:
+        if renamed:
+            Path(record).unlink()
+        raise
+
+
+@contextmanager
 def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
     """Claim an output for this process, so that another one that wants to write it is refused.
 
@@ -275,15 +305,19 @@ def _renamed_at_the_end(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                _flush(Path(folder, name))
-            _flush_folder(Path(folder))
+        _flush_all(temporary)
         os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _flush_folder(path.parent)
+
+
+def _flush_all(folder: Path) -> None:
+    for here, _, names in os.walk(folder):
+        for name in names:
+            _flush(Path(here, name))
+        _flush_folder(Path(here))
 
 
 def _flush(path: Path) -> None:

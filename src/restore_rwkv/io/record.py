@@ -281,8 +281,11 @@ def record_of(output: Path, kind: Literal["restoration", "degradation"] = "resto
 
 
 def record_of_series(folder: Path) -> Path:
-    """Path of the record of a DICOM series that was written, in its folder."""
-    return folder / "restoration.json"
+    """Path of the record beside the folder of a DICOM series: ct.restoration.json for ct.
+
+    Not in the folder: programs that send folders to an archive stop at a file that is not DICOM.
+    """
+    return folder.with_name(f"{folder.name}.restoration.json")
 
 
 def check_record(path: Path, *, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.atomic import atomic_files, atomic_folder
+from restore_rwkv.io.atomic import atomic_files, atomic_series
 from restore_rwkv.io.dicom.derived import Derivation
 from restore_rwkv.io.dicom.write import check_dicom_output, write_dicom
 from restore_rwkv.io.files import encode_volumes
@@ -80,7 +80,7 @@ class Target:
 
     @property
     def record(self) -> Path:
-        """Path of the record: beside a file, and in the folder of a series."""
+        """Path of the record, beside the output."""
         return record_of_series(self.path) if self.is_series else record_of(self.path)
 
     def check_path(self, source: Path) -> None:
@@ -100,6 +100,7 @@ class Target:
                 "the DICOM series, or a file such as restored.nii.gz"
             )
         check_writable(self.path, make_folders=True)
+        self.check_record()
 
     def check_record(self) -> None:
         """Check that the record may be written; raises InputError if it exists."""
@@ -158,7 +159,7 @@ class Target:
         self, volume: Volume, derivation: Derivation, finish: Callable[[OutputRecord], R]
     ) -> R:
         """Write a volume as a derived DICOM series with its record; errors as `write_dicom`."""
-        with atomic_folder(self.path) as folder:
+        with atomic_series(self.path, self.record) as (folder, text):
             written = write_dicom(volume, folder, derivation)
             output = identify_output(folder, self.path.name)
             record = finish(
@@ -168,5 +169,5 @@ class Target:
                     clipped_voxels=written.clipped,
                 )
             )
-            record_of_series(folder).write_text(record_text(record), encoding="utf-8")
+            text.write_text(record_text(record), encoding="utf-8")
         return record

@@ -154,10 +154,10 @@ class Restorer:
     ) -> Restored:
         """Restore a scan on disk, and write it with a record of how it was made.
 
-        The record lies beside the output with the suffix .restoration.json, or in the folder of
-        a DICOM series as restoration.json. Both appear together or not at all, and missing folders
-        are made. All that can be refused is refused before the network runs. Each volume of a 4-D
-        NIfTI image is restored on its own; the first one is returned.
+        The record lies beside the output with the suffix .restoration.json. Both appear together or
+        not at all, and missing folders are made. All that can be refused is refused before the
+        network runs. Each volume of a 4-D NIfTI image is restored on its own; the first one is
+        returned.
 
         Args:
             source: NIfTI, NRRD, MetaImage, MGH, PNG, TIFF or NPY file, or DICOM: a file, a folder,
