@@ -109,7 +109,7 @@ def test_an_archive_in_an_archive_is_refused(archive: Path, tmp_path: Path) -> N
     outer = tmp_path / "outer.zip"
     with zipfile.ZipFile(outer, "w") as out:
         out.write(archive, "inner.ZIP")
-    with pytest.raises(InputError, match=r"^outer.zip: holds another archive, 'inner.ZIP'; unpack"):
+    with pytest.raises(InputError, match=r"^outer.zip: holds another archive"):
         read_dicom(outer)
 
 

@@ -16,6 +16,7 @@ from pydicom.uid import PositronEmissionTomographyImageStorage, generate_uid
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import DicomSource, Volume, read_volume
+from tests.helpers.derivable_series import write_source
 from tests.helpers.dicom_folders import enhanced, item
 from tests.helpers.synthetic_series import (
     NORMAL,
@@ -224,3 +225,24 @@ def test_legacy_converted_pet_is_read_as_its_slices(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.data, classic.data)
     np.testing.assert_allclose(np.asarray(volume.affine), np.asarray(classic.affine), atol=1e-8)
     assert (volume.modality, volume.unit) == (classic.modality, classic.unit) == ("PT", "Bq/ml")
+
+
+@pytest.mark.parametrize("frames", [3, 2_000_000_000])
+def test_frames_without_groups_of_their_own_are_refused_at_once(
+    tmp_path: Path, frames: int
+) -> None:
+    def claim(image: Dataset) -> None:
+        del image.PerFrameFunctionalGroupsSequence
+        image.NumberOfFrames = frames
+
+    source = write_source(tmp_path / "in", "enhanced MR", claim)
+    with pytest.raises(InputError, match=f"has {frames} frames without a position of their own"):
+        read_volume(source)
+
+
+def test_a_part_of_a_concatenation_is_refused(tmp_path: Path) -> None:
+    def part(image: Dataset) -> None:
+        image.InConcatenationNumber, image.InConcatenationTotalNumber = 1, 3
+
+    with pytest.raises(InputError, match="one part of an image that was cut into several"):
+        read_volume(write_source(tmp_path / "in", "enhanced MR", part))

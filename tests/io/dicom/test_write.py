@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -411,3 +412,43 @@ def test_a_volume_that_is_not_from_dicom_is_refused(scan: Path) -> None:
         check_dicom_output(read_volume(scan))
     with pytest.raises(InputError, match="array: not read from DICOM"):
         check_dicom_output(Volume(np.zeros((4, 4, 4)), np.eye(4)))
+
+
+@pytest.mark.parametrize(
+    ("change", "slope", "intercept"),
+    [
+        (lambda d: delattr(d, "RescaleSlope"), 1.0, -1024.0),
+        (lambda d: (delattr(d, "RescaleIntercept"), setattr(d, "RescaleSlope", 2)), 2.0, 0.0),
+    ],
+)
+def test_half_a_rescale_counts_and_goes_out_again(
+    tmp_path: Path,
+    derivation: Derivation,
+    change: Callable[[Dataset], None],
+    slope: float,
+    intercept: float,
+) -> None:
+    """pydicom applies neither where one of the two is missing."""
+    plain = read_volume(write_source(tmp_path / "plain", "CT")).data
+    volume = read_volume(write_source(tmp_path / "in", "CT", change))
+    np.testing.assert_array_equal(volume.data, (plain + 1024) * slope + intercept)
+    _derive(volume, tmp_path / "out", derivation)
+    np.testing.assert_array_equal(_read_back(tmp_path / "out", "CT").data, volume.data)
+
+
+def test_a_rescale_outside_the_groups_of_the_frames_is_refused(tmp_path: Path) -> None:
+    def outside(image: Dataset) -> None:
+        image.RescaleSlope = 3
+
+    volume = read_volume(write_source(tmp_path / "in", "enhanced MR", outside))
+    with pytest.raises(InputError, match="outside the groups of its frames"):
+        check_dicom_output(volume)
+
+
+def test_slices_of_two_patients_are_no_series(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "in", "CT")
+    first = pydicom.dcmread(sorted(source.iterdir())[0])
+    first.PatientID = "another"
+    first.save_as(first.filename)
+    with pytest.raises(InputError, match="PatientID differs"):
+        check_dicom_output(read_volume(source))

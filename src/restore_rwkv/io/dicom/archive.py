@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 import struct
@@ -92,6 +93,9 @@ def unpack(path: Path, limits: Limits | None = None) -> Unpacked:
                 if not entry.is_dir():
                     left -= _extract(archive, entry, target.path, path.name)
                     _require(left >= 0, path.name, f"unpacks to more than {limits.size} bytes")
+            if left == limits.size:  # nothing was unpacked
+                inner = [e.filename for e in entries if e.filename.lower().endswith(".zip")]
+                _require(not inner, path.name, f"holds another archive, {inner[:1]}")
     return target
 
 
@@ -162,10 +166,10 @@ def _check_sizes(entries: list[zipfile.ZipInfo], path: Path, limits: Limits) -> 
 
 def _check_entry(entry: zipfile.ZipInfo, name: str) -> None:
     inner = entry.filename
-    posix, windows = PurePosixPath(inner), PureWindowsPath(inner)
-    safe = not posix.is_absolute() and not windows.anchor and ".." not in windows.parts
+    windows = PureWindowsPath(inner)  # some programs write backslashes
+    safe = not PurePosixPath(inner).is_absolute() and not windows.anchor
     # `orig_filename` is the name before zipfile cut it off at a zero byte.
-    safe = safe and inner == entry.orig_filename and "\\" not in inner and bool(posix.parts)
+    safe = safe and ".." not in windows.parts and inner == entry.orig_filename
     _require(safe, name, f"its entry {inner!r} leads out of the folder", "pack the series again")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     _require(
@@ -175,25 +179,37 @@ def _check_entry(entry: zipfile.ZipInfo, name: str) -> None:
         "pack the files themselves",
     )
     _require(not entry.flag_bits & _ENCRYPTED, name, "is encrypted")
-    _require(not inner.lower().endswith(".zip"), name, f"holds another archive, {inner!r}")
-    _require(
-        entry.compress_type in _METHODS, name, f"is packed by method {entry.compress_type}, not 8"
-    )
+
+
+def may_hold_dicom(entry: zipfile.ZipInfo) -> bool:
+    """Whether an entry that cannot be opened may be DICOM, by its name."""
+    suffix = PureWindowsPath(entry.filename).suffix.lower()
+    return suffix in ("", ".dcm", ".dicom", ".ima") or suffix[1:].isdecimal()
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, name: str) -> int:
     """Write an entry if it is DICOM; return the bytes that were written."""
+    method = entry.compress_type
+    if method not in _METHODS:
+        _require(not may_hold_dicom(entry), name, f"is packed by method {method}, not 8")
+        return 0
     with archive.open(entry) as packed:
         block = packed.read(HEAD)
         if not may_be_dicom(block):
             return 0
-        target = folder.joinpath(*PurePosixPath(entry.filename).parts)
+        target = folder.joinpath(*PureWindowsPath(entry.filename).parts)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             file = target.open("xb")
-        except (FileExistsError, NotADirectoryError):
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise InputError(
                 f"{name}: its entry {entry.filename!r} is there twice; {_REMEDY}"
+            ) from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise InputError(
+                f"{name}: its entry {entry.filename[:40]!r}... has too long a name; {_REMEDY}"
             ) from None
         written = 0
         with file:

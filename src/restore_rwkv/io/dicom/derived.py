@@ -136,6 +136,7 @@ def new_series(headers: Sequence[Dataset], derivation: Derivation, *, finer: boo
     if number is None:
         try:
             number = int(headers[0].get("SeriesNumber") or 0) + _NUMBER_OFFSET
+            number = number if number < 1 << 31 else _NUMBER_OFFSET  # the largest of an IS
         except (TypeError, ValueError):
             number = _NUMBER_OFFSET
     return NewSeries(

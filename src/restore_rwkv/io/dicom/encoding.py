@@ -89,6 +89,8 @@ def pixel_format(header: Dataset, name: str) -> PixelFormat:
     low = -(1 << (stored - 1)) if signed else 0
     high = low + (1 << stored) - 1
     padding = _padding(header, bits, signed=signed)
+    if str(header.get("Modality")) == "MR":  # whose padding is often 0, the value of its background
+        padding = None
     return PixelFormat(np.dtype(f"<{'i' if signed else 'u'}{bits // 8}"), low, high, padding)
 
 

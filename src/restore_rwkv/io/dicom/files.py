@@ -30,6 +30,7 @@ _AFTER_PIXELS = {0xFFFAFFFA, 0xFFFCFFFC}  # signatures and padding may follow th
 # Headers of sound files need far less; elements of false length, and bombs, would need more.
 _MOST_HEADER = 256 << 20
 _MOST_INFLATED = 1 << 30
+_MOST_RATIO, _SMALL = 200, 64 << 20  # of deflated data sets above a size
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _NUMBERS = (
     "BitsAllocated",
@@ -66,6 +67,7 @@ _DECODED_LATER: tuple[str | int, ...] = (
     "EchoNumbers",
     "EchoTime",
     "ImagesInAcquisition",
+    "InConcatenationTotalNumber",
     "InversionTime",
     "NominalPercentageOfCardiacPhase",
     "TemporalPositionIdentifier",
@@ -281,5 +283,6 @@ def _require_small(file: BinaryIO, head: bytes) -> None:
         while block:
             size += len(inflater.decompress(block, 1 << 20))
             block = inflater.unconsumed_tail
-            if size > _MOST_INFLATED:
-                raise ValueError(f"inflates to more than {_MOST_INFLATED >> 20} MiB")
+            packed = os.fstat(file.fileno()).st_size
+            if size > _MOST_INFLATED or size > max(_SMALL, _MOST_RATIO * packed):
+                raise ValueError(f"inflates to more than {size >> 20} MiB from {packed >> 10} KiB")

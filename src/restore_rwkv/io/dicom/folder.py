@@ -104,8 +104,11 @@ def _files_below(folder: Path) -> tuple[list[Path], int]:
     files: list[Path] = []
     links = 0
     inside = os.path.realpath(folder) + os.sep
-    for here, _, names in os.walk(folder, onerror=_fail):
+    for here, folders, names in os.walk(folder, onerror=_fail):
+        folders[:] = [name for name in folders if not name.endswith(".partial")]  # of killed runs
         for name in names:
+            if name.startswith("."):  # of file managers, of runs that go on, ...
+                continue
             file = Path(here, name)
             if file.is_symlink():
                 links += not _is_inside(file, inside)

@@ -19,6 +19,8 @@ _SHARED, _PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroup
 # Functional groups that place, scale and tell frames apart. Those of legacy converted objects that
 # have no group of their own stand in the last two.
 _GROUPS = (
+    "UnassignedSharedConvertedAttributesSequence",  # first, so that those of the standard count
+    "UnassignedPerFrameConvertedAttributesSequence",
     "CTImageFrameTypeSequence",
     "CardiacSynchronizationSequence",
     "FrameContentSequence",
@@ -30,8 +32,6 @@ _GROUPS = (
     "PixelValueTransformationSequence",
     "PlaneOrientationSequence",
     "PlanePositionSequence",
-    "UnassignedPerFrameConvertedAttributesSequence",
-    "UnassignedSharedConvertedAttributesSequence",
 )
 _MAPS = "RealWorldValueMappingSequence"
 _PET_UNITS = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML"}  # of UCUM
@@ -60,6 +60,10 @@ def frame_headers(image: DicomImage) -> list[Dataset] | None:
         if not shared and not each:
             return None
         count = int(image.header.get("NumberOfFrames") or 1)
+        if count > 1 and not each:
+            raise InputError(
+                f"{name}: has {count} frames without a position of their own; export single slices"
+            )
         if each and len(each) != count:
             raise InputError(
                 f"{name}: has {count} frames, but functional groups of {len(each)}; export it again"

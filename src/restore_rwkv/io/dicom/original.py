@@ -14,7 +14,7 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.derived import is_pet
 from restore_rwkv.io.dicom.encoding import PixelFormat, pixel_format
 from restore_rwkv.io.dicom.enhanced import frame_places, frame_rescale, frame_thickness
-from restore_rwkv.io.dicom.files import IDENTIFIERS, refusing, transfer_syntax
+from restore_rwkv.io.dicom.files import IDENTIFIERS, refusing, sound, transfer_syntax
 from restore_rwkv.io.dicom.pixels import PixelReader
 from restore_rwkv.io.dicom.place import Place, check_places, is_finer, place_of
 from restore_rwkv.io.dicom.read import DicomSource
@@ -87,6 +87,11 @@ def read_original(volume: Volume) -> Original:
             files have gone or changed, identifiers are missing, the images are not CT, MR or PET,
             or their pixels cannot be written in the way in which the source stores them.
     """
+    with sound(volume.name):
+        return _read_original(volume)
+
+
+def _read_original(volume: Volume) -> Original:
     source = volume.source
     if not isinstance(source, DicomSource) or volume.affine is None:
         raise InputError(
@@ -140,6 +145,10 @@ def _slices(
             in_file = frame_places(headers[0], where)
             places = [in_file[i] for i in frames]
             rescale = [frame_rescale(headers[0], i) for i in frames]
+            if any("RescaleSlope" in header or "RescaleIntercept" in header for header in headers):
+                raise InputError(
+                    f"{where}: states a rescale outside the groups of its frames; write .nii.gz"
+                )
         else:
             places = [place_of(*[header] * 4) for header in headers]
             rescale = [_rescale(header) for header in headers]
@@ -192,8 +201,8 @@ def _check_kind(headers: Sequence[Dataset], where: str) -> bool:
             f"{where}: {', '.join(missing)} missing, so that a derived series cannot refer to it; "
             "export it with its identifiers, or write .nii.gz"
         )
-    for key in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID"):
-        if len({header[key].value for header in headers}) > 1:
+    for key in ("SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "PatientID"):
+        if len({str(header.get(key)) for header in headers}) > 1:
             raise InputError(f"{where}: {key} differs between its files; write .nii.gz")
     if max(Counter(str(header.SOPInstanceUID) for header in headers).values()) > 1:
         raise InputError(f"{where}: two of its files have one SOPInstanceUID; export it again")

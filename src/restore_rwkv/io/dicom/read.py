@@ -134,11 +134,21 @@ def _read_images(images: list[DicomImage], path: Path, unpacked: Unpacked | None
     for image in chosen:
         grey = str(image.header.get("PhotometricInterpretation")).startswith("MONOCHROME")
         if not grey or image.header.get("SamplesPerPixel", 1) != 1:
-            raise InputError(f"{image.path.name}: a colour image; give a series of grey images")
+            what = (
+                "a colour image"
+                if "PhotometricInterpretation" in image.header
+                else ("PhotometricInterpretation is missing, so it may be one in colour")
+            )
+            raise InputError(f"{image.path.name}: {what}; give a series of grey images")
         if _frames(image) > 1 and len(chosen) > 1:
             raise InputError(
                 f"{image.path.name}: one of several multi-frame files in its series; "
                 "give only this file"
+            )
+        if int(image.header.get("InConcatenationTotalNumber") or 1) > 1:
+            raise InputError(
+                f"{image.path.name}: one part of an image that was cut into several "
+                "(a concatenation); export it as one file"
             )
     with PixelReader() as pixels:
         if any(is_mosaic(image.header) for image in chosen):
@@ -237,7 +247,11 @@ def _read_pixels(path: Path, shape: tuple[int, int], pixels: PixelReader) -> Flo
     stored = pixels.stored(dataset, path.name)
     with refusing(path.name, "the pixel data cannot be scaled"), np.errstate(over="ignore"):
         # Volume raises an error for values that overflow to infinity.
-        values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+        if "ModalityLUTSequence" in dataset:
+            values = np.asarray(apply_modality_lut(stored, dataset), dtype=np.float32)
+        else:  # which pydicom leaves out where one of the two is missing
+            slope, intercept = rescale_of(dataset)
+            values = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
     _require_shape(values, shape, path.name)
     return values
 

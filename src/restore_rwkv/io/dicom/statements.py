@@ -82,6 +82,7 @@ _TYPES: tuple[tuple[set[str], Level, str, str], ...] = (
 # Words that original images have too, of which they say how the images were taken.
 _DERIVED_MAPS = {"PERFUSION", "VELOCITY"}
 _REFORMATTED = {"CSA MPR", "CURVED", "MPR", "MPR THICK", "REFORMATTED", "RESAMPLED"}
+_MATERIALS = {"IODINE", "IODINE MAP", "VIRTUAL UNENHANCED", "VMI", "VNC", "WATER"}
 _PHASES = {"PHASE", "PHASE MAP", "PHASE_MAP"}
 _COMPONENTS = {"I": "imaginary", "IMAGINARY": "imaginary", "P": "phase", "R": "real"}
 _COMPONENTS |= {"REAL": "real"} | dict.fromkeys(_PHASES, "phase")
@@ -152,11 +153,15 @@ def image_type_findings(values: Iterable[str]) -> tuple[Finding, ...]:
     unnamed = any(word.endswith(" MAP") for word in further - _PHASES - _MAPS)
     if unnamed or (derived and further & _DERIVED_MAPS):
         found.append(_finding("unfit", "derived-map", f"{where}: a map; give the images"))
+    if further & _MATERIALS:
+        text = f"{where}: an image of one material or energy, unlike those of the training"
+        found.append(_finding("doubtful", "spectral", text))
     if derived and further & _REFORMATTED:
         text = f"{where}: interpolated slices; give those that were acquired"
         found.append(_finding("doubtful", "reformatted", text))
     # One letter means a part of a complex image only where it stands in the third place.
     parts = [word for word in words[2:] if len(word) > 1 or word == words[2]]
+    parts += [word[0] for word in words[2:3] if re.match("[IPR]_", word)]  # as I_FFE of Philips
     component = next((_COMPONENTS[word] for word in parts if word in _COMPONENTS), None)
     if component is not None:
         found.append(_component(component, where))

@@ -30,6 +30,8 @@ _DROPPED = (
     "SmallestPixelValueInSeries",
     "SOPInstanceUIDOfConcatenationSource",
 )
+# Signatures, icons, encrypted attributes, and what private elements mean; in items too.
+_NOWHERE = (0xFFFAFFFA, 0x04000500, 0x00880200, 0x00080300, 0x4FFE0001)
 _PIXEL_GROUP = 0x7FE0
 _OVERLAY_DATA = 0x3000
 
@@ -71,11 +73,25 @@ def _own_overlay(dataset: Dataset, group: int) -> bool:
 
 def _strip_everywhere(dataset: Dataset) -> None:
     for tag in list(dataset.keys()):
-        if tag.is_private or (tag.element == 0 and tag.group != 0x0002):
+        unreadable = _is_sequence(dataset, tag) and isinstance(dataset[tag].value, bytes)
+        if (
+            tag.is_private
+            or (tag.element == 0 and tag.group != 0x0002)
+            or unreadable
+            or tag in _NOWHERE
+            or _is_unknown(dataset, tag)
+        ):
             del dataset[tag]
         elif _is_sequence(dataset, tag):
             for item in dataset[tag].value or ():
                 _strip_everywhere(item)
+
+
+def _is_unknown(dataset: Dataset, tag: BaseTag) -> bool:
+    """Whether nothing says what an element holds, which may be anything."""
+    from pydicom.datadict import dictionary_has_tag
+
+    return dataset.get_item(tag).VR == "UN" and not dictionary_has_tag(tag)
 
 
 def _is_sequence(dataset: Dataset, tag: BaseTag) -> bool:
