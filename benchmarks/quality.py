@@ -27,7 +27,7 @@ class FilterRestorer:
         self.task = get_task(_TASK)
         self.method = method
 
-    def run(self, volume: Volume, options: Any = None) -> Restored:
+    def run(self, volume: Volume, options: Any = None, progress: Any = None) -> Restored:
         stack = volume.slices(2).clip(min=self.task.value_range[0])
         stack = self.method(np.ascontiguousarray(stack))
         return Restored(volume.with_slices(stack, 2), record=None)
@@ -42,7 +42,7 @@ class Unchanged(FilterRestorer):
     def __init__(self) -> None:
         self.task = get_task(_TASK)
 
-    def run(self, volume: Volume, options: Any = None) -> Restored:
+    def run(self, volume: Volume, options: Any = None, progress: Any = None) -> Restored:
         return Restored(volume, record=None)
 
 

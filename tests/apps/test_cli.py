@@ -391,7 +391,7 @@ def test_a_killed_restoration_leaves_no_half_file(
     """Killed just before the file gets its name: only a hidden partial file may be left."""
     code = (
         "import os, signal, sys, restore_rwkv\n"
-        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.link = os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "restore_rwkv.restore(sys.argv[1], sys.argv[2], task='mri-sr', weights=sys.argv[3])\n"
     )
     output = tmp_path / "out.nii.gz"

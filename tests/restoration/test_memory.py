@@ -17,7 +17,7 @@ from restore_rwkv.restoration.tiles import Tiling
 
 PEAK = """
 import json, resource, sys
-from restore_rwkv.apps.cli.app import main
+import restore_rwkv.apps.cli.app
 from restore_rwkv.restoration import Restorer, RestoreOptions
 from restore_rwkv.io import read_volume
 source, task, memory = sys.argv[1], sys.argv[2], int(sys.argv[3])

@@ -10,11 +10,12 @@ import signal
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from restore_rwkv.errors import InputError
 
+_held: set[Path] = set()  # lock files of this process
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -85,8 +86,14 @@ def atomic_files(*paths: str | Path, overwrite: bool) -> Iterator[tuple[Path, ..
     except BaseException as error:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and not error.filename:
-            error.filename = str(finals[0])  # the error of a full disk names no file
+        temporary_names = {
+            str(temporary): final for temporary, final in zip(temporaries, finals, strict=False)
+        }
+        if isinstance(error, OSError) and error.errno:
+            # The error of a full disk names no file, that of a folder that has gone a hidden one.
+            name = str(error.filename or (temporaries[:1] and temporaries[0]))
+            if not error.filename or name in temporary_names:
+                error.filename = str(temporary_names.get(name, finals[0]))
         raise
     for folder in {final.parent for final in finals}:
         _flush_folder(folder)
@@ -172,19 +179,22 @@ def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = Path(path).absolute()
-    created = [folder for folder in path.parents if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    names = sorted({path, *(Path(name).absolute() for name in others)})
+    parents = {folder for name in names for folder in name.parents}
+    created = sorted((folder for folder in parents if not folder.exists()), reverse=True)
+    for name in names:
+        name.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with lock:
-            for name in (path, *others):
-                for leftover in _leftovers(Path(name).absolute()):
+        with ExitStack() as locks:
+            for name in names:
+                lock = FileLock(name.with_name(f".{name.name}.lock"), timeout=0)
+                locks.enter_context(lock)
+                _held.add(Path(lock.lock_file))
+                locks.callback(_unlink, Path(lock.lock_file))
+            for name in names:
+                for leftover in _leftovers(name):
                     _remove(leftover)
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows keeps open files
-                    Path(lock.lock_file).unlink()
+            yield
     except Timeout as error:
         raise InputError(
             f"{path}: another process is writing it; wait for it, or name another output"
@@ -193,6 +203,18 @@ def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
         for folder in created:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def drop_claims() -> None:
+    """Remove the lock files of this process, for an end at once that runs no cleanup."""
+    for path in list(_held):
+        _unlink(path)
+
+
+def _unlink(path: Path) -> None:
+    _held.discard(path)
+    with suppress(OSError):  # Windows keeps open files
+        path.unlink()
 
 
 def _create_beside(final: Path) -> Path:

@@ -142,6 +142,27 @@ class ChangeRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VolumeRecord:
+    """What differs between the volumes of a 4-D image; fields as in `RestorationRecord`.
+
+    Attributes:
+        scaling: of its values.
+        strength: of its correction.
+        noise_found: in it.
+        noise_level: that the network was told.
+        fit: its outcome.
+        change: by its restoration.
+    """
+
+    scaling: Mapping[str, float]
+    strength: float
+    noise_found: float | None
+    noise_level: float | None
+    fit: Literal["fit", "doubtful", "unfit"]
+    change: ChangeRecord
+
+
+@dataclass(frozen=True, kw_only=True)
 class RestorationRecord(Record):
     """How a restored image was made.
 
@@ -180,6 +201,7 @@ class RestorationRecord(Record):
         torch: version of PyTorch.
         volumes: number of volumes of a 4-D image; `seconds`, `fit` and `change` are then those of
             all, the worst, and their mean and largest.
+        each_volume: of a 4-D image, what was found for each; the fields above are of the first.
     """
 
     not_for: str
@@ -212,6 +234,7 @@ class RestorationRecord(Record):
     seconds: float
     torch: str
     volumes: int = 1
+    each_volume: tuple[VolumeRecord, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,14 +311,32 @@ def record_of_series(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.restoration.json")
 
 
-def check_record(path: Path, *, overwrite: bool) -> None:
+def check_record(path: Path, output: Path, *, overwrite: bool) -> None:
     """Check that a record may be written.
 
+    Args:
+        path: of the record.
+        output: what it will be the record of.
+        overwrite: whether a record of the same output may be replaced.
+
     Raises:
-        InputError: it exists, and `overwrite` is false.
+        InputError: it exists, and `overwrite` is false, or it is not a file, or the record of
+            another output that exists.
     """
-    if path.exists() and not overwrite:
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
+        raise InputError(
+            f"{path}: is not a file, and the record would go there; name another output"
+        )
+    if not overwrite:
         raise InputError(f"{path}: exists already; name another output, or give overwrite=True")
+    try:
+        other = json.loads(path.read_text(encoding="utf-8")).get("output")
+    except (OSError, ValueError, AttributeError):
+        return
+    if isinstance(other, str) and other != output.name and (path.parent / other).exists():
+        raise InputError(f"{path}: is the record of {other}; give the output a stem of its own")
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -94,6 +94,12 @@ class Target:
             check_output_path(self.path, source=source, overwrite=overwrite)
             self.check_record()
             return
+        inside = self.path.absolute().is_relative_to(source.absolute())
+        if source.is_dir() and inside:
+            raise InputError(
+                f"{self.path}: lies in the input, which would then hold two series; name a folder "
+                "outside it"
+            )
         if self.path.exists():
             raise InputError(
                 f"{self.path}: exists already, and a folder is never replaced; name a new one for "
@@ -104,7 +110,7 @@ class Target:
 
     def check_record(self) -> None:
         """Check that the record may be written; raises InputError if it exists."""
-        check_record(self.record, overwrite=self.options.overwrite)
+        check_record(self.record, self.path, overwrite=self.options.overwrite)
 
     def check_image(self, volume: Volume, volumes: int = 1) -> None:
         """Check before any computation that the output can hold an image.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,7 @@ class FoundScan:
         name: What to call it: the path, and number and description of a series.
         encoding: Suffix of the file, or names of DICOM's transfer syntaxes.
         series: SeriesInstanceUID; None for other formats.
-        read: Returns the first of its volumes, and how many there are.
+        read: Returns its volumes, each read when its turn comes, and how many there are.
         fault: Why it cannot be read at all; None where it may.
     """
 
@@ -34,7 +33,7 @@ class FoundScan:
     name: str
     encoding: str
     series: str | None
-    read: Callable[[], tuple[Volume, int]]
+    read: Callable[[], tuple[Iterator[Volume], int]]
     fault: str | None = None
 
 
@@ -68,22 +67,33 @@ def find_scans(path: str | Path) -> Iterator[FoundScan]:
 
 
 def _volumes_below(folder: Path) -> list[Path]:
-    found = []
-    for here, _, names in os.walk(folder):
-        for name in names:
+    found: dict[str, Path] = {}
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in sorted(names):
             file = Path(here, name)
-            if holds_volume(name) and not file.is_symlink() and stat.S_ISREG(file.stat().st_mode):
-                found.append(file)
-    return sorted(found)
+            if name.startswith(".") or not (holds_volume(name) or _is_volume(file)):
+                continue
+            found.setdefault(os.path.realpath(file), file)  # links may lead to one file
+    return sorted(found.values())
+
+
+def _is_volume(file: Path) -> bool:
+    """Whether a file without a known suffix is an image other than DICOM, by its content."""
+    try:
+        check_source(file)
+        return kind_of(file) != "dicom"
+    except (InputError, OSError):
+        return False
 
 
 def _file(path: Path) -> FoundScan:
-    return FoundScan(path, str(path), "".join(path.suffixes[-2:]), None, partial(_first, path))
+    return FoundScan(path, str(path), "".join(path.suffixes[-2:]), None, partial(_volumes, path))
 
 
-def _first(path: Path) -> tuple[Volume, int]:
+def _volumes(path: Path) -> tuple[Iterator[Volume], int]:
     volumes = read_volumes(path)
-    return next(iter(volumes)), len(volumes)
+    return iter(volumes), len(volumes)
 
 
 def _series(series: FoundSeries, path: Path) -> FoundScan:
@@ -91,8 +101,10 @@ def _series(series: FoundSeries, path: Path) -> FoundScan:
 
     name = f"{path}: series {series.number or '?'} {series.description}".rstrip()
     encoding = ", ".join(UID(uid).name for uid in series.transfer_syntaxes)
-    return FoundScan(path, name, encoding, series.uid, lambda: (read_series(series, path), 1))
+    return FoundScan(
+        path, name, encoding, series.uid, lambda: (iter([read_series(series, path)]), 1)
+    )
 
 
-def _refuse(fault: str) -> tuple[Volume, int]:
+def _refuse(fault: str) -> tuple[Iterator[Volume], int]:
     raise InputError(fault)

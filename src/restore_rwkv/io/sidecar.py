@@ -60,7 +60,7 @@ def read_sidecar(path: Path) -> Sidecar:
     records = {suffix: _record(inner.with_suffix(suffix)) for suffix in _SUFFIXES}
     findings = (
         *_of_dcm2niix(records[".json"]),
-        *_of_record(inner.with_suffix(_RESTORED).name, records[_RESTORED]),
+        *_of_record(inner.with_suffix(_RESTORED).name, path.name, records[_RESTORED]),
         *_of_name(inner.name),
     )
     for record in records.values():
@@ -108,8 +108,10 @@ def _of_dcm2niix(record: dict[str, Any]) -> list[Finding]:
     return found
 
 
-def _of_record(name: str, record: dict[str, Any]) -> list[Finding]:
+def _of_record(name: str, image: str, record: dict[str, Any]) -> list[Finding]:
     if not str(record.get("format")).startswith(_RECORD):
+        return []
+    if record.get("output") not in (None, image):  # of another file of the same stem
         return []
     return [already_restored(f"{name} beside it")]
 

@@ -13,7 +13,8 @@ import torch
 from restore_rwkv.errors import RestoreError
 from restore_rwkv.io import FoundScan, Volume, find_scans, recorded_warnings
 from restore_rwkv.model import read_info, shipped_weights
-from restore_rwkv.restoration.fit import Outcome
+from restore_rwkv.restoration.file import of_volume
+from restore_rwkv.restoration.fit import Fit, Outcome
 from restore_rwkv.restoration.memory import free_memory
 from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.plan import Plan
@@ -40,6 +41,8 @@ class Checked:
         unit: of the values.
         task: name of the task that it would be restored for.
         fit: whether it is what weights are for, by their name.
+        unjudged: why its values were not compared with the training of weights, by their name;
+            empty where they were.
         tile: (rows, columns) of the tiles of a slice; those of the slice where it is not cut.
         memory: bytes that the process would take.
         free: bytes that are free now.
@@ -58,6 +61,7 @@ class Checked:
     unit: str | None = None
     task: str | None = None
     fit: Mapping[str, Outcome] = dataclasses.field(default_factory=dict)
+    unjudged: Mapping[str, str] = dataclasses.field(default_factory=dict)
     tile: tuple[int, int] | None = None
     memory: int | None = None
     free: int | None = None
@@ -112,9 +116,10 @@ class Checker:
 
     def _checked(self, found: FoundScan) -> Checked:
         checked = Checked(name=found.name, series=found.series, encoding=found.encoding)
-        refusals: list[str] = []
+        refusals: list[Exception] = []
         with recorded_warnings() as said, collected(refusals):
-            volume, count = found.read()
+            volumes, count = found.read()
+            volume = next(volumes)
             checked = dataclasses.replace(
                 checked,
                 modality=volume.modality,
@@ -124,7 +129,10 @@ class Checker:
                 unit=volume.unit,
             )
             checked = self._planned(volume, checked)
-        told = tuple(dict.fromkeys((*checked.refusals, *refusals)))
+            for number, other in enumerate(volumes, start=2):
+                with of_volume(number, count):
+                    self._restorer.plan(other, self._options)
+        told = tuple(dict.fromkeys((*checked.refusals, *map(str, refusals))))
         return dataclasses.replace(
             checked,
             warnings=tuple(text for text in said if not any(text in said_so for said_so in told)),
@@ -132,33 +140,35 @@ class Checker:
         )
 
     def _planned(self, volume: Volume, checked: Checked) -> Checked:
-        refusals: list[str] = []
+        refusals: list[Exception] = []
         with collected(refusals):
             self._restorer.plan(volume, self._options)
         forced = dataclasses.replace(self._options, force=True, strict=False)
         plan = self._restorer.plan(volume, forced)
+        fits = self._fits(volume, plan.task, forced)
         checked = dataclasses.replace(
             checked,
             task=plan.task.name,
             tile=plan.tiling.tile,
             memory=plan.memory,
             free=free_memory(self._restorer.device),
-            fit=self._fit(volume, plan.task, forced),
-            refusals=tuple(refusals),
+            fit={name: fit.outcome for name, fit in fits.items()},
+            unjudged={name: fit.unjudged for name, fit in fits.items() if fit.unjudged},
+            refusals=tuple(map(str, refusals)),
         )
         return dataclasses.replace(checked, seconds=checked.volumes * self._seconds(plan))
 
-    def _fit(self, volume: Volume, task: Task, options: RestoreOptions) -> dict[str, Outcome]:
-        """Outcome by the name of each weights that serve the task."""
-        outcomes: dict[str, Outcome] = {}
+    def _fits(self, volume: Volume, task: Task, options: RestoreOptions) -> dict[str, Fit]:
+        """Fit by the name of each weights that serve the task."""
+        fits: dict[str, Fit] = {}
         for name, restorer in self._others.items():
             if not restorer.serves(task):
                 continue
             try:
-                outcomes[name] = restorer.plan(volume, options).fit.outcome
+                fits[name] = restorer.plan(volume, options).fit
             except RestoreError:  # an option is not for these weights
                 continue
-        return outcomes
+        return fits
 
     def _seconds(self, plan: Plan) -> float:
         """Time of the network, by that of one slice here and now."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restore_rwkv.errors import RestoreError
 from restore_rwkv.io import (
     Derivation,
     DicomSource,
@@ -17,6 +20,7 @@ from restore_rwkv.io import (
     SourceRecord,
     Target,
     Volume,
+    Volumes,
     begin_stage,
     claimed,
     identify,
@@ -57,31 +61,51 @@ def restore_file(restorer: Restorer, request: FileRequest, progress: Progress | 
     with recorded_warnings() as said, claimed(target.path, target.record):
         begin_stage(progress, f"reading {request.source.name}")
         volumes = read_volumes(request.source, series=request.series)
-        stream = iter(volumes)
-        first = next(stream)
+        first, plan = checked_plans(restorer, request, volumes)
         run = _Run(restorer, request, progress, len(volumes), identify(first), said)
-        plan = checked_plan(restorer, request, first, len(volumes))
+        others = islice(volumes, 1, None) if len(volumes) > 1 else iter(())
         begin_stage(progress, "loading weights")
         restorer.network(plan.task)
         if target.is_series:
-            restored = next(run.results(first, stream, plan))
+            restored = next(run.results(plan, others))
             record = target.write_series(restored, _derivation(plan, run.records[0]), run.record)
         else:
-            record = target.write_volumes(run.results(first, stream, plan), run.count, run.record)
+            record = target.write_volumes(run.results(plan, others), run.count, run.record)
     return Restored(run.first or first, record)
 
 
-def checked_plan(restorer: Restorer, request: FileRequest, volume: Volume, count: int) -> Plan:
-    """Return the plan of the first of `count` volumes, after a check of the output.
+def checked_plans(
+    restorer: Restorer, request: FileRequest, volumes: Volumes
+) -> tuple[Volume, Plan]:
+    """Return the first volume of a file with its plan, after a check of the output and of all.
 
     Raises:
-        RestoreError: as `Restorer.plan`, or the output cannot hold the result.
+        RestoreError: as `Restorer.plan` for any of the volumes, or the output cannot hold them.
     """
-    request.target.check_image(volume, count)
-    plan = restorer.plan(volume, request.options)
-    if plan.scale is not None:
-        request.target.check_image(plan.volume, count)
-    return plan
+    target, count = request.target, len(volumes)
+    first: tuple[Volume, Plan] | None = None
+    for number, volume in enumerate(volumes, start=1):
+        if first is None:
+            target.check_image(volume, count)
+        with of_volume(number, count):
+            plan = restorer.plan(volume, request.options)
+        if first is None:
+            if plan.scale is not None:
+                target.check_image(plan.volume, count)
+            first = volume, plan
+    assert first is not None
+    return first
+
+
+@contextmanager
+def of_volume(number: int, count: int) -> Iterator[None]:
+    """Say in an error which of several volumes it is about."""
+    try:
+        yield
+    except RestoreError as error:
+        if count == 1:
+            raise
+        raise type(error)(f"volume {number} of {count}: {error}") from error
 
 
 @dataclass
@@ -97,7 +121,7 @@ class _Run:
     records: list[RestorationRecord] = dataclasses.field(default_factory=list)
     first: Volume | None = None
 
-    def results(self, first: Volume, others: Iterator[Volume], plan: Plan) -> Iterator[Volume]:
+    def results(self, plan: Plan, others: Iterator[Volume]) -> Iterator[Volume]:
         """Restore each volume when its turn comes."""
         yield self._restored(plan)
         for volume in others:

@@ -129,6 +129,8 @@ def _of_values(volume: Volume, task: Task, axis: int) -> Iterator[Finding]:
     """Values of something else than an image of the modality."""
     lowest, highest = task.rules.value_limits
     low, high = float(volume.data.min()), float(volume.data.max())
+    if low < lowest:  # the lowest value of all may be padding
+        low = float(volume.data[volume.data > np.float32(low)].min())
     if low < lowest or high > highest:
         text = (
             f"values from {low:g} to {high:g}, which {task.rules.title} cannot have; correct their "

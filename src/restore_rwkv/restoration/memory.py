@@ -9,14 +9,16 @@ import torch
 from restore_rwkv.restoration.tiles import Tiling
 
 # Measured as the peak of a process (tests/restoration/test_memory.py compares):
-_PROCESS = 320 << 20  # Python, PyTorch, nibabel and pydicom, and a network of a few megabytes
+_PROCESS = 370 << 20  # Python, PyTorch, nibabel and pydicom, and a network of a few megabytes
 _WEIGHT = 8  # bytes: as read and in the inference form
 _COPIES = 2  # of the volume: as read and restored
 _COPIES_FOR_SCALING = 4  # while the robust scaling is found, before the network runs
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def expected_memory(volume_bytes: int, tiling: Tiling, parameters: int, *, robust: bool) -> int:
+def expected_memory(
+    volume_bytes: int, tiling: Tiling, parameters: int, *, robust: bool, masked: bool = False
+) -> int:
     """Return the largest resident memory of a process that restores one volume, in bytes.
 
     On a GPU this is the memory of both, the activations of the network on the GPU.
@@ -26,9 +28,11 @@ def expected_memory(volume_bytes: int, tiling: Tiling, parameters: int, *, robus
         tiling: how its slices are run.
         parameters: number of weights of the network.
         robust: whether the scaling is found from the values of the volume.
+        masked: whether voxels without a value were filled.
     """
-    running = _COPIES * volume_bytes + tiling.memory
-    scaling = _COPIES_FOR_SCALING * volume_bytes if robust else 0
+    held = volume_bytes if masked else 0  # the mask, and what filling took
+    running = _COPIES * volume_bytes + tiling.memory + held
+    scaling = _COPIES_FOR_SCALING * volume_bytes + held if robust else 0
     return _PROCESS + _WEIGHT * parameters + max(running, scaling)
 
 

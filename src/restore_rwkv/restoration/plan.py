@@ -72,7 +72,8 @@ class Plan:
         """Largest resident memory of a process that runs this plan only, in bytes."""
         robust = self.scaling_found["scaling_rule"] == "robust"
         size = self.volume.data.nbytes
-        return expected_memory(size, self.tiling, self.parameters, robust=robust)
+        masked = self.volume.missing is not None
+        return expected_memory(size, self.tiling, self.parameters, robust=robust, masked=masked)
 
     def lines(self) -> list[str]:
         """Describe the plan in lines of text."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore_rwkv.errors import RestoreError
+from restore_rwkv.errors import InputError, RestoreError
 from restore_rwkv.io import OutputOptions, Target, read_volumes
+from restore_rwkv.restoration.file import of_volume
 from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.plan import Plan
 
@@ -24,10 +25,12 @@ class Preview:
     Attributes:
         plan: None where the file cannot be read or restored.
         refusals: messages of everything that would stop it.
+        error: the first of them, as `Restorer.file` would raise it; None where there is none.
     """
 
     plan: Plan | None
     refusals: tuple[str, ...]
+    error: Exception | None = None
 
 
 def preview_file(
@@ -38,7 +41,7 @@ def preview_file(
     options: RestoreOptions,
 ) -> Preview:
     """Say what a restoration would do; see `Restorer.preview`."""
-    refusals: list[str] = []
+    refusals: list[Exception] = []
     plan = None
     target = None
     with collected(refusals):
@@ -49,23 +52,27 @@ def preview_file(
             target.check_record()
     with collected(refusals):
         volumes = read_volumes(source, series=series)
-        volume = next(iter(volumes))
-        if target is not None:
-            with collected(refusals):
-                target.check_image(volume, len(volumes))
-        plan = restorer.plan(volume, options)
+        for number, volume in enumerate(volumes, start=1):
+            if target is not None and plan is None:
+                with collected(refusals):
+                    target.check_image(volume, len(volumes))
+            with of_volume(number, len(volumes)):
+                planned = restorer.plan(volume, options)
+            plan = plan or planned
+        assert plan is not None
         restorer.network(plan.task)  # the weights themselves may be damaged
         if target is not None and plan.scale is not None:
             target.check_image(plan.volume, len(volumes))
-    return Preview(plan, tuple(dict.fromkeys(refusals)))
+    unlike = {str(error): error for error in refusals}
+    return Preview(plan, tuple(unlike), next(iter(refusals), None))
 
 
 @contextmanager
-def collected(refusals: list[str]) -> Iterator[None]:
-    """Collect the message of an error of the user or the system instead of raising it."""
+def collected(refusals: list[Exception]) -> Iterator[None]:
+    """Collect an error of the user or the system instead of raising it."""
     try:
         yield
     except RestoreError as error:
-        refusals.append(str(error))
+        refusals.append(error)
     except OSError as error:
-        refusals.append(f"{error.filename or 'system'}: {error.strerror or error}")
+        refusals.append(InputError(f"{error.filename or 'system'}: {error.strerror or error}"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.io import ChangeRecord, FitRecord, RestorationRecord, Volume
+from restore_rwkv.io import ChangeRecord, FitRecord, RestorationRecord, Volume, VolumeRecord
 from restore_rwkv.restoration.plan import Plan
 from restore_rwkv.tasks import NOTICE, Task
 
@@ -50,7 +50,8 @@ class Restored:
 def joined(records: Sequence[RestorationRecord]) -> RestorationRecord:
     """Return the record of volumes that were restored one after the other.
 
-    It is that of the first with the seconds, the worst fit and the changes of all.
+    It is that of the first with the seconds, the worst fit and the changes of all; what was found
+    for each volume stands in `each_volume`.
     """
     first = records[0]
     if len(records) == 1:
@@ -59,6 +60,17 @@ def joined(records: Sequence[RestorationRecord]) -> RestorationRecord:
     return dataclasses.replace(
         first,
         volumes=len(records),
+        each_volume=tuple(
+            VolumeRecord(
+                scaling=record.scaling,
+                strength=record.strength,
+                noise_found=record.noise_found,
+                noise_level=record.noise_level,
+                fit=record.fit.outcome,
+                change=record.change,
+            )
+            for record in records
+        ),
         seconds=round(sum(record.seconds for record in records), 3),
         fit=max((record.fit for record in records), key=lambda fit: _OUTCOMES.index(fit.outcome)),
         change=dataclasses.replace(

@@ -17,6 +17,7 @@ from restore_rwkv.io import (
     Progress,
     Target,
     Volume,
+    as_volume,
     degraded_by,
     record_of,
 )
@@ -78,6 +79,7 @@ class Restorer:
                 allowed holds no tile.
             WeightsError: the weights are damaged, or of another task.
         """
+        volume = as_volume(volume)
         task = self.task or pick_task(volume)
         info = self._info(task)
         options, factor_from = self._with_factor(volume, task, options or RestoreOptions())
@@ -122,7 +124,8 @@ class Restorer:
         """Restore a volume.
 
         Args:
-            volume: the low-quality scan, in physical units.
+            volume: the low-quality scan, in physical units: a `Volume`, or any image that
+                `restore_rwkv.io.as_volume` takes.
             options: plane, scaling, memory, a finer grid, consistency, ensemble, and strength.
             progress: called with the number of slices done and the number of all.
 

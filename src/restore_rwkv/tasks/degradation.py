@@ -134,7 +134,7 @@ def degrade_file(
         check_output_path(path, source=source, overwrite=overwrite)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise InputError(f"{output}: is named twice; give the truth a file of its own")
-    check_record(record_path, overwrite=overwrite)
+    check_record(record_path, outputs[0], overwrite=overwrite)
     with recorded_warnings() as said, claimed(*outputs, record_path):
         begin_stage(progress, f"reading {source.name}")
         volume = read_volume(source, series=series)

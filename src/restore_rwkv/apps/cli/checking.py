@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ def check(
                         progress.stage(f"{len(found)} found, last {Path(scan.name).name}")
     refused = sum(bool(scan.refusals) for scan in found)
     if as_json:
-        show_json({"scans": [dataclasses.asdict(scan) for scan in found], "refused": refused})
+        show_json({"scans": list(map(_as_json, found)), "refused": refused})
     else:
         show(_table(found))
         for scan in found:
@@ -70,15 +70,28 @@ def check(
         raise typer.Exit(REFUSED.code)
 
 
-def _say_findings(scan: Checked) -> None:
-    from restore_rwkv.apps.cli.app import option_flags
+def _as_json(scan: Checked) -> dict[str, Any]:
+    return dataclasses.asdict(scan) | {
+        "refusals": _worded(scan.refusals),
+        "warnings": _worded(scan.warnings),
+    }
 
-    texts = [f"  refused: {text}" for text in scan.refusals]
-    texts += [f"  warning: {text}" for text in scan.warnings]
+
+def _say_findings(scan: Checked) -> None:
+    texts = [f"  refused: {text}" for text in _worded(scan.refusals)]
+    texts += [f"  warning: {text}" for text in _worded(scan.warnings)]
+    texts += [f"  {name} not compared: {text}" for name, text in scan.unjudged.items()]
     if texts:
         say(scan.name)
     for text in texts:
-        say(with_flags(text, option_flags()))
+        say(text)
+
+
+def _worded(texts: tuple[str, ...]) -> list[str]:
+    """Messages of the library in the words of the command line."""
+    from restore_rwkv.apps.cli.app import option_flags
+
+    return [with_flags(text, option_flags()) for text in texts]
 
 
 def _table(found: list[Checked]) -> Table:
@@ -91,12 +104,16 @@ def _table(found: list[Checked]) -> Table:
             _times(scan.shape, "d") + (f" x {scan.volumes}" if scan.volumes > 1 else ""),
             _times(scan.spacing, ".3g"),
             scan.encoding,
-            "\n".join(f"{name}: {outcome}" for name, outcome in scan.fit.items()) or "-",
+            "\n".join(f"{name}: {_fit(scan, name)}" for name in scan.fit) or "-",
             _memory(scan),
             _times(scan.tile, "d"),
             "-" if scan.seconds is None else in_words(scan.seconds),
         )
     return table
+
+
+def _fit(scan: Checked, weights: str) -> str:
+    return scan.fit[weights] + (", not compared" if weights in scan.unjudged else "")
 
 
 def _times(numbers: tuple[float, ...] | None, style: str) -> str:

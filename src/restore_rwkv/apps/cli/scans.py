@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from restore_rwkv.apps.cli.messages import with_flags
 from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
@@ -160,11 +161,15 @@ def _show_preview(output: str, preview: Preview) -> None:
     Raises:
         InputError: restoring would be refused; the message lists why.
     """
+    from restore_rwkv.apps.cli.app import option_flags
+
     lines = list(preview.plan.lines()) if preview.plan else []
     for line in lines:
         say(line)
     if preview.refusals:
-        raise InputError("\n  ".join([f"{output}: would be refused:", *preview.refusals]))
+        kind = InputError if preview.error is None else type(preview.error)
+        refusals = [with_flags(text, option_flags()) for text in preview.refusals]
+        raise kind("\n  ".join([f"{output}: would be refused:", *refusals]))
     if screen.as_json:
         show_json({"plan": lines})
 

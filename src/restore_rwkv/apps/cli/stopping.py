@@ -65,6 +65,9 @@ class Stopping:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.signal or _imports_torch(frame):
             _say_stopped(number)
+            atomic = sys.modules.get("restore_rwkv.io.atomic")
+            if atomic is not None:
+                atomic.drop_claims()
             os._exit(128 + number)
         self.signal = number
         raise _Stop
