@@ -134,13 +134,13 @@ def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(
     np.save(tmp_path / "scan.npy", image)
     with SetWriter(tmp_path / "set", "noise", "mri-sr", 2.0) as writer:
         writer.add("a", "a", "test", np.stack([image, image]))
-    options = RestoreOptions(consistency=3, ensemble=True)
+    options = RestoreOptions(consistency=3, ensemble=True, force=True)
     words = {"task": "mri-sr", "weights": tiny_weights, "options": options}
     assert len(list(evaluate_paths([tmp_path / "scan.npy", tmp_path / "set"], **words))) == 2
     assert given == [replace(options, factor=4.0), replace(options, factor=2.0)]
     restorer = Restorer("mri-sr", tiny_weights)
     evaluate(Volume(image), restorer, RestoreOptions(factor=5.0), physics=DegradeOptions(factor=3))
-    assert given[2] == RestoreOptions(factor=5.0)
+    assert given[2] == RestoreOptions(factor=5.0, force=True)
 
 
 def test_a_manifest_deep_below_does_not_make_a_scan_a_set(tmp_path: Path) -> None:

@@ -125,3 +125,33 @@ def test_series_in_one_folder_are_checked_one_by_one(write_series: SeriesWriter)
 def test_what_is_found_is_plain_json(archive: Path) -> None:
     for scan in Checker(device="cpu").scans(archive):
         assert json.loads(json.dumps(dataclasses.asdict(scan)))["name"] == scan.name
+
+
+def test_hidden_files_and_what_killed_runs_left_are_no_scans(
+    tmp_path: Path, write_series: SeriesWriter
+) -> None:
+    folder = write_series()
+    save(folder / "good_T1w.nii.gz", low_resolution())
+    shutil.copy(folder / "good_T1w.nii.gz", folder / "._good_T1w.nii.gz")
+    (folder / ".out-01234567.partial.nii.gz").touch()
+    shutil.copytree(folder, folder / ".derived-01234567.partial")
+    (folder / "link.nii.gz").symlink_to(folder / "good_T1w.nii.gz")
+    names = [Path(scan.name).name for scan in Checker(device="cpu").scans(folder)]
+    assert len(names) == 2
+    assert names[1] == "good_T1w.nii.gz"
+
+
+def test_what_was_not_compared_is_told(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).uniform(0, 9, (48, 24, 48))
+    affine = np.diag([4.07, 4.07, 3, 1])
+    nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), tmp_path / "a_pet.nii.gz")
+    (scan,) = Checker(device="cpu").scans(tmp_path)
+    assert "4.07 mm" in scan.unjudged["light-pet-synth"]
+
+
+def test_a_volume_in_the_middle_is_checked_too(tmp_path: Path) -> None:
+    values = np.stack([low_resolution()] * 3, -1)
+    values[..., 1] = 7
+    save(tmp_path / "run_bold.nii.gz", values)
+    (scan,) = Checker(device="cpu").scans(tmp_path)
+    assert scan.refusals[0].startswith("volume 2 of 3: run_bold.nii.gz: all values are 7")

@@ -280,3 +280,65 @@ def test_a_series_of_several_folders_is_known_by_all_its_files(
         "part1/IM0",
         "part1/IM1",
     ]
+
+
+def test_a_volume_that_would_be_refused_is_told_of_before_anything_is_computed(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    values = noise(24, 20, 2, 3)
+    values[..., 2] = 0
+    source = nifti(tmp_path / "in.nii.gz", values)
+    restorer, output = Restorer("mri-sr", tiny_weights, "cpu"), tmp_path / "out.nii.gz"
+    steps: list[int] = []
+    with pytest.raises(UnfitError, match=r"volume 3 of 3: in.nii.gz: all values are 0"):
+        restorer.file(source, output, progress=lambda done, total: steps.append(done))
+    assert not steps
+    assert restorer.preview(source, output).refusals[0].startswith("volume 3 of 3")
+
+
+def test_the_record_of_a_4d_image_tells_its_volumes_apart(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    source = nifti(tmp_path / "in.nii.gz", noise(24, 20, 2, 2) * [1, 100])
+    Restorer("mri-sr", tiny_weights, "cpu").file(source, tmp_path / "out.nii.gz", FORCE)
+    first, second = json.loads((tmp_path / "out.restoration.json").read_text())["each_volume"]
+    assert second["scaling"]["scale"] == pytest.approx(100 * first["scaling"]["scale"], rel=0.1)
+    assert second["change"]["largest"] > 10 * first["change"]["largest"]
+
+
+def test_an_output_beside_its_input_does_not_make_the_input_restored(
+    tiny_weights: Path, tmp_path: Path
+) -> None:
+    source = nifti(tmp_path / "scan.nii.gz", noise(24, 20, 2))
+    restorer = Restorer("mri-sr", tiny_weights, "cpu")
+    restorer.file(source, tmp_path / "scan.nrrd", FORCE)
+    restorer.file(source, tmp_path / "other.nii.gz", RestoreOptions(consistency=0))
+    with pytest.raises(UnfitError, match="restored by this program already"):
+        restorer.file(tmp_path / "scan.nrrd", tmp_path / "again.nii.gz")
+
+
+def test_outputs_of_one_stem_do_not_share_a_record(tiny_weights: Path, tmp_path: Path) -> None:
+    source = nifti(tmp_path / "in.nii", noise(24, 20, 2))
+    restorer = Restorer("mri-sr", tiny_weights, "cpu")
+    restorer.file(source, tmp_path / "x.nii.gz", FORCE)
+    with pytest.raises(InputError, match=r"x.restoration.json: is the record of x.nii.gz; give"):
+        restorer.file(source, tmp_path / "x.npy", FORCE, overwrite=True)
+    restorer.file(source, tmp_path / "x.nii.gz", FORCE, overwrite=True)
+    (tmp_path / "y.restoration.json").mkdir()
+    with pytest.raises(InputError, match="is not a file, and the record would go there"):
+        restorer.file(source, tmp_path / "y.nii.gz", FORCE, overwrite=True)
+
+
+def test_a_series_is_not_written_into_its_source(identity: Path, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "in", "CT")
+    with pytest.raises(InputError, match="lies in the input, which would then hold two series"):
+        Restorer(weights=identity).file(source, f"{source}/derived/", options_for(source))
+
+
+def test_any_image_of_python_is_restored(tiny_weights: Path) -> None:
+    values = noise(24, 20, 2).astype(np.float32)
+    restorer = Restorer("mri-sr", tiny_weights, "cpu")
+    of_array = restorer.run(values, FORCE).volume.data  # type: ignore[arg-type]
+    image = nibabel.Nifti1Image(values, np.eye(4))
+    of_nibabel = restorer.run(image, FORCE).volume.data
+    np.testing.assert_array_equal(of_array, of_nibabel)

@@ -175,7 +175,9 @@ def options_told(
     options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float
 ) -> RestoreOptions:
     """Return options in the task's plane, with the factor of the degradation if it matters."""
-    options = replace(options or RestoreOptions(), plane="auto")
+    options = options or RestoreOptions()
+    # The degradation is known, and may be one that the weights are not for.
+    options = replace(options, plane="auto", force=not options.strict)
     if restorer.uses_factor(task, options) and options.factor is None and options.scale is None:
         return replace(options, factor=factor)
     return options

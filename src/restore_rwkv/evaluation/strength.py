@@ -115,7 +115,7 @@ def blend_gains(pair: NoisyPair, restorer: Restorer, task: Task, reference: floa
     told, found = (
         task.rules.added_noise(pair.low, task, factor, reference) for factor in (pair.factor, None)
     )
-    alone = RestoreOptions(strength=1.0)
+    alone = RestoreOptions(strength=1.0, force=True)
     if not restorer.uses_factor(task, alone):
         psnr, gains = _blended(pair, restorer, task, alone)
         return BlendGains(pair.subject, pair.level, told, found, psnr, gains, gains)
