@@ -43,8 +43,12 @@ def decode(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]
         raise ValueError(
             f"it has {header.precision} bits for each pixel, and the header {allocated}"
         )
-    facts = {"precision": header.precision, "signed": header.signed, "exact": header.exact}
-    facts["dtype"] = pixels.dtype.newbyteorder("<").str
+    facts = {
+        "precision": header.precision,
+        "signed": header.signed,
+        "exact": header.exact,
+        "dtype": pixels.dtype.newbyteorder("<").str,
+    }
     return facts, pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
 
 

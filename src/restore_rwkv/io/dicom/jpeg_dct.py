@@ -72,8 +72,8 @@ def decode_sequential(stream: JpegStream) -> npt.NDArray[np.uint16]:
     placed = np.empty((total, 64))
     placed[:, _zigzag()] = blocks
     cosines = _cosines()
-    pixels = cosines.T @ placed.reshape(total, 8, 8) @ cosines + (1 << (stream.precision - 1))
-    pixels = np.rint(pixels).clip(0, (1 << stream.precision) - 1).astype(np.uint16)
+    values = cosines.T @ placed.reshape(total, 8, 8) @ cosines + (1 << (stream.precision - 1))
+    pixels = np.rint(values).clip(0, (1 << stream.precision) - 1).astype(np.uint16)
     image: npt.NDArray[np.uint16] = pixels.reshape(down, across, 8, 8).transpose(0, 2, 1, 3)
     return image.reshape(8 * down, 8 * across)[: stream.rows, : stream.columns]
 
