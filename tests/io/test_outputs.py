@@ -75,7 +75,9 @@ def test_a_disk_without_room_is_refused(
     if enough:
         check_output(VOLUME, tmp_path / "new" / name, volumes=volumes)
         return
-    with pytest.raises(InputError, match=rf"{name}: needs at least \d+ MB, {tmp_path} has \d+ MB"):
+    with pytest.raises(
+        InputError, match=rf"{name}: needs at least [\d.,e+]+ MB, {tmp_path} has [\d.,e+]+ MB"
+    ):
         check_output(VOLUME, tmp_path / "new" / name, volumes=volumes)
 
 

@@ -293,6 +293,6 @@ def _check_space(
     free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
-            f"{path.name}: needs at least {need / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB "
+            f"{path.name}: needs at least {need / 1e6:,.3g} MB, {folder} has {free / 1e6:,.3g} MB "
             "free; choose another disk"
         )

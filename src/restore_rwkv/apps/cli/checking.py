@@ -65,7 +65,10 @@ def check(
         show(_table(found))
         for scan in found:
             _say_findings(scan)
-        say(f"{len(found)} scan{'s' * (len(found) != 1)}, {refused} would be refused")
+        free = [scan.free for scan in found if scan.free is not None]
+        room = f"; {min(free) / 2**30:.1f} GiB of memory are free" if free else ""
+        plural = "s" * (len(found) != 1)
+        say(f"{len(found)} scan{plural}, {refused} would be refused{room}")
     if refused or not found:
         raise typer.Exit(REFUSED.code)
 
@@ -97,6 +100,7 @@ def _worded(texts: tuple[str, ...]) -> list[str]:
 def _table(found: list[Checked]) -> Table:
     names = ("scan", "kind", "voxels", "mm", "encoding", "fits", "memory", "tile", "time")
     table = plain_table(*names)
+    table.columns[names.index("fits")].no_wrap = True
     for scan in found:
         table.add_row(
             scan.name,
@@ -121,6 +125,4 @@ def _times(numbers: tuple[float, ...] | None, style: str) -> str:
 
 
 def _memory(scan: Checked) -> str:
-    if scan.memory is None or scan.free is None:
-        return "-"
-    return f"{scan.memory / 2**30:.2f} of {scan.free / 2**30:.1f} GiB"
+    return "-" if scan.memory is None else f"{scan.memory / 2**30:.2f} GiB"
