@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +25,16 @@ def pytest_configure() -> None:
     """Without a GPU, Triton runs in its interpreter, which it has to know when it is imported."""
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
+    _heed_signals()
+
+
+def _heed_signals() -> None:
+    """Undo what `nohup` and a shell's `&` set: programs that the tests start would inherit it."""
+    if threading.current_thread() is threading.main_thread():
+        for name, handler in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -325,7 +325,7 @@ def test_outputs_of_one_stem_do_not_share_a_record(tiny_weights: Path, tmp_path:
         restorer.file(source, tmp_path / "x.npy", FORCE, overwrite=True)
     restorer.file(source, tmp_path / "x.nii.gz", FORCE, overwrite=True)
     (tmp_path / "y.restoration.json").mkdir()
-    with pytest.raises(InputError, match="is not a file, and the record would go there"):
+    with pytest.raises(InputError, match="exists and is not a file"):
         restorer.file(source, tmp_path / "y.nii.gz", FORCE, overwrite=True)
 
 

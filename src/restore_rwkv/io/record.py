@@ -327,7 +327,7 @@ def check_record(path: Path, output: Path, *, overwrite: bool) -> None:
         return
     if not path.is_file():
         raise InputError(
-            f"{path}: is not a file, and the record would go there; name another output"
+            f"{path}: exists and is not a file, so no record can go there; name another output"
         )
     if not overwrite:
         raise InputError(f"{path}: exists already; name another output, or give overwrite=True")

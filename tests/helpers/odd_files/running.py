@@ -236,9 +236,7 @@ def _compared(case: Case, right: Right, folder: Path, ended: Ended, new: list[st
     if ended.code:
         return [f"exit code {ended.code}, not 0", *(f"left {name}" for name in new)]
     if case.outputs == FOLDER:
-        if "out.restoration.json" not in new or not all(
-            n.startswith(("out/", "out.")) for n in new
-        ):
+        if "out.restoration.json" not in new or not all(re.match(r"out\b", n) for n in new):
             return [f"wrote {new}, not a series with its record"]
     elif new != sorted(case.outputs):
         return [f"wrote {new}, not {sorted(case.outputs)}"]
