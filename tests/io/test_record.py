@@ -10,7 +10,7 @@ import numpy as np
 from pydicom import dcmread
 
 from restore_rwkv import Volume, read_volume
-from restore_rwkv.io import DegradationRecord, OutputRecord, identify, record_values, write_record
+from restore_rwkv.io import DegradationRecord, OutputRecord, identify, record_text, record_values
 from restore_rwkv.io.record import FORMAT
 from tests.helpers.synthetic_series import SeriesWriter
 
@@ -59,7 +59,7 @@ def test_a_record_is_flat_json_with_its_format(tmp_path: Path, scan: Path) -> No
         made={"factor": 4},
         source=identify(read_volume(scan)),
     )
-    write_record(tmp_path / "r.json", record)
+    (tmp_path / "r.json").write_text(record_text(record), encoding="utf-8")
     values = json.loads((tmp_path / "r.json").read_text())
     assert values == json.loads(json.dumps(record_values(record)))
     assert values["format"] == FORMAT == "restore-rwkv record 1"

@@ -42,7 +42,6 @@ from restore_rwkv.io.record import (
     record_of_series,
     record_text,
     record_values,
-    write_record,
 )
 from restore_rwkv.io.results import OutputFormat, OutputOptions, Target
 from restore_rwkv.io.scans import FoundScan, find_scans
@@ -99,7 +98,6 @@ __all__ = [
     "record_values",
     "recorded_warnings",
     "same_field_of_view",
-    "write_record",
     "write_volume",
     "write_volumes",
 ]

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.io.dicom.read import DicomSource
 from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.volume import Volume
@@ -337,17 +336,6 @@ def check_record(path: Path, output: Path, *, overwrite: bool) -> None:
         return
     if isinstance(other, str) and other != output.name and (path.parent / other).exists():
         raise InputError(f"{path}: is the record of {other}; give the output a stem of its own")
-
-
-def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON, whole or not at all.
-
-    Args:
-        path: from `record_of`.
-        record: what was done.
-    """
-    with atomic_file(path) as temporary:
-        temporary.write_text(record_text(record), encoding="utf-8")
 
 
 def record_text(record: Record) -> str:

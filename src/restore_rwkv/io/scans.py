@@ -11,6 +11,7 @@ from pathlib import Path
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.read import read_series
 from restore_rwkv.io.dicom.series import FoundSeries, find_series
+from restore_rwkv.io.dicom.syntaxes import syntax_name
 from restore_rwkv.io.files import read_volumes
 from restore_rwkv.io.kinds import check_source, holds_volume, kind_of
 from restore_rwkv.io.volume import Volume
@@ -97,10 +98,8 @@ def _volumes(path: Path) -> tuple[Iterator[Volume], int]:
 
 
 def _series(series: FoundSeries, path: Path) -> FoundScan:
-    from pydicom.uid import UID
-
     name = f"{path}: series {series.number or '?'} {series.description}".rstrip()
-    encoding = ", ".join(UID(uid).name for uid in series.transfer_syntaxes)
+    encoding = ", ".join(map(syntax_name, series.transfer_syntaxes))
     return FoundScan(
         path, name, encoding, series.uid, lambda: (iter([read_series(series, path)]), 1)
     )
