@@ -86,14 +86,11 @@ def atomic_files(*paths: str | Path, overwrite: bool) -> Iterator[tuple[Path, ..
     except BaseException as error:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
-        temporary_names = {
-            str(temporary): final for temporary, final in zip(temporaries, finals, strict=False)
-        }
         if isinstance(error, OSError) and error.errno:
             # The error of a full disk names no file, that of a folder that has gone a hidden one.
-            name = str(error.filename or (temporaries[:1] and temporaries[0]))
-            if not error.filename or name in temporary_names:
-                error.filename = str(temporary_names.get(name, finals[0]))
+            final_of = dict(zip(map(str, temporaries), map(str, finals), strict=False))
+            if not error.filename or str(error.filename) in final_of:
+                error.filename = final_of.get(str(error.filename), str(finals[0]))
         raise
     for folder in {final.parent for final in finals}:
         _flush_folder(folder)

@@ -12,7 +12,7 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.io.missing import fill_missing
 from restore_rwkv.io.payload import check_declared, is_gzip, opened, read_exactly, too_short
 from restore_rwkv.io.sidecar import read_sidecar
-from restore_rwkv.io.stored import Float32Array, Stored, encode
+from restore_rwkv.io.stored import Float32Array, Stored, encode, written_type
 from restore_rwkv.io.volume import Source, Volume, three_axes
 
 _OFFSET = 284
@@ -79,9 +79,7 @@ def write_mgh(
     """
     from nibabel.freesurfer.mghformat import MGHHeader
 
-    stored = Stored(np.dtype(">f4"))
-    if dtype == "source" and volume.source is not None and volume.source.stored is not None:
-        stored = Stored(volume.source.stored.dtype.newbyteorder(">"))
+    stored = written_type(volume.source.stored if volume.source else None, dtype, ">")
     affine = np.asarray(volume.affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     header = MGHHeader()

@@ -16,11 +16,9 @@ import numpy as np
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.affines import LPS_TO_RAS, affine_of_columns, columns_in_lps
-from restore_rwkv.io.missing import fill_missing
-from restore_rwkv.io.sidecar import read_sidecar
-from restore_rwkv.io.stored import Float32Array, Float64Array, Stored, encode
-from restore_rwkv.io.volume import Source, Volume, three_axes
-from restore_rwkv.io.voxels import Packed, Packing, file_beside, header_lines, read_packed
+from restore_rwkv.io.stored import Float32Array, Float64Array, encode, written_type
+from restore_rwkv.io.volume import Volume, three_axes
+from restore_rwkv.io.voxels import Packed, Packing, file_beside, header_lines, packed_volume
 
 _log = logging.getLogger(__name__)
 _TYPES = {
@@ -66,13 +64,7 @@ def read_nrrd(path: Path) -> Volume:
     shape = _shape(fields, path)
     packed = _packed(fields, shape, path, end)
     affine = _affine(fields, len(shape), path)
-    numbers = read_packed(packed).reshape(three_axes(shape, path.name))
-    values, missing = fill_missing(numbers, path.name)
-    parts = () if packed.path == path else (path, packed.path)
-    beside = read_sidecar(path)
-    stored = Stored(packed.dtype)
-    source = Source(path, shape, stored, parts=parts, findings=beside.findings)
-    return Volume(values, affine, beside.unit, beside.modality, source, missing=missing)
+    return packed_volume(packed, path, (shape, three_axes(shape, path.name)), affine)
 
 
 def write_nrrd(
@@ -86,9 +78,7 @@ def write_nrrd(
         path: Where to write.
         dtype: "float32", or "source" for the type of the volume's source.
     """
-    stored = Stored(np.dtype("<f4"))
-    if dtype == "source" and volume.source is not None and volume.source.stored is not None:
-        stored = Stored(volume.source.stored.dtype.newbyteorder("<"))
+    stored = written_type(volume.source.stored if volume.source else None, dtype, "<")
     columns, origin = columns_in_lps(np.asarray(volume.affine))
     header = [
         "NRRD0004",

@@ -27,7 +27,6 @@ class FoundScan:
         encoding: Suffix of the file, or names of DICOM's transfer syntaxes.
         series: SeriesInstanceUID; None for other formats.
         read: Returns its volumes, each read when its turn comes, and how many there are.
-        fault: Why it cannot be read at all; None where it may.
     """
 
     path: Path
@@ -35,7 +34,6 @@ class FoundScan:
     encoding: str
     series: str | None
     read: Callable[[], tuple[Iterator[Volume], int]]
-    fault: str | None = None
 
 
 def find_scans(path: str | Path) -> Iterator[FoundScan]:
@@ -62,7 +60,7 @@ def find_scans(path: str | Path) -> Iterator[FoundScan]:
         if series.is_image:
             yield _series(series, path)
     for file, fault in damaged.items():
-        yield FoundScan(file, str(file), "damaged", None, partial(_refuse, fault), fault)
+        yield FoundScan(file, str(file), "damaged", None, partial(_refuse, fault))
     if path.is_dir():
         yield from map(_file, _volumes_below(path))
 

@@ -84,3 +84,15 @@ def _limits(dtype: np.dtype[np.generic]) -> tuple[float, float]:
     if int(high) > info.max:  # 2**63 - 1 rounds up in float64, and would wrap
         high = float(np.nextafter(high, 0.0))
     return float(info.min), high
+
+
+def written_type(source: Stored | None, dtype: str, order: str) -> Stored:
+    """Return the number format of an output that keeps no slope.
+
+    Args:
+        source: that of the source; None where it has none.
+        dtype: "source" for the type of the source, else float32.
+        order: byte order, "<" or ">".
+    """
+    kind = source.dtype if dtype == "source" and source is not None else np.dtype(np.float32)
+    return Stored(kind.newbyteorder(order))  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.kinds import check_source
+from restore_rwkv.io.missing import fill_missing
 from restore_rwkv.io.payload import (
     GZIP,
     check_declared,
@@ -22,6 +23,9 @@ from restore_rwkv.io.payload import (
     refusing_damage,
     too_short,
 )
+from restore_rwkv.io.sidecar import read_sidecar
+from restore_rwkv.io.stored import Float64Array, Stored
+from restore_rwkv.io.volume import Source, Volume
 
 _log = logging.getLogger(__name__)
 _LONGEST_HEADER = 1 << 20  # bytes
@@ -197,3 +201,28 @@ def _from_text(file: IO[bytes], packed: Packed) -> npt.NDArray[np.generic]:
             "export it again"
         )
     return numbers.astype(packed.dtype).reshape(packed.shape, order="F")
+
+
+def packed_volume(
+    packed: Packed,
+    path: Path,
+    shapes: tuple[tuple[int, ...], tuple[int, int, int]],
+    affine: Float64Array | None,
+) -> Volume:
+    """Read voxels as a volume, with what the files beside its header say of it.
+
+    Args:
+        packed: Where and how the voxels are stored.
+        path: Header, or the one file.
+        shapes: That of the file, and (X, Y, Z).
+        affine: Voxel indices to mm; None without geometry.
+
+    Raises:
+        InputError: As for `read_packed`, or voxels inside the image are not finite.
+    """
+    values, missing = fill_missing(read_packed(packed).reshape(shapes[1]), path.name)
+    parts = () if packed.path == path else (path, packed.path)
+    beside = read_sidecar(path)
+    stored = Stored(packed.dtype)
+    source = Source(path, shapes[0], stored, parts=parts, findings=beside.findings)
+    return Volume(values, affine, beside.unit, beside.modality, source, missing=missing)

@@ -21,7 +21,7 @@ from restore_rwkv.restoration.plan import Plan
 from restore_rwkv.restoration.preview import collected
 from restore_rwkv.restoration.restorer import Restorer
 from restore_rwkv.restoration.tiles import pixels_of, run
-from restore_rwkv.tasks import AUTO, Task
+from restore_rwkv.tasks import AUTO
 
 _TIMED, _REPEATS = 128, 4  # side of the slice whose time is taken, and how often
 
@@ -141,11 +141,12 @@ class Checker:
 
     def _planned(self, volume: Volume, checked: Checked) -> Checked:
         refusals: list[Exception] = []
+        plan: Plan | None = None
         with collected(refusals):
-            self._restorer.plan(volume, self._options)
+            plan = self._restorer.plan(volume, self._options)
         forced = dataclasses.replace(self._options, force=True, strict=False)
-        plan = self._restorer.plan(volume, forced)
-        fits = self._fits(volume, plan.task, forced)
+        plan = plan or self._restorer.plan(volume, forced)
+        fits = self._fits(volume, plan, forced)
         checked = dataclasses.replace(
             checked,
             task=plan.task.name,
@@ -158,11 +159,15 @@ class Checker:
         )
         return dataclasses.replace(checked, seconds=checked.volumes * self._seconds(plan))
 
-    def _fits(self, volume: Volume, task: Task, options: RestoreOptions) -> dict[str, Fit]:
+    def _fits(self, volume: Volume, plan: Plan, options: RestoreOptions) -> dict[str, Fit]:
         """Fit by the name of each weights that serve the task."""
         fits: dict[str, Fit] = {}
+        task, planned = plan.task, self._restorer.weights_of(plan.task)
         for name, restorer in self._others.items():
             if not restorer.serves(task):
+                continue
+            if restorer.weights_of(task) == planned:
+                fits[name] = plan.fit
                 continue
             try:
                 fits[name] = restorer.plan(volume, options).fit
