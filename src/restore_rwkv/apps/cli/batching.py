@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 _STEPS = 1000  # of the bar for each scan
 _FREE = 0.8  # of the free memory that all workers may take
+_MOST_JOBS = 8
+_OF_A_WORKER = 2 << 30  # bytes
 
 
 def _set_lines(value: str | None) -> str | None:
@@ -192,10 +194,16 @@ def part_of_text(text: str | None) -> Part | None:
 
 
 def default_jobs(device: str) -> int:
-    """Number of workers: one on a GPU, and one for each four cores."""
+    """Number of workers: one on a GPU; else one a core, as far as memory and `_MOST_JOBS` go.
+
+    Workers of one thread each take less time together than one of many threads
+    (`python -m benchmarks.batch`).
+    """
     from restore_rwkv.restoration import find_device
 
-    return 1 if find_device(device).type != "cpu" else max(1, _cores() // 4)
+    if find_device(device).type != "cpu":
+        return 1
+    return max(1, min(_cores(), _MOST_JOBS, _free_memory() // _OF_A_WORKER))
 
 
 def threads_of(jobs: int) -> int:
