@@ -1,0 +1,1 @@
+"""Many scans, each restored in isolation: BIDS datasets."""
