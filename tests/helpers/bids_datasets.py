@@ -62,6 +62,8 @@ def write_image(path: Path, shape: tuple[int, ...] = (32, 32, 3)) -> Path:
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
+    if len(shape) == 4:
+        image.header.set_zooms((6.0, 6.0, 8.0, 2.0))  # RepetitionTime of the JSON
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(image, path)
     return path

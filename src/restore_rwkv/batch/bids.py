@@ -13,7 +13,13 @@ from typing import Any
 
 from restore_rwkv.batch.bidsignore import Ignored
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.inheritance import DESCRIPTION, BidsName, bids_name, inherited_files
+from restore_rwkv.io.inheritance import (
+    DESCRIPTION,
+    BidsName,
+    bids_name,
+    dataset_of,
+    inherited_files,
+)
 from restore_rwkv.io.sidecar import BIDS_IMAGES
 
 _EXTENSIONS = (".nii", ".nii.gz")
@@ -152,7 +158,7 @@ def bids_metadata(image: Path) -> dict[str, Any]:
     """
     joined: dict[str, Any] = {}
     for file in inherited_files(image):
-        _check_content(file, file.name)
+        _check_content(file, file.relative_to(dataset_of(image) or image.parent).as_posix())
         joined |= _json_object(file, "correct it")
     return joined
 
@@ -177,8 +183,13 @@ def read_description(root: Path) -> dict[str, Any]:
 
 def _check_raw(root: Path, description: Mapping[str, Any]) -> None:
     kind = description.get("DatasetType", "raw")
-    if kind == "derivative" or "PipelineDescription" in description:
+    if kind == "derivative" or "PipelineDescription" in description:  # that of BIDS before 1.4
         raise InputError(f"{root}: is a derivative dataset; give the raw dataset it was made from")
+    if "DatasetType" not in description and "GeneratedBy" in description:
+        raise InputError(
+            f"{root}: may be a derivative dataset, as {DESCRIPTION} has GeneratedBy; add "
+            '"DatasetType": "raw" to it if it is not'
+        )
     if kind == "study":
         raise InputError(f"{root}: is a study of several datasets; give the raw one in sourcedata/")
     if kind != "raw":
@@ -255,12 +266,17 @@ def _check_content(path: Path, name: str) -> None:
 def _json_object(path: Path, remedy: str) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
-            values = json.loads(stream.read(_LARGEST).decode("utf-8-sig"))
+            text = stream.read(_LARGEST).decode("utf-8-sig")
+        values = json.loads(text, parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:  # ValueError: not text, or not JSON
         raise InputError(f"{path}: not readable JSON; {remedy}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a JSON object; {remedy}")
     return values
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")  # which Python would read and write
 
 
 def _without_doubles(images: list[BidsImage]) -> list[BidsImage]:

@@ -40,7 +40,7 @@ _IGNORED = (
     "manifest.sqlite*",
     "overview*.html",
     "*report*.json",
-    "**/ct/",  # BIDS has no CT yet
+    "**/ct",  # BIDS has no CT yet; the validator compares folders without a slash
 )
 _READMES = ("README", "README.md", "README.rst", "README.txt")
 _REPLACED = ("Sources", "RawSources", "Description", "Resolution", "DeepLearning")
@@ -142,7 +142,7 @@ def _description(out: Path, dataset: BidsDataset) -> dict[str, Any]:
         former = read_description(out)
         _check_former(out, former, dataset.root)
         return _with_this_version(former)
-    if out.exists() and any(not name.startswith((".", "manifest.")) for name in os.listdir(out)):
+    if out.exists() and not (out.is_dir() and _is_unused(out)):
         raise InputError(f"{out}: holds files of something else; name a new or empty folder")
     raw = dataset.description
     carried = {
@@ -155,7 +155,7 @@ def _description(out: Path, dataset: BidsDataset) -> dict[str, Any]:
     told = {field: value for field, value in known.items() if isinstance(value, str) and value}
     return _with_this_version(
         {
-            "Name": f"{raw.get('Name') or 'Dataset'}, restored",
+            "Name": f"{_title(raw)}, restored",
             "BIDSVersion": _BIDS_VERSION,
             "DatasetType": "derivative",
             **carried,
@@ -164,6 +164,16 @@ def _description(out: Path, dataset: BidsDataset) -> dict[str, Any]:
             "DatasetLinks": {_RAW: link},
         }
     )
+
+
+def _is_unused(folder: Path) -> bool:
+    return all(name.startswith((".", "manifest.")) for name in os.listdir(folder))
+
+
+def _title(raw: Mapping[str, Any]) -> str:
+    """Name of a dataset, in one line that can be encoded."""
+    name = str(raw.get("Name") or "a dataset without a name")
+    return " ".join(name.encode("utf-8", "replace").decode().split())
 
 
 def _with_this_version(description: dict[str, Any]) -> dict[str, Any]:
@@ -245,8 +255,9 @@ def _readme(raw: Mapping[str, Any]) -> str:
     return f"""\
 # Restored images
 
-Images of the dataset "{raw.get("Name") or "without a name"}", restored by {_PROGRAM} with the
-Restore-RWKV network. {NOTICE}
+Images of this dataset, restored by {_PROGRAM} with the Restore-RWKV network: {_title(raw)}
+
+{NOTICE}
 
 Each image has the name of its source with `desc-restored` added (`res-2x` and the like where its
 grid is finer). The `.json` file beside it has the metadata of the source that still holds, and says
@@ -259,7 +270,7 @@ Participants, and images that were not restored, are in the source dataset only.
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(values, indent=2) + "\n"
     if not path.is_file() or path.read_bytes() != text.encode():
         _write(path, text)
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from restore_rwkv.errors import InputError
 
-_TOKENS = re.compile(r"\*\*/|/\*\*$|\*+|\?|\[[!^]?\]?[^\]/]*\]|\\.|.", re.DOTALL)
+_TOKENS = re.compile(r"(?:\*\*/)+|/\*\*$|\*+|\?|\[[!^]?\]?[^\]/]*\]|\\.|.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _rule(line: str) -> tuple[re.Pattern[str], bool, bool]:
 
 
 def _translated(token: str) -> str:
-    if token == "**/":
+    if token.endswith("**/"):
         return "(?:.*/)?"
     if token == "/**":
         return "/.*"

@@ -77,10 +77,13 @@ def read_sidecar(path: Path) -> Sidecar:
         if modality is None and str(record.get("format")).startswith(_RECORD):
             modality = _OF_TASK.get(str(record.get("task")))
         if modality in _MODALITIES:
-            units = str(record.get("Units", record.get("unit"))).lower()
-            unit = _PET_UNITS.get(units) if modality == "PT" else None
-            return Sidecar(modality, unit, findings)
-    return Sidecar(_BIDS.get(_suffix(inner.name)), None, findings)
+            return Sidecar(modality, _unit(record) if modality == "PT" else None, findings)
+    modality = _BIDS.get(_suffix(inner.name))  # of which BIDS wants no "Modality"
+    return Sidecar(modality, _unit(records[".json"]) if modality == "PT" else None, findings)
+
+
+def _unit(record: dict[str, Any]) -> str | None:
+    return _PET_UNITS.get(str(record.get("Units", record.get("unit"))).lower())
 
 
 def _suffix(name: str) -> str:
