@@ -1,1 +1,0 @@
-"""Many scans, each restored in isolation: BIDS datasets."""
