@@ -14,7 +14,12 @@ import pytest
 
 from restore_rwkv import RestoreOptions, Restorer
 from restore_rwkv.batch.bids import bids_target, find_bids
-from restore_rwkv.batch.bids_derivative import bids_output, write_bids_sidecar, write_dataset_files
+from restore_rwkv.batch.bids_derivative import (
+    bids_jobs,
+    bids_output,
+    write_bids_sidecar,
+    write_dataset_files,
+)
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import read_volume, record_of, record_values
 from restore_rwkv.model import RestoreRWKV, save_weights
@@ -64,6 +69,23 @@ def write_derivative(root: Path, out: Path | None = None, scale: float | None = 
         record_of(target).write_text(json.dumps(RECORD))
         write_bids_sidecar(image.path, target, RECORD | {"scale": scale})
     return out
+
+
+def test_images_become_jobs_and_those_refused_have_the_reason(
+    dataset: Path, tmp_path: Path
+) -> None:
+    write_image(dataset / "sub-02/anat/sub-02_desc-x_T1w.nii.gz")
+    (dataset / RUN_1).unlink()
+    (dataset / RUN_1).symlink_to("../.git/annex/objects/x.nii.gz")
+    jobs = {found.job.name: found for found in bids_jobs(find_bids(dataset), tmp_path / "out", 2.0)}
+    assert len({found.job.key for found in jobs.values()}) == len(jobs) == 7
+    flair = jobs["sub-02/anat/sub-02_FLAIR.nii"]
+    assert flair.job.target == f"{tmp_path}/out/{bids_target('sub-02_FLAIR.nii', 2.0)}"
+    assert flair.job.size == Path(flair.job.source).stat().st_size > 0
+    assert flair.fault == ""
+    refused = {name: found.fault for name, found in jobs.items() if found.fault}
+    assert set(refused) == {RUN_1, "sub-02/anat/sub-02_desc-x_T1w.nii.gz"}
+    assert "datalad get" in refused[RUN_1]
 
 
 def test_a_sidecar_keeps_what_holds_and_says_what_was_done(dataset: Path, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from restore_rwkv.batch.bids import BidsDataset, bids_metadata, read_description
+from restore_rwkv.batch.bids import BidsDataset, bids_metadata, bids_target, read_description
+from restore_rwkv.batch.find import FoundJob
+from restore_rwkv.batch.job import Job, job_key
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.io.inheritance import DESCRIPTION, bids_name, dataset_of
@@ -37,7 +39,7 @@ _CARRIED: Mapping[str, type] = {
 }
 _IGNORED = (
     "*.restoration.json",
-    "manifest.sqlite*",
+    "manifest*.sqlite*",
     "overview*.html",
     "*report*.json",
     "**/ct",  # BIDS has no CT yet; the validator compares folders without a slash
@@ -75,6 +77,33 @@ def bids_output(dataset: Path, out: Path | None = None) -> Path:
             "one elsewhere"
         )
     return out.absolute()
+
+
+def bids_jobs(dataset: BidsDataset, out: Path, scale: float | None = None) -> Iterator[FoundJob]:
+    """Return the images of a raw dataset as jobs, those that are refused with the reason.
+
+    Args:
+        dataset: the raw dataset.
+        out: folder of the derivative dataset.
+        scale: factor of the finer grid; None where the grid is kept.
+
+    Yields:
+        Jobs in the order of the names of their images.
+    """
+    for image in dataset.images:
+        try:
+            target = out / bids_target(image.path.name, scale)
+        except InputError:  # which is the refusal
+            target = out / image.name
+        there = image.path.stat() if image.path.exists() else None
+        job = Job(
+            key=job_key(image.name, None),
+            name=image.name,
+            source=str(image.path),
+            target=str(target),
+            size=there.st_size if there else 0,
+        )
+        yield FoundJob(job, there.st_mtime_ns if there else 0, image.refusal or "")
 
 
 def write_dataset_files(out: Path, dataset: BidsDataset) -> None:
@@ -167,7 +196,7 @@ def _description(out: Path, dataset: BidsDataset) -> dict[str, Any]:
 
 
 def _is_unused(folder: Path) -> bool:
-    return all(name.startswith((".", "manifest.")) for name in os.listdir(folder))
+    return all(name.startswith((".", "manifest")) for name in os.listdir(folder))
 
 
 def _title(raw: Mapping[str, Any]) -> str:
