@@ -389,11 +389,13 @@ def _located(values: Any, base: Path) -> Any:
 def _weights(name: str, base: Path) -> str:
     from restore_rwkv.model import find_weights
 
-    file = base / name
+    if (base / name).is_file():
+        return str(base / name)
     try:
-        return str(file) if file.is_file() else find_weights(name) and name
+        find_weights(name)
     except WeightsError as error:
         raise ConfigError(f"weights: {error}") from error
+    return name
 
 
 def _check_private(path: Path) -> None:
