@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.database import Database, Run
-from restore_rwkv.apps.node.retrying import waiting_time
+from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
 from restore_rwkv.apps.node.rules import HEADER_KEYWORDS
 from restore_rwkv.errors import InputError
 
@@ -107,6 +107,9 @@ class Queue:
                 run("UPDATE series SET state = 'ready', due = ? WHERE id = ?", (now + wait, row[0]))
             run("UPDATE series SET state = 'restored' WHERE state = 'sending'")
             run("UPDATE series SET due = ? WHERE state = 'receiving'", (now + self._quiet,))
+            for table in ("series", "deliveries"):  # of a clock that has been set back
+                limit = now + 2 * LONGEST
+                run(f"UPDATE {table} SET due = ? WHERE due > ?", (now, max(limit, now + self._quiet)))
             (number,) = run("SELECT count(*) FROM series WHERE ended_at IS NULL").fetchone()
         return int(number)
 
@@ -250,15 +253,22 @@ class Queue:
                     run("INSERT INTO files (delivery, path) VALUES (?, ?)", (delivery, stored))
         return True
 
-    def retry(self, entry: Entry, reason: str, wait: float) -> None:
-        """Put a series whose restoring failed back, to be tried in `wait` seconds."""
+    def retry(self, entry: Entry, reason: str, wait: float, *, counts: bool = True) -> None:
+        """Put a series whose restoring failed back, to be tried in `wait` seconds.
+
+        Args:
+            entry: a series that is `restoring`.
+            reason: of the failure.
+            wait: in seconds.
+            counts: whether this is one of the attempts after which it is given up.
+        """
         now = self._clock()
         with self._database.transaction() as run:
             if not _superseded(run, entry, now):
                 run(
-                    "UPDATE series SET state = 'ready', attempts = attempts + 1, reason = ?, "
+                    "UPDATE series SET state = 'ready', attempts = attempts + ?, reason = ?, "
                     "due = ? WHERE id = ?",
-                    (reason, now + wait, entry.id),
+                    (int(counts), reason, now + wait, entry.id),
                 )
 
     def refuse(self, entry: Entry, reason: str) -> None:
@@ -301,7 +311,10 @@ class Queue:
                     run("INSERT OR IGNORE INTO trash VALUES (?)", (uid,))
                     run("DELETE FROM series WHERE series_uid = ?", (uid,))
                     run("DELETE FROM instances WHERE series_uid = ?", (uid,))
-            for row in self._database.rows("SELECT series_uid FROM trash"):
+            for row in self._database.rows(
+                "SELECT series_uid FROM trash WHERE series_uid NOT IN (SELECT series_uid FROM "
+                "series)"  # where it could not be removed before, and came again meanwhile
+            ):
                 remove(row["series_uid"])
                 with self._database.transaction() as run:
                     run("DELETE FROM trash WHERE series_uid = ?", (row["series_uid"],))
