@@ -6,6 +6,7 @@ of this machine.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -71,10 +72,8 @@ def run(words: Sequence[str], timeout: float | None = None) -> subprocess.Comple
         out, err = process.communicate()
         err += f"\nkilled after {timeout} s"
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     return subprocess.CompletedProcess(list(words), process.returncode, out, err)
 
 

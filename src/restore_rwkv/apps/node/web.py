@@ -18,10 +18,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
+from restore_rwkv.apps.node.config import Archive, Destination, read_secret
 from restore_rwkv.errors import ConfigError, RestoreError
 
 _BLOCK = 1 << 16
@@ -48,21 +48,8 @@ class WebError(RestoreError):
         self.status = status
 
 
-class WebService(Protocol):
-    """What a destination and an archive of the configuration have in common."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def url(self) -> str: ...  # noqa: D102
-    @property
-    def user(self) -> str: ...  # noqa: D102
-    @property
-    def password_file(self) -> Path | None: ...  # noqa: D102
-    @property
-    def token_file(self) -> Path | None: ...  # noqa: D102
-    @property
-    def authorities(self) -> Path | None: ...  # noqa: D102
+WebService: TypeAlias = Destination | Archive
+"""What has a url and credentials."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,8 +229,6 @@ def _answered(
 
 def _credentials(service: WebService) -> dict[str, str]:
     """Return the header of the credentials, from files that are read anew each time."""
-    from restore_rwkv.apps.node.config import read_secret
-
     if service.token_file:
         return {"Authorization": f"Bearer {read_secret(service.token_file)}"}
     if service.user and service.password_file:
