@@ -225,10 +225,11 @@ class NodeConfig:
         ae_title: of the node.
         host: address to listen at: by default this machine only; "0.0.0.0" for all networks.
         port: to listen at.
-        quota: most bytes of received and derived files.
+        quota: most bytes of received files; derived ones may take as much again.
         quiet_seconds: a series is complete when nothing more has come for this long.
         keep_days: how long a series that has ended stays, with its files.
-        attempts: how often a step that fails for a passing reason is tried.
+        attempts: how often restoring is tried where the machine, and not the series, fails.
+        send_days: for how long sending is tried again while a destination does not answer.
         retry_seconds: wait before the second try; each further wait is twice as long, at most
             an hour.
         device: of the network: "auto", "cpu", "cuda", ...
@@ -252,6 +253,7 @@ class NodeConfig:
     quiet_seconds: Seconds = 60.0
     keep_days: Days = 7.0
     attempts: Count = 10
+    send_days: Days = 7.0
     retry_seconds: Seconds = 30.0
     device: str = "auto"
     jobs: Count = 1

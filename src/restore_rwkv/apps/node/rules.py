@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StringConstraints
@@ -129,6 +130,20 @@ def made_here(header: Dataset) -> bool:
     from restore_rwkv.io.dicom.statements import findings_of
 
     return any(finding.kind == "already-restored" for finding in findings_of([header]))
+
+
+def is_made_here(path: Path) -> bool:
+    """Whether this program restored what a file holds; False where its header cannot be read."""
+    from pydicom import dcmread
+
+    from restore_rwkv.io.decoding import DECODING_ERRORS
+    from restore_rwkv.io.dicom.statements import STATEMENT_FIELDS
+
+    try:
+        fields = list(STATEMENT_FIELDS)
+        return made_here(dcmread(path, stop_before_pixels=True, specific_tags=fields))
+    except DECODING_ERRORS:  # the worker will say why
+        return False
 
 
 def _alike(pattern: str, value: str) -> bool:
