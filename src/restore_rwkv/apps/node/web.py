@@ -194,10 +194,10 @@ def ask(service: WebService, request: Request, patience: Patience = PATIENCE) ->
     except (ConfigError, OSError) as error:  # a file is being replaced, perhaps
         raise _broken(service.name, error) from error
     try:
-        response = _answered(service, connection, request, patience)
-        if response.status not in request.answers:
-            _check_status(service, response)
-        yield Answer(service.name, response, patience)
+        with _answered(service, connection, request, patience) as response:
+            if response.status not in request.answers:
+                _check_status(service, response)
+            yield Answer(service.name, response, patience)
     finally:
         connection.close()
 
