@@ -109,7 +109,10 @@ class Queue:
             run("UPDATE series SET due = ? WHERE state = 'receiving'", (now + self._quiet,))
             for table in ("series", "deliveries"):  # of a clock that has been set back
                 limit = now + 2 * LONGEST
-                run(f"UPDATE {table} SET due = ? WHERE due > ?", (now, max(limit, now + self._quiet)))
+                run(
+                    f"UPDATE {table} SET due = ? WHERE due > ?",
+                    (now, max(limit, now + self._quiet)),
+                )
             (number,) = run("SELECT count(*) FROM series WHERE ended_at IS NULL").fetchone()
         return int(number)
 
