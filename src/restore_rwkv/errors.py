@@ -5,6 +5,11 @@ Each message is one line that says what is wrong, where, and how to correct it.
 
 from __future__ import annotations
 
+import os
+from typing import Literal
+
+ErrorKind = Literal["unfit", "input", "weights", "training", "usage", "system", "bug"]
+
 
 class RestoreError(Exception):
     """Base of all errors raised on purpose by restore-rwkv."""
@@ -26,9 +31,45 @@ class ConfigError(RestoreError, ValueError):
     """A setting is unknown or out of range."""
 
 
+class NoMemoryError(ConfigError):
+    """The machine or its GPU has too little free memory."""
+
+
 class OperatorError(RestoreError, ValueError):
     """An operator was given a wrong shape, data type, device or backend."""
 
 
 class TrainingError(RestoreError):
     """A training run cannot continue."""
+
+
+# The first class that an error is an instance of decides.
+_KINDS: tuple[tuple[type[Exception], ErrorKind], ...] = (
+    (UnfitError, "unfit"),
+    (InputError, "input"),
+    (WeightsError, "weights"),
+    (TrainingError, "training"),
+    (NoMemoryError, "system"),
+    (ConfigError, "usage"),
+    (OperatorError, "input"),  # the physics of a task refuses the values of a scan
+    (RestoreError, "usage"),
+    (MemoryError, "system"),
+    (OSError, "system"),
+)
+
+
+def kind_of_error(error: BaseException) -> ErrorKind:
+    """Return what an error is about; "bug" if it was raised by mistake."""
+    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), "bug")
+
+
+def message_of(error: BaseException) -> str | None:
+    """Return the one line that says what is wrong, where, and the remedy; None for a bug."""
+    if isinstance(error, RestoreError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "this machine has run out of memory; free some, or give a smaller scan"
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
+    return None

@@ -6,14 +6,14 @@ output decides its format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.io.atomic import atomic_files
-from restore_rwkv.io.dicom.read import read_dicom
+from restore_rwkv.io.dicom.read import read_dicom, read_files
 from restore_rwkv.io.kinds import check_source, kind_of, suffix_of
 from restore_rwkv.io.metaimage import read_metaimage, write_metaimage
 from restore_rwkv.io.mgh import read_mgh, write_mgh
@@ -70,11 +70,13 @@ class Volumes:
         path: The file or folder.
         count: Number of volumes; 1 but for 4-D NIfTI.
         series: Which series of a DICOM folder; see ``read_volume``.
+        files: Files of that series where they are known; empty to search the folder.
     """
 
     path: Path
     count: int
     series: int | str | None = None
+    files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -82,6 +84,8 @@ class Volumes:
     def __iter__(self) -> Iterator[Volume]:
         if self.count > 1:
             yield from iterate_nifti(self.path)
+        elif self.files:
+            yield read_files(self.files, self.path)
         else:
             yield read_volume(self.path, series=self.series)
 
@@ -125,12 +129,15 @@ def read_volume(
     return _READERS[kind](path)
 
 
-def read_volumes(path: str | Path, *, series: int | str | None = None) -> Volumes:
+def read_volumes(
+    path: str | Path, *, series: int | str | None = None, files: Sequence[Path] = ()
+) -> Volumes:
     """Open a file with one or several volumes; each is read when its turn comes.
 
     Args:
         path: As for ``read_volume``; a 4-D NIfTI image gives one volume for each time point.
         series: As for ``read_volume``.
+        files: All files of that series below a DICOM folder, so that it is not searched again.
 
     Returns:
         Their number, and the volumes in a loop.
@@ -145,7 +152,7 @@ def read_volumes(path: str | Path, *, series: int | str | None = None) -> Volume
     path = Path(path)
     check_source(path)
     path = path.absolute()
-    return Volumes(path, count_nifti(path) if kind_of(path) == "nifti" else 1, series)
+    return Volumes(path, count_nifti(path) if kind_of(path) == "nifti" else 1, series, files)
 
 
 def write_volume(

@@ -96,6 +96,16 @@ def check_output(
     _check_space(volume, path, kind, volumes)
 
 
+def output_suffix(suffix: str) -> str:
+    """Return the suffix of an output in the format of an input, in one file.
+
+    Args:
+        suffix: of the input, see ``suffix_of``; NIfTI stands for one that no writer has.
+    """
+    inner = suffix.removesuffix(".gz")
+    return suffix if suffix in _OUTPUTS else _IN_ONE_FILE.get(inner, NIFTI[1])
+
+
 def names_folder(path: str | Path, volume: Volume) -> bool:
     """Whether an output names a folder for a DICOM series, and not a file.
 

@@ -201,6 +201,7 @@ class RestorationRecord(Record):
         volumes: number of volumes of a 4-D image; `seconds`, `fit` and `change` are then those of
             all, the worst, and their mean and largest.
         each_volume: of a 4-D image, what was found for each; the fields above are of the first.
+        options: what was asked for, by the names of `RestoreOptions`.
     """
 
     not_for: str
@@ -234,6 +235,7 @@ class RestorationRecord(Record):
     torch: str
     volumes: int = 1
     each_volume: tuple[VolumeRecord, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,9 @@ class FoundScan:
         encoding: Suffix of the file, or names of DICOM's transfer syntaxes.
         series: SeriesInstanceUID; None for other formats.
         read: Returns its volumes, each read when its turn comes, and how many there are.
+        number: SeriesNumber; empty for other formats.
+        files: Its files, sorted; empty for a series in an archive.
+        fault: Why it cannot be read, where that is known already.
     """
 
     path: Path
@@ -34,6 +37,9 @@ class FoundScan:
     encoding: str
     series: str | None
     read: Callable[[], tuple[Iterator[Volume], int]]
+    number: str = ""
+    files: tuple[Path, ...] = ()
+    fault: str = ""
 
 
 def find_scans(path: str | Path) -> Iterator[FoundScan]:
@@ -60,7 +66,8 @@ def find_scans(path: str | Path) -> Iterator[FoundScan]:
         if series.is_image:
             yield _series(series, path)
     for file, fault in damaged.items():
-        yield FoundScan(file, str(file), "damaged", None, partial(_refuse, fault))
+        read = partial(_refuse, fault)
+        yield FoundScan(file, str(file), "damaged", None, read, files=(file,), fault=fault)
     if path.is_dir():
         yield from map(_file, _volumes_below(path))
 
@@ -87,7 +94,8 @@ def _is_volume(file: Path) -> bool:
 
 
 def _file(path: Path) -> FoundScan:
-    return FoundScan(path, str(path), "".join(path.suffixes[-2:]), None, partial(_volumes, path))
+    read = partial(_volumes, path)
+    return FoundScan(path, str(path), "".join(path.suffixes[-2:]), None, read, files=(path,))
 
 
 def _volumes(path: Path) -> tuple[Iterator[Volume], int]:
@@ -99,7 +107,9 @@ def _series(series: FoundSeries, path: Path) -> FoundScan:
     name = f"{path}: series {series.number or '?'} {series.description}".rstrip()
     encoding = ", ".join(map(syntax_name, series.transfer_syntaxes))
     return FoundScan(
-        path, name, encoding, series.uid, lambda: (iter([read_series(series, path)]), 1)
+        *(path, name, encoding, series.uid, lambda: (iter([read_series(series, path)]), 1)),
+        number=series.number,
+        files=series.files if series.unpacked is None else (),
     )
 
 

@@ -5,6 +5,7 @@ Uses model, tasks, physics, io and ops; evaluation, training and apps use it.
 
 from restore_rwkv.restoration.check import Checked, Checker
 from restore_rwkv.restoration.device import find_device
+from restore_rwkv.restoration.file import FileRequest, restore_file
 from restore_rwkv.restoration.fit import Fit, judge
 from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.plan import Plan
@@ -19,6 +20,7 @@ __all__ = [
     "NETWORK_ONLY",
     "Checked",
     "Checker",
+    "FileRequest",
     "Fit",
     "Plan",
     "Preview",
@@ -32,5 +34,6 @@ __all__ = [
     "judge",
     "make_plan",
     "restore",
+    "restore_file",
     "restore_slices",
 ]

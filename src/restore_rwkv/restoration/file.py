@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -44,6 +44,7 @@ class FileRequest:
     Attributes:
         source: file or folder; never changed.
         series: which series of a DICOM folder with several.
+        files: all files of that series where they are known; empty to search the folder.
         target: where the result goes.
         options: how it is restored.
     """
@@ -52,6 +53,7 @@ class FileRequest:
     series: int | str | None
     target: Target
     options: RestoreOptions
+    files: Sequence[Path] = ()
 
 
 def restore_file(restorer: Restorer, request: FileRequest, progress: Progress | None) -> Restored:
@@ -60,7 +62,7 @@ def restore_file(restorer: Restorer, request: FileRequest, progress: Progress | 
     target.check_path(request.source)
     with recorded_warnings() as said, claimed(target.path, target.record):
         begin_stage(progress, f"reading {request.source.name}")
-        volumes = read_volumes(request.source, series=request.series)
+        volumes = read_volumes(request.source, series=request.series, files=request.files)
         first, plan = checked_plans(restorer, request, volumes)
         run = _Run(restorer, request, progress, len(volumes), identify(first), said)
         others = islice(volumes, 1, None) if len(volumes) > 1 else iter(())

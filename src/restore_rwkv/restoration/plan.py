@@ -10,6 +10,7 @@ from restore_rwkv.io import Volume
 from restore_rwkv.physics.mri import kspace_block_shape
 from restore_rwkv.restoration.fit import Fit
 from restore_rwkv.restoration.memory import expected_memory
+from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement
 from restore_rwkv.restoration.strength import strength_line
 from restore_rwkv.restoration.tiles import Tiling
@@ -35,6 +36,7 @@ class Plan:
         forced: whether it is restored although it is not.
         noise: how much of the noise was added; None where that does not matter.
         factor_from: file name of the record that the factor is from; None where there was none.
+        options: what the user asked for.
     """
 
     task: Task
@@ -50,6 +52,7 @@ class Plan:
     refinement: Refinement = NETWORK_ONLY
     noise: AddedNoise | None = None
     factor_from: str | None = None
+    options: RestoreOptions = field(default_factory=RestoreOptions)
 
     @property
     def factor(self) -> AxisFactor | None:

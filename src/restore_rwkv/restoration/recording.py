@@ -123,6 +123,7 @@ def restoration_record(plan: Plan, restored: Volume, ran: Ran) -> RestorationRec
         change=find_change(plan.volume, restored, plan.axis, plan.task),
         seconds=ran.seconds,
         torch=torch.__version__,
+        options=dataclasses.asdict(plan.options),
     )
 
 

@@ -82,15 +82,10 @@ class Restorer:
         volume = as_volume(volume)
         task = self.task or pick_task(volume)
         info = self._info(task)
-        options, factor_from = self._with_factor(volume, task, options or RestoreOptions())
-        plan = make_plan(
-            volume,
-            task,
-            options,
-            info=info,
-            device=self.device,
-        )
-        return dataclasses.replace(plan, factor_from=factor_from)
+        asked = options or RestoreOptions()
+        used, factor_from = self._with_factor(volume, task, asked)
+        plan = make_plan(volume, task, used, info=info, device=self.device)
+        return dataclasses.replace(plan, factor_from=factor_from, options=asked)
 
     def serves(self, task: Task) -> bool:
         """Whether the weights were trained for a task."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.errors import ConfigError, NoMemoryError
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
 from restore_rwkv.ops import available_backends
 
@@ -109,7 +109,7 @@ def _padded(length: int, stride: int) -> int:
 
 @contextmanager
 def _enough_memory() -> Iterator[None]:
-    """Turn out-of-memory errors into a ConfigError that says what to change."""
+    """Turn out-of-memory errors into a NoMemoryError that says what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch has its own kinds of RuntimeError
@@ -117,7 +117,7 @@ def _enough_memory() -> Iterator[None]:
             "(out of|allocate) memory", str(error)
         ):
             raise
-        raise ConfigError(
+        raise NoMemoryError(
             "memory: the machine has run out of it; allow less, or free some"
         ) from error
 
@@ -141,7 +141,7 @@ def run(
         (N, C, H, W), float32, on the CPU.
 
     Raises:
-        ConfigError: the machine or its GPU has too little free memory.
+        NoMemoryError: the machine or its GPU has too little free memory.
     """
     batch = slices.to(next(network.parameters()).device)
     with torch.inference_mode():

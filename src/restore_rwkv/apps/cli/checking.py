@@ -14,15 +14,16 @@ from restore_rwkv.apps.cli.messages import with_flags
 from restore_rwkv.apps.cli.options import (
     Device,
     Json,
+    Memory,
     Quiet,
     Strict,
     TaskName,
     Verbose,
     Weights,
-    parse_memory,
 )
 from restore_rwkv.apps.cli.progress import in_words, progress_bar
 from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
+from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,9 +39,7 @@ def check(
     weights: Weights = None,
     device: Device = "auto",
     strict: Strict = False,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
-    ] = "2GiB",
+    memory: Memory = "2GiB",
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from restore_rwkv.errors import (
-    ConfigError,
-    InputError,
-    OperatorError,
-    RestoreError,
-    TrainingError,
-    UnfitError,
-    WeightsError,
-)
+from restore_rwkv.errors import kind_of_error
 
 
 class Kind(NamedTuple):
@@ -34,22 +26,11 @@ BUG = Kind("bug", 70)
 INTERRUPTED = 130  # 128 and the number of the signal, as shells count
 CLOSED_PIPE = 141
 
-# The first class that an error is an instance of decides.
-_KINDS: tuple[tuple[type[Exception], Kind], ...] = (
-    (UnfitError, UNFIT),
-    (InputError, INPUT),
-    (WeightsError, WEIGHTS),
-    (TrainingError, TRAINING),
-    (ConfigError, USAGE),
-    (OperatorError, INPUT),  # the physics of a task refuses the values of a scan
-    (RestoreError, USAGE),
-    (MemoryError, SYSTEM),
-    (OSError, SYSTEM),
-)
+_KINDS = {kind.name: kind for kind in (USAGE, INPUT, UNFIT, WEIGHTS, SYSTEM, TRAINING, BUG)}
 
 
 def kind_of(error: BaseException) -> Kind:
     """Kind of an error that ended a command; `BUG` if it was raised by mistake."""
     if hasattr(error, "format_message"):  # of click, which typer brings under changing names
         return USAGE
-    return next((kind for cls, kind in _KINDS if isinstance(error, cls)), BUG)
+    return _KINDS[kind_of_error(error)]

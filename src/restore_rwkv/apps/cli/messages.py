@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
-from restore_rwkv.errors import ConfigError, RestoreError
+from restore_rwkv.errors import ConfigError, RestoreError, message_of
 
 # An argument as messages of the library write it: skip=True, task='mri-sr' or patient=PATTERN.
 _ARGUMENT = re.compile(r"(?<![\w./=-])([a-z][a-z_]*)=(True\b|'[^']*'|[^\s=,;()']*[^\s=,;()'.?:])")
@@ -30,14 +29,9 @@ def user_message(error: Exception, flags: Mapping[str, str]) -> str | None:
         return with_flags(_with_subject(str(error), flags), flags)
     if isinstance(error, RestoreError):
         return with_flags(str(error), flags)
-    if isinstance(error, MemoryError):
-        return "this machine has run out of memory; free some, or give a smaller scan or --scale"
-    if isinstance(error, OSError):
-        where = f"{os.fspath(error.filename)}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
     if hasattr(error, "format_message"):  # of click, which typer brings under changing names
         return _usage_message(error, error.format_message())
-    return None
+    return message_of(error)
 
 
 def with_flags(message: str, flags: Mapping[str, str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +10,6 @@ from typing import Annotated, Literal
 import typer
 
 from restore_rwkv.apps.cli.terminal import screen
-from restore_rwkv.errors import ConfigError
 
 Task = Literal["mri-sr", "ct-denoise", "pet-synth"]  # as in `tasks.TASKS`, which a test compares
 
@@ -96,26 +94,46 @@ Strength = Annotated[
         show_default=False,
     ),
 ]
+Scale = Annotated[
+    float | None,
+    typer.Option(metavar="F", help="MRI on its coarse native grid: restore on a grid finer by F."),
+]
+Plane = Annotated[
+    Literal["auto", "axial", "coronal", "sagittal"], typer.Option(help="Slices to restore.")
+]
+ScalingName = Annotated[
+    Literal["auto", "robust", "paper"],
+    typer.Option("--scaling", help="paper is for data prepared as the paper's."),
+]
+UnitName = Annotated[
+    Literal["auto", "SUV"],
+    typer.Option("--unit", help="SUV for PET in SUV whose file does not say so."),
+]
+Factor = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="How much less was measured. MRI: full over measured extent of k-space, 4 by "
+        "default. CT, PET: full over given dose; by default found from the noise.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "source"],
+    typer.Option(help="Type of the output; source is the input's type, clipped."),
+]
+KeepNan = Annotated[
+    bool, typer.Option("--keep-nan", help="Write NaN where the input has it outside the body.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=HIGHEST_SEED, help="Seed of all random numbers.")]
 
 
 def series_of(text: str | None) -> int | str | None:
     """Number of a series if the text is one, else its UID."""
     return int(text) if text and text.isdecimal() else text
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of a size such as "2GiB", "800 MB" or "500000000".
-
-    Raises:
-        ConfigError: the text is not a size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    if match is None or len(match[1]) > 18:
-        raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
-    number, prefix, binary = match.groups()
-    power = " kmgt".index(prefix.lower() or " ")
-    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def print_version(wanted: bool) -> None:

@@ -122,10 +122,15 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
 
 def read_series(found: FoundSeries, path: Path) -> Volume:
     """Read a series that `find_series` has found below a path; otherwise as `read_dicom`."""
+    return read_files(found.files, path, found.unpacked)
+
+
+def read_files(files: Sequence[Path], path: Path, unpacked: Unpacked | None = None) -> Volume:
+    """Read the series that some files below a path make up; otherwise as `read_dicom`."""
     with sound(path.name):
-        images = [DicomImage(file, read_header(file)) for file in found.files]
+        images = [DicomImage(file, read_header(file)) for file in files]
         images = [image for image in images if "Rows" in image.header]
-        return _read_images(images, path, found.unpacked)
+        return _read_images(images, path, unpacked)
 
 
 def _read_images(images: list[DicomImage], path: Path, unpacked: Unpacked | None) -> Volume:

@@ -1,0 +1,34 @@
+"""Many scans at once: finds them, has workers restore them in isolation, and keeps every outcome.
+
+Uses restoration, io and the rooms below; apps uses it. Training is its sibling.
+"""
+
+from restore_rwkv.batch.engine import Ended, Engine, Event, Progressed, Started
+from restore_rwkv.batch.find import FoundJob, find_jobs
+from restore_rwkv.batch.job import Job, Outcome
+from restore_rwkv.batch.manifest import Entry, Manifest
+from restore_rwkv.batch.pool import Pool
+from restore_rwkv.batch.run import BatchRequest, Listener, Part, Summary, run_batch
+from restore_rwkv.batch.worker import Worker, WorkerSettings
+
+__all__ = [
+    "BatchRequest",
+    "Ended",
+    "Engine",
+    "Entry",
+    "Event",
+    "FoundJob",
+    "Job",
+    "Listener",
+    "Manifest",
+    "Outcome",
+    "Part",
+    "Pool",
+    "Progressed",
+    "Started",
+    "Summary",
+    "Worker",
+    "WorkerSettings",
+    "find_jobs",
+    "run_batch",
+]

@@ -1,0 +1,64 @@
+"""What runs jobs: events that come from workers, and the form of every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from restore_rwkv.batch.job import Job, Outcome
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker has begun a job."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """A job goes on.
+
+    Attributes:
+        key: of the job.
+        stage: what is being done, such as "restoring".
+        done: steps of the stage that are done.
+        total: all of them; 0 where they are not known.
+    """
+
+    key: str
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job has ended."""
+
+    outcome: Outcome
+
+
+Event: TypeAlias = "Started | Progressed | Ended"
+
+
+class Engine(Protocol):
+    """Runs jobs somewhere: `Pool` in processes of this machine, `RayEngine` on a cluster."""
+
+    @property
+    def room(self) -> int:
+        """Number of further jobs that it takes now."""
+
+    def submit(self, job: Job) -> None:
+        """Take a job; every job ends in exactly one `Ended`."""
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """Give what has happened since the last call; wait up to `timeout` seconds for the first.
+
+        Raises:
+            ConfigError: the workers do not start.
+        """
+
+    def close(self) -> None:
+        """End the workers. Jobs that have not ended leave no output and no partial file."""
