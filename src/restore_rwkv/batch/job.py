@@ -53,6 +53,7 @@ class Outcome:
         thumbnail: PNG of one slice before and after, and of their difference; None likewise.
         attempts: how often it was tried.
         worker: host and process, such as "node3:4711".
+        details: of a bug, its traceback.
     """
 
     key: str
@@ -67,6 +68,7 @@ class Outcome:
     thumbnail: bytes | None = None
     attempts: int = 1
     worker: str = ""
+    details: str = ""
 
     @property
     def is_fault(self) -> bool:

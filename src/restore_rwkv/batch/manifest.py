@@ -51,6 +51,7 @@ CREATE TABLE scans (
     bytes_written INTEGER,
     attempts INTEGER,
     worker TEXT,
+    details TEXT,                 -- traceback of a bug
     finished TEXT,                -- UTC, ISO 8601
     source_sha256 TEXT,
     output_sha256 TEXT,
@@ -203,6 +204,7 @@ class Manifest:
             "bytes_written": outcome.bytes_written,
             "attempts": outcome.attempts,
             "worker": outcome.worker,
+            "details": outcome.details,
             "finished": _now(),
             "record": json.dumps(record) if record else None,
             "thumbnail": outcome.thumbnail,

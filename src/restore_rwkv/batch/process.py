@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings, slots: int
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends us
     sys.setswitchinterval(_SWITCH_SECONDS)
-    logging.getLogger("restore_rwkv").addHandler(logging.NullHandler())  # records keep warnings
+    # The records keep what this package warns of; the terminal is the parent's.
+    logging.getLogger().addHandler(logging.NullHandler())
+    warnings.simplefilter("ignore")
     _Server(connection, settings).run()
 
 

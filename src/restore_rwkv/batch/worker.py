@@ -9,6 +9,7 @@ import os
 import platform
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ class WorkerSettings:
     dtype: OutputType = "auto"
     keep_nan: bool = False
     threads: int = 0
-    thumbnails: bool = True
+    thumbnails: bool = False
 
 
 @dataclass
@@ -291,15 +292,16 @@ def _written(job: Job) -> int:
 def _faulty(job: Job, error: BaseException, attempts: int) -> Outcome:
     kind = kind_of_error(error)
     state: Literal["failed", "refused"] = "failed" if kind in ("system", "bug") else "refused"
-    if kind == "bug":
-        _logger.error("%s: a bug in restore-rwkv, please report it", job.name, exc_info=error)
+    bug = kind == "bug"
     return Outcome(
         key=job.key,
         state=state,
         kind=kind,
-        reason=message_of(error) or f"{type(error).__name__}: {error}",
+        reason=message_of(error)
+        or f"a bug in restore-rwkv, please report it: {type(error).__name__}: {error}",
         bytes_read=job.size,
         attempts=attempts,
+        details="".join(traceback.format_exception(error)) if bug else "",
     )
 
 

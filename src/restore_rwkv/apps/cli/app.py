@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from restore_rwkv.apps.cli.batching import batch
 from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
 from restore_rwkv.apps.cli.logs import printed_warnings
@@ -45,7 +46,7 @@ def program(
     """Medical image restoration with Restore-RWKV. For research only; not a medical device."""
 
 
-for command in (restore, check, degrade, evaluate, demo, train, convert, info):
+for command in (restore, batch, check, degrade, evaluate, demo, train, convert, info):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

@@ -14,6 +14,7 @@ from restore_rwkv.apps.cli.messages import with_flags
 from restore_rwkv.apps.cli.options import (
     Device,
     Json,
+    Memory,
     Quiet,
     Strict,
     TaskName,
@@ -38,9 +39,7 @@ def check(
     weights: Weights = None,
     device: Device = "auto",
     strict: Strict = False,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
-    ] = "2GiB",
+    memory: Memory = "2GiB",
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

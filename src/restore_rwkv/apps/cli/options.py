@@ -94,6 +94,40 @@ Strength = Annotated[
         show_default=False,
     ),
 ]
+Scale = Annotated[
+    float | None,
+    typer.Option(metavar="F", help="MRI on its coarse native grid: restore on a grid finer by F."),
+]
+Plane = Annotated[
+    Literal["auto", "axial", "coronal", "sagittal"], typer.Option(help="Slices to restore.")
+]
+ScalingName = Annotated[
+    Literal["auto", "robust", "paper"],
+    typer.Option("--scaling", help="paper is for data prepared as the paper's."),
+]
+UnitName = Annotated[
+    Literal["auto", "SUV"],
+    typer.Option("--unit", help="SUV for PET in SUV whose file does not say so."),
+]
+Factor = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F",
+        help="How much less was measured. MRI: full over measured extent of k-space, 4 by "
+        "default. CT, PET: full over given dose; by default found from the noise.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "source"],
+    typer.Option(help="Type of the output; source is the input's type, clipped."),
+]
+KeepNan = Annotated[
+    bool, typer.Option("--keep-nan", help="Write NaN where the input has it outside the body.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=HIGHEST_SEED, help="Seed of all random numbers.")]
 
 

@@ -12,17 +12,25 @@ from restore_rwkv.apps.cli.messages import with_flags
 from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
+    Dtype,
     Ensemble,
+    Factor,
     Force,
     Json,
+    KeepNan,
+    Memory,
     OutputFile,
     Overwrite,
+    Plane,
     Quiet,
+    Scale,
+    ScalingName,
     Seed,
     Series,
     Strength,
     Strict,
     TaskName,
+    UnitName,
     Verbose,
     Weights,
     series_of,
@@ -56,53 +64,23 @@ def restore(
     task: TaskName = "auto",
     weights: Weights = None,
     device: Device = "auto",
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            metavar="F", help="MRI on its coarse native grid: restore on a grid finer by F."
-        ),
-    ] = None,
-    plane: Annotated[
-        Literal["auto", "axial", "coronal", "sagittal"],
-        typer.Option(help="Slices to restore."),
-    ] = "auto",
-    scaling: Annotated[
-        Literal["auto", "robust", "paper"],
-        typer.Option(help="paper is for data prepared as the paper's."),
-    ] = "auto",
-    unit: Annotated[
-        Literal["auto", "SUV"],
-        typer.Option(help="SUV for PET in SUV whose file does not say so."),
-    ] = "auto",
+    scale: Scale = None,
+    plane: Plane = "auto",
+    scaling: ScalingName = "auto",
+    unit: UnitName = "auto",
     consistency: Consistency = None,
     ensemble: Ensemble = False,
-    factor: Annotated[
-        float | None,
-        typer.Option(
-            metavar="F",
-            help="How much less was measured. MRI: full over measured extent of k-space, 4 by "
-            "default. CT, PET: full over given dose; by default found from the noise.",
-            show_default=False,
-        ),
-    ] = None,
+    factor: Factor = None,
     strength: Strength = None,
     force: Force = False,
     strict: Strict = False,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
-    ] = "2GiB",
-    dtype: Annotated[
-        Literal["auto", "float32", "source"],
-        typer.Option(help="Type of the output; source is the input's type, clipped."),
-    ] = "auto",
+    memory: Memory = "2GiB",
+    dtype: Dtype = "auto",
     format: Annotated[
         Literal["auto", "dicom"],
         typer.Option("--format", help="dicom for a derived series in a folder of any name."),
     ] = "auto",
-    keep_nan: Annotated[
-        bool,
-        typer.Option("--keep-nan", help="Write NaN where the input has it outside the body."),
-    ] = False,
+    keep_nan: KeepNan = False,
     series: Series = None,
     overwrite: Overwrite = False,
     dry_run: Annotated[

@@ -95,6 +95,12 @@ def show_json(values: Mapping[str, Any]) -> None:
     _to_stdout(lambda stream: print(text, file=stream, flush=True))
 
 
+def show_line(values: Mapping[str, Any]) -> None:
+    """Print one of many JSON objects, each on a line of its own."""
+    text = json.dumps(values, default=str)
+    _to_stdout(lambda stream: print(text, file=stream, flush=True))
+
+
 def say_aside(text: str) -> None:
     """Print a line on stderr: above the progress bar if there is one.
 

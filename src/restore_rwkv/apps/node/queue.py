@@ -101,10 +101,11 @@ class Queue:
         """
         now = self._clock()
         with self._database.transaction() as run:
-            for row in run("SELECT id, claims FROM series WHERE state = 'restoring'").fetchall():
-                again = row["claims"] - _INTERRUPTIONS
-                wait = waiting_time(again, retry_seconds) if again > 0 else 0
-                run("UPDATE series SET state = 'ready', due = ? WHERE id = ?", (now + wait, row[0]))
+            for row in run("SELECT * FROM series WHERE state = 'restoring'").fetchall():
+                if not _superseded(run, _entry(row), now):
+                    again = row["claims"] - _INTERRUPTIONS
+                    due = now + (waiting_time(again, retry_seconds) if again > 0 else 0)
+                    run("UPDATE series SET state = 'ready', due = ? WHERE id = ?", (due, row["id"]))
             run("UPDATE series SET state = 'restored' WHERE state = 'sending'")
             run("UPDATE series SET due = ? WHERE state = 'receiving'", (now + self._quiet,))
             for table in ("series", "deliveries"):  # of a clock that has been set back
@@ -183,7 +184,7 @@ class Queue:
 
     def _state(self, count: int, announced: int) -> tuple[str, float]:
         """State and due time of a series that an instance has just come for."""
-        if announced and count >= announced:
+        if count == announced:  # more than that: the number was wrong
             return "ready", self._clock()
         return "receiving", self._clock() + self._quiet
 
@@ -304,24 +305,25 @@ class Queue:
                 uids = [
                     row["series_uid"]
                     for row in run(
-                        "SELECT DISTINCT series_uid FROM series AS old WHERE ended_at <= ? AND NOT "
+                        "SELECT series_uid FROM series AS old WHERE ended_at <= ? AND NOT "
                         "EXISTS (SELECT 1 FROM series WHERE series_uid = old.series_uid AND "
                         "(ended_at IS NULL OR ended_at > ?)) ORDER BY ended_at LIMIT 100",
                         (before, before),
                     ).fetchall()
                 ]
-                for uid in uids:
+                for uid in set(uids):
                     run("INSERT OR IGNORE INTO trash VALUES (?)", (uid,))
                     run("DELETE FROM series WHERE series_uid = ?", (uid,))
                     run("DELETE FROM instances WHERE series_uid = ?", (uid,))
             for row in self._database.rows(
-                "SELECT series_uid FROM trash WHERE series_uid NOT IN (SELECT series_uid FROM "
-                "series)"  # where it could not be removed before, and came again meanwhile
+                # Not one that could not be removed before, and came again meanwhile.
+                "SELECT series_uid FROM trash WHERE NOT EXISTS "
+                "(SELECT 1 FROM series WHERE series_uid = trash.series_uid)"
             ):
                 remove(row["series_uid"])
                 with self._database.transaction() as run:
                     run("DELETE FROM trash WHERE series_uid = ?", (row["series_uid"],))
-        return len(uids)
+        return len(set(uids))
 
     def counts(self) -> dict[str, int]:
         """Return the number of series in each state."""

@@ -240,8 +240,8 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         stop()
 
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, once)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            before[name] = signal.signal(name, once)
         yield
     finally:
         for number, handler in before.items():
