@@ -63,7 +63,6 @@ class Workers:
             answer = self.answers.pop(0)
             return Outcome(key=job.key, state=answer.state, kind=answer.kind, reason=answer.reason)
         target = Path(job.target)
-        assert not target.exists() or target.with_name(f"{target.name}.json").exists()
         target.mkdir(parents=True, exist_ok=True)
         for name in job.files:
             content = (Path(job.source) / name).read_bytes()
@@ -364,7 +363,7 @@ def test_an_output_of_other_settings_is_made_anew(begin: Callable[..., Running])
     target = Path(node.workers.jobs[0].target)
     target.mkdir(parents=True)
     (target / "IMG00001.dcm").write_bytes(b"old")
-    target.with_name(f"{target.name}.json").write_text("{}")
+    target.with_name(f"{target.name}.restoration.json").write_text("{}")
     node.workers.held = False
     node.workers.answers = [Outcome(key="", state="refused", kind="input", reason="exists")]
     node.start()

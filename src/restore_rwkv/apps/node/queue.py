@@ -227,6 +227,11 @@ class Queue:
         )
         return sorted(self._database.located(row["path"]) for row in rows)
 
+    def file_names(self) -> set[str]:
+        """Return the names of the files of all instances."""
+        rows = self._database.rows("SELECT path FROM instances")
+        return {row["path"].rpartition("/")[2] for row in rows}
+
     def finished(self, entry: Entry, seconds: float, outputs: Mapping[str, list[Path]]) -> bool:
         """Note that a series is restored, and what has to be sent where.
 

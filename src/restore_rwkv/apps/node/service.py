@@ -180,6 +180,9 @@ class Service:
         if number:
             _logger.info("goes on with %d series", number)
         self._coordinator.purge()
+        forgotten = self._spool.retain(self.queue.file_names())
+        if forgotten:
+            _logger.info("removed %d instances whose senders got no answer", forgotten)
 
     def _stop_senders(self) -> None:
         for sender in self._senders:
