@@ -262,6 +262,19 @@ def test_what_is_for_a_destination_that_is_not_configured_any_more_is_given_up(n
     assert node.deliveries.drop_unknown(["pacs"]) == 0
 
 
+def test_what_was_given_up_can_be_put_back(node: Node) -> None:
+    node.queue.fail(node.claimed(1), "no memory")
+    node.queue.finished(node.claimed(2), 1.0, {"pacs": [node.folder / "a"]})
+    delivery = node.deliveries.next("pacs")
+    assert delivery is not None
+    node.deliveries.fail(delivery, "class not supported")
+    node.queue.refuse(node.claimed(3), "unfit")
+    assert node.queue.revive() == 2
+    assert node.states() == {"ready": 1, "restored": 1, "refused": 1}
+    assert node.claim().series_uid == "1.2.1"
+    assert node.deliveries.next("pacs") is not None
+
+
 def test_a_restart_puts_back_what_was_unfinished(node: Node) -> None:
     node.claimed(1)
     node.queue.finished(node.claimed(2), 1.0, {"pacs": [node.folder / "a"]})
@@ -376,8 +389,7 @@ def test_a_full_disk_changes_nothing_and_is_told_as_one(node: Node) -> None:
     (pages,) = node.database.rows("PRAGMA page_count")
     node.database.rows(f"PRAGMA max_page_count={pages[0]}")
     with pytest.raises(OSError, match="disk of the queue is full"):
-        for number in range(2, 1000):
-            node.add(1, number)
+        _ = [node.add(1, number) for number in range(2, 1000)]
     node.database.rows("PRAGMA max_page_count=1000000")
     node.add(1, 2000)
     (found,) = node.database.rows("SELECT instances FROM series")

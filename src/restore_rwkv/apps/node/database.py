@@ -85,7 +85,8 @@ class Database:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
-        self._claim = FileLock(folder / "node.lock", timeout=0)
+        # Threads other than the one that opened the node may close it.
+        self._claim = FileLock(folder / "node.lock", timeout=0, thread_local=False)
         try:
             self._claim.acquire()
         except Timeout as error:

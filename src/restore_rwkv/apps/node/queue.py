@@ -227,6 +227,11 @@ class Queue:
         )
         return sorted(self._database.located(row["path"]) for row in rows)
 
+    def file_names(self) -> set[str]:
+        """Return the names of the files of all instances."""
+        rows = self._database.rows("SELECT path FROM instances")
+        return {row["path"].rpartition("/")[2] for row in rows}
+
     def finished(self, entry: Entry, seconds: float, outputs: Mapping[str, list[Path]]) -> bool:
         """Note that a series is restored, and what has to be sent where.
 
@@ -286,6 +291,33 @@ class Queue:
         with self._database.transaction() as run:
             if not _superseded(run, entry, now):
                 _end(run, entry.id, "failed", reason, now)
+
+    def revive(self) -> int:
+        """Put back the last revisions that were given up, to be restored or sent again.
+
+        Returns:
+            Number of series.
+        """
+        now = self._clock()
+        with self._database.transaction() as run:
+            rows = run(
+                "SELECT id, seconds FROM series AS given WHERE state = 'failed' AND NOT EXISTS ("
+                "SELECT 1 FROM series WHERE series_uid = given.series_uid "
+                "AND revision > given.revision)"
+            ).fetchall()
+            for row in rows:
+                state = "ready" if row["seconds"] is None else "restored"
+                run(
+                    "UPDATE series SET state = ?, attempts = 0, due = ?, ended_at = NULL "
+                    "WHERE id = ?",
+                    (state, now, row["id"]),
+                )
+                run(
+                    "UPDATE deliveries SET state = 'open', attempts = 0, created_at = ?, due = ? "
+                    "WHERE series = ? AND state = 'failed'",
+                    (now, now, row["id"]),
+                )
+        return len(rows)
 
     def purge(self, seconds: float, remove: Callable[[str], None]) -> int:
         """Delete series of which all revisions have ended for so long, rows first, then files.

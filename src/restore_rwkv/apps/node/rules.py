@@ -97,6 +97,15 @@ class Rule:
         if self.action == "ignore" and self.send_to:
             raise ConfigError("node: rules.send_to is given with action 'ignore'; leave one out")
 
+    def conditions(self) -> str:
+        """Return the conditions in words."""
+        words = [
+            f"{name} {' or '.join(getattr(self, name))}"
+            for name in (*HEADER_KEYWORDS, "peer")
+            if getattr(self, name)
+        ]
+        return ", ".join(words) or "every series"
+
     def matches(self, header: Mapping[str, str], origin: str) -> bool:
         """Whether a series meets all conditions.
 

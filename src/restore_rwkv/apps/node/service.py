@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from restore_rwkv.apps.node.spool import Instance, Spool
 
 _logger = logging.getLogger(__name__)
-_TURN_SECONDS = 0.5
+_TURN_SECONDS = 0.2
 _PURGE_SECONDS = 60.0
 _FAULT_SECONDS = 5.0  # between two tries after the disk failed
 _STUCK_SECONDS = 120.0  # a turn that takes longer is a fault
@@ -38,7 +38,7 @@ class Source(Protocol):
         """Begin."""
 
     def stop(self) -> None:
-        """End, when what is being taken is safe or given up."""
+        """End within seconds; what is being taken then is safe, or not confirmed."""
 
     @property
     def alive(self) -> bool:
@@ -47,7 +47,7 @@ class Source(Protocol):
 
 Accept = Callable[["Instance"], None]
 ReceiverOf = Callable[[NodeConfig, Accept, "Spool", Metrics], Source]
-WatcherOf = Callable[[Archive, "Spool", Accept, Metrics], Source]
+WatcherOf = Callable[[Archive, NodeConfig, "Spool", Accept, Metrics], Source]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,11 @@ class Service:
             raise
 
     def _make_senders(self, parts: Parts) -> list[Delivering]:
-        from restore_rwkv.apps.node.senders import sender_of
+        make = parts.sender_of
+        if make is None:
+            from restore_rwkv.apps.node.senders import sender_of
 
-        make = parts.sender_of or sender_of
+            make = sender_of
         return [
             Delivering(destination, self._config, self.deliveries, self.metrics, make)
             for destination in self._config.destinations
@@ -116,18 +118,22 @@ class Service:
 
     def _make_sources(self, parts: Parts) -> dict[str, Source]:
         """Return the receiver and the watchers, by their names for /health."""
-        from restore_rwkv.apps.node.receiver import Receiver
-        from restore_rwkv.apps.node.watcher import Watcher
-
         config = self._config
+        receiver_of, watcher_of = parts.receiver_of, parts.watcher_of
+        if receiver_of is None:
+            from restore_rwkv.apps.node.receiver import Receiver
+
+            receiver_of = Receiver
+        if watcher_of is None:
+            from restore_rwkv.apps.node.watcher import Watcher
+
+            watcher_of = Watcher
         sources: dict[str, Source] = {}
         if config.peers:
-            receiver_of: ReceiverOf = parts.receiver_of or Receiver
             sources["receiver"] = receiver_of(config, self.accept, self._spool, self.metrics)
-        watcher_of: WatcherOf = parts.watcher_of or Watcher
         for archive in config.archives:
             sources[f"archive {archive.name}"] = watcher_of(
-                archive, self._spool, self.accept, self.metrics
+                archive, config, self._spool, self.accept, self.metrics
             )
         return sources
 
@@ -138,8 +144,7 @@ class Service:
             InputError: an instance of the same UID and other content came before.
             OSError: it could not be registered; the sender has to send it again.
         """
-        if self.queue.add(instance):
-            self.metrics.count("received_instances_total", origin=instance.origin)
+        self.queue.add(instance)
 
     def stop(self) -> None:
         """Have `run` end within seconds; the next start goes on with what is unfinished."""
@@ -175,6 +180,9 @@ class Service:
         if number:
             _logger.info("goes on with %d series", number)
         self._coordinator.purge()
+        forgotten = self._spool.retain(self.queue.file_names())
+        if forgotten:
+            _logger.info("removed %d instances whose senders got no answer", forgotten)
 
     def _stop_senders(self) -> None:
         for sender in self._senders:
@@ -184,7 +192,7 @@ class Service:
             sender.join(max(0.0, end - time.monotonic()))
 
     def _turn(self) -> None:
-        """Do what is due; afterwards something may have happened, or half a second has passed."""
+        """Do what is due; afterwards something has happened, or a moment has passed."""
         self._turned = began = time.monotonic()
         try:
             self._coordinator.turn(_TURN_SECONDS, self._stop.is_set)

@@ -108,7 +108,7 @@ class StoreUser:
                 tls_args=(tls, self._destination.host) if tls else None,
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, opened.append),
-                    (evt.EVT_CONN_OPEN, _set_timeout, [timeouts.silence]),
+                    (evt.EVT_CONN_OPEN, _prepare, [timeouts.silence]),
                 ],
             )
         except OSError as error:  # the host's name, or a certificate
@@ -160,7 +160,7 @@ class StoreUser:
                 "supports none of the SOP classes of the files; send them elsewhere",
                 transient=False,
             )
-        return self._error("ends the association, or does not answer", transient=True)
+        return self._error("ends the association, or does not answer; see its log", transient=True)
 
     def _why_closed(self, tls: ssl.SSLContext | None) -> str:
         """Connect once more, since pynetdicom does not say why it could not."""
@@ -209,16 +209,20 @@ class StoreUser:
         try:
             answer = association.send_c_store(file.path if same else dcmread(file.path), number)
         except RuntimeError as error:  # there is no association any more
-            raise self._error("has ended the association", transient=True) from error
+            raise self._error("has ended the association; see its log", transient=True) from error
         except OSError as error:
             raise self._error(
-                f"a file cannot be read ({error.strerror})", transient=True
+                f"a file cannot be read ({error.strerror}); see the disk", transient=True
             ) from error
         except (ValueError, AttributeError) as error:
-            raise self._error("a file cannot be encoded to be sent", transient=False) from error
+            raise self._error(
+                "a file cannot be encoded to be sent; restore the series again", transient=False
+            ) from error
         status = answer.get("Status")
         if status is None:
-            raise self._error("ends the association, or does not answer", transient=True)
+            raise self._error(
+                "ends the association, or does not answer; see its log", transient=True
+            )
         self._check_status(status)
 
     def _check_status(self, status: int) -> None:
@@ -247,9 +251,16 @@ def _syntaxes(own: str) -> tuple[str, ...]:
     return (own,)
 
 
-def _set_timeout(event: Event, seconds: float) -> None:
-    """Limit the wait for a peer that takes nothing more: pynetdicom would wait for ever."""
-    event.assoc.dul.socket.socket.settimeout(seconds)  # type: ignore[union-attr]
+def _prepare(event: Event, seconds: float) -> None:
+    """Set up the socket of a new connection.
+
+    pynetdicom would wait for ever for a peer that takes nothing more. And it sends a command and
+    its data set one after the other, which TCP by default delays by 40 ms for each instance.
+    """
+    wrapper = event.assoc.dul.socket
+    if wrapper is not None and wrapper.socket is not None:
+        wrapper.socket.settimeout(seconds)
+        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _why(error: OSError) -> str:

@@ -1,0 +1,336 @@
+"""Received DICOM instances on disk: each is there whole or not at all, and safe once it is added.
+
+Each instance is a file of its own, `SERIES/INSTANCE.dcm`, below the folder of the spool. Both names
+are digests of UIDs, so that nothing a sender says becomes a part of a path. A file gets its name by
+a rename after it was flushed to the disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from restore_rwkv.apps.node.part10 import Facts, read_facts, read_head
+from restore_rwkv.errors import InputError, RestoreError
+
+_BLOCK = 1 << 20
+_INCOMING = "incoming"
+_NAME = 32  # characters of a digest that names a file or folder
+_RESERVE = 512 << 20
+
+
+class SpoolFull(RestoreError, OSError):  # noqa: N818 - what is wrong is in the name
+    """The quota of the spool is used up, or its disk is full; `errno` is that of a full disk."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOSPC
+
+
+class ConflictError(InputError):
+    """Another instance with this SOPInstanceUID is in the spool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One received DICOM instance.
+
+    Attributes:
+        study_uid: StudyInstanceUID.
+        series_uid: SeriesInstanceUID.
+        sop_instance_uid: SOPInstanceUID.
+        sop_class_uid: SOPClassUID.
+        transfer_syntax: UID of the transfer syntax that it was sent and is stored in.
+        origin: Who sent it: "dimse:" and the AE title, or "web:" and the name of an archive.
+        path: Where it lies in the spool.
+        size: Bytes of the file.
+        sha256: Digest of its data set, which is the file without its head; hex.
+        header: What rules look at, by keyword (`HEADER_FIELDS` of `part10`); what is missing or
+            empty is left out, several values are joined by backslashes.
+        announced: Number of instances of its series where the header says it, else None.
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax: str
+    origin: str
+    path: Path
+    size: int
+    sha256: str
+    header: Mapping[str, str]
+    announced: int | None
+
+
+class Spool:
+    """Instances on disk, below one folder, which one process uses at a time.
+
+    Methods may be called from several threads at once. What a killed process left incomplete is
+    removed when the spool is opened.
+
+    Args:
+        folder: Where they lie; it is created.
+        quota: Most bytes of all of them, with those that are arriving.
+        reserve: Bytes of the disk that are left free.
+    """
+
+    def __init__(self, folder: Path, quota: int, *, reserve: int = _RESERVE) -> None:
+        self._folder, self._quota, self._reserve = folder.absolute(), quota, reserve
+        self._lock = threading.Lock()
+        self._series_of: dict[str, str] = {}  # name of each file to that of its folder
+        self._lasting: set[str] = set()  # folders whose names survive a power cut
+        self._used = 0
+        self._incoming = self._folder / _INCOMING
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        _flush_folder(self._folder.parent)
+        for left in self._incoming.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for path in self._files():
+            self._series_of[path.name] = path.parent.name
+            self._used += path.stat().st_size
+
+    def add(self, part10: bytes | BinaryIO, origin: str) -> tuple[Instance, bool]:
+        """Store a DICOM file.
+
+        Args:
+            part10: The file, or a stream of it.
+            origin: Who sent it, as in `Instance`.
+
+        Returns:
+            The instance, which a power cut does not lose any more; and whether it is new: False if
+            the same one was there already.
+
+        Raises:
+            SpoolFull: The quota or the disk does not hold it.
+            ConflictError: Another one with its SOPInstanceUID is there.
+            InputError: It is not DICOM, damaged, or its UIDs are missing or contradict each other.
+        """
+        stream = io.BytesIO(part10) if isinstance(part10, bytes) else part10
+        with self.begin(read_head(stream)) as arriving:
+            while block := stream.read(_BLOCK):
+                arriving.write(block)
+            return arriving.store(origin)
+
+    def begin(self, head: bytes) -> Arriving:
+        """Open an instance whose data set comes piece by piece.
+
+        Args:
+            head: Preamble, signature and file meta information, from `head_of` or `read_head`.
+
+        Raises:
+            SpoolFull: The quota or the disk does not hold it.
+        """
+        path = self._incoming / f"{secrets.token_hex(8)}.partial"
+        return Arriving(self, path, head)
+
+    def folder_of(self, series_uid: str) -> Path:
+        """Return the folder of a series, which exists once an instance of it is stored."""
+        return self._folder / _name(series_uid)
+
+    def used(self) -> int:
+        """Bytes of all instances, with those that are arriving."""
+        with self._lock:
+            return self._used
+
+    def remove(self, series_uid: str) -> None:
+        """Remove all instances of a series; nothing happens if there are none."""
+        folder, gone = self.folder_of(series_uid), self._incoming / f"{secrets.token_hex(8)}.gone"
+        with self._lock:
+            try:
+                os.replace(folder, gone)
+            except FileNotFoundError:
+                return
+            self._lasting.discard(folder.name)
+            for path in gone.iterdir():
+                self._forget(path)
+        _flush_folder(self._folder)
+        shutil.rmtree(gone)
+
+    def retain(self, names: Collection[str]) -> int:
+        """Remove the instances that nobody knows of, as when a sender was not answered any more.
+
+        It is called before anything is received.
+
+        Args:
+            names: `Instance.path.name` of those that stay.
+
+        Returns:
+            How many were removed.
+        """
+        unknown = [path for path in self._files() if path.name not in names]
+        with self._lock:
+            for path in unknown:
+                self._forget(path)
+                path.unlink()
+                with suppress(OSError):  # it holds others
+                    path.parent.rmdir()
+        return len(unknown)
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._folder.iterdir():
+            if folder != self._incoming and len(folder.name) == _NAME:
+                yield from folder.glob("*.dcm")
+
+    def _forget(self, path: Path) -> None:
+        if self._series_of.pop(path.name, None) is not None:
+            self._used -= path.stat().st_size
+
+    def _take(self, size: int) -> None:
+        """Count bytes that are about to be written.
+
+        Raises:
+            SpoolFull: They do not fit.
+        """
+        if shutil.disk_usage(self._incoming).free < self._reserve + size:
+            raise SpoolFull(f"{self._folder.name}: the disk is nearly full; free some space")
+        with self._lock:
+            if self._used + size > self._quota:
+                raise SpoolFull(
+                    f"{self._folder.name}: the quota of {self._quota} bytes is used up; raise it, "
+                    "or let the series that wait be sent"
+                )
+            self._used += size
+
+    def _give_back(self, size: int) -> None:
+        with self._lock:
+            self._used -= size
+
+    def _keep(self, partial: Path, facts: Facts, digest: str) -> tuple[Path, bool]:
+        """Give a complete file its name; return it, and whether there was none of that name."""
+        name = f"{_name(facts.sop_instance_uid)}.dcm"
+        folder = self.folder_of(facts.series_uid)
+        with self._lock:
+            former = self._series_of.get(name)
+            if former is None:
+                folder.mkdir(exist_ok=True)
+                os.replace(partial, folder / name)
+                self._series_of[name] = folder.name
+        if former is not None:
+            _check_same(self._folder / former / name, facts, digest)
+        _flush_folder(folder)
+        if folder.name not in self._lasting:
+            _flush_folder(self._folder)
+            self._lasting.add(folder.name)
+        return folder / name, former is None
+
+
+class Arriving:
+    """An instance on its way into a spool; as a context manager, it leaves no remains.
+
+    Args:
+        spool: Where it goes.
+        path: Temporary file.
+        head: What stands before its data set.
+
+    Attributes:
+        size: Bytes that have come, with the head.
+    """
+
+    def __init__(self, spool: Spool, path: Path, head: bytes) -> None:
+        self.size = 0
+        self._spool, self._path = spool, path
+        self._digest = hashlib.sha256()
+        with _full_disk():
+            self._stream = path.open("xb")
+        try:
+            self._put(head)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, block: bytes) -> None:
+        """Append bytes of the data set.
+
+        Raises:
+            SpoolFull: The quota or the disk does not hold them.
+        """
+        self._digest.update(block)
+        self._put(block)
+
+    def store(self, origin: str) -> tuple[Instance, bool]:
+        """Store the instance; arguments, results and errors are those of `Spool.add`."""
+        digest = self._digest.hexdigest()
+        with _full_disk():
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            facts = read_facts(self._path)
+            path, new = self._spool._keep(self._path, facts, digest)
+        instance = Instance(**vars(facts), origin=origin, path=path, size=self.size, sha256=digest)
+        if new:
+            self.size = 0  # which now is the spool's
+        self.discard()
+        return instance, new
+
+    def discard(self) -> None:
+        """Remove what has come; nothing happens once the instance is stored."""
+        with suppress(OSError):  # of what could not be flushed to a full disk
+            self._stream.close()
+        self._path.unlink(missing_ok=True)
+        self._spool._give_back(self.size)
+        self.size = 0
+
+    def __enter__(self) -> Arriving:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.discard()
+
+    def _put(self, block: bytes) -> None:
+        self._spool._take(len(block))
+        self.size += len(block)
+        with _full_disk():
+            self._stream.write(block)
+
+
+def _name(uid: str) -> str:
+    return hashlib.sha256(uid.encode()).hexdigest()[:_NAME]
+
+
+def _check_same(path: Path, facts: Facts, digest: str) -> None:
+    """Raise ConflictError unless a stored file is the instance that has come again."""
+    stored = hashlib.sha256()
+    with path.open("rb") as stream:
+        read_head(stream)
+        while block := stream.read(_BLOCK):
+            stored.update(block)
+    syntax = read_facts(path).transfer_syntax
+    if stored.hexdigest() != digest or syntax != facts.transfer_syntax:
+        raise ConflictError(
+            "instance: another one with its SOPInstanceUID has come before; give each its own"
+        )
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """Turn the errors of a full disk into a SpoolFull."""
+    try:
+        yield
+    except SpoolFull:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpoolFull("spool: the disk is full; free some space") from error
+        raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, on systems where folders can be flushed."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
