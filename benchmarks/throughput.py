@@ -4,7 +4,7 @@
     python -m benchmarks.throughput --archive 1000000 --mix MR=40 CT=50 PT=10 \
         --machines 100 --cores 8 --price 0.085
 
-A core is one process of one thread, as `restore-rwkv batch` starts them on a CPU, and its seconds are
+A core is one process of one thread, as `restore-rwkv batch` starts them on a CPU; its seconds are
 processor time, which other work on the machine changes little. The network is timed on a few slices
 of full size, and scaled by their number; reading, planning and writing are timed on a DICOM series
 of full size, with a network that changes nothing. `--whole` checks the sum: the command restores
@@ -131,7 +131,6 @@ def days(core_hours: float, machines: int, cores: int) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Print the table, and the arithmetic where it is asked for."""
     options = _parser().parse_args(arguments)
-    logging.disable(logging.WARNING)  # discs are no patients, as the log would say
     with _one_thread():
         print(f"{timing.command('benchmarks.throughput', arguments)}: {timing.machine()}")
         costs = {name: measure(KINDS[name], options.slices) for name in options.kinds}
@@ -263,12 +262,15 @@ def _size(folder: Path) -> int:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
+    """Compute on one thread, and do not log that discs are no patients."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        logging.disable(logging.NOTSET)
 
 
 def _as_json(costs: Mapping[str, Cost]) -> dict[str, object]:
