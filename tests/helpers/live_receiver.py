@@ -26,6 +26,7 @@ from restore_rwkv.apps.node.spool import Instance, Spool
 NODE, SCANNER = "NODE", "SCANNER"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
+LIMITS = Limits()
 ANYONE = (Peer(name="scanner", ae_title=SCANNER),)
 
 
@@ -98,7 +99,7 @@ def listening(
     folder: Path,
     *,
     peers: tuple[Peer, ...] = ANYONE,
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
     tls: TLS | None = None,
     quota: int = 1 << 30,
 ) -> Iterator[LiveReceiver]:

@@ -386,7 +386,7 @@ def test_tls_takes_peers_that_show_a_certificate_of_the_authority(
         with live.associated(tls_args=shown) as association:
             assert association.send_c_store(dcmread(slice_of(tmp_path))).Status == 0x0000
         old = _client(certificates, shown=True)
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         for context in (_client(certificates, shown=False), old):
             with (
@@ -397,7 +397,7 @@ def test_tls_takes_peers_that_show_a_certificate_of_the_authority(
                 connection.recv(1)  # by TLS 1.3 the client hears of it afterwards
         with socket.create_connection(("127.0.0.1", live.port), timeout=5) as plain:
             plain.sendall(b"\x01\x00\x00\x00\x00\x44" + bytes(68))
-            assert plain.recv(100)[:1] == b"\x15"  # an alert of TLS, no answer of DICOM
+            assert plain.recv(100)[:1] in (b"", b"\x15")  # or an alert of TLS, but not of DICOM
         with live.associated(tls_args=shown) as association:
             assert association.is_established
 
@@ -433,8 +433,14 @@ def test_dcmtk_sends_compressed_files_as_they_are(live: LiveReceiver, tmp_path: 
     source, packed = slice_of(tmp_path), tmp_path / "packed.dcm"
     subprocess.run(["dcmcjpls", str(source), str(packed)], check=True, timeout=30)
     subprocess.run(
-        ["storescu", "-xt", "-aet", "SCANNER", "-aec", "NODE", "127.0.0.1", str(live.port)]
-        + [str(packed)],
+        [
+            "storescu",
+            "-xt",
+            *("-aet", "SCANNER", "-aec", "NODE"),
+            "127.0.0.1",
+            str(live.port),
+            packed,
+        ],
         check=True,
         timeout=30,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import queue
 import socket
 import socketserver
 import ssl
@@ -49,17 +50,17 @@ class Bounds:
 
     Attributes:
         associations: Most associations at a time.
-        silent: Most further connections, which have not been given an association yet.
         instance_bytes: Largest data set.
         pdu_seconds: Longest time from the first byte of a PDU to its last, and of a TLS handshake.
         silence_seconds: Longest time without a PDU, or until the peer takes what is sent to it.
+        silent: Most further connections, which have not been given an association yet.
     """
 
     associations: int
-    silent: int = 32
     instance_bytes: int
-    pdu_seconds: float = 30.0
-    silence_seconds: float = 60.0
+    pdu_seconds: float
+    silence_seconds: float
+    silent: int = 32
 
 
 class InstanceTooLargeError(InputError):
@@ -134,6 +135,9 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc]
         except Exception as error:  # pydicom and pynetdicom raise errors of many kinds
             _log.warning("an association was ended: message not valid (%s)", type(error).__name__)
             self.dul.socket.refuse()
+            with suppress(queue.Empty):
+                while True:
+                    self.msg_queue.get_nowait()
 
     def discard(self) -> None:
         """Remove the data sets that will not be stored any more."""
@@ -191,7 +195,7 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
 
     def __init__(self, inner: AssociationSocket, bounds: Bounds) -> None:
         self.__dict__.update(vars(inner))
-        self._bounds = bounds
+        self._bounds, self._refused = bounds, False
         self.socket.settimeout(bounds.silence_seconds)
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -201,6 +205,8 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
             OSError: A PDU would be too long, or does not come in time.
         """
         connection = self.socket
+        if self._refused:  # what has come in the meantime is not looked at
+            return bytearray()
         if nr_bytes > MAXIMUM_PDU:
             self.refuse()
             raise OSError("a PDU longer than was agreed on")
@@ -221,6 +227,7 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
 
     def refuse(self) -> None:
         """Send A-ABORT and end the connection."""
+        self._refused = True
         if self.socket is not None:
             with suppress(OSError):
                 self.socket.settimeout(1.0)
@@ -230,12 +237,14 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
 
 
 class _Machine(StateMachine):  # type: ignore[misc]
-    """The state machine of an association, which ends the connection where it fails."""
+    """The state machine of an association, which ends its threads with its connection."""
 
     def do_action(self, event: str) -> None:
         """Do what an event asks for."""
         try:
             super().do_action(event)
+            if self.current_state == "Sta1" and self.dul.assoc.requestor.primitive is None:
+                _wake(self.dul.assoc)  # the connection was closed before a request
         except Exception as error:  # PDUs without sense make pynetdicom raise errors of many kinds
             _log.warning("a connection was ended: PDU not valid (%s)", type(error).__name__)
             self.dul.socket.refuse()
@@ -361,8 +370,7 @@ class Server(ThreadedAssociationServer):  # type: ignore[misc]
         _log.info("a connection from %s failed (%s)", client_address[0], kind)
 
     def service_actions(self) -> None:
-        """Forget connections that have ended."""
-        super().service_actions()
+        """Forget connections that have ended; called several times a second."""
         self._prune()
 
     def _prune(self) -> None:

@@ -33,8 +33,17 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ACSE_SECONDS = 20.0  # from the connection to the request for an association
+ACSE_SECONDS = 20.0
+"""Longest time from the connection to the request for an association, and until its end."""
+
+PDU_SECONDS = 30.0
+"""Longest time from the first byte of a PDU to its last, and of a TLS handshake."""
+
+SILENCE_SECONDS = 60.0
+"""Longest time without a PDU, or until the peer takes what is sent to it."""
+
 _STOP_SECONDS = 10.0
+_POLL_SECONDS = 0.1
 _BURST_SECONDS = 1.0
 
 
@@ -81,11 +90,16 @@ class Receiver:
         entity.maximum_pdu_size = negotiation.MAXIMUM_PDU
         entity.implementation_class_uid = negotiation.IMPLEMENTATION_UID
         entity.implementation_version_name = negotiation.IMPLEMENTATION_VERSION
-        entity.acse_timeout = _ACSE_SECONDS
+        entity.acse_timeout = ACSE_SECONDS
         entity.maximum_associations = 1 << 20  # the server counts those that are established
         limits = config.limits
-        bounds = Bounds(associations=limits.associations, instance_bytes=limits.instance_bytes)
-        entity.network_timeout = entity.dimse_timeout = bounds.silence_seconds
+        bounds = Bounds(
+            associations=limits.associations,
+            instance_bytes=limits.instance_bytes,
+            pdu_seconds=PDU_SECONDS,
+            silence_seconds=SILENCE_SECONDS,
+        )
+        entity.network_timeout = entity.dimse_timeout = SILENCE_SECONDS
         self._server = Server(
             bounds,
             self._begin,
@@ -99,7 +113,7 @@ class Receiver:
             ],
         )
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="receiver", daemon=True
+            target=self._server.serve_forever, args=(_POLL_SECONDS,), name="receiver", daemon=True
         )
         self._thread.start()
 
