@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 2000  # characters of one text
 _WARNINGS = 20  # of one scan
+_LARGEST = 1e300
 # Marks inside words of Persian and Indian languages and of emoji, and the spaces of names.
 _KEPT = "\u200c\u200d\u3000\xa0"
 _FITS = {"fit": "yes", "doubtful": "doubtful", "unfit": "no, restored all the same"}
@@ -236,5 +236,6 @@ def _list(record: Mapping[str, Any], name: str) -> list[Any]:
 
 def _number(record: Mapping[str, Any], name: str) -> float | None:
     value = record.get(name)
-    known = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if known and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < _LARGEST else None  # and not NaN
