@@ -185,17 +185,17 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*RECORD, "created"]), JSON))
-def test_a_record_that_was_edited_is_no_reason_to_stop(record: dict[str, Any]) -> None:
+def test_an_edited_record_does_not_stop_the_overview(record: dict[str, Any]) -> None:
     description = describe(entry("a", record=record))
     assert all(isinstance(value, str) for _, value in description.facts + description.others)
 
 
 @pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf")])
-def test_numbers_that_are_none_are_left_out(value: float) -> None:
+def test_numbers_that_are_not_finite_are_left_out(value: float) -> None:
     assert "strength" not in dict(describe(entry("a", record={"strength": value})).facts)
 
 
-def test_bytes_that_are_no_thumbnail_are_not_shown(tmp_path: Path) -> None:
+def test_bytes_that_are_not_a_thumbnail_are_not_shown(tmp_path: Path) -> None:
     assert not Page(write(tmp_path, [entry("a", thumbnail=b"<svg onload=alert(1)>")])).all("img")
 
 

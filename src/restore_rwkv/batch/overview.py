@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import islice
@@ -65,20 +65,27 @@ def write_overview(
     pages = max(1, -(-total // SCANS_A_PAGE))
     names = [f"{stem}.html", *(f"{stem}-{page}.html" for page in range(2, pages + 1))]
     paths = [folder / name for name in names]
-    template, values = _template(), _totals(counts, summary)
-    remaining = iter(entries)
     with claimed(*paths), atomic_files(*paths, overwrite=True) as temporaries:
-        for page, temporary in enumerate(temporaries, start=1):
-            first = (page - 1) * SCANS_A_PAGE
-            scans = [describe(entry) for entry in islice(remaining, SCANS_A_PAGE)]
-            if len(scans) != min(SCANS_A_PAGE, total - first):
-                raise ValueError(f"there are {first + len(scans)} entries, and {total} are counted")
-            html = template.render(values, names=names, page=page, first=first, scans=scans)
-            temporary.write_text(html, encoding="utf-8", newline="\n")
-        if next(remaining, None) is not None:
-            raise ValueError(f"there are more entries than the {total} that are counted")
+        values = _totals(counts, summary) | {"names": names}
+        _write_pages(entries, total, values, temporaries)
     _remove_pages_after(pages, folder, stem)
     return paths[0]
+
+
+def _write_pages(
+    entries: Iterable[Entry], total: int, values: Mapping[str, Any], paths: Sequence[Path]
+) -> None:
+    template = _template()
+    remaining = iter(entries)
+    for page, path in enumerate(paths, start=1):
+        first = (page - 1) * SCANS_A_PAGE
+        scans = [describe(entry) for entry in islice(remaining, SCANS_A_PAGE)]
+        if len(scans) != min(SCANS_A_PAGE, total - first):
+            raise ValueError(f"there are {first + len(scans)} entries, and {total} are counted")
+        html = template.render(values, page=page, first=first, scans=scans)
+        path.write_text(html, encoding="utf-8", newline="\n")
+    if next(remaining, None) is not None:
+        raise ValueError(f"there are more entries than the {total} that are counted")
 
 
 def _remove_pages_after(last: int, folder: Path, stem: str) -> None:

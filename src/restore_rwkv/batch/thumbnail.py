@@ -94,13 +94,7 @@ def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = N
     shades = [(panel - low) / (high - low) for panel in panels]
     if modality == "PT":
         shades = [1 - shade for shade in shades]
-    for levels in (127, 63, 31):  # the last ones fit always, for mere noise too
-        greys = [_steps(shade, levels) for shade in shades]
-        colours = _steps((difference / limit + 1) / 2, levels) + np.uint8(levels)
-        encoded = _encoded([*greys, colours], levels, texts)
-        if len(encoded) < _MOST_BYTES:
-            break
-    return encoded
+    return _encoded(shades, (difference / limit + 1) / 2, texts)
 
 
 def thumbnail_texts(png: bytes) -> dict[str, str]:
@@ -194,15 +188,27 @@ def _steps(shades: NDArray[np.float64], levels: int) -> NDArray[np.uint8]:
     return (np.clip(shades, 0, 1) * (levels - 1) + 0.5).astype(np.uint8)
 
 
-def _encoded(panels: list[NDArray[np.uint8]], levels: int, texts: dict[str, str]) -> bytes:
+def _encoded(
+    greys: list[NDArray[np.float64]], difference: NDArray[np.float64], texts: dict[str, str]
+) -> bytes:
+    """PNG of panels of shades from 0 to 1, with as many of them as the size allows."""
+    for levels in (127, 63, 31):  # the last ones fit always, for mere noise too
+        panels = [_steps(shade, levels) for shade in (*greys, difference)]
+        panels[-1] += np.uint8(levels)
+        encoded = _png(panels, levels, texts)
+        if len(encoded) < _MOST_BYTES:
+            break
+    return encoded
+
+
+def _png(panels: list[NDArray[np.uint8]], levels: int, texts: dict[str, str]) -> bytes:
     """PNG of panels of palette indices; the gaps between them are transparent."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
     clear = 2 * levels
     gap = np.full((panels[0].shape[0], _GAP), clear, np.uint8)
-    joined = np.hstack([panels[0], gap, panels[1], gap, panels[2]])
-    image = Image.fromarray(joined)
+    image = Image.fromarray(np.hstack([panels[0], gap, panels[1], gap, panels[2]]))
     image.putpalette(_palette(levels))
     info = PngInfo()
     for name, text in texts.items():
