@@ -5,12 +5,21 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.node.config import Destination, NodeConfig
+from restore_rwkv.apps.node.negotiation import (
+    EXPLICIT,
+    IMPLEMENTATION_UID,
+    IMPLEMENTATION_VERSION,
+    IMPLICIT,
+    MAXIMUM_CONTEXTS,
+)
 from restore_rwkv.apps.node.outgoing import (
     DUPLICATE,
     Outgoing,
@@ -25,9 +34,6 @@ if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext
 
 _LOG = logging.getLogger(__name__)
-
-_EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-_MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: their numbers are the odd ones below 256
 
 _WARNINGS = {0xB000, 0xB006, 0xB007}
 _REJECTED_TRANSIENT, _BY_PRESENTATION = 2, 3  # result and source of A-ASSOCIATE-RJ, PS3.8 9.3.4
@@ -84,16 +90,19 @@ class StoreUser:
                 self._store(association, file, number % 0xFFFF + 1)
                 yield file.path
         finally:
-            if association.is_established:
+            if association.is_established and association.dul.is_alive():
                 association.release()
 
     def _associate(self, files: Sequence[Outgoing]) -> Association:
         """Return an established association."""
+        from pydicom.uid import UID
         from pynetdicom import AE, evt
 
         contexts = self._contexts(files)
         timeouts = self._timeouts
         entity = AE(self._config.ae_title)
+        entity.implementation_class_uid = UID(IMPLEMENTATION_UID)
+        entity.implementation_version_name = IMPLEMENTATION_VERSION
         entity.connection_timeout = timeouts.connect
         entity.acse_timeout = timeouts.association
         entity.network_timeout = timeouts.response
@@ -109,12 +118,14 @@ class StoreUser:
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, opened.append),
                     (evt.EVT_CONN_OPEN, _prepare, [timeouts.silence]),
+                    (evt.EVT_DATA_SENT, _confirm_at_once),
                 ],
             )
         except OSError as error:  # the host's name, or a certificate
             raise self._error(_why(error), transient=True) from error
         if not association.is_established:
             raise self._no_association(association, bool(opened), tls)
+        threading.Thread(target=_tell_of_end, args=(association,), daemon=True).start()
         return association
 
     def _contexts(self, files: Sequence[Outgoing]) -> list[PresentationContext]:
@@ -125,10 +136,10 @@ class StoreUser:
         for file in files:
             for syntax in _syntaxes(file.transfer_syntax):
                 offered[file.sop_class_uid, syntax] = None
-        if len(offered) > _MOST_CONTEXTS:
+        if len(offered) > MAXIMUM_CONTEXTS:
             raise self._error(
                 f"the files are of {len(offered)} kinds, and an association has room for "
-                f"{_MOST_CONTEXTS}; send fewer at a time",
+                f"{MAXIMUM_CONTEXTS}; send fewer at a time",
                 transient=False,
             )
         return [build_context(*pair) for pair in offered]
@@ -246,8 +257,8 @@ class StoreUser:
 
 def _syntaxes(own: str) -> tuple[str, ...]:
     """Return the transfer syntaxes in which a file can be sent, its own first."""
-    if own in (_EXPLICIT, _IMPLICIT):
-        return (own, _IMPLICIT if own == _EXPLICIT else _EXPLICIT)
+    if own in (EXPLICIT, IMPLICIT):
+        return (own, IMPLICIT if own == EXPLICIT else EXPLICIT)
     return (own,)
 
 
@@ -261,6 +272,30 @@ def _prepare(event: Event, seconds: float) -> None:
     if wrapper is not None and wrapper.socket is not None:
         wrapper.socket.settimeout(seconds)
         wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _confirm_at_once(event: Event) -> None:
+    """Let the next bytes of the peer be confirmed without delay.
+
+    DCMTK, and with it many archives, sends the two parts of an answer one after the other, and the
+    second waits for the confirmation of the first: 40 ms for each instance. Linux forgets the
+    option after a while, so it is set again after each message.
+    """
+    wrapper = event.assoc.dul.socket
+    if wrapper is not None and wrapper.socket is not None and sys.platform == "linux":
+        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _tell_of_end(association: Association) -> None:
+    """Wake the thread that waits for an answer when the connection has ended.
+
+    pynetdicom says so once, and where it happens between two messages its own thread may take what
+    was said: `send_c_store` would then wait for its whole timeout.
+    """
+    association.dul.join()
+    association.dimse.msg_queue.put((None, None))
+    association.join()
+    association.dimse.msg_queue.put((None, None))
 
 
 def _why(error: OSError) -> str:
