@@ -1,7 +1,7 @@
 """The queue of the DICOM node in a busy hospital, and at many times its load: a simulation.
 
     python -m benchmarks.node_queue [--loads 1 10 100] [--workers 2 0] [--days 1] [--seed 0]
-        [--times times.json] [--add-ms 1.5] [--send-ms 5]
+        [--times times.json] [--add-ms 6] [--send-ms 8]
 
 The queue is the real one, in a real database; the clock is simulated. A day brings the series of
 `DAY`, times the load, by the hours of `HOURS` (a Poisson process); lengths of series vary by a
@@ -9,7 +9,7 @@ log-normal factor. What restoring takes is drawn from the times that `benchmarks
 measured (by default those of `TIMES`). One worker is one process of one thread; 0 workers are as
 many as the busiest hour needs when 80 % of them are busy. One thread sends. Of a series, one row
 stands for all instances; what their number costs is reckoned from `--add-ms`, the time to take one
-instance (`benchmarks.queue_rows`), and `--send-ms`, that to send one.
+instance (`benchmarks.queue_rows`), and `--send-ms`, that to send one to a real archive (Orthanc).
 
 The same seed gives the same figures, but for the size of the database and the seconds it took.
 """
@@ -241,7 +241,7 @@ class Simulation:
                 return
             arrival = self._known[entry.series_uid]
             self.found.operations += 1
-            self.found.waited.append(self._now - arrival.at - _QUIET)
+            self.found.waited.append(max(0.0, self._now - arrival.at - _QUIET))
             self._free -= 1
             self._worked["workers"] += arrival.seconds
             self._later(arrival.seconds, self._ender(entry, arrival))
@@ -305,8 +305,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--times", type=Path, help="measured by benchmarks.throughput --json")
-    parser.add_argument("--add-ms", type=float, default=1.5, help="to take one instance")
-    parser.add_argument("--send-ms", type=float, default=5.0, help="to send one instance")
+    parser.add_argument("--add-ms", type=float, default=6.0, help="to take one instance")
+    parser.add_argument("--send-ms", type=float, default=8.0, help="to send one instance")
     parser.add_argument("--quota", type=float, default=200e9, help="bytes of received files")
     options = parser.parse_args(arguments)
     times = TIMES if options.times is None else read_times(options.times)
@@ -347,7 +347,7 @@ def print_parts(options: argparse.Namespace, times: Mapping[str, Times]) -> None
 
     row("cores that restore", lambda load: f"{load * work * peak:.1f}")
     row("instances a second", lambda load: f"{load * slices * peak:.1f}")
-    row("taking instances, of what one node can",
+    row("taking instances one after the other, of what the disk can",
         lambda load: f"{load * slices * peak * options.add_ms / 1000:.0%}")  # fmt: skip
     row("sending, of what one thread can",
         lambda load: f"{load * slices * peak * options.send_ms / 1000:.0%}")  # fmt: skip

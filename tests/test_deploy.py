@@ -67,7 +67,7 @@ def command_lines() -> list[tuple[str, str]]:
         text = path.read_text(encoding="utf-8")
         if path == DOCS:
             text = "\n".join(re.findall(r"^```(?:sh|ini)\n(.+?)^```", text, re.M | re.S))
-        pattern = r"(?:^|[\s/`])restore-rwkv +([a-z][^\n|;&#>)]*)"
+        pattern = r"(?:^|[\s/`])restore-rwkv(?::\w+)? +([a-z]+(?=[\s`]|$)[^\n|;&#>)]*)"
         found += [(path.name, words) for words in re.findall(pattern, joined(text))]
     for name, pod in pods():
         for container in pod["containers"]:
