@@ -4,7 +4,7 @@
         [--times times.json] [--add-ms 6] [--send-ms 8]
 
 The queue is the real one, in a real database; the clock is simulated. A day brings the series of
-`DAY`, times the load, by the hours of `HOURS` (a Poisson process); lengths of series vary by a
+`DAY` (node_load.py), times the load, by `HOURS` (a Poisson process); lengths of series vary by a
 log-normal factor. What restoring takes is drawn from the times that `benchmarks.throughput --json`
 measured (by default those of `TIMES`). One worker is one process of one thread; 0 workers are as
 many as the busiest hour needs when 80 % of them are busy. One thread sends. Of a series, one row
@@ -18,9 +18,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
-import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,92 +27,24 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import timing
+from benchmarks.node_load import (
+    DAY,
+    HOURS,
+    TIMES,
+    Arrival,
+    Times,
+    arrivals,
+    enough_workers,
+    read_times,
+)
 from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.deliveries import Deliveries
 from restore_rwkv.apps.node.queue import Entry, Queue
 from restore_rwkv.apps.node.spool import Instance
 
-# A busy hospital: what one receives in a working day is an assumption, to be replaced.
-DAY: Mapping[str, int] = {"CT": 300, "MR": 200, "PT": 50}
-# Parts of a day's series in each hour from midnight.
-HOURS = (1, 1, 1, 1, 1, 1, 2, 4, 8, 10, 10, 10, 9, 9, 10, 10, 8, 5, 3, 2, 2, 1, 1, 1)
-_SPREAD = 0.4  # of the logarithm of the number of slices
 _QUIET = 60.0  # seconds, as is the node's default
-_BUSY = 0.8
 _START = 1_800_000_000.0
 _DESTINATION = "pacs"
-
-
-@dataclass(frozen=True)
-class Times:
-    """What a series of one kind takes; see `benchmarks.throughput`.
-
-    Attributes:
-        slice_seconds: of the network, one for each timed run.
-        around_seconds: reading and writing of a series of so many slices.
-        slices: of a typical series.
-        bytes_read: its size.
-        bytes_written: size of the derived series.
-    """
-
-    slice_seconds: tuple[float, ...]
-    around_seconds: float
-    slices: int
-    bytes_read: int
-    bytes_written: int
-
-    @property
-    def seconds(self) -> float:
-        """Of one core, for a typical series."""
-        return statistics.mean(self.slice_seconds) * self.slices + self.around_seconds
-
-
-# `python -m benchmarks.throughput --json times.json` on the machine of docs/deployment.md.
-TIMES: Mapping[str, Times] = {
-    "MR": Times((0.127, 0.125, 0.140), 1.9, 160, 21_200_000, 21_400_000),
-    "CT": Times((0.660, 0.635, 0.705), 5.7, 300, 157_800_000, 158_200_000),
-    "PT": Times((0.0600, 0.0575, 0.0625), 2.8, 250, 19_000_000, 19_300_000),
-}
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A series that has come.
-
-    Attributes:
-        at: when its last instance came, in s from the start.
-        kind: modality.
-        slices: of it.
-        seconds: that a worker will take.
-        size: bytes.
-    """
-
-    at: float
-    kind: str
-    slices: int
-    seconds: float
-    size: float
-
-
-def arrivals(load: float, days: int, times: Mapping[str, Times], seed: int) -> list[Arrival]:
-    """Draw the series of some days, in the order of their arrival."""
-    generator = np.random.default_rng(seed)
-    shares = np.array(HOURS) / sum(HOURS)
-    found = []
-    for day in range(days):
-        for kind, number in DAY.items():
-            its = times[kind]
-            for hour, share in enumerate(shares):
-                for _ in range(generator.poisson(load * number * share)):
-                    at = 86400 * day + 3600 * (hour + generator.random())
-                    # Of mean 1.
-                    longer = math.exp(_SPREAD * generator.standard_normal() - _SPREAD**2 / 2)
-                    slices = max(1, round(its.slices * longer))
-                    each = float(generator.choice(its.slice_seconds))
-                    part = slices / its.slices
-                    seconds = slices * each + part * its.around_seconds
-                    found.append(Arrival(at, kind, slices, seconds, part * its.bytes_read))
-    return sorted(found, key=lambda arrival: arrival.at)
 
 
 @dataclass
@@ -279,12 +208,6 @@ class Simulation:
         self._later(seconds, sent)
 
 
-def enough_workers(load: float, times: Mapping[str, Times]) -> int:
-    """Number of workers of which the busiest hour keeps 80 % busy."""
-    work = sum(load * number * times[kind].seconds for kind, number in DAY.items())
-    return max(1, math.ceil(work * max(HOURS) / sum(HOURS) / 3600 / _BUSY))
-
-
 def simulate(
     load: float, workers: int, options: argparse.Namespace, times: Mapping[str, Times]
 ) -> Outcome:
@@ -363,15 +286,6 @@ def spread(seconds: list[float]) -> str:
     if not seconds:
         return "none"
     return ", ".join(_in_words(float(x)) for x in np.quantile(seconds, (0.5, 0.95, 1)))
-
-
-def read_times(path: Path) -> dict[str, Times]:
-    """Read what `benchmarks.throughput --json` wrote."""
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        kind: Times(**{**row, "slice_seconds": tuple(row["slice_seconds"])})
-        for kind, row in rows.items()
-    }
 
 
 def _in_words(seconds: float) -> str:

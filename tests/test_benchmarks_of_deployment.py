@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import node_queue, queue_rows, throughput
+from benchmarks import node_load, node_queue, queue_rows, throughput
 
 OPTIONS = argparse.Namespace(days=1, seed=3, send_ms=5.0)
 
 
 def simulated(load: float, workers: int, **changes: float) -> node_queue.Outcome:
     options = argparse.Namespace(**{**vars(OPTIONS), **changes})
-    return node_queue.simulate(load, workers, options, node_queue.TIMES)
+    return node_queue.simulate(load, workers, options, node_load.TIMES)
 
 
 def test_an_archive_takes_the_mean_of_its_kinds() -> None:
@@ -37,17 +37,17 @@ def test_a_simulation_is_the_same_for_the_same_seed() -> None:
 
 
 def test_a_day_brings_what_the_hospital_sends() -> None:
-    series = node_queue.arrivals(4, 2, node_queue.TIMES, seed=0)
+    series = node_load.arrivals(4, 2, node_load.TIMES, seed=0)
     assert len(series) == pytest.approx(2 * 4 * 550, rel=0.05)
     assert [x.at for x in series] == sorted(x.at for x in series)
     night = sum(x.at % 86400 < 6 * 3600 for x in series)
-    assert night == pytest.approx(len(series) * 6 / sum(node_queue.HOURS), rel=0.25)
+    assert night == pytest.approx(len(series) * 6 / sum(node_load.HOURS), rel=0.25)
     scans = [x.slices for x in series if x.kind == "CT"]
     assert sum(scans) / len(scans) == pytest.approx(300, rel=0.05)
 
 
 def test_too_few_workers_leave_a_queue_and_enough_do_not() -> None:
-    few, enough = simulated(2, 1), simulated(2, node_queue.enough_workers(2, node_queue.TIMES))
+    few, enough = simulated(2, 1), simulated(2, node_load.enough_workers(2, node_load.TIMES))
     assert few.left > 100 > 20 > enough.left
     assert few.busy["workers"] > 0.8  # they rest in the first hours of the night
     assert max(enough.waited) < 3600 < max(few.waited)
@@ -84,7 +84,7 @@ def test_throughput_is_measured_and_read_by_the_simulation(
     assert "| CT 32 x 32 x 10 | 10 |" in printed
     assert "whole CT: 1 series by the command, 1 jobs" in printed
     assert "1,000 series (1 CT): " in printed
-    times = node_queue.read_times(path)["CT"]
+    times = node_load.read_times(path)["CT"]
     assert times.slices == 10
     assert times.bytes_read > 10 * 2 * 32 * 32
     assert times.seconds > times.around_seconds > 0
