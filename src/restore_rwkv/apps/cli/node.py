@@ -52,7 +52,7 @@ def node(
     _log(settings)
     service = Service(settings)
     if retry_failed:
-        say(f"{service.queue.revive()} series are tried again")
+        say(f"{service.upkeep.revive()} series are tried again")
     service.run()
 
 
