@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from restore_rwkv.apps.node import spool as spool_module
-from restore_rwkv.apps.node.spool import ConflictError, Spool, SpoolFull
+from restore_rwkv.apps.node.spool import ConflictError, SeriesTooLargeError, Spool, SpoolFull
 from restore_rwkv.errors import InputError
 from tests.helpers.derivable_series import classic, save
 
@@ -197,6 +197,23 @@ def test_a_disk_that_is_full_when_the_file_is_flushed_leaves_nothing(
     assert files_of(tmp_path / "spool") == []
     assert spool.used() == 0
     assert spool.add(sent, "dimse:A")[1]
+
+
+def test_a_series_has_no_more_instances_or_bytes_than_one_may_have(tmp_path: Path) -> None:
+    size = len(file_of(tmp_path))
+    for limits in ({"series_instances": 2}, {"series_bytes": 2 * size + 99}):
+        folder = tmp_path / next(iter(limits))
+        spool = Spool(folder, LARGE, reserve=0, **limits)
+        first, _ = spool.add(file_of(tmp_path), "dimse:A")
+        second, _ = spool.add(file_of(tmp_path, k=1), "dimse:A")
+        for opened in (spool, Spool(folder, LARGE, reserve=0, **limits)):
+            with pytest.raises(SeriesTooLargeError):
+                opened.add(file_of(tmp_path, k=2), "dimse:A")
+            assert not opened.add(file_of(tmp_path, k=1), "dimse:A")[1]
+            assert opened.used() == first.size + second.size
+        assert spool.add(file_of(tmp_path, _other_series, k=2), "dimse:A")[1]
+        spool.remove(second.series_uid)
+        assert spool.add(file_of(tmp_path, k=3), "dimse:A")[1]
 
 
 def _without(keyword: str) -> Callable[[Dataset], None]:

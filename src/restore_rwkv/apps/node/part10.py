@@ -44,6 +44,10 @@ _LONGEST_TEXT = 1024  # of an element of the header, which may be longer than th
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
+class MismatchError(InputError):
+    """The data set is of another SOP class or instance than its head says."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the node reads of a DICOM file.
@@ -126,8 +130,8 @@ def read_facts(path: Path) -> Facts:
     """Read what the node needs of a DICOM file, without its pixels.
 
     Raises:
-        InputError: The file is damaged, has no usable UIDs, or its file meta information names
-            another instance than its data set.
+        MismatchError: Its file meta information names another instance than its data set.
+        InputError: The file is damaged, or has no usable UIDs.
     """
     try:
         header = read_elements(path, [*_IDENTIFIERS, *HEADER_FIELDS, *_COUNTS])
@@ -142,7 +146,7 @@ def read_facts(path: Path) -> Facts:
         ("MediaStorageSOPInstanceUID", instance),
     ):
         if _text(meta, keyword) != uid:
-            raise InputError(
+            raise MismatchError(
                 f"instance: {keyword} is not that of its data set; send it with its own UIDs"
             )
     texts = {keyword: _text(header, keyword)[:_LONGEST_TEXT] for keyword in HEADER_FIELDS}

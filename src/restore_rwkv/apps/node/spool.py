@@ -41,6 +41,10 @@ class ConflictError(InputError):
     """Another instance with this SOPInstanceUID is in the spool."""
 
 
+class SeriesTooLargeError(InputError):
+    """A series has as many instances, or bytes, as one may have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Instance:
     """One received DICOM instance.
@@ -83,10 +87,22 @@ class Spool:
         folder: Where they lie; it is created.
         quota: Most bytes of all of them, with those that are arriving.
         reserve: Bytes of the disk that are left free.
+        series_instances: Most instances of a series; None for any number.
+        series_bytes: Most bytes of a series; None for any.
     """
 
-    def __init__(self, folder: Path, quota: int, *, reserve: int = _RESERVE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        quota: int,
+        *,
+        reserve: int = _RESERVE,
+        series_instances: int | None = None,
+        series_bytes: int | None = None,
+    ) -> None:
         self._folder, self._quota, self._reserve = folder.absolute(), quota, reserve
+        self._most = (series_instances, series_bytes)
+        self._extents: dict[str, tuple[int, int]] = {}  # instances and bytes, by name of folder
         self._lock = threading.Lock()
         self._series_of: dict[str, str] = {}  # name of each file to that of its folder
         self._lasting: set[str] = set()  # folders whose names survive a power cut
@@ -97,7 +113,7 @@ class Spool:
         for left in self._incoming.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         for path in self._files():
-            self._series_of[path.name] = path.parent.name
+            self._record(path, path.stat().st_size)
             self._used += path.stat().st_size
 
     def add(self, part10: bytes | BinaryIO, origin: str) -> tuple[Instance, bool]:
@@ -114,6 +130,7 @@ class Spool:
         Raises:
             SpoolFull: The quota or the disk does not hold it.
             ConflictError: Another one with its SOPInstanceUID is there.
+            SeriesTooLargeError: Its series would become larger than one may be.
             InputError: It is not DICOM, damaged, or its UIDs are missing or contradict each other.
         """
         stream = io.BytesIO(part10) if isinstance(part10, bytes) else part10
@@ -151,11 +168,14 @@ class Spool:
                 os.replace(folder, gone)
             except FileNotFoundError:
                 return
-            self._lasting.discard(folder.name)
             for path in gone.iterdir():
-                self._forget(path)
+                self._forget(path.name, folder.name, path.stat().st_size)
         _flush_folder(self._folder)
         shutil.rmtree(gone)
+
+    def discard(self, instance: Instance) -> None:
+        """Remove one instance, such as one that was not registered after all."""
+        self._drop([instance.path])
 
     def retain(self, names: Collection[str]) -> int:
         """Remove the instances that nobody knows of, as when a sender was not answered any more.
@@ -169,22 +189,52 @@ class Spool:
             How many were removed.
         """
         unknown = [path for path in self._files() if path.name not in names]
-        with self._lock:
-            for path in unknown:
-                self._forget(path)
-                path.unlink()
-                with suppress(OSError):  # it holds others
-                    path.parent.rmdir()
+        self._drop(unknown)
         return len(unknown)
+
+    def _drop(self, paths: Collection[Path]) -> None:
+        with self._lock:
+            for path in paths:
+                if self._series_of.get(path.name) == path.parent.name:
+                    self._forget(path.name, path.parent.name, path.stat().st_size)
+                    path.unlink()
+                    with suppress(OSError):  # it holds others
+                        path.parent.rmdir()
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folder.iterdir():
             if folder != self._incoming and len(folder.name) == _NAME:
                 yield from folder.glob("*.dcm")
 
-    def _forget(self, path: Path) -> None:
-        if self._series_of.pop(path.name, None) is not None:
-            self._used -= path.stat().st_size
+    def _record(self, path: Path, size: int) -> None:
+        """Note a file under its name."""
+        series = path.parent.name
+        self._series_of[path.name] = series
+        count, total = self._extents.get(series, (0, 0))
+        self._extents[series] = (count + 1, total + size)
+
+    def _forget(self, name: str, series: str, size: int) -> None:
+        """Undo `_record` for a file that goes."""
+        if self._series_of.pop(name, None) is None:
+            return
+        self._used -= size
+        count, total = self._extents.pop(series)
+        if count > 1:
+            self._extents[series] = (count - 1, total - size)
+        else:
+            self._lasting.discard(series)
+
+    def _check_extent(self, series: str, size: int) -> None:
+        count, total = self._extents.get(series, (0, 0))
+        instances, most = self._most
+        if instances is not None and count >= instances:
+            raise SeriesTooLargeError(
+                f"instance: its series has {instances} already, the most of one; raise the limit"
+            )
+        if most is not None and total + size > most:
+            raise SeriesTooLargeError(
+                f"instance: its series would have more than {most} bytes; raise the limit"
+            )
 
     def _take(self, size: int) -> None:
         """Count bytes that are about to be written.
@@ -206,16 +256,17 @@ class Spool:
         with self._lock:
             self._used -= size
 
-    def _keep(self, partial: Path, facts: Facts, digest: str) -> tuple[Path, bool]:
+    def _keep(self, arriving: Arriving, facts: Facts, digest: str) -> tuple[Path, bool]:
         """Give a complete file its name; return it, and whether there was none of that name."""
         name = f"{_name(facts.sop_instance_uid)}.dcm"
         folder = self.folder_of(facts.series_uid)
         with self._lock:
             former = self._series_of.get(name)
             if former is None:
+                self._check_extent(folder.name, arriving.size)
                 folder.mkdir(exist_ok=True)
-                os.replace(partial, folder / name)
-                self._series_of[name] = folder.name
+                os.replace(arriving.path, folder / name)
+                self._record(folder / name, arriving.size)
         if former is not None:
             _check_same(self._folder / former / name, facts, digest)
         _flush_folder(folder)
@@ -234,12 +285,13 @@ class Arriving:
         head: What stands before its data set.
 
     Attributes:
+        path: The temporary file.
         size: Bytes that have come, with the head.
     """
 
     def __init__(self, spool: Spool, path: Path, head: bytes) -> None:
         self.size = 0
-        self._spool, self._path = spool, path
+        self._spool, self.path = spool, path
         self._digest = hashlib.sha256()
         with _full_disk():
             self._stream = path.open("xb")
@@ -265,8 +317,8 @@ class Arriving:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            facts = read_facts(self._path)
-            path, new = self._spool._keep(self._path, facts, digest)
+            facts = read_facts(self.path)
+            path, new = self._spool._keep(self, facts, digest)
         instance = Instance(**vars(facts), origin=origin, path=path, size=self.size, sha256=digest)
         if new:
             self.size = 0  # which now is the spool's
@@ -277,7 +329,7 @@ class Arriving:
         """Remove what has come; nothing happens once the instance is stored."""
         with suppress(OSError):  # of what could not be flushed to a full disk
             self._stream.close()
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self._spool._give_back(self.size)
         self.size = 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import sqlite3
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from restore_rwkv.apps.node.config import Archive, NodeConfig
 from restore_rwkv.apps.node.dicomweb import ArchivedSeries, DicomWeb
 from restore_rwkv.apps.node.multipart import Sizes
+from restore_rwkv.apps.node.queue import short_hash
+from restore_rwkv.apps.node.retrying import waiting_time
 from restore_rwkv.apps.node.watched import Watched
 from restore_rwkv.apps.node.web import PATIENCE, Patience, WebError
 from restore_rwkv.errors import RestoreError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 600.0  # seconds, of an archive that does not answer
-_LONGEST_WAIT = 3600.0  # seconds, of a series that cannot be fetched
+_LONGEST_GOODBYE = 10.0  # seconds, of an archive that is being read from
 _MANUFACTURER, _DERIVATION, _EQUIPMENT = "00080070", "00082111", "0018A001"
 _SERIES_UID = "0020000E"
 
@@ -87,16 +88,15 @@ class Watcher:
         return self._thread.is_alive()
 
     def stop(self) -> None:
-        """Ask the thread to end after the instance that it fetches."""
+        """End after the instance that is fetched, within seconds.
+
+        A thread that waits for its archive is left behind: whatever it does is safe to be cut off.
+        """
         self._stop.set()
-
-    def join(self, seconds: float) -> None:
-        """Wait for its end."""
-        self._thread.join(seconds)
-
-    def close(self) -> None:
-        """Close its file; after the thread has ended, or if it was never started."""
-        self._watched.close()
+        if self.alive:
+            self._thread.join(_LONGEST_GOODBYE)
+        if not self.alive:
+            self._watched.close()
 
     def poll(self) -> int:
         """Search once, and fetch what is due; return how many series were fetched.
@@ -234,6 +234,8 @@ class Watcher:
         try:
             instance, new = self._spool.add(part, f"web:{self.name}")
             self._accept(replace(instance, announced=series.instances))
+        except OSError:  # no room, which is a RestoreError too
+            raise
         except RestoreError as error:  # not one that can be used, or another with its UID
             self._metrics.count("refused_instances_total", reason=type(error).__name__)
             raise WebError(
@@ -247,7 +249,7 @@ class Watcher:
         """Wait before the next attempt; give up after some that failed for a lasting reason."""
         uid = series.series_uid
         count = self._faults.get(uid, (0, 0.0))[0] + 1
-        wait = min(self._config.retry_seconds * 2 ** min(count - 1, 20), _LONGEST_WAIT)
+        wait = waiting_time(count, self._config.retry_seconds)
         self._faults[uid] = (count, time.monotonic() + wait)
         if not error.transient and count >= self._config.attempts:
             self._watched.note(uid, "refused", series.instances)
@@ -257,9 +259,7 @@ class Watcher:
 
     def _shown(self, uid: str) -> str:
         """Return a series' name for the log."""
-        if self._config.log_patient_data:
-            return uid
-        return hashlib.sha256(uid.encode()).hexdigest()[:12]
+        return uid if self._config.log_patient_data else short_hash(uid)
 
 
 def is_own(header: Mapping[str, Any]) -> bool:
