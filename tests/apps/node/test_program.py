@@ -128,6 +128,10 @@ class Program:
             left = self._try(left)
 
     def _try(self, left: list[Dataset]) -> list[Dataset]:
+        with socket.socket() as probe:  # as pynetdicom leaves those open that are refused
+            if probe.connect_ex(("127.0.0.1", self.port)):
+                time.sleep(0.2)
+                return left
         entity = AE("SCANNER")
         entity.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
         association = entity.associate("127.0.0.1", self.port, ae_title="RESTORE-RWKV")

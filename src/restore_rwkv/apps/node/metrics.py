@@ -104,7 +104,9 @@ class _Present:
 
         for name, values in self._numbers().items():
             label = _LABELS.get(name)
-            family = GaugeMetricFamily(_PREFIX + name, _help(name), labels=[label] if label else None)
+            family = GaugeMetricFamily(
+                _PREFIX + name, _help(name), labels=[label] if label else None
+            )
             for key, value in values.items():
                 family.add_metric([key] if label else [], value)
             yield family

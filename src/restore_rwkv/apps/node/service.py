@@ -20,6 +20,7 @@ from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
 from restore_rwkv.apps.node.queue import Queue
 from restore_rwkv.apps.node.restoring import EngineOf, Restoring
 from restore_rwkv.apps.node.upkeep import Upkeep
+from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.spool import Instance, Spool
@@ -76,11 +77,13 @@ class Service:
         parts: what it is made of.
 
     Raises:
+        ConfigError: a package of the extra `node` is not installed.
         InputError: another process uses the folder, or its queue cannot be used.
         OSError: the folder cannot be written to.
     """
 
     def __init__(self, config: NodeConfig, parts: Parts = Parts()) -> None:
+        _import_packages()
         from restore_rwkv.apps.node.spool import Spool
 
         self._config = config
@@ -242,6 +245,21 @@ class Service:
             "spool_bytes": {"": self._spool.used()},
             "spool_quota_bytes": {"": self._config.quota},
         }
+
+
+def _import_packages() -> None:
+    """Import what the threads use: where several import it at the same time, pydicom breaks."""
+    try:
+        import prometheus_client  # noqa: F401
+        import pydicom  # noqa: F401
+        import pynetdicom  # noqa: F401
+        import requests  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"the node needs {error.name}; pip install 'restore-rwkv[node]'"
+        ) from error
+    import restore_rwkv.batch.pool
+    import restore_rwkv.restoration  # noqa: F401
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.node.config import Archive, NodeConfig
 from restore_rwkv.apps.node.dicomweb import ArchivedSeries, DicomWeb
+from restore_rwkv.apps.node.entries import short_hash
 from restore_rwkv.apps.node.multipart import Sizes
-from restore_rwkv.apps.node.queue import short_hash
 from restore_rwkv.apps.node.retrying import waiting_time
 from restore_rwkv.apps.node.watched import Watched
 from restore_rwkv.apps.node.web import PATIENCE, Patience, WebError
