@@ -15,6 +15,8 @@ from restore_rwkv.apps.cli.terminal import say, screen, show_json
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.config import NodeConfig
 
+_IF = {"fit": " if fit", "doubtful": " if fit or doubtful", "any": ""}
+
 
 def node(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Settings of the node.")],
@@ -75,7 +77,7 @@ def summary(config: NodeConfig) -> list[str]:
         + (
             "ignored"
             if rule.action == "ignore"
-            else f"restored ({rule.task}, {rule.weights or 'its own weights'}) if {rule.fit}, "
+            else f"restored ({rule.task}, {rule.weights or 'its own weights'}){_IF[rule.fit]}, "
             f"sent to {', '.join(rule.send_to)}"
         )
         for rule in config.rules
