@@ -17,12 +17,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.helpers import namespace
+from tests.helpers.tools import REQUIRED, needs
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 Modality = tuple[str, str, int]
 """AE title, host and port of a peer that the archive knows."""
+
+
+def needs_orthanc() -> list[pytest.MarkDecorator]:
+    """Mark a test that starts an archive; without Orthanc or DICOMweb it is skipped."""
+    absent = not PLUGIN.exists() and not REQUIRED
+    reason = f"{PLUGIN.name} of orthanc-dicomweb is absent"
+    return [needs("Orthanc"), pytest.mark.skipif(absent, reason=reason)]
 
 
 def free_port() -> int:

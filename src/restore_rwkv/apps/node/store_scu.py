@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +86,7 @@ class StoreUser:
                 self._store(association, file, number % 0xFFFF + 1)
                 yield file.path
         finally:
-            if association.is_established:
+            if association.is_established and association.dul.is_alive():
                 association.release()
 
     def _associate(self, files: Sequence[Outgoing]) -> Association:
@@ -109,12 +111,14 @@ class StoreUser:
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, opened.append),
                     (evt.EVT_CONN_OPEN, _prepare, [timeouts.silence]),
+                    (evt.EVT_DATA_SENT, _confirm_at_once),
                 ],
             )
         except OSError as error:  # the host's name, or a certificate
             raise self._error(_why(error), transient=True) from error
         if not association.is_established:
             raise self._no_association(association, bool(opened), tls)
+        threading.Thread(target=_tell_of_end, args=(association,), daemon=True).start()
         return association
 
     def _contexts(self, files: Sequence[Outgoing]) -> list[PresentationContext]:
@@ -261,6 +265,30 @@ def _prepare(event: Event, seconds: float) -> None:
     if wrapper is not None and wrapper.socket is not None:
         wrapper.socket.settimeout(seconds)
         wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _confirm_at_once(event: Event) -> None:
+    """Let the next bytes of the peer be confirmed without delay.
+
+    DCMTK, and with it many archives, sends the two parts of an answer one after the other, and the
+    second waits for the confirmation of the first: 40 ms for each instance. Linux forgets the
+    option after a while, so it is set again after each message.
+    """
+    wrapper = event.assoc.dul.socket
+    if wrapper is not None and wrapper.socket is not None and sys.platform == "linux":
+        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def _tell_of_end(association: Association) -> None:
+    """Wake the thread that waits for an answer when the connection has ended.
+
+    pynetdicom says so once, and where it happens between two messages its own thread may take what
+    was said: `send_c_store` would then wait for its whole timeout.
+    """
+    association.dul.join()
+    association.dimse.msg_queue.put((None, None))
+    association.join()
+    association.dimse.msg_queue.put((None, None))
 
 
 def _why(error: OSError) -> str:
