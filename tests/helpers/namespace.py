@@ -1,7 +1,7 @@
 """A network of its own for a program, in which servers that listen to all the world hear nobody.
 
 The program is started anew in a network namespace that has a loopback only; its ports are not those
-of this machine.
+of this machine. It may mount disks there, which only it sees.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def run(words: Sequence[str], timeout: float | None = None) -> subprocess.Comple
     mark = f"{_MARK}=$(stat -Lc %i /proc/self/ns/net)"
     script = f'ip link set lo up && exec env "{mark}" "$@"'
     process = subprocess.Popen(
-        ["unshare", "-rn", "sh", "-c", script, "sh", *words],
+        ["unshare", "-rnm", "sh", "-c", script, "sh", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -98,6 +98,23 @@ def call(function: Callable[..., Any], timeout: float = 120, **arguments: Any) -
     return json.loads(ended.stdout.splitlines()[-1])
 
 
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """Give a folder on a disk in memory of so many bytes; what is in it goes at the end.
+
+    Its room changes by ``subprocess.run(["mount", "-o", "remount,size=...", folder])``.
+    """
+    if not inside():
+        raise RuntimeError("mounts are for a namespace; start it by tests.helpers.namespace")
+    folder.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    subprocess.run(["mount", *options], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 def needs_namespace() -> pytest.MarkDecorator:
     """Mark a test that needs one; without the permission it is skipped."""
-    return pytest.mark.skipif(not available(), reason="unshare -rn is absent or not permitted")
+    return pytest.mark.skipif(not available(), reason="unshare -rnm is absent or not permitted")

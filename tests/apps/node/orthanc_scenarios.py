@@ -22,6 +22,7 @@ from restore_rwkv.apps.node.senders import Sender, sender_of
 from restore_rwkv.apps.node.spool import Instance, Spool
 from restore_rwkv.apps.node.watcher import Watcher
 from tests.helpers.derivable_series import Kind, write_source
+from tests.helpers.namespace import small_disk
 from tests.helpers.orthanc import Orthanc, orthanc
 from tests.helpers.synthetic_series import make_slice, save
 
@@ -135,6 +136,27 @@ def _sent(
     except SendError as error:
         return [error]
     return []
+
+
+def waits_for_room(folder: str, kind: str) -> dict[str, Any]:
+    """Send more than the disk of the archive holds; send the others when it is larger."""
+    place = Path(folder)
+    pixels = {"Rows": 64, "Columns": 64, "PixelData": bytes(64 * 64 * 2)}
+    files = series_of(place / "files", "1.2.840.7", 100, **pixels)
+    accepted: list[Path] = []
+    with small_disk(place / "disk", 2**20) as disk, orthanc(disk / "archive") as archive:
+        config = node(place, archive)
+        errors = _sent(sender(kind, archive, config), files, accepted)
+        before = len(accepted)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        rest = [file for file in files if file not in accepted]
+        errors += _sent(sender(kind, archive, config), rest, accepted)
+        return {
+            "some before": 0 < before < 100,
+            "transient": [error.transient for error in errors],
+            "accepted": len(accepted),
+            "same": same(files, archive, "1.2.840.7"),
+        }
 
 
 def wrong_title(folder: str) -> list[Any]:

@@ -32,12 +32,20 @@ def test_an_archive_killed_during_a_request_gets_all_of_it_later(tmp_path: Path)
     assert found == {"before": 0, "transient": [True, True], "accepted": 200, "same": True}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dimse", "web"])
+def test_an_archive_without_room_gets_the_rest_later(tmp_path: Path, kind: str) -> None:
+    found = call(scenarios.waits_for_room, folder=str(tmp_path), kind=kind)
+    assert found == {"some before": True, "transient": [True], "accepted": 100, "same": True}
+
+
 def test_an_archive_of_another_name_refuses_for_good(tmp_path: Path) -> None:
     message, transient = call(scenarios.wrong_title, folder=str(tmp_path))
     assert message.startswith("pacs: rejects the association (Called AE title not recognised)")
     assert not transient
 
 
+@pytest.mark.slow
 @needs("storescu")
 def test_series_are_searched_by_modality_and_day_and_retrieved(tmp_path: Path) -> None:
     assert call(scenarios.searches_and_retrieves, folder=str(tmp_path)) == {

@@ -13,6 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.node.config import Destination, NodeConfig
+from restore_rwkv.apps.node.negotiation import (
+    EXPLICIT,
+    IMPLEMENTATION_UID,
+    IMPLEMENTATION_VERSION,
+    IMPLICIT,
+    MAXIMUM_CONTEXTS,
+)
 from restore_rwkv.apps.node.outgoing import (
     DUPLICATE,
     Outgoing,
@@ -27,9 +34,6 @@ if TYPE_CHECKING:
     from pynetdicom.presentation import PresentationContext
 
 _LOG = logging.getLogger(__name__)
-
-_EXPLICIT, _IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-_MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: their numbers are the odd ones below 256
 
 _WARNINGS = {0xB000, 0xB006, 0xB007}
 _REJECTED_TRANSIENT, _BY_PRESENTATION = 2, 3  # result and source of A-ASSOCIATE-RJ, PS3.8 9.3.4
@@ -91,11 +95,14 @@ class StoreUser:
 
     def _associate(self, files: Sequence[Outgoing]) -> Association:
         """Return an established association."""
+        from pydicom.uid import UID
         from pynetdicom import AE, evt
 
         contexts = self._contexts(files)
         timeouts = self._timeouts
         entity = AE(self._config.ae_title)
+        entity.implementation_class_uid = UID(IMPLEMENTATION_UID)
+        entity.implementation_version_name = IMPLEMENTATION_VERSION
         entity.connection_timeout = timeouts.connect
         entity.acse_timeout = timeouts.association
         entity.network_timeout = timeouts.response
@@ -129,10 +136,10 @@ class StoreUser:
         for file in files:
             for syntax in _syntaxes(file.transfer_syntax):
                 offered[file.sop_class_uid, syntax] = None
-        if len(offered) > _MOST_CONTEXTS:
+        if len(offered) > MAXIMUM_CONTEXTS:
             raise self._error(
                 f"the files are of {len(offered)} kinds, and an association has room for "
-                f"{_MOST_CONTEXTS}; send fewer at a time",
+                f"{MAXIMUM_CONTEXTS}; send fewer at a time",
                 transient=False,
             )
         return [build_context(*pair) for pair in offered]
@@ -250,8 +257,8 @@ class StoreUser:
 
 def _syntaxes(own: str) -> tuple[str, ...]:
     """Return the transfer syntaxes in which a file can be sent, its own first."""
-    if own in (_EXPLICIT, _IMPLICIT):
-        return (own, _IMPLICIT if own == _EXPLICIT else _EXPLICIT)
+    if own in (EXPLICIT, IMPLICIT):
+        return (own, IMPLICIT if own == EXPLICIT else EXPLICIT)
     return (own,)
 
 

@@ -212,19 +212,25 @@ def _answered(
     query = f"?{urlencode(request.query)}" if request.query else ""
     target = f"{urlsplit(service.url).path.rstrip('/')}{request.path}{query}"
     seconds = patience.answer + (request.body.size / patience.pace if request.body else 0)
+    expired = threading.Event()
     try:
         headers = {"Accept": request.accept, "Connection": "close", **_credentials(service)}
         if request.body:
             headers["Content-Type"] = request.content_type
             headers["Content-Length"] = str(request.body.size)
-        with _at_most(seconds, connection):
+        with _at_most(seconds, connection, expired):
             method = "POST" if request.body else "GET"
             # A server may refuse, and say why, before it has the whole body.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target, request.body, headers)
-            return connection.getresponse()
+            response = connection.getresponse()
     except (ConfigError, OSError, http.client.HTTPException) as error:
-        raise _broken(service.name, error) from error
+        late = TimeoutError(f"no answer within {seconds:.0f} s") if expired.is_set() else None
+        raise _broken(service.name, late or error) from error
+    if expired.is_set():  # the end of the connection is taken for the end of the headers
+        response.close()
+        raise _broken(service.name, TimeoutError(f"no answer within {seconds:.0f} s"))
+    return response
 
 
 def _credentials(service: WebService) -> dict[str, str]:
@@ -259,25 +265,23 @@ def _connection(service: WebService, patience: Patience) -> http.client.HTTPConn
 
 
 @contextmanager
-def _at_most(seconds: float, connection: http.client.HTTPConnection) -> Iterator[None]:
+def _at_most(
+    seconds: float, connection: http.client.HTTPConnection, expired: threading.Event
+) -> Iterator[None]:
     """Break the connection after a time: a timeout of a socket begins anew with each byte."""
     opened = connection.sock
-    expired = threading.Event()
 
     def expire() -> None:
         expired.set()
         # Not `SSLSocket.shutdown`, which would let the other thread read what is not decrypted.
-        socket.socket.shutdown(opened, socket.SHUT_RDWR)
+        with suppress(OSError):
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
     timer = threading.Timer(seconds, expire)
     timer.daemon = True
     timer.start()
     try:
         yield
-    except (OSError, http.client.HTTPException) as error:
-        if expired.is_set():
-            raise TimeoutError(f"no answer within {seconds:.0f} s") from error
-        raise
     finally:
         timer.cancel()
 
