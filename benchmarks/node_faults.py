@@ -36,7 +36,7 @@ import psutil
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
-from restore_rwkv.restoration import Restorer, RestoreOptions
+from restore_rwkv.restoration import RestoreOptions, Restorer
 from tests.helpers import namespace
 from tests.helpers.derivable_series import write_source
 from tests.helpers.orthanc import Orthanc, free_port, orthanc
@@ -188,6 +188,10 @@ class Scanner:
             image.SOPInstanceUID = generate_uid()
             image.SeriesNumber = number + 1
             image.PatientID = f"P{number}"
+            image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+            image.ImagePositionPatient = [0, 0, 2.5 * image.InstanceNumber]
+            pixels = np.frombuffer(image.PixelData, np.int16) + np.int16(number % 100)
+            image.PixelData = pixels.tobytes()
 
         self.folder.mkdir(parents=True, exist_ok=True)
         place = write_source(self.folder / f"{number:04}", "CT", change)
