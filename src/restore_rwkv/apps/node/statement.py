@@ -154,8 +154,9 @@ def _security(config: NodeConfig | None) -> str:
             "## Security",
             f"TLS for DIMSE: {tls}. With it, TLS 1.2 or later is required, and every peer has to "
             "show a certificate of the configured authorities. Peers are allowed by calling AE "
-            "title and, where configured, by address. The log has names or addresses of peers and, unless it is "
-            "configured otherwise, digests of UIDs; no other data of instances.",
+            "title and, where configured, by address. The log has names or addresses of "
+            "peers and, unless it is configured otherwise, digests of UIDs; no other data of "
+            "instances.",
         )
     )
 
