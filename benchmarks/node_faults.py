@@ -42,6 +42,7 @@ from tests.helpers.derivable_series import write_source
 from tests.helpers.orthanc import Orthanc, free_port, orthanc
 
 _TIMEOUT = 1800.0
+_DISK = 640 << 20  # bytes; of which the node keeps 512 MiB free
 _CONFIG = """
 folder = "{folder}"
 ae_title = "NODE"
@@ -341,7 +342,8 @@ def strangers(folder: Path) -> list[Row]:
         stranger = Scanner(folder / "stranger", node, "STRANGER")
         refused = not stranger.send(stranger.make(0), patience=2)
         before = node.metrics()
-        taken = sum(v for name, v in before.items() if name.startswith("restore_rwkv_node_received_instances"))
+        counter = "restore_rwkv_node_received_instances"
+        taken = sum(value for name, value in before.items() if name.startswith(counter))
         rows.append(
             Row(
                 "a peer that is not allowed",
@@ -354,9 +356,11 @@ def strangers(folder: Path) -> list[Row]:
         chance = random.Random(2)
         idle = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(60)]
         for _ in range(200):
-            with socket.create_connection(("127.0.0.1", node.port)) as connection:
-                with contextlib.suppress(OSError):
-                    connection.sendall(_malformed(chance))
+            with (
+                socket.create_connection(("127.0.0.1", node.port)) as connection,
+                contextlib.suppress(OSError),
+            ):
+                connection.sendall(_malformed(chance))
         scanner = Scanner(folder / "sent", node)
         taken = scanner.send(scanner.make(1))
         for connection in idle:
@@ -387,7 +391,9 @@ def full_disk(folder: Path) -> list[Row]:
     began = time.monotonic()
     disk = folder / "disk"
     disk.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={_DISK >> 20}m", "tmpfs", str(disk)], check=True
+    )
     try:
         with orthanc(folder / "archive") as archive:
             ballast = disk / "ballast"

@@ -74,6 +74,7 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings, slots: int
     sys.setswitchinterval(_SWITCH_SECONDS)
     # The records keep what this package warns of; the terminal is the parent's.
     logging.getLogger().addHandler(logging.NullHandler())
+    logging.lastResort = None
     warnings.simplefilter("ignore")
     _Server(connection, settings).run()
 

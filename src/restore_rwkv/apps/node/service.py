@@ -97,7 +97,12 @@ class Service:
             self.upkeep = Upkeep(database, config.quiet_seconds)
             self.deliveries = Deliveries(database)
             self.metrics = Metrics()
-            self._spool = Spool(config.folder / "spool", config.quota)
+            self._spool = Spool(
+                config.folder / "spool",
+                config.quota,
+                series_instances=config.limits.series_instances,
+                series_bytes=config.limits.series_bytes,
+            )
             self._restoring = Restoring(config, parts.engine_of)
             self._ends.callback(self._restoring.close)
             self._coordinator = Coordinator(
