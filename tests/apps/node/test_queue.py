@@ -10,8 +10,10 @@ import pytest
 
 from restore_rwkv.apps.node.database import STATES, Database
 from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.queue import Entry, Queue, short_hash
+from restore_rwkv.apps.node.entries import Entry, short_hash
+from restore_rwkv.apps.node.queue import Queue
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
+from restore_rwkv.apps.node.upkeep import Upkeep
 from restore_rwkv.errors import InputError
 from tests.helpers.node_parts import Clock, make_instance
 
@@ -28,12 +30,13 @@ class Node:
     def open(self) -> None:
         self.database = Database(self.folder)
         self.queue = Queue(self.database, QUIET, self.clock)
+        self.upkeep = Upkeep(self.database, QUIET, self.clock)
         self.deliveries = Deliveries(self.database, self.clock)
 
     def restart(self) -> None:
         self.database.close()
         self.open()
-        self.queue.recover(30.0)
+        self.upkeep.recover(30.0)
 
     def add(self, series: int, number: int, announced: int | None = None) -> bool:
         return self.queue.add(make_instance(self.folder, series, number, announced=announced))
@@ -269,7 +272,7 @@ def test_what_was_given_up_can_be_put_back(node: Node) -> None:
     assert delivery is not None
     node.deliveries.fail(delivery, "class not supported")
     node.queue.refuse(node.claimed(3), "unfit")
-    assert node.queue.revive() == 2
+    assert node.upkeep.revive() == 2
     assert node.states() == {"ready": 1, "restored": 1, "refused": 1}
     assert node.claim().series_uid == "1.2.1"
     assert node.deliveries.next("pacs") is not None
@@ -328,9 +331,9 @@ def test_ended_series_are_deleted_with_their_files_after_their_time(node: Node) 
     node.queue.refuse(node.claimed(1), "no rule matches")
     node.add(2, 1)
     node.clock.now += 100
-    assert node.queue.purge(200, removed.append) == 0
+    assert node.upkeep.purge(200, removed.append) == 0
     node.clock.now += 101
-    assert node.queue.purge(200, removed.append) == 1
+    assert node.upkeep.purge(200, removed.append) == 1
     assert removed == ["1.2.1"]
     assert [row[0] for row in node.rows()] == ["1.2.2"]
     assert node.states() == {"receiving": 1}
@@ -342,7 +345,7 @@ def test_a_series_with_an_open_revision_is_not_deleted(node: Node) -> None:
     node.queue.refuse(node.claimed(1), "no rule matches")
     node.add(1, 5)
     node.clock.now += 1000
-    assert node.queue.purge(200, lambda uid: pytest.fail(uid)) == 0
+    assert node.upkeep.purge(200, lambda uid: pytest.fail(uid)) == 0
 
 
 def test_a_deletion_that_was_cut_off_is_finished_but_not_for_a_series_that_came_again(
@@ -355,11 +358,11 @@ def test_a_deletion_that_was_cut_off_is_finished_but_not_for_a_series_that_came_
         node.queue.refuse(node.claimed(series), "no rule matches")
     node.clock.now += 1000
     with pytest.raises(OSError, match="cut off"):
-        node.queue.purge(200, cut_off)
+        node.upkeep.purge(200, cut_off)
     node.restart()
     node.add(1, 1)
     removed: list[str] = []
-    node.queue.purge(200, removed.append)
+    node.upkeep.purge(200, removed.append)
     assert removed == ["1.2.2"]
 
 

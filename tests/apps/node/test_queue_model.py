@@ -9,7 +9,9 @@ import pytest
 
 from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.queue import Entry, Queue
+from restore_rwkv.apps.node.entries import Entry
+from restore_rwkv.apps.node.queue import Queue
+from restore_rwkv.apps.node.upkeep import Upkeep
 from tests.helpers.node_parts import Clock, make_instance
 
 DESTINATIONS = ("pacs", "web")
@@ -31,8 +33,9 @@ class History:
     def open(self) -> None:
         self.database = Database(self.folder)
         self.queue = Queue(self.database, 60.0, self.clock)
+        self.upkeep = Upkeep(self.database, 60.0, self.clock)
         self.deliveries = Deliveries(self.database, self.clock)
-        self.queue.recover(30.0)
+        self.upkeep.recover(30.0)
 
     def kill(self) -> None:
         self.database.close()  # without a commit, as all that a step has committed is on the disk

@@ -20,8 +20,8 @@ import pytest
 
 from restore_rwkv.apps.node import service
 from restore_rwkv.apps.node.config import Destination, NodeConfig, Peer
+from restore_rwkv.apps.node.entries import short_hash
 from restore_rwkv.apps.node.outgoing import SendError
-from restore_rwkv.apps.node.queue import short_hash
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.apps.node.service import Parts, Service
 from restore_rwkv.batch.engine import Ended, Event
@@ -376,7 +376,7 @@ def test_ended_series_leave_no_files_after_their_time(begin: Callable[..., Runni
     node.receive()
     node.wait_for(done=1)
     assert list(node.config.folder.rglob("*.dcm"))
-    node.service._coordinator.purge()
+    node.service.purge()
     node.wait_for()
     assert not list(node.config.folder.rglob("*.dcm"))
     assert not list((node.config.folder / "derived").iterdir())

@@ -11,13 +11,19 @@ import typer
 
 from restore_rwkv.apps.cli.options import Json, Quiet, Verbose
 from restore_rwkv.apps.cli.terminal import say, screen, show_json
+from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.config import NodeConfig
 
+_IF = {"fit": " if fit", "doubtful": " if fit or doubtful", "any": ""}
+
 
 def node(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="Settings of the node.")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG.toml", help="Settings of the node.", show_default=False),
+    ] = None,
     statement: Annotated[
         bool,
         typer.Option("--statement", help="Print the DICOM conformance statement, and end."),
@@ -37,12 +43,14 @@ def node(
     """Serve as a DICOM node, until SIGTERM or Ctrl-C; the next start goes on where it ended."""
     from restore_rwkv.apps.node.config import read_config
 
-    settings = read_config(config)
+    settings = None if config is None else read_config(config)
     if statement:
         from restore_rwkv.apps.node.statement import conformance_statement
 
-        print(conformance_statement(settings))
+        typer.echo(conformance_statement(settings))
         return
+    if settings is None:
+        raise ConfigError("the settings are missing; give the TOML file of the node")
     if check_only:
         lines = summary(settings)
         show_json({"node": lines}) if as_json else say("\n".join(lines))
@@ -52,7 +60,7 @@ def node(
     _log(settings)
     service = Service(settings)
     if retry_failed:
-        say(f"{service.queue.revive()} series are tried again")
+        say(f"{service.upkeep.revive()} series are tried again")
     service.run()
 
 
@@ -75,7 +83,7 @@ def summary(config: NodeConfig) -> list[str]:
         + (
             "ignored"
             if rule.action == "ignore"
-            else f"restored ({rule.task}, {rule.weights or 'its own weights'}) if {rule.fit}, "
+            else f"restored ({rule.task}, {rule.weights or 'its own weights'}){_IF[rule.fit]}, "
             f"sent to {', '.join(rule.send_to)}"
         )
         for rule in config.rules

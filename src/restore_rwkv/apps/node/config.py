@@ -104,7 +104,7 @@ class Limits:
         instance_bytes: largest instance, such as "2GB".
         series_instances: most instances of a series.
         series_bytes: largest series.
-        instances_per_second: highest rate of one association.
+        instances_per_second: highest rate of a peer; what comes faster is answered later.
     """
 
     associations: Count = 20

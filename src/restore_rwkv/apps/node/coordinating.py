@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import NodeConfig
+from restore_rwkv.apps.node.entries import Entry, short_hash
 from restore_rwkv.apps.node.metrics import Metrics
-from restore_rwkv.apps.node.queue import Entry, Queue, short_hash
+from restore_rwkv.apps.node.queue import Queue
 from restore_rwkv.apps.node.restoring import (
     Restoration,
     Restoring,
@@ -82,14 +83,8 @@ class Coordinator:
         free = shutil.disk_usage(self._config.folder).free
         return None if free > _FREE_BYTES else f"only {free >> 20} MiB are free"
 
-    def purge(self) -> int:
-        """Delete what ended long ago, files too; return the number of series."""
-        number = self._queue.purge(self._config.keep_days * 86400, self._remove)
-        if number:
-            _logger.info("deleted %d series that ended long ago", number)
-        return number
-
-    def _remove(self, series_uid: str) -> None:
+    def remove(self, series_uid: str) -> None:
+        """Remove the files of a series, received and derived."""
         self._spool.remove(series_uid)
         folder = derived_folder(self._config.folder)
         for path in folder.glob(f"{short_hash(series_uid)}-r*"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restore_rwkv.apps.node.database import Database, Run
-from restore_rwkv.apps.node.queue import short_hash
+from restore_rwkv.apps.node.entries import short_hash
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,18 +11,26 @@ from typing import Any
 _PREFIX = "restore_rwkv_node_"
 _SECONDS = (1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 
-KNOWN: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "received_instances_total": ("Instances received, by origin.", ("origin",)),
-    "refused_associations_total": ("Associations refused, by reason.", ("reason",)),
-    "refused_instances_total": ("Instances refused, by reason.", ("reason",)),
-    "restored_total": ("Series restored, by rule.", ("rule",)),
-    "refused_series_total": ("Series refused, by kind of reason.", ("kind",)),
-    "failed_series_total": ("Series given up, by step.", ("step",)),
-    "retries_total": ("Steps put off to be tried again, by step.", ("step",)),
-    "sent_instances_total": ("Derived instances accepted, by destination.", ("destination",)),
-    "restoring_seconds": ("Seconds that restoring a series takes.", ()),
+_HELP = {
+    "archive_watched": "Whether an archive could be searched at last.",
+    "failed_series_total": "Series given up, by step.",
+    "received_bytes_total": "Bytes of instances received by C-STORE, by origin.",
+    "received_instances_total": "Instances received, by origin.",
+    "refused_associations_total": "Associations refused, by reason.",
+    "refused_instances_total": "Instances refused, by reason.",
+    "refused_series_total": "Series not restored, by kind of reason.",
+    "repeated_instances_total": "Instances that had come before, by origin.",
+    "restored_total": "Series restored, by rule.",
+    "restoring_seconds": "Seconds that restoring a series takes.",
+    "retries_total": "Steps put off to be tried again, by step.",
+    "sent_instances_total": "Derived instances accepted, by destination.",
+    "series": "Series kept, by state.",
+    "deliveries_waiting": "Derived series still to be sent, by destination.",
+    "oldest_open_seconds": "Age of the oldest series that has not ended.",
+    "restoring": "Series that workers have.",
+    "spool_bytes": "Bytes of received files.",
+    "spool_quota_bytes": "Most bytes of received files.",
 }
-"""What is counted and observed: help and labels. Other names are made at their first use."""
 
 Numbers = Callable[[], Mapping[str, Mapping[str, float]]]
 """Returns values of the present, by name of the gauge and value of its one label, or ""."""
@@ -71,9 +79,10 @@ class Metrics:
     def _metric(self, name: str, kind: Any, labels: Mapping[str, str], **options: Any) -> Any:
         with self._lock:
             if name not in self._made:
-                words, _ = KNOWN.get(name, (name.replace("_", " ").capitalize() + ".", ()))
                 self._made[name] = kind(
-                    _PREFIX + name, words, tuple(labels), registry=self._registry, **options
+                    *(_PREFIX + name, _help(name), tuple(labels)),
+                    registry=self._registry,
+                    **options,
                 )
             metric = self._made[name]
         return metric.labels(**labels) if labels else metric
@@ -95,8 +104,9 @@ class _Present:
 
         for name, values in self._numbers().items():
             label = _LABELS.get(name)
-            words = name.replace("_", " ").capitalize() + "."
-            family = GaugeMetricFamily(_PREFIX + name, words, labels=[label] if label else None)
+            family = GaugeMetricFamily(
+                _PREFIX + name, _help(name), labels=[label] if label else None
+            )
             for key, value in values.items():
                 family.add_metric([key] if label else [], value)
             yield family
@@ -159,3 +169,7 @@ def _handler(
             """Log nothing: a scrape every few seconds is no event."""
 
     return Handler
+
+
+def _help(name: str) -> str:
+    return _HELP.get(name, name.replace("_", " ").capitalize() + ".")

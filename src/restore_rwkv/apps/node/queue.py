@@ -14,61 +14,26 @@ the one after it.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.database import Database, Run
-from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
+from restore_rwkv.apps.node.entries import (
+    SUPERSEDED,
+    Entry,
+    end,
+    entry_of,
+    is_superseded,
+    short_hash,
+)
 from restore_rwkv.apps.node.rules import HEADER_KEYWORDS
 from restore_rwkv.errors import InputError
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.spool import Instance
-
-_INTERRUPTIONS = 3  # restorations that the end of the process cut off, before there is a wait
-_SUPERSEDED = "superseded: more instances came, and all are restored together"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One revision of a series in the queue.
-
-    Attributes:
-        id: of the row.
-        series_uid: SeriesInstanceUID.
-        revision: from 1.
-        study_uid: StudyInstanceUID.
-        origin: "dimse:AETITLE" or "web:NAME".
-        header: values that rules look at.
-        instances: how many.
-        bytes: size of their files.
-        attempts: how often restoring has failed.
-    """
-
-    id: int
-    series_uid: str
-    revision: int
-    study_uid: str
-    origin: str
-    header: Mapping[str, str]
-    instances: int
-    bytes: int
-    attempts: int
-
-    @property
-    def key(self) -> str:
-        """Name for logs, files and jobs: 16 hex digits for the series, then the revision."""
-        return f"{short_hash(self.series_uid)}-r{self.revision}"
-
-
-def short_hash(uid: str) -> str:
-    """Return 16 hex digits that stand for a UID where patient data may not be."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:16]
 
 
 class Queue:
@@ -86,36 +51,6 @@ class Queue:
         self._database = database
         self._quiet = quiet
         self._clock = clock
-
-    def recover(self, retry_seconds: float) -> int:
-        """Put what the last process left unfinished back to its last safe state.
-
-        Quiet times begin anew, since nothing could come while no process ran. A series whose
-        restoration was cut off several times waits, as it may be what ends the process.
-
-        Args:
-            retry_seconds: first wait of a series that waits.
-
-        Returns:
-            Number of series that are open.
-        """
-        now = self._clock()
-        with self._database.transaction() as run:
-            for row in run("SELECT * FROM series WHERE state = 'restoring'").fetchall():
-                if not _superseded(run, _entry(row), now):
-                    again = row["claims"] - _INTERRUPTIONS
-                    due = now + (waiting_time(again, retry_seconds) if again > 0 else 0)
-                    run("UPDATE series SET state = 'ready', due = ? WHERE id = ?", (due, row["id"]))
-            run("UPDATE series SET state = 'restored' WHERE state = 'sending'")
-            run("UPDATE series SET due = ? WHERE state = 'receiving'", (now + self._quiet,))
-            for table in ("series", "deliveries"):  # of a clock that has been set back
-                limit = now + 2 * LONGEST
-                run(
-                    f"UPDATE {table} SET due = ? WHERE due > ?",
-                    (now, max(limit, now + self._quiet)),
-                )
-            (number,) = run("SELECT count(*) FROM series WHERE ended_at IS NULL").fetchone()
-        return int(number)
 
     def add(self, instance: Instance) -> bool:
         """Register an instance that lies in the spool; it is on the disk when this returns.
@@ -166,7 +101,7 @@ class Queue:
             )
             return int(last["revision"])
         if last is not None and last["state"] == "ready":
-            _end(run, last["id"], "refused", _SUPERSEDED, now)
+            end(run, last["id"], "refused", SUPERSEDED, now)
         count, size = (0, 0) if last is None else (last["instances"], last["bytes"])
         revision = 1 if last is None else last["revision"] + 1
         announced = instance.announced or 0
@@ -202,7 +137,7 @@ class Queue:
                 "UPDATE series SET state = 'ready', due = ? WHERE state = 'receiving' AND due <= ?",
                 (now, now),
             )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     def claim_ready(self) -> Entry | None:
         """Take the series that has been ready for longest; it is then `restoring`."""
@@ -217,7 +152,7 @@ class Queue:
                 "UPDATE series SET state = 'restoring', claims = claims + 1 WHERE id = ?",
                 (row["id"],),
             )
-        return _entry(row)
+        return entry_of(row)
 
     def files(self, entry: Entry) -> list[Path]:
         """Return the files of exactly the instances of a revision, sorted."""
@@ -226,11 +161,6 @@ class Queue:
             *(entry.series_uid, entry.revision),
         )
         return sorted(self._database.located(row["path"]) for row in rows)
-
-    def file_names(self) -> set[str]:
-        """Return the names of the files of all instances."""
-        rows = self._database.rows("SELECT path FROM instances")
-        return {row["path"].rpartition("/")[2] for row in rows}
 
     def finished(self, entry: Entry, seconds: float, outputs: Mapping[str, list[Path]]) -> bool:
         """Note that a series is restored, and what has to be sent where.
@@ -245,7 +175,7 @@ class Queue:
         """
         now = self._clock()
         with self._database.transaction() as run:
-            if _superseded(run, entry, now):
+            if is_superseded(run, entry, now):
                 return False
             run(
                 "UPDATE series SET state = 'restored', reason = '', seconds = ? WHERE id = ?",
@@ -273,7 +203,7 @@ class Queue:
         """
         now = self._clock()
         with self._database.transaction() as run:
-            if not _superseded(run, entry, now):
+            if not is_superseded(run, entry, now):
                 run(
                     "UPDATE series SET state = 'ready', attempts = attempts + ?, reason = ?, "
                     "due = ? WHERE id = ?",
@@ -283,79 +213,14 @@ class Queue:
     def refuse(self, entry: Entry, reason: str) -> None:
         """End a series that the reason lies in itself, or in the rules."""
         with self._database.transaction() as run:
-            _end(run, entry.id, "refused", reason, self._clock())
+            end(run, entry.id, "refused", reason, self._clock())
 
     def fail(self, entry: Entry, reason: str) -> None:
         """End a series that has been tried too often."""
         now = self._clock()
         with self._database.transaction() as run:
-            if not _superseded(run, entry, now):
-                _end(run, entry.id, "failed", reason, now)
-
-    def revive(self) -> int:
-        """Put back the last revisions that were given up, to be restored or sent again.
-
-        Returns:
-            Number of series.
-        """
-        now = self._clock()
-        with self._database.transaction() as run:
-            rows = run(
-                "SELECT id, seconds FROM series AS given WHERE state = 'failed' AND NOT EXISTS ("
-                "SELECT 1 FROM series WHERE series_uid = given.series_uid "
-                "AND revision > given.revision)"
-            ).fetchall()
-            for row in rows:
-                state = "ready" if row["seconds"] is None else "restored"
-                run(
-                    "UPDATE series SET state = ?, attempts = 0, due = ?, ended_at = NULL "
-                    "WHERE id = ?",
-                    (state, now, row["id"]),
-                )
-                run(
-                    "UPDATE deliveries SET state = 'open', attempts = 0, created_at = ?, due = ? "
-                    "WHERE series = ? AND state = 'failed'",
-                    (now, now, row["id"]),
-                )
-        return len(rows)
-
-    def purge(self, seconds: float, remove: Callable[[str], None]) -> int:
-        """Delete series of which all revisions have ended for so long, rows first, then files.
-
-        No instance can be added meanwhile, so that no file of it is removed.
-
-        Args:
-            seconds: age of the end of the last revision.
-            remove: removes the files of the series with this UID, received and derived.
-
-        Returns:
-            Number of series deleted: a hundred at most, so that nothing waits for long.
-        """
-        before = self._clock() - seconds
-        with self._database.exclusive():
-            with self._database.transaction() as run:
-                uids = [
-                    row["series_uid"]
-                    for row in run(
-                        "SELECT series_uid FROM series AS old WHERE ended_at <= ? AND NOT "
-                        "EXISTS (SELECT 1 FROM series WHERE series_uid = old.series_uid AND "
-                        "(ended_at IS NULL OR ended_at > ?)) ORDER BY ended_at LIMIT 100",
-                        (before, before),
-                    ).fetchall()
-                ]
-                for uid in set(uids):
-                    run("INSERT OR IGNORE INTO trash VALUES (?)", (uid,))
-                    run("DELETE FROM series WHERE series_uid = ?", (uid,))
-                    run("DELETE FROM instances WHERE series_uid = ?", (uid,))
-            for row in self._database.rows(
-                # Not one that could not be removed before, and came again meanwhile.
-                "SELECT series_uid FROM trash WHERE NOT EXISTS "
-                "(SELECT 1 FROM series WHERE series_uid = trash.series_uid)"
-            ):
-                remove(row["series_uid"])
-                with self._database.transaction() as run:
-                    run("DELETE FROM trash WHERE series_uid = ?", (row["series_uid"],))
-        return len(set(uids))
+            if not is_superseded(run, entry, now):
+                end(run, entry.id, "failed", reason, now)
 
     def counts(self) -> dict[str, int]:
         """Return the number of series in each state."""
@@ -366,28 +231,3 @@ class Queue:
         """Return how long the oldest open series has been here, in seconds; 0 for none."""
         (row,) = self._database.rows("SELECT min(first_at) FROM series WHERE ended_at IS NULL")
         return 0.0 if row[0] is None else max(0.0, self._clock() - row[0])
-
-
-def _entry(row: Mapping[str, object]) -> Entry:
-    """Return a row of the table of series."""
-    names = ("id", "series_uid", "revision", "study_uid", "origin", "instances", "bytes")
-    values = {name: row[name] for name in (*names, "attempts")}
-    return Entry(**values, header=json.loads(str(row["header"])))  # type: ignore[arg-type]
-
-
-def _superseded(run: Run, entry: Entry, now: float) -> bool:
-    """Whether a later revision exists; this one is then refused."""
-    later = run(
-        "SELECT 1 FROM series WHERE series_uid = ? AND revision > ?",
-        (entry.series_uid, entry.revision),
-    ).fetchone()
-    if later is not None:
-        _end(run, entry.id, "refused", _SUPERSEDED, now)
-    return later is not None
-
-
-def _end(run: Run, series: int, state: str, reason: str, now: float) -> None:
-    run(
-        "UPDATE series SET state = ?, reason = ?, ended_at = ? WHERE id = ?",
-        (state, reason, now, series),
-    )

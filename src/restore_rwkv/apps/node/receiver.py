@@ -227,7 +227,7 @@ class Pace:
 
 
 def _status_of(error: Exception) -> Status:
-    from restore_rwkv.apps.node.connections import InstanceTooLargeError
+    from restore_rwkv.apps.node.messages import InstanceTooLargeError
 
     if isinstance(error, (InstanceTooLargeError, SeriesTooLargeError)):
         return negotiation.TOO_LARGE

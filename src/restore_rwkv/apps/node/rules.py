@@ -144,6 +144,7 @@ def made_here(header: Dataset) -> bool:
 def is_made_here(path: Path) -> bool:
     """Whether this program restored what a file holds; False where its header cannot be read."""
     from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
 
     from restore_rwkv.io.decoding import DECODING_ERRORS
     from restore_rwkv.io.dicom.statements import STATEMENT_FIELDS
@@ -151,7 +152,7 @@ def is_made_here(path: Path) -> bool:
     try:
         fields = list(STATEMENT_FIELDS)
         return made_here(dcmread(path, stop_before_pixels=True, specific_tags=fields))
-    except DECODING_ERRORS:  # the worker will say why
+    except (*DECODING_ERRORS, InvalidDicomError):  # the worker will say why
         return False
 
 

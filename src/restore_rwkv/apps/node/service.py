@@ -19,6 +19,8 @@ from restore_rwkv.apps.node.delivering import Delivering, SenderOf
 from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
 from restore_rwkv.apps.node.queue import Queue
 from restore_rwkv.apps.node.restoring import EngineOf, Restoring
+from restore_rwkv.apps.node.upkeep import Upkeep
+from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.spool import Instance, Spool
@@ -75,11 +77,13 @@ class Service:
         parts: what it is made of.
 
     Raises:
+        ConfigError: a package of the extra `node` is not installed.
         InputError: another process uses the folder, or its queue cannot be used.
         OSError: the folder cannot be written to.
     """
 
     def __init__(self, config: NodeConfig, parts: Parts = Parts()) -> None:
+        _import_packages()
         from restore_rwkv.apps.node.spool import Spool
 
         self._config = config
@@ -90,9 +94,15 @@ class Service:
         self._ends.callback(database.close)
         try:
             self.queue = Queue(database, config.quiet_seconds)
+            self.upkeep = Upkeep(database, config.quiet_seconds)
             self.deliveries = Deliveries(database)
             self.metrics = Metrics()
-            self._spool = Spool(config.folder / "spool", config.quota)
+            self._spool = Spool(
+                config.folder / "spool",
+                config.quota,
+                series_instances=config.limits.series_instances,
+                series_bytes=config.limits.series_bytes,
+            )
             self._restoring = Restoring(config, parts.engine_of)
             self._ends.callback(self._restoring.close)
             self._coordinator = Coordinator(
@@ -144,7 +154,8 @@ class Service:
             InputError: an instance of the same UID and other content came before.
             OSError: it could not be registered; the sender has to send it again.
         """
-        self.queue.add(instance)
+        if self.queue.add(instance):
+            self.metrics.count("received_instances_total", origin=instance.origin)
 
     def stop(self) -> None:
         """Have `run` end within seconds; the next start goes on with what is unfinished."""
@@ -173,16 +184,22 @@ class Service:
         _logger.info("stopped")
 
     def _recover(self) -> None:
-        number = self.queue.recover(self._config.retry_seconds)
+        number = self.upkeep.recover(self._config.retry_seconds)
         dropped = self.deliveries.drop_unknown(d.name for d in self._config.destinations)
         if dropped:
             _logger.error("given up: %d deliveries to destinations not configured now", dropped)
         if number:
             _logger.info("goes on with %d series", number)
-        self._coordinator.purge()
-        forgotten = self._spool.retain(self.queue.file_names())
+        self.purge()
+        forgotten = self._spool.retain(self.upkeep.file_names())
         if forgotten:
             _logger.info("removed %d instances whose senders got no answer", forgotten)
+
+    def purge(self) -> None:
+        """Delete what ended long ago, files too."""
+        number = self.upkeep.purge(self._config.keep_days * 86400, self._coordinator.remove)
+        if number:
+            _logger.info("deleted %d series that ended long ago", number)
 
     def _stop_senders(self) -> None:
         for sender in self._senders:
@@ -198,7 +215,7 @@ class Service:
             self._coordinator.turn(_TURN_SECONDS, self._stop.is_set)
             if time.monotonic() - self._purged > _PURGE_SECONDS:
                 self._purged = time.monotonic()
-                self._coordinator.purge()
+                self.purge()
         except OSError as error:
             _logger.error("cannot go on now, tried again in %.0f s: %s", _FAULT_SECONDS, error)
             self._stop.wait(_FAULT_SECONDS)
@@ -233,6 +250,21 @@ class Service:
             "spool_bytes": {"": self._spool.used()},
             "spool_quota_bytes": {"": self._config.quota},
         }
+
+
+def _import_packages() -> None:
+    """Import what the threads use: where several import it at the same time, pydicom breaks."""
+    try:
+        import prometheus_client  # noqa: F401
+        import pydicom  # noqa: F401
+        import pynetdicom  # noqa: F401
+        import requests  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"the node needs {error.name}; pip install 'restore-rwkv[node]'"
+        ) from error
+    import restore_rwkv.batch.pool
+    import restore_rwkv.restoration  # noqa: F401
 
 
 @contextmanager

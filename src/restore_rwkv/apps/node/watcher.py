@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.node.config import Archive, NodeConfig
 from restore_rwkv.apps.node.dicomweb import ArchivedSeries, DicomWeb
+from restore_rwkv.apps.node.entries import short_hash
 from restore_rwkv.apps.node.multipart import Sizes
-from restore_rwkv.apps.node.queue import short_hash
 from restore_rwkv.apps.node.retrying import waiting_time
 from restore_rwkv.apps.node.watched import Watched
 from restore_rwkv.apps.node.web import PATIENCE, Patience, WebError
@@ -232,7 +232,7 @@ class Watcher:
     def _keep(self, part: bytes, series: ArchivedSeries) -> str:
         """Put an instance into the spool and the queue; return its UID."""
         try:
-            instance, new = self._spool.add(part, f"web:{self.name}")
+            instance, _ = self._spool.add(part, f"web:{self.name}")
             self._accept(replace(instance, announced=series.instances))
         except OSError:  # no room, which is a RestoreError too
             raise
@@ -241,8 +241,6 @@ class Watcher:
             raise WebError(
                 f"{self.name}: an instance is refused: {error}", transient=False
             ) from error
-        if new:
-            self._metrics.count("received_instances_total", origin=f"web:{self.name}")
         return instance.sop_instance_uid
 
     def _put_off(self, series: ArchivedSeries, error: WebError) -> None:
