@@ -39,7 +39,8 @@ from benchmarks.node_load import (
 )
 from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.queue import Entry, Queue
+from restore_rwkv.apps.node.entries import Entry
+from restore_rwkv.apps.node.queue import Queue
 from restore_rwkv.apps.node.spool import Instance
 
 _QUIET = 60.0  # seconds, as is the node's default

@@ -25,6 +25,7 @@ from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.deliveries import Deliveries
 from restore_rwkv.apps.node.queue import Queue
 from restore_rwkv.apps.node.spool import Instance, Spool
+from restore_rwkv.apps.node.upkeep import Upkeep
 from tests.helpers.derivable_series import classic, save
 
 _NOW = 1_800_000_000.0
@@ -153,8 +154,9 @@ class Rows:
             )
         for image in _slices(min(repeats, 50)):
             timed("take one instance", lambda: self._take(image))
-        timed("recover at the start", lambda: self._queue.recover(30.0))
-        timed("delete 100 ended series", lambda: self._queue.purge(_HOUR, lambda uid: None))
+        upkeep = Upkeep(self._database, 60.0, self._clock)
+        timed("recover at the start", lambda: upkeep.recover(30.0))
+        timed("delete 100 ended series", lambda: upkeep.purge(_HOUR, lambda uid: None))
         self._database.close()
         return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from restore_rwkv.apps.node.config import Limits, NodeConfig
 from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.metrics import KNOWN
+from restore_rwkv.apps.node.metrics import _HELP
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.batch import Manifest
 from restore_rwkv.options import from_mapping
@@ -82,13 +82,11 @@ def test_limits_of_a_sender_are_in_the_table_with_their_defaults() -> None:
 
 def test_every_metric_of_the_document_exists() -> None:
     rows = rows_of("### Monitoring")
-    gauges = {"series", "deliveries_waiting", "oldest_open_seconds", "restoring"}
-    gauges |= {"spool_bytes", "spool_quota_bytes"}
     named = {name for key in rows for name in re.findall(r"`(\w+)`", key)}
-    labels = {"state", "destination", "origin", "reason", "kind", "step", "rule"}
-    assert named - labels - {"restore_rwkv_node_"} == set(KNOWN) | gauges
+    labels = {"archive", "state", "destination", "origin", "reason", "kind", "step", "rule"}
+    assert named - labels - {"restore_rwkv_node_"} == set(_HELP)
     used = set(re.findall(r"restore_rwkv_node_(\w+)", DOCUMENT))
-    assert used <= set(KNOWN) | gauges
+    assert used <= set(_HELP)
 
 
 def test_the_rule_of_the_document_is_one() -> None:
