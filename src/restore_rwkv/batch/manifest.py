@@ -67,6 +67,9 @@ CREATE TABLE scans (
 );
 CREATE INDEX scans_by_state ON scans (state, place);
 """
+_OF_JOB = ("key", "place", "name", "source", "series", "target", "size", "modified")
+_OF_OUTCOME = ("state", "kind", "reason", "seconds", "network_seconds", "bytes_read")
+_OF_OUTCOME += ("bytes_written", "attempts", "worker", "details", "finished", "record", "thumbnail")
 _OF_RECORD = (
     "source_sha256",
     "output_sha256",
@@ -208,19 +211,15 @@ class Manifest:
 
     def take_over(self, other: Manifest) -> None:
         """Copy the finished scans of another manifest that are not finished here."""
-        columns = "key, place, name, source, series, target, size, modified, state, kind, reason"
-        columns += (
-            ", seconds, network_seconds, bytes_read, bytes_written, attempts, worker, details"
-        )
-        columns += ", finished, record, thumbnail, " + ", ".join(_OF_RECORD)
+        columns = ", ".join((*_OF_JOB, *_OF_OUTCOME, *_OF_RECORD))
         known = self.finished()
         rows = other._database.execute(
             f"SELECT {columns} FROM scans WHERE state IN ('done', 'skipped')"
         )
-        places = ", ".join("?" * (columns.count(",") + 1))
+        marks = ", ".join("?" for _ in columns.split(","))
         with self._writing() as database:
             database.executemany(
-                f"INSERT OR REPLACE INTO scans ({columns}, run) VALUES ({places}, {self._run})",
+                f"INSERT OR REPLACE INTO scans ({columns}, run) VALUES ({marks}, {self._run})",
                 (row for row in rows if row[0] not in known),
             )
 
