@@ -49,9 +49,10 @@ def settings(weights: Path, **changes: Any) -> WorkerSettings:
     return WorkerSettings(**(values | changes))
 
 
-def job(name: str, **changes: Any) -> Job:
+def job(key: str, **changes: Any) -> Job:
     """A job that is never run, or whose paths are given."""
-    values = {"key": name, "name": name, "source": f"/nowhere/{name}", "target": f"/gone/{name}"}
+    name = key
+    values = {"key": key, "name": name, "source": f"/nowhere/{name}", "target": f"/gone/{name}"}
     return Job(**(values | changes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -192,9 +193,11 @@ def _job(
 
 def _companions(source: Path) -> list[Path]:
     """Files that may hold the voxels of a header."""
-    if source.suffix.lower() not in _HEADERS:
+    suffix = suffix_of(source.name)
+    if suffix.removesuffix(".gz") not in _HEADERS:
         return []
-    return [source.with_suffix(suffix) for suffix in _VOXELS]
+    stem = source.name[: len(source.name) - len(suffix)]
+    return [source.with_name(stem + other) for other in _VOXELS]
 
 
 def _stats(files: Iterable[Path]) -> Iterator[os.stat_result]:
@@ -211,7 +214,8 @@ def _target(scan: _Scan, output: Path, format: BatchFormat, *, alone: bool) -> t
         stem, own = scan.name[: len(scan.name) - len(suffix)], scan.name[-len(suffix) :]
         new = ".nii.gz" if format == "nifti" else output_suffix(suffix)
         return folder / f"{stem}{own if new == suffix else new}", False
-    number = f"series-{scan.found.number or 'x'}"
+    plain = re.fullmatch(r"-?\d{1,12}", scan.found.number)  # else it may hold "../"
+    number = f"series-{scan.found.number if plain else 'x'}"
     if alone and scan.folder == PurePosixPath():  # the tree itself
         number = _place(scan.found).name or number
     elif alone:
@@ -221,8 +225,11 @@ def _target(scan: _Scan, output: Path, format: BatchFormat, *, alone: bool) -> t
 
 def _free(target: Path, is_series: bool, taken: set[Path]) -> Path:
     """Return a name whose output and record no other scan has."""
-    suffix = "" if is_series else suffix_of(target.name)
-    stem = target.name[: len(target.name) - len(suffix)]
+    length = 0 if is_series else len(suffix_of(target.name))
+    stem, suffix = (
+        target.name[: len(target.name) - length],
+        target.name[len(target.name) - length :],
+    )
     for number in range(1, len(taken) + 2):
         name = target.with_name(f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
         record = record_of_series(name) if is_series else record_of(name)
