@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from restore_rwkv.batch import Job, Outcome, Pool, Worker, WorkerSettings
@@ -36,7 +37,7 @@ def logging(connection: Connection, settings: WorkerSettings, slots: int) -> Non
     """A worker that notes when it reads, runs and writes, in the file that the environment names."""
     from restore_rwkv.restoration import file, restorer
 
-    log = open(os.environ["BATCH_TEST_LOG"], "a", buffering=1)
+    log = Path(os.environ["BATCH_TEST_LOG"]).open("a", buffering=1)
 
     def noted(function: Any, before: str = "", after: str = "") -> Any:
         def call(*words: Any, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Small batches: scans, settings, an engine without processes, and one whose processes are played."""
+"""Small batches: scans, settings, an engine without processes, and a pool that a test plays."""
 
 from __future__ import annotations
 

@@ -293,7 +293,7 @@ def _done(job: Job, restored: Restored, image: bytes | None, attempts: int) -> O
         network_seconds=restored.record.seconds,
         bytes_read=job.size,
         bytes_written=_written(job),
-        record=record_values(restored.record),
+        record=json.loads(json.dumps(record_values(restored.record))),  # as its file is read
         thumbnail=image,
         attempts=attempts,
     )
