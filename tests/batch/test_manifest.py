@@ -130,7 +130,7 @@ def test_names_that_are_not_unicode_are_kept_readably(manifest: Manifest) -> Non
 def test_another_file_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "manifest.sqlite"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read as the manifest .*; name another folder"):
+    with pytest.raises(InputError, match=r"cannot be read as the manifest .*; name another folder"):
         Manifest(path)
     assert path.read_bytes() == content
 

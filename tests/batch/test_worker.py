@@ -20,7 +20,7 @@ from restore_rwkv.errors import ConfigError, NoMemoryError, WeightsError
 from restore_rwkv.io import Target, plane_axis, read_volume
 from restore_rwkv.io.affines import Plane
 from restore_rwkv.model import RestoreRWKV, save_weights
-from restore_rwkv.restoration import Restorer, RestoreOptions, restorer
+from restore_rwkv.restoration import RestoreOptions, Restorer, restorer
 from restore_rwkv.tasks import TASKS
 from tests.helpers.batches import OPTIONS, job_of, scan, settings
 from tests.helpers.derivable_series import write_source
@@ -237,7 +237,7 @@ def test_a_scan_larger_than_all_memory_is_made_smaller_and_then_refused(
     refused = Worker(settings(tiny_weights), noted).run(job_of(source, target))
     assert (refused.state, refused.kind) == ("failed", "system")
     assert refused.reason == f"memory: the scan takes {asked[0]} of 10; allow more"
-    assert len(asked) == refused.attempts > 1
+    assert refused.attempts >= len(asked) > 1  # the last one needs less than a tile takes
     assert asked == sorted(asked, reverse=True)
     assert not target.parent.exists()
     fits = Worker(settings(tiny_weights), bounded(asked[0] - 1)).run(job_of(source, target))
