@@ -207,7 +207,7 @@ def test_settings_that_cannot_be_used_end_the_batch(pool: PlayedPool) -> None:
 
 def test_workers_that_never_start_end_the_batch(pool: PlayedPool) -> None:
     pool.submit(job("a"))
-    for _ in range(2):
+    for _ in range(3):
         pool.played[-1].die(1)
         pool.news()
     pool.played[-1].die(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -53,8 +54,6 @@ def request_(tiny_weights: Path, tmp_path: Path) -> BatchRequest:
 
 
 def again(request: BatchRequest, **changes: Any) -> BatchRequest:
-    import dataclasses
-
     return dataclasses.replace(request, **({"resume": True} | changes))
 
 
@@ -191,7 +190,7 @@ def test_other_settings_are_refused(tree: Path, request_: BatchRequest, tiny_wei
         ({"keep_nan": True}, "keep_nan=False"),
         ({"weights": None}, "other weights"),
     ):
-        other = again(request_, settings=settings(tiny_weights, **changes))  # type: ignore[arg-type]
+        other = again(request_, settings=dataclasses.replace(request_.settings, **changes))  # type: ignore[arg-type]
         with pytest.raises(InputError, match=f"was begun with {word}; give the same, or name"):
             run_small(tree, other)
     with pytest.raises(InputError, match="was begun with format='auto'"):
@@ -226,17 +225,16 @@ def test_a_folder_that_holds_a_batch_asks_for_resume(tree: Path, request_: Batch
         run_small(tree, request_)
     with pytest.raises(InputError, match="is a file; name a folder for the outputs"):
         run_small(tree, again(request_, output=tree / "a.nii"))
-    run_small(
-        tree, again(request_, output=request_.output / "new")
-    )  # nothing to resume is no fault
+    new = again(request_, output=request_.output.with_name("new"))  # nothing to resume is no fault
+    assert run_small(tree, new)[0].counts["done"] == 4
 
 
 def test_of_two_batches_in_one_folder_the_second_is_refused(
     tree: Path, request_: BatchRequest
 ) -> None:
-    with claimed(request_.manifest):
-        with pytest.raises(InputError, match=r"manifest.sqlite: another process is writing it"):
-            run_small(tree, request_)
+    busy = pytest.raises(InputError, match=r"manifest.sqlite: another process is writing it")
+    with claimed(request_.manifest), busy:
+        run_small(tree, request_)
     assert run_small(tree, request_)[0].counts["done"] == 4
 
 
@@ -290,7 +288,7 @@ def test_parts_are_taken_over_by_the_whole(
         assert summary.found == 4
         assert part.manifest.name == f"manifest-{number}-of-3.sqlite"
     assert sum(counts) == 4
-    with pytest.raises(InputError, match="manifest-1-of-3.sqlite: the folder holds a batch"):
+    with pytest.raises(InputError, match=r"manifest-1-of-3.sqlite: the folder holds a batch"):
         run_small(tree, request_)
     with no_network(monkeypatch):
         summary, listening = run_small(tree, again(request_))

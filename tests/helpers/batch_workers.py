@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from restore_rwkv.batch import Job, Outcome, Pool, Worker, WorkerSettings
@@ -34,16 +33,16 @@ def crashing(connection: Connection, settings: WorkerSettings, slots: int) -> No
 
 
 def logging(connection: Connection, settings: WorkerSettings, slots: int) -> None:
-    """A worker that notes when it reads, runs and writes, in the file that the environment names."""
+    """A worker that notes when it reads, runs and writes, in a file that the environment names."""
     from restore_rwkv.restoration import file, restorer
 
-    log = Path(os.environ["BATCH_TEST_LOG"]).open("a", buffering=1)
+    log = os.open(os.environ["BATCH_TEST_LOG"], os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def noted(function: Any, before: str = "", after: str = "") -> Any:
         def call(*words: Any, **more: Any) -> Any:
-            log.write(f"{before} ")
+            os.write(log, f"{before} ".encode())
             result = function(*words, **more)
-            log.write(f"{after} ")
+            os.write(log, f"{after} ".encode())
             return result
 
         return call

@@ -68,8 +68,10 @@ CREATE TABLE scans (
 CREATE INDEX scans_by_state ON scans (state, place);
 """
 _OF_JOB = ("key", "place", "name", "source", "series", "target", "size", "modified")
-_OF_OUTCOME = ("state", "kind", "reason", "seconds", "network_seconds", "bytes_read")
-_OF_OUTCOME += ("bytes_written", "attempts", "worker", "details", "finished", "record", "thumbnail")
+_OF_OUTCOME = (
+    *("state", "kind", "reason", "seconds", "network_seconds", "bytes_read", "bytes_written"),
+    *("attempts", "worker", "details", "finished", "record", "thumbnail"),
+)
 _OF_RECORD = (
     "source_sha256",
     "output_sha256",
