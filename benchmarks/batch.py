@@ -23,7 +23,7 @@ import numpy as np
 
 import restore_rwkv
 from restore_rwkv.io import read_volume
-from restore_rwkv.restoration import Restorer, RestoreOptions
+from restore_rwkv.restoration import RestoreOptions, Restorer
 
 _TASK = "mri-sr"
 
