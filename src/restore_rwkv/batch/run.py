@@ -69,7 +69,7 @@ class Summary:
     network_seconds: float
     bytes_read: int
     bytes_written: int
-    found: int
+    found: int = 0
 
     @property
     def faults(self) -> int:
