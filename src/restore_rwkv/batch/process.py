@@ -132,7 +132,7 @@ class _Server:
         if not answer.granted:
             raise NoMemoryError(
                 f"memory: the scan takes {answer.size / 2**30:.1f} GiB, and all workers may take "
-                f"{answer.memory / 2**30:.1f} GiB; allow more, or close other programs"
+                f"{answer.memory / 2**30:.1f} GiB; allow them more, or close other programs"
             )
         try:
             yield
