@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import read_volume
 from restore_rwkv.io.dicom import DicomSource, find_series, read_dicom
+from restore_rwkv.io.dicom.files import read_image
 from restore_rwkv.io.dicom.folder import find_files
 from tests.helpers.dicom_folders import bare, write_cd
 from tests.helpers.synthetic_series import SLICES, SeriesWriter, make_slice, save
@@ -147,7 +148,7 @@ def test_a_header_is_not_read_beyond_its_limit(
     with pytest.raises(
         InputError, match=r"^large.dcm: the DICOM header is damaged \(longer than 1"
     ):
-        find_files(file)
+        find_files(file, read_image)
 
 
 def test_deflated_data_that_inflates_without_end_is_refused(
