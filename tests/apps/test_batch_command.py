@@ -221,6 +221,8 @@ def test_a_tree_without_scans_is_told_and_an_empty_share_is_no_fault(
         (2, ("--memory", "much"), "--memory 'much' is no size"),
         (2, ("--scale", "9"), "scale 9 is out of range"),
         (5, ("--weights", "nowhere"), "nowhere"),
+        (3, ("--json", "nowhere/report.json"), "nowhere: no such folder; create it first"),
+        (3, ("--json", "."), "is a folder; name a file in it"),
         (2, ("--device", "tpu"), "device 'tpu' is unknown"),
     ],
 )

@@ -133,6 +133,7 @@ def batch(
     Stopping.hint = "the same command with --resume goes on"
     with progress_bar(f"looking at {trees[0]}", "restoring", "scans") as bar:
         from restore_rwkv.batch import BatchRequest, Pool, WorkerSettings, run_batch
+        from restore_rwkv.io.outputs import check_writable
         from restore_rwkv.restoration import RestoreOptions
 
         options = RestoreOptions(
@@ -148,6 +149,8 @@ def batch(
             force=force,
             strict=strict,
         )
+        if json_file not in (None, "-"):
+            check_writable(Path(str(json_file)), overwrite=True)
         plan = _bids(trees, output, options) if bids else _mirrored(trees, output, format)
         number = jobs or default_jobs(device)
         settings = WorkerSettings(
