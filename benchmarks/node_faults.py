@@ -36,13 +36,13 @@ import psutil
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
-from restore_rwkv.restoration import Restorer, RestoreOptions
+from restore_rwkv.restoration import RestoreOptions, Restorer
 from tests.helpers import namespace
-from tests.helpers.derivable_series import Kind, write_source
+from tests.helpers.derivable_series import write_source
 from tests.helpers.orthanc import Orthanc, free_port, orthanc
 
 _TIMEOUT = 1800.0
-_KINDS: tuple[Kind, ...] = ("CT", "MR")
+_DISK = 640 << 20  # bytes; of which the node keeps 512 MiB free
 _CONFIG = """
 folder = "{folder}"
 ae_title = "NODE"
@@ -180,8 +180,7 @@ class Scanner:
         self.attempts = 0
 
     def make(self, number: int) -> Path:
-        """Write a series of its own, of one of the kinds in turn, and return its folder."""
-        kind = _KINDS[number % len(_KINDS)]
+        """Write a CT series with values of its own, and return its folder."""
         series, study, frame = generate_uid(), generate_uid(), generate_uid()
 
         def change(image: Dataset) -> None:
@@ -190,9 +189,13 @@ class Scanner:
             image.SOPInstanceUID = generate_uid()
             image.SeriesNumber = number + 1
             image.PatientID = f"P{number}"
+            image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+            image.ImagePositionPatient = [0, 0, 2.5 * image.InstanceNumber]
+            pixels = np.frombuffer(image.PixelData, np.int16) + np.int16(number % 100)
+            image.PixelData = pixels.tobytes()
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        place = write_source(self.folder / f"{number:04}", kind, change)
+        place = write_source(self.folder / f"{number:04}", "CT", change)
         self.series[str(series)] = sorted(place.iterdir())
         return place
 
@@ -317,7 +320,7 @@ def many_series(folder: Path, series: int, kills: int) -> list[Row]:
             f"derived series in the archive, {len(wrong)} wrong"
         )
         what = f"node killed with -9 {killed[0]} times, archive restarted, {series} series"
-        for text in wrong[:5]:
+        for text in (*wrong[:5], *(node.log().splitlines()[-40:] if wrong else ())):
             print("  wrong:", text, flush=True)
         return [Row(what, not wrong and taken == series, result, seconds)]
 
@@ -339,7 +342,8 @@ def strangers(folder: Path) -> list[Row]:
         stranger = Scanner(folder / "stranger", node, "STRANGER")
         refused = not stranger.send(stranger.make(0), patience=2)
         before = node.metrics()
-        taken = sum(v for name, v in before.items() if name.startswith("restore_rwkv_node_received_instances"))
+        counter = "restore_rwkv_node_received_instances"
+        taken = sum(value for name, value in before.items() if name.startswith(counter))
         rows.append(
             Row(
                 "a peer that is not allowed",
@@ -352,9 +356,11 @@ def strangers(folder: Path) -> list[Row]:
         chance = random.Random(2)
         idle = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(60)]
         for _ in range(200):
-            with socket.create_connection(("127.0.0.1", node.port)) as connection:
-                with contextlib.suppress(OSError):
-                    connection.sendall(_malformed(chance))
+            with (
+                socket.create_connection(("127.0.0.1", node.port)) as connection,
+                contextlib.suppress(OSError),
+            ):
+                connection.sendall(_malformed(chance))
         scanner = Scanner(folder / "sent", node)
         taken = scanner.send(scanner.make(1))
         for connection in idle:
@@ -385,7 +391,9 @@ def full_disk(folder: Path) -> list[Row]:
     began = time.monotonic()
     disk = folder / "disk"
     disk.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={_DISK >> 20}m", "tmpfs", str(disk)], check=True
+    )
     try:
         with orthanc(folder / "archive") as archive:
             ballast = disk / "ballast"

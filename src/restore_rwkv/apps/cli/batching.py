@@ -31,12 +31,12 @@ from restore_rwkv.apps.cli.options import (
     UnitName,
     Verbose,
     Weights,
-    parse_memory,
 )
 from restore_rwkv.apps.cli.progress import progress_bar
 from restore_rwkv.apps.cli.stopping import Stopping
 from restore_rwkv.apps.cli.terminal import say, screen
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
     from restore_rwkv.batch import FoundJob, Job, Outcome, Part
