@@ -134,15 +134,19 @@ def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str | No
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)
 
 
-def parse_memory(text: str) -> int:
+def parse_memory(text: str, name: str = "memory") -> int:
     """Bytes of a size such as "2GiB", "800 MB" or "500000000".
+
+    Args:
+        text: as it was given.
+        name: of the argument, for messages.
 
     Raises:
         ConfigError: the text is not a size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None or len(match[1]) > 18:
-        raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
+        raise ConfigError(f"{name} {text!r} is no size; write it as 2GiB or 800MB")
     number, prefix, binary = match.groups()
     power = " kmgt".index(prefix.lower() or " ")
     return int(float(number) * (1024 if binary else 1000) ** power)

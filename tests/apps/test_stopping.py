@@ -54,6 +54,20 @@ def test_a_signal_is_one_line_and_files_are_cleaned_up(
     assert capfd.readouterr().err in (f"{word}\n", "")  # pytest may hold the stream
 
 
+def test_a_command_may_say_how_to_go_on() -> None:
+    code = (
+        "import os, signal\n"
+        "from restore_rwkv.apps.cli.stopping import Stopping\n"
+        "with Stopping():\n"
+        "    Stopping.hint = 'the same command with --resume goes on'\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    result = python(code)
+    assert result.stderr == "terminated; the same command with --resume goes on\n"
+    with Stopping():
+        assert Stopping.hint == ""  # of the next command
+
+
 def test_an_error_without_a_signal_passes() -> None:
     with pytest.raises(KeyError), Stopping():
         raise KeyError

@@ -284,7 +284,6 @@ def test_a_manifest_becomes_an_overview(tmp_path: Path) -> None:
             network_seconds=1,
             bytes_read=1,
             bytes_written=1,
-            waiting=1,
         )
         entries = [*manifest.entries(faults=True), *manifest.entries(faults=False)]
         path = write_overview(entries, manifest.counts(), summary, tmp_path)

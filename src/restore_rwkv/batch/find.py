@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -15,6 +17,9 @@ from restore_rwkv.io import FoundScan, find_scans
 from restore_rwkv.io.kinds import suffix_of
 from restore_rwkv.io.outputs import output_suffix
 from restore_rwkv.io.record import record_of, record_of_series
+
+_HEADERS = (".hdr", ".nhdr", ".mhd")
+_VOXELS = (".img", ".img.gz", ".raw", ".raw.gz", ".zraw")
 
 BatchFormat = Literal["auto", "nifti"]
 """Format of outputs: that of each scan, or NIfTI for all."""
@@ -58,7 +63,8 @@ def find_jobs(
 
     Outputs mirror the tree: `study/t1.nii.gz` becomes `OUT/study/t1.nii.gz`. A series that lies on
     its own in a folder is named as that folder, others `folder/series-N` by their SeriesNumber.
-    With several paths, each has a folder of its own name in the output.
+    With several folders, each has one of its own name in the output, whatever their order; a file
+    counts as one of the folder that it lies in.
 
     Args:
         trees: folders at any depth, or files.
@@ -70,44 +76,74 @@ def find_jobs(
         Jobs in the order of trees, series and files.
 
     Raises:
-        InputError: a path does not exist, is of an unknown kind, or is given twice.
+        InputError: a path does not exist, is of an unknown kind, is given twice or within another,
+            or lies in the output; or one series is given in parts.
         OSError: a folder cannot be opened.
     """
     roots = [Path(os.path.abspath(tree)) for tree in trees]
-    for root, count in Counter(roots).items():
-        if count > 1:
-            raise InputError(f"{root}: is given {count} times; give it once")
     output = Path(os.path.abspath(output))
-    prefixes = _prefixes(roots)
+    _check_apart(roots, output)
+    prefixes = _prefixes([_base(root) for root in roots])
     scans = [
-        scan
-        for root, prefix in zip(roots, prefixes, strict=True)
-        for scan in _scans(root, prefix, output)
+        scan for root in roots for scan in _scans(root, prefixes[_base(root)], _below(output, root))
     ]
     crowded = Counter(scan.folder for scan in scans if scan.found.series is not None)
     above = {parent for scan in scans for parent in scan.folder.parents}
     above |= {scan.folder for scan in scans if scan.found.series is None}
     taken: set[Path] = set()
+    keys: set[str] = set()
     for scan in scans:
         alone = crowded[scan.folder] == 1 and scan.folder not in above
-        yield _job(scan, output, format, alone=alone, taken=taken)
+        found = _job(scan, output, format, alone=alone, taken=taken)
+        if found.job.key in keys:
+            raise InputError(f"{found.job.source}: a series of it is given in parts; give it whole")
+        keys.add(found.job.key)
+        yield found
 
 
-def _prefixes(roots: Sequence[Path]) -> list[PurePosixPath]:
-    """Folder of each tree in the output: none for one tree, else a name of its own."""
-    if len(roots) == 1:
-        return [PurePosixPath()]
-    used: Counter[str] = Counter()
-    prefixes = []
-    for root in roots:
-        name = root.name or "root"
-        used[name] += 1
-        prefixes.append(PurePosixPath(name if used[name] == 1 else f"{name}-{used[name]}"))
-    return prefixes
+def _check_apart(roots: Sequence[Path], output: Path) -> None:
+    """Check that no tree is given twice, within another one, or in the output."""
+    real = {root: Path(os.path.realpath(root)) for root in roots}
+    places = Counter(real[root] for root in roots)
+    outside = Path(os.path.realpath(output))
+    for root, place in real.items():
+        if places[place] > 1:
+            raise InputError(f"{root}: is given {places[place]} times; give it once")
+        above = next((folder for folder in place.parents if folder in places), None)
+        if above is not None:
+            raise InputError(f"{root}: lies in {above}, which is given too; leave it out")
+        if place.is_relative_to(outside):
+            raise InputError(
+                f"{root}: lies in {output}, the folder of the outputs; name another one for them"
+            )
+
+
+def _below(output: Path, root: Path) -> Path:
+    """The output as a path below a tree, whatever links lead to either, if it lies in the tree."""
+    inside = os.path.relpath(os.path.realpath(output), os.path.realpath(root))
+    return output if inside.startswith(os.pardir) else root / inside
+
+
+def _base(root: Path) -> Path:
+    """Folder whose structure the outputs of a tree mirror."""
+    return root if root.is_dir() else root.parent
+
+
+def _prefixes(bases: Sequence[Path]) -> dict[Path, PurePosixPath]:
+    """Folder of each base in the output: none for one base, else a name of its own."""
+    distinct = sorted(set(bases))
+    if len(distinct) == 1:
+        return {distinct[0]: PurePosixPath()}
+    names: dict[str, Path] = {}
+    for base in distinct:
+        name = base.name or "root"
+        others = (f"{name}-{number}" for number in range(2, len(distinct) + 2))
+        names[next(free for free in (name, *others) if free not in names)] = base
+    return {base: PurePosixPath(name) for name, base in names.items()}
 
 
 def _scans(root: Path, prefix: PurePosixPath, output: Path) -> Iterator[_Scan]:
-    base = root if root.is_dir() else root.parent
+    base = _base(root)
     for found in find_scans(root):
         place = Path(os.path.abspath(_place(found)))
         if place.is_relative_to(output):
@@ -137,12 +173,13 @@ def _job(
     files = tuple(os.path.relpath(file, source) for file in found.files if found.series is not None)
     target, is_series = _target(scan, output, format, alone=alone)
     target = _free(target, is_series, taken)
-    name = str(scan.folder / scan.name)
+    below = scan.folder / scan.name
+    name = str(below) if below.name else source.name
     if found.series is not None:
         name = f"{name}: series {found.number or '?'}"
-    sizes = [file.stat() for file in found.files or (source,) if file.exists()]
+    sizes = list(_stats([*(found.files or (source,)), *_companions(source)]))
     job = Job(
-        key=job_key(str(scan.folder / scan.name), found.series),
+        key=job_key(str(below), found.series),
         name=name,
         source=str(source),
         series=found.series,
@@ -154,6 +191,21 @@ def _job(
     return FoundJob(job, max((size.st_mtime_ns for size in sizes), default=0), found.fault)
 
 
+def _companions(source: Path) -> list[Path]:
+    """Files that may hold the voxels of a header."""
+    suffix = suffix_of(source.name)
+    if suffix.removesuffix(".gz") not in _HEADERS:
+        return []
+    stem = source.name[: len(source.name) - len(suffix)]
+    return [source.with_name(stem + other) for other in _VOXELS]
+
+
+def _stats(files: Iterable[Path]) -> Iterator[os.stat_result]:
+    for file in files:
+        with suppress(OSError):  # it is not there, or not any more
+            yield file.stat()
+
+
 def _target(scan: _Scan, output: Path, format: BatchFormat, *, alone: bool) -> tuple[Path, bool]:
     """Name of an output, and whether it is a folder."""
     folder = output / scan.folder
@@ -162,7 +214,8 @@ def _target(scan: _Scan, output: Path, format: BatchFormat, *, alone: bool) -> t
         stem, own = scan.name[: len(scan.name) - len(suffix)], scan.name[-len(suffix) :]
         new = ".nii.gz" if format == "nifti" else output_suffix(suffix)
         return folder / f"{stem}{own if new == suffix else new}", False
-    number = f"series-{scan.found.number or 'x'}"
+    plain = re.fullmatch(r"-?\d{1,12}", scan.found.number)  # else it may hold "../"
+    number = f"series-{scan.found.number if plain else 'x'}"
     if alone and scan.folder == PurePosixPath():  # the tree itself
         number = _place(scan.found).name or number
     elif alone:
@@ -172,8 +225,11 @@ def _target(scan: _Scan, output: Path, format: BatchFormat, *, alone: bool) -> t
 
 def _free(target: Path, is_series: bool, taken: set[Path]) -> Path:
     """Return a name whose output and record no other scan has."""
-    suffix = "" if is_series else suffix_of(target.name)
-    stem = target.name[: len(target.name) - len(suffix)]
+    length = 0 if is_series else len(suffix_of(target.name))
+    stem, suffix = (
+        target.name[: len(target.name) - length],
+        target.name[len(target.name) - length :],
+    )
     for number in range(1, len(taken) + 2):
         name = target.with_name(f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
         record = record_of_series(name) if is_series else record_of(name)

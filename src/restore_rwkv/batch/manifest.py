@@ -7,10 +7,12 @@ what it has done; rows change one by one; it needs no library; and every languag
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import platform
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +67,11 @@ CREATE TABLE scans (
 );
 CREATE INDEX scans_by_state ON scans (state, place);
 """
+_OF_JOB = ("key", "place", "name", "source", "series", "target", "size", "modified")
+_OF_OUTCOME = (
+    *("state", "kind", "reason", "seconds", "network_seconds", "bytes_read", "bytes_written"),
+    *("attempts", "worker", "details", "finished", "record", "thumbnail"),
+)
 _OF_RECORD = (
     "source_sha256",
     "output_sha256",
@@ -93,6 +100,21 @@ class Entry:
     outcome: Outcome | None
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A scan that is done.
+
+    Attributes:
+        target: path or URL of its output, as `printable` gives it.
+        size: bytes of the files of the source then.
+        modified: newest of their times then, in ns.
+    """
+
+    target: str
+    size: int
+    modified: int
+
+
 class Manifest:
     """Scans and outcomes of a batch on disk. One process writes it at a time.
 
@@ -115,6 +137,8 @@ class Manifest:
                 with self._database:
                     self._database.executescript(f"BEGIN; {_TABLES}")
                     self._database.execute(f"PRAGMA user_version = {FORMAT}")
+        except sqlite3.OperationalError as error:
+            raise _of_the_system(path, error) from error
         except sqlite3.DatabaseError as error:
             raise InputError(
                 f"{path}: cannot be read as the manifest of a batch ({error}); name another folder"
@@ -145,8 +169,8 @@ class Manifest:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Begin a run with some settings."""
         row = (_now(), json.dumps(settings), _software(), platform.python_version())
-        with self._database:
-            cursor = self._database.execute(
+        with self._writing() as database:
+            cursor = database.execute(
                 "INSERT INTO runs (started, settings, software, python, host) "
                 "VALUES (?, ?, ?, ?, ?)",
                 (*row, platform.node()),
@@ -155,40 +179,58 @@ class Manifest:
 
     def end(self) -> None:
         """End the run."""
-        with self._database:
-            self._database.execute("UPDATE runs SET ended = ? WHERE run = ?", (_now(), self._run))
+        with self._writing() as database:
+            database.execute("UPDATE runs SET ended = ? WHERE run = ?", (_now(), self._run))
 
-    def add(self, jobs: Iterable[tuple[int, Job, int]]) -> None:
-        """Add jobs, or renew what is known of their sources; outcomes are kept.
+    def add(self, jobs: Iterable[tuple[int, Job, int]], again: Iterable[str] = ()) -> None:
+        """Add all jobs that were found; outcomes of those that are known are kept.
+
+        Scans without a result that are not found any more are forgotten.
 
         Args:
             jobs: place in the order of all, job, and newest time of its files in ns.
+            again: keys of scans whose outcome is forgotten, as they are to be restored again.
         """
-        with self._database:
-            self._database.executemany(
+        with self._writing() as database:
+            database.executemany("DELETE FROM scans WHERE key = ?", ((key,) for key in again))
+            database.execute("UPDATE scans SET place = -1")
+            database.executemany(
                 "INSERT INTO scans (key, place, name, source, series, target, size, modified,"
                 " state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'waiting') ON CONFLICT (key) DO UPDATE"
-                " SET place = excluded.place, source = excluded.source",
+                " SET place = excluded.place, source = excluded.source, target = excluded.target,"
+                " size = excluded.size, modified = excluded.modified",
                 (
                     (
-                        *(job.key, place, _text(job.name), _text(job.source), job.series),
-                        *(_text(job.target), job.size, modified),
+                        *(job.key, place, printable(job.name), printable(job.source), job.series),
+                        *(printable(job.target), job.size, modified),
                     )
                     for place, job, modified in jobs
                 ),
             )
+            database.execute(
+                "DELETE FROM scans WHERE place = -1 AND state NOT IN ('done', 'skipped')"
+            )
 
-    def forget(self, key: str) -> None:
-        """Forget the outcome of a scan, which is to be restored again."""
-        with self._database:
-            self._database.execute("DELETE FROM scans WHERE key = ?", (key,))
+    def take_over(self, other: Manifest) -> None:
+        """Copy the finished scans of another manifest that are not finished here."""
+        columns = ", ".join((*_OF_JOB, *_OF_OUTCOME, *_OF_RECORD))
+        known = self.finished()
+        rows = other._database.execute(
+            f"SELECT {columns} FROM scans WHERE state IN ('done', 'skipped')"
+        )
+        marks = ", ".join("?" for _ in columns.split(","))
+        with self._writing() as database:
+            database.executemany(
+                f"INSERT OR REPLACE INTO scans ({columns}, run) VALUES ({marks}, {self._run})",
+                (row for row in rows if row[0] not in known),
+            )
 
-    def finished(self) -> dict[str, tuple[str, int, int]]:
-        """Return target, size and newest time of each scan that is done, by its key."""
+    def finished(self) -> dict[str, Finished]:
+        """Return the scans that are done, by their keys."""
         rows = self._database.execute(
             "SELECT key, target, size, modified FROM scans WHERE state IN ('done', 'skipped')"
         )
-        return {key: (target, size, modified) for key, target, size, modified in rows}
+        return {key: Finished(*values) for key, *values in rows}
 
     def keep(self, outcome: Outcome) -> None:
         """Store the outcome of a scan; it survives a power cut from then on."""
@@ -197,22 +239,22 @@ class Manifest:
             "run": self._run,
             "state": outcome.state,
             "kind": outcome.kind,
-            "reason": _text(outcome.reason),
+            "reason": printable(outcome.reason),
             "seconds": outcome.seconds,
             "network_seconds": outcome.network_seconds,
             "bytes_read": outcome.bytes_read,
             "bytes_written": outcome.bytes_written,
             "attempts": outcome.attempts,
             "worker": outcome.worker,
-            "details": outcome.details,
+            "details": printable(outcome.details),
             "finished": _now(),
             "record": json.dumps(record) if record else None,
             "thumbnail": outcome.thumbnail,
             **{name: record.get(name) for name in _OF_RECORD},
         }
         names = ", ".join(f"{name} = ?" for name in columns)
-        with self._database:
-            self._database.execute(
+        with self._writing() as database:
+            database.execute(
                 f"UPDATE scans SET {names} WHERE key = ?", (*columns.values(), outcome.key)
             )
 
@@ -228,7 +270,8 @@ class Manifest:
             True: "WHERE state IN ('refused', 'failed')",
             False: "WHERE state NOT IN ('refused', 'failed')",
         }[faults]
-        order = "state, place" if faults else "place"  # failed before refused
+        # Failed before refused; last what is done and was not found again.
+        order = "state, place" if faults else "place < 0, place"
         rows = self._database.execute(
             "SELECT name, source, target, key, state, kind, reason, seconds, network_seconds, "
             "bytes_read, bytes_written, record, attempts, worker, "
@@ -241,6 +284,15 @@ class Manifest:
     def counts(self) -> dict[str, int]:
         """Return the number of scans by their state, "waiting" too."""
         return dict(self._database.execute("SELECT state, count(*) FROM scans GROUP BY state"))
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Commit what the block writes, or none of it."""
+        try:
+            with self._database:
+                yield self._database
+        except sqlite3.OperationalError as error:
+            raise _of_the_system(self.path, error) from error
 
 
 def _outcome(key: str, state: Any, *values: Any) -> Outcome:
@@ -261,7 +313,12 @@ def _outcome(key: str, state: Any, *values: Any) -> Outcome:
     )
 
 
-def _text(text: str) -> str:
+def _of_the_system(path: Path, error: sqlite3.OperationalError) -> OSError:
+    """A full disk, a folder that may not be written to, ..., as other files have it."""
+    return OSError(errno.EIO, str(error), str(path))
+
+
+def printable(text: str) -> str:
     r"""Return a text that SQLite holds: names of files may have bytes that are not Unicode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -8,17 +8,19 @@ memory is granted here, over all workers.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import pickle
 import platform
+import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from restore_rwkv.batch.engine import Ended, Event, Progressed, Started
 from restore_rwkv.batch.job import Job, Outcome
@@ -38,6 +40,9 @@ from restore_rwkv.io import OutputOptions, Target, claimed
 _SLOTS = 3  # jobs of a worker: one is read, one computed, one written
 _MOST_DEATHS = 2  # of a job that runs on its own
 _SECONDS_TO_END = 5.0
+
+Serve: TypeAlias = "Callable[[Connection[Any, Any], WorkerSettings, int], None]"
+"""Main function of a worker's process, see `process.serve`."""
 
 
 @dataclass(eq=False)
@@ -68,15 +73,23 @@ class Pool:
         settings: how scans are restored.
         jobs: number of processes.
         memory: bytes that all of them may take together; None for no bound.
+        main: what each process runs.
 
     Raises:
         ConfigError: fewer than one process.
     """
 
-    def __init__(self, settings: WorkerSettings, jobs: int = 1, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        jobs: int = 1,
+        memory: int | None = None,
+        *,
+        main: Serve = serve,
+    ) -> None:
         if jobs < 1:
             raise ConfigError(f"jobs is {jobs}; give at least 1")
-        self._settings, self._memory = settings, memory
+        self._settings, self._memory, self._main = settings, memory, main
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Process] = []
         self._waiting: deque[Job] = deque()
@@ -121,7 +134,8 @@ class Pool:
             with contextlib.suppress(OSError, ValueError):
                 worker.connection.send(Stop())
         for worker in self._workers:
-            worker.process.join(0 if worker.jobs else _SECONDS_TO_END)
+            idle = worker.ready and not worker.jobs
+            worker.process.join(_SECONDS_TO_END if idle else 0)
             self._end(worker)
         self._workers.clear()
 
@@ -134,9 +148,10 @@ class Pool:
     def _start(self) -> _Process:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=serve, args=(theirs, self._settings, _SLOTS), daemon=True
+            target=self._main, args=(theirs, self._settings, _SLOTS), daemon=True
         )
-        process.start()
+        with _without_interrupts():
+            process.start()
         theirs.close()
         return _Process(process, ours)
 
@@ -168,7 +183,7 @@ class Pool:
                 deaths = self._deaths.pop(outcome.key, 0)
                 if deaths:
                     attempts = outcome.attempts + deaths
-                    message = Ended(_with_attempts(outcome, attempts))
+                    message = Ended(dataclasses.replace(outcome, attempts=attempts))
                 yield message
             case Started() | Progressed():
                 yield message
@@ -188,14 +203,18 @@ class Pool:
                 worker.connection.send(Answer(granted, size, self._memory or 0))
 
     def _hand_out(self) -> None:
-        for worker in self._workers:
-            if self._suspects and not worker.jobs:
-                worker.alone = True
-                self._send(worker, self._suspects.popleft())
-        by_load = sorted(self._workers, key=lambda worker: len(worker.jobs))
+        free = [worker for worker in self._workers if not worker.alone]
+        while self._suspects and free:
+            quietest = min(free, key=lambda worker: len(worker.jobs))
+            free.remove(quietest)
+            if quietest.jobs:
+                break  # it gets no others, so that it is soon free for a suspect
+            quietest.alone = True
+            self._send(quietest, self._suspects.popleft())
+        free.sort(key=lambda worker: len(worker.jobs))
         for slots in range(1, _SLOTS + 1):  # the first job of each before the second of any
-            for worker in by_load:
-                if self._waiting and not worker.alone and len(worker.jobs) < slots:
+            for worker in free:
+                if self._waiting and len(worker.jobs) < slots:
                     self._send(worker, self._waiting.popleft())
 
     def _send(self, worker: _Process, job: Job) -> None:
@@ -239,6 +258,19 @@ class Pool:
             _remove_partial(job)
 
 
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Have processes that the block starts never see Ctrl-C, not even before they ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _remove_partial(job: Job) -> None:
     path = Path(job.target)
     if not path.parent.is_dir():
@@ -246,12 +278,6 @@ def _remove_partial(job: Job) -> None:
     record = Target(path, job.is_series, OutputOptions()).record
     with contextlib.suppress(Exception), claimed(path, record):
         pass  # which removes what a killed process has left
-
-
-def _with_attempts(outcome: Outcome, attempts: int) -> Outcome:
-    import dataclasses
-
-    return dataclasses.replace(outcome, attempts=attempts)
 
 
 def _killed(job: Job, code: int | None, attempts: int, pid: int | None) -> Outcome:

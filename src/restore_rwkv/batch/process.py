@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,8 +122,12 @@ class _Server:
             thread.join()
 
     def _work(self, worker: Worker, job: Job) -> None:
-        self._send(Started(job.key))
-        self._send(Ended(worker.run(job, _Report(job.key, self))))
+        try:
+            self._send(Started(job.key))
+            self._send(Ended(worker.run(job, _Report(job.key, self))))
+        except BaseException:  # the parent would wait for ever for a job that does not end
+            traceback.print_exc()
+            os._exit(1)
 
     @contextmanager
     def _leave(self, size: int) -> Iterator[None]:
@@ -134,7 +139,7 @@ class _Server:
         if not answer.granted:
             raise NoMemoryError(
                 f"memory: the scan takes {answer.size / 2**30:.1f} GiB, and all workers may take "
-                f"{answer.memory / 2**30:.1f} GiB; allow more, or close other programs"
+                f"{answer.memory / 2**30:.1f} GiB; allow them more, or close other programs"
             )
         try:
             yield

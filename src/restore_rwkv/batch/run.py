@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePath
+from typing import Any, Protocol, get_args
 
 from restore_rwkv.batch.engine import Ended, Engine, Progressed, Started
-from restore_rwkv.batch.find import FoundJob, share
-from restore_rwkv.batch.job import Job, Outcome
-from restore_rwkv.batch.manifest import Manifest
+from restore_rwkv.batch.find import BatchFormat, FoundJob, share
+from restore_rwkv.batch.job import Job, Outcome, State
+from restore_rwkv.batch.manifest import Finished, Manifest, printable
 from restore_rwkv.batch.worker import WorkerSettings
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError, InputError, kind_of_error, message_of
 from restore_rwkv.io import claimed
+from restore_rwkv.model import find_weights, read_info
 
 MANIFEST = "manifest.sqlite"
 _WAIT_SECONDS = 0.25
-_WITHOUT_EFFECT = ("threads", "thumbnails", "device")
+_OF_PARTS = "manifest-*-of-*.sqlite"
+# Neither changes an output that is there; the last three decide what is refused or fits in memory.
+_WITHOUT_EFFECT = ("threads", "thumbnails", "device", "memory", "force", "strict")
 
 
 class Listener(Protocol):
@@ -57,7 +61,7 @@ class Summary:
         network_seconds: that the network took for all that were restored now.
         bytes_read: of these.
         bytes_written: of these.
-        waiting: scans that it did not come to.
+        found: number of all scans in the trees, those of other parts too.
     """
 
     counts: Mapping[str, int]
@@ -65,7 +69,7 @@ class Summary:
     network_seconds: float
     bytes_read: int
     bytes_written: int
-    waiting: int = 0
+    found: int = 0
 
     @property
     def faults(self) -> int:
@@ -104,22 +108,31 @@ class BatchRequest:
     Attributes:
         output: folder of the outputs and the manifest; missing folders are made.
         settings: how scans are restored.
-        resume: go on with the batch that this folder holds.
+        format: of the outputs, as for `find_jobs`.
+        resume: go on with the batch that this folder holds; what its parts have done is taken over.
         part: the share of it; None for all.
         after: called once a scan is restored and before that is noted in the manifest, such as
-            to write a further file beside it.
+            to write a further file beside it; its fault is one of that scan.
+        exists: whether an output is there, by its path or URL.
     """
 
     output: Path
     settings: WorkerSettings
+    format: BatchFormat = "auto"
     resume: bool = False
     part: Part | None = None
     after: Callable[[Job, Outcome], None] | None = None
+    exists: Callable[[str], bool] = os.path.exists
 
     @property
     def manifest(self) -> Path:
         """Path of the manifest."""
         return self.output / (MANIFEST if self.part is None else self.part.manifest)
+
+    @property
+    def parts(self) -> list[Path]:
+        """Paths of the manifests of parts, where this is the whole batch."""
+        return [] if self.part is not None else sorted(self.output.glob(_OF_PARTS))
 
     def check(self) -> None:
         """Check before anything is searched or started that the batch may begin.
@@ -129,9 +142,10 @@ class BatchRequest:
         """
         if self.output.exists() and not self.output.is_dir():
             raise InputError(f"{self.output}: is a file; name a folder for the outputs")
-        if self.manifest.exists() and not self.resume:
+        there = [path for path in (self.manifest, *self.parts) if path.exists()]
+        if there and not self.resume:
             raise InputError(
-                f"{self.manifest}: the folder holds a batch already; give resume=True to go on "
+                f"{there[0]}: the folder holds a batch already; give resume=True to go on "
                 "with it, or name another folder"
             )
 
@@ -165,8 +179,12 @@ def run_batch(
     request.check()
     with claimed(request.manifest), Manifest(request.manifest) as manifest:
         settings = _settings(request)
-        _check_settings(manifest, settings, request.manifest)
+        _check_settings(manifest, settings)
         manifest.begin(settings)
+        for path in request.parts:
+            with claimed(path), Manifest(path) as part:
+                _check_settings(part, settings)
+                manifest.take_over(part)
         with closing(engine()) as running:
             batch = _Batch(request, manifest, running, listener)
             batch.find(find())
@@ -186,8 +204,11 @@ class _Batch:
         listener: is told how it goes on.
         waiting: jobs that no worker has yet.
         running: jobs that a worker has, by their keys.
-        ended: outcomes of this run, without their records and pictures.
-        skipped: number of scans that an earlier run finished.
+        counts: number of scans by state; those that an earlier run finished are "skipped".
+        network_seconds: of the scans that are done.
+        bytes_read: likewise.
+        bytes_written: likewise.
+        found: number of scans, those of other parts too.
     """
 
     request: BatchRequest
@@ -196,38 +217,58 @@ class _Batch:
     listener: Listener
     waiting: deque[Job] = field(default_factory=deque)
     running: dict[str, Job] = field(default_factory=dict)
-    ended: list[Outcome] = field(default_factory=list)
-    skipped: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    network_seconds: float = 0.0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    found: int = 0
     began: float = field(default_factory=time.perf_counter)
 
     def find(self, found: Iterable[FoundJob]) -> None:
         """Note all scans in the manifest, and which of them are to be restored."""
-        if self.request.part is not None:
-            found = share(found, self.request.part.number, self.request.part.count)
         finished = self.manifest.finished()
+        targets = {one.target for one in finished.values()}
         rows: list[tuple[int, Job, int]] = []
-        faults: list[Outcome] = []
-        for place, one in enumerate(found):
+        again: list[str] = []
+        faults: list[tuple[Job, str]] = []
+        for place, one in enumerate(self._share(found)):
             self.listener.found(place + 1)
-            before = finished.get(one.job.key)
-            if before is not None and not os.path.exists(one.job.target):
-                self.manifest.forget(one.job.key)
-                before = None
-            rows.append((place, one.job, one.modified))
+            job, before = one.job, finished.get(one.job.key)
+            if before is not None and self._is_finished(one, before):
+                self.counts["skipped"] += 1
+                rows.append((place, dataclasses.replace(job, target=before.target), one.modified))
+                continue
+            rows.append((place, job, one.modified))
             if before is not None:
-                fault = _changed(one, before)
-                self.skipped += not fault
-            else:
-                fault = one.fault
+                again.append(job.key)
+                targets.discard(before.target)
+            fault = one.fault or _inside_another(job, targets)
             if fault:
-                faults.append(_refused(one.job, fault))
-            elif before is None:
-                self.waiting.append(one.job)
-        self.manifest.add(rows)
-        self.listener.begun(len(self.waiting) + len(faults), self.skipped)
-        jobs = {job.key: job for _, job, _ in rows}
-        for outcome in faults:
-            self._keep(jobs[outcome.key], outcome)
+                faults.append((job, fault))
+            else:
+                self.waiting.append(job)
+        self.manifest.add(rows, again)
+        self.listener.begun(len(self.waiting) + len(faults), self.counts["skipped"])
+        for job, fault in faults:
+            self._keep(job, _refused(job, fault))
+
+    def _share(self, found: Iterable[FoundJob]) -> Iterable[FoundJob]:
+        counted = self._counted(found)
+        part = self.request.part
+        return counted if part is None else share(counted, part.number, part.count)
+
+    def _counted(self, found: Iterable[FoundJob]) -> Iterator[FoundJob]:
+        for one in found:
+            self.found += 1
+            yield one
+
+    def _is_finished(self, found: FoundJob, before: Finished) -> bool:
+        """Whether a scan has its output and is what it was; else a worker looks at its content."""
+        target = found.job.target
+        if printable(target) != before.target:  # named otherwise, as others have come to the tree
+            target = before.target
+        same = (before.size, before.modified) == (found.job.size, found.modified)
+        return same and self.request.exists(target)
 
     def run(self) -> None:
         """Have all scans restored."""
@@ -248,36 +289,49 @@ class _Batch:
 
     def _keep(self, job: Job, outcome: Outcome) -> None:
         if self.request.after is not None and not outcome.is_fault:
-            self.request.after(job, outcome)
+            try:
+                self.request.after(job, outcome)
+            except Exception as error:
+                outcome = _failed_after(outcome, error)
         self.manifest.keep(outcome)
-        self.ended.append(dataclasses.replace(outcome, record=None, thumbnail=None))
+        self.counts[outcome.state] += 1
+        if outcome.state == "done":
+            self.network_seconds += outcome.network_seconds
+            self.bytes_read += outcome.bytes_read
+            self.bytes_written += outcome.bytes_written
         self.listener.ended(job, outcome)
 
     def summary(self) -> Summary:
         """Return counts and times."""
-        counts = {state: 0 for state in ("done", "skipped", "refused", "failed")}
-        for outcome in self.ended:
-            counts[outcome.state] += 1
-        counts["skipped"] += self.skipped
-        now = [outcome for outcome in self.ended if outcome.state == "done"]
         return Summary(
-            counts=counts,
+            counts={state: self.counts[state] for state in get_args(State)},
             seconds=round(time.perf_counter() - self.began, 3),
-            network_seconds=round(sum(outcome.network_seconds for outcome in now), 3),
-            bytes_read=sum(outcome.bytes_read for outcome in now),
-            bytes_written=sum(outcome.bytes_written for outcome in now),
-            waiting=len(self.waiting) + len(self.running),
+            network_seconds=round(self.network_seconds, 3),
+            bytes_read=self.bytes_read,
+            bytes_written=self.bytes_written,
+            found=self.found,
         )
 
 
-def _changed(found: FoundJob, before: tuple[str, int, int]) -> str:
-    """Why a finished scan is not what it was; empty where it is."""
-    target, size, modified = before
-    if (size, modified) == (found.job.size, found.modified):
+def _inside_another(job: Job, targets: Collection[str]) -> str:
+    """Why an output would come into a finished series; empty where it would not."""
+    above = next((str(path) for path in PurePath(job.target).parents if str(path) in targets), "")
+    if not above:
         return ""
     return (
-        f"{found.job.name}: has changed since it was restored; remove {target} to have it restored "
-        "again"
+        f"{job.name}: its output would lie in {above}, that of another scan, as the tree has "
+        "grown; name another folder"
+    )
+
+
+def _failed_after(outcome: Outcome, error: Exception) -> Outcome:
+    """Outcome of a scan that was restored, but whose further file could not be written."""
+    kind = kind_of_error(error)
+    return dataclasses.replace(
+        outcome,
+        state="refused" if kind == "input" else "failed",
+        kind=kind,
+        reason=message_of(error) or f"{type(error).__name__}: {error}",
     )
 
 
@@ -286,19 +340,32 @@ def _refused(job: Job, fault: str) -> Outcome:
 
 
 def _settings(request: BatchRequest) -> dict[str, Any]:
-    """Settings that decide on the values of the outputs, and the digest of given weights."""
-    values = dataclasses.asdict(request.settings)
+    """Settings that decide on the outputs, as JSON has them; of weights their digest."""
+    values = dataclasses.asdict(request.settings) | {"format": request.format}
+    values |= values.pop("options")
+    if request.settings.weights is not None:
+        values["weights"] = read_info(find_weights(request.settings.weights)).sha256
     kept = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
-    return kept
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain
 
 
-def _check_settings(manifest: Manifest, settings: Mapping[str, Any], path: Path) -> None:
+def _check_settings(manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with a batch that was begun with other settings."""
     before = manifest.settings()
     if before is None:
         return
-    differing = sorted(name for name in settings if before.get(name) != settings[name])
+    differing = [name for name in settings if before.get(name) != settings[name]]
     if differing:
+        told = " and ".join(_told(name, before.get(name)) for name in differing)
         raise InputError(
-            f"{path}: the batch was begun with another {' and '.join(differing)}; give the same, "
-            "or name another folder"
+            f"{manifest.path}: the batch was begun with {told}; give the same, or name another "
+            "folder"
         )
+
+
+def _told(name: str, value: object) -> str:
+    """A setting for people."""
+    if value is None:
+        return f"no {name}"
+    return "other weights" if name == "weights" else f"{name}={value!r}"

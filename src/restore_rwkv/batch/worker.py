@@ -24,6 +24,7 @@ from restore_rwkv.io import (
     Progress,
     Target,
     Volume,
+    claimed,
     identify,
     identify_output,
     read_volume,
@@ -162,7 +163,12 @@ class Worker:
         """
         target = Path(job.target)
         if not target.exists():
+            _drop_orphan(job)
             return None
+        with claimed(target, _record_path(job)):  # which removes what a killed process has left
+            return self._adopted(job, target)
+
+    def _adopted(self, job: Job, target: Path) -> Outcome:
         record = _record_beside(job)
         try:
             weights = read_info(self._restorer.weights_of(get_task(str(record.get("task")))))
@@ -247,11 +253,23 @@ def _volumes(job: Job) -> Iterator[Volume]:
     return iter(read_volumes(source, series=job.series, files=files))
 
 
+def _drop_orphan(job: Job) -> None:
+    """Remove the record of an output that is gone, or that a killed process did not come to."""
+    record = _record_beside(job)
+    if "source_sha256" in record and record.get("output") == Path(job.target).name:
+        with claimed(job.target, _record_path(job)):
+            if not os.path.lexists(job.target):
+                _record_path(job).unlink(missing_ok=True)
+
+
+def _record_path(job: Job) -> Path:
+    return Target(Path(job.target), job.is_series, OutputOptions()).record
+
+
 def _record_beside(job: Job) -> Mapping[str, Any]:
     """Values of the record of a job's output; empty where it cannot be read."""
-    path = Target(Path(job.target), job.is_series, OutputOptions()).record
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(_record_path(job).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -276,7 +294,7 @@ def _done(job: Job, restored: Restored, image: bytes | None, attempts: int) -> O
         network_seconds=restored.record.seconds,
         bytes_read=job.size,
         bytes_written=_written(job),
-        record=record_values(restored.record),
+        record=json.loads(json.dumps(record_values(restored.record))),  # as its file is read
         thumbnail=image,
         attempts=attempts,
     )
@@ -285,9 +303,8 @@ def _done(job: Job, restored: Restored, image: bytes | None, attempts: int) -> O
 def _written(job: Job) -> int:
     """Bytes of a job's output and its record."""
     path = Path(job.target)
-    record = Target(path, job.is_series, OutputOptions()).record
     files = [*path.iterdir()] if job.is_series else [path]
-    return sum(file.stat().st_size for file in (*files, record))
+    return sum(file.stat().st_size for file in (*files, _record_path(job)))
 
 
 def _faulty(job: Job, error: BaseException, attempts: int) -> Outcome:

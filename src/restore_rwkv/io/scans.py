@@ -13,7 +13,7 @@ from restore_rwkv.io.dicom.read import read_series
 from restore_rwkv.io.dicom.series import FoundSeries, find_series
 from restore_rwkv.io.dicom.syntaxes import syntax_name
 from restore_rwkv.io.files import read_volumes
-from restore_rwkv.io.kinds import check_source, holds_volume, kind_of
+from restore_rwkv.io.kinds import check_source, holds_volume, kind_of, suffix_of
 from restore_rwkv.io.volume import Volume
 
 
@@ -76,12 +76,22 @@ def _volumes_below(folder: Path) -> list[Path]:
     found: dict[str, Path] = {}
     for here, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        there = set(names)
         for name in sorted(names):
             file = Path(here, name)
-            if name.startswith(".") or not (holds_volume(name) or _is_volume(file)):
+            if name.startswith(".") or _has_header(name, there):
+                continue
+            if not (holds_volume(name) or _is_volume(file)):
                 continue
             found.setdefault(os.path.realpath(file), file)  # links may lead to one file
     return sorted(found.values())
+
+
+def _has_header(name: str, there: set[str]) -> bool:
+    """Whether a file holds the voxels of a header beside it, which is the scan."""
+    suffix = suffix_of(name)
+    stem = name[: len(name) - len(suffix)]
+    return suffix in (".img", ".img.gz") and not there.isdisjoint((f"{stem}.hdr", f"{stem}.hdr.gz"))
 
 
 def _is_volume(file: Path) -> bool:

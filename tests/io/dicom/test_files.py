@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.io.dicom.files import is_dicom, patient_id
+from restore_rwkv.io.dicom.files import is_dicom, patient_id, read_image
 from restore_rwkv.io.dicom.folder import find_files
 from tests.helpers.synthetic_series import make_slice, save
 
@@ -24,7 +24,7 @@ def test_dicom_is_known_by_its_signature(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_opened_is_not_overlooked(tmp_path: Path) -> None:
     assert is_dicom(tmp_path / "missing")
     with pytest.raises(OSError, match="missing"):
-        find_files(tmp_path / "missing")
+        find_files(tmp_path / "missing", read_image)
 
 
 @pytest.mark.parametrize(("stored", "expected"), [(" A 1 ", "A 1"), ("", ""), (None, "")])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ from pydicom.dataset import Dataset
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import read_volume
 from restore_rwkv.io.dicom import DicomSource, find_series, read_dicom
+from restore_rwkv.io.dicom import folder as folder_room
+from restore_rwkv.io.dicom.files import read_image
 from restore_rwkv.io.dicom.folder import find_files
 from tests.helpers.dicom_folders import bare, write_cd
 from tests.helpers.synthetic_series import SLICES, SeriesWriter, make_slice, save
@@ -147,7 +153,7 @@ def test_a_header_is_not_read_beyond_its_limit(
     with pytest.raises(
         InputError, match=r"^large.dcm: the DICOM header is damaged \(longer than 1"
     ):
-        find_files(file)
+        find_files(file, read_image)
 
 
 def test_deflated_data_that_inflates_without_end_is_refused(
@@ -161,3 +167,58 @@ def test_deflated_data_that_inflates_without_end_is_refused(
     monkeypatch.setattr("restore_rwkv.io.dicom.files._MOST_INFLATED", 1000)
     with pytest.raises(InputError, match="inflates to more than"):
         read_dicom(file)
+
+
+def test_a_file_and_a_folder_that_cannot_be_opened_stop_no_search(
+    write_series: SeriesWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_series()
+    closed = folder / "closed"
+    closed.mkdir()
+    lost = min(folder.glob("*.dcm"))
+    whole, scandir = folder_room.is_dicom, os.scandir
+
+    def is_dicom(path: Path) -> bool:
+        if path == lost:  # between the search and the reading
+            path.unlink(missing_ok=True)
+            return True
+        return whole(path)
+
+    def refusing(path: Any = ".") -> Any:
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(folder_room, "is_dicom", is_dicom)
+    monkeypatch.setattr(os, "scandir", refusing)
+    damaged: dict[Path, str] = {}
+    (series,) = find_series(folder, damaged)
+    assert len(series.files) == 3
+    assert set(damaged) == {closed, lost}
+    assert damaged[closed].startswith(f"{closed}: Permission denied; check the path")
+    assert "No such file" in damaged[lost]
+    with pytest.raises(PermissionError):  # as its series may be that of any file
+        read_dicom(folder)
+    with pytest.raises(PermissionError):
+        find_series(closed, {})
+
+
+def test_a_search_keeps_little_of_each_file(write_series: SeriesWriter) -> None:
+    """Archives have millions of files; a whole header takes 20 kB."""
+    folder = write_series()
+    first = min(folder.glob("*.dcm"))
+    for number in range(200):
+        shutil.copy(first, folder / f"copy{number}.dcm")
+    find_series(folder)  # what is imported and kept by then is no matter
+    tracemalloc.start()
+    try:
+        (series,) = find_series(folder)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / len(series.files) < 2000  # 440 in 4000 files, by Python 3.11
+
+
+def test_a_series_of_number_0_has_it(write_series: SeriesWriter) -> None:
+    (series,) = find_series(write_series(lambda k, dataset: setattr(dataset, "SeriesNumber", 0)))
+    assert series.number == "0"

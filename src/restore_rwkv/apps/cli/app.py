@@ -55,7 +55,7 @@ app.add_typer(data_app, name="data")
 def run() -> None:
     """Run the words of `sys.argv`, and exit: 0, or by the kind of the error."""
     keep_freed_memory()
-    screen.reset(as_json="--json" in sys.argv[1:])
+    _reset_screen(sys.argv[1:])
     with printed_warnings(option_flags):
         try:
             words = sys.argv[1:] or ["--help"]
@@ -68,6 +68,16 @@ def run() -> None:
         except Exception as error:
             code = _told(error)
     sys.exit(code)
+
+
+def _reset_screen(words: list[str]) -> None:
+    """Begin a run; errors are JSON even where the options cannot be read."""
+    asked = "--json" in words
+    lines = words[:1] == ["batch"]  # whose --json takes a value
+    if asked and lines:
+        asked = words[words.index("--json") + 1 :][:1] == ["-"]
+    screen.reset(as_json=asked)
+    screen.as_lines = lines
 
 
 def _told(error: Exception) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from restore_rwkv.apps.cli.console import plain_table
+from restore_rwkv.apps.cli.batch_progress import BatchProgress
+from restore_rwkv.apps.cli.batch_report import report
 from restore_rwkv.apps.cli.exit_codes import REFUSED
-from restore_rwkv.apps.cli.messages import with_flags
 from restore_rwkv.apps.cli.options import (
     Consistency,
     Device,
@@ -33,26 +32,23 @@ from restore_rwkv.apps.cli.options import (
     Verbose,
     Weights,
 )
-from restore_rwkv.apps.cli.progress import Bar, in_words, progress_bar
-from restore_rwkv.apps.cli.terminal import say, say_aside, screen, show, show_line
+from restore_rwkv.apps.cli.progress import progress_bar
+from restore_rwkv.apps.cli.stopping import Stopping
+from restore_rwkv.apps.cli.terminal import say, screen
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from restore_rwkv.batch import FoundJob, Job, Manifest, Outcome, Part, Progressed, Summary
+    from restore_rwkv.batch import FoundJob, Job, Outcome, Part
     from restore_rwkv.restoration import RestoreOptions
 
-_MOST_ROWS = 40
-_STEPS = 1000  # of the bar for each scan
 _FREE = 0.8  # of the free memory that all workers may take
 _MOST_JOBS = 8
 _OF_A_WORKER = 2 << 30  # bytes
 
 
 def _set_lines(value: str | None) -> str | None:
-    screen.as_json = value == "-"
+    screen.as_json = screen.as_lines = value == "-"
     return value
 
 
@@ -134,8 +130,10 @@ def batch(
     verbose: Verbose = False,
 ) -> None:
     """Restore every scan below some folders; one that cannot be restored never stops the others."""
+    Stopping.hint = "the same command with --resume goes on"
     with progress_bar(f"looking at {trees[0]}", "restoring", "scans") as bar:
         from restore_rwkv.batch import BatchRequest, Pool, WorkerSettings, run_batch
+        from restore_rwkv.io.outputs import check_writable
         from restore_rwkv.restoration import RestoreOptions
 
         options = RestoreOptions(
@@ -151,6 +149,8 @@ def batch(
             force=force,
             strict=strict,
         )
+        if json_file not in (None, "-"):
+            check_writable(Path(str(json_file)), overwrite=True)
         plan = _bids(trees, output, options) if bids else _mirrored(trees, output, format)
         number = jobs or default_jobs(device)
         settings = WorkerSettings(
@@ -165,19 +165,21 @@ def batch(
         request = BatchRequest(
             output=plan.output,
             settings=settings,
+            format=format,
             resume=resume,
             part=part_of_text(part),
             after=plan.after,
         )
-        bound = _free_memory() if most_memory is None else parse_memory(most_memory)
+        bound = _free_memory() if most_memory is None else parse_memory(most_memory, "most_memory")
         summary = run_batch(
             request,
             plan.find,
             lambda: Pool(settings, number, bound),
-            _Told(bar),
+            BatchProgress(bar),
         )
-    _report(request.manifest, summary, json_file)
-    if summary.faults:
+    report(request.manifest, summary, json_file)
+    Stopping.hint = ""
+    if summary.faults or not summary.found:
         raise typer.Exit(REFUSED.code)
 
 
@@ -277,158 +279,3 @@ def _free_memory() -> int:
     from restore_rwkv.restoration.memory import free_memory
 
     return int(_FREE * free_memory(torch.device("cpu")))
-
-
-class _Told:
-    """Shows how a batch goes on: one bar over all, and a line for each scan without a result."""
-
-    def __init__(self, bar: Bar | None) -> None:
-        self._bar = bar
-        self._faults = 0
-        self._ended = 0
-        self._all = 0
-        self._shares: dict[str, int] = {}
-
-    def found(self, number: int) -> None:
-        if self._bar is not None and number % 10 == 0:
-            self._bar.stage(f"looking: {number} scans found")
-
-    def begun(self, waiting: int, finished: int) -> None:
-        self._all = waiting
-        if finished:
-            say(f"{finished} scans are done already")
-        if self._bar is not None:
-            self._bar.stage("starting", "scans")
-
-    def started(self, job: Job) -> None:
-        self._shares[job.key] = 0
-
-    def progressed(self, job: Job, news: Progressed) -> None:
-        if news.total:
-            self._shares[job.key] = _STEPS * news.done // news.total
-            if self._bar is not None:
-                faults = f" ({self._faults} failed)" if self._faults else ""
-                self._bar.stage(f"{job.name}{faults}")
-                self._show()
-
-    def ended(self, job: Job, outcome: Outcome) -> None:
-        self._shares.pop(job.key, None)
-        self._ended += 1
-        if outcome.is_fault:
-            self._faults += 1
-            if not screen.quiet:
-                say_aside(f"{outcome.state}: {job.name}: {_worded(outcome.reason)}")
-            if outcome.details and screen.verbose:
-                say_aside("  " + outcome.details.rstrip().replace("\n", "\n  "))
-        if screen.as_json:
-            show_line(_as_json(job.name, job.source, job.target, outcome))
-        self._show()
-
-    def waited(self) -> None:
-        pass
-
-    def _show(self) -> None:
-        if self._bar is not None:
-            self._bar(_STEPS * self._ended + sum(self._shares.values()), _STEPS * self._all)
-
-
-def _report(path: Path, summary: Summary, json_file: str | None) -> None:
-    from restore_rwkv.batch import Manifest
-
-    with Manifest(path) as manifest:
-        if json_file not in (None, "-"):
-            _write_report(Path(str(json_file)), manifest, summary)
-        show(_table(manifest))
-    if screen.as_json:
-        show_line({"summary": _totals(summary)})
-    counts = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
-    speed = ""
-    if summary.counts["done"]:
-        speed = f", of which the network {in_words(summary.network_seconds)}"
-    say(f"{counts or 'no scans found'}; {in_words(summary.seconds)}{speed}")
-
-
-def _table(manifest: Manifest) -> Table:
-    """Every scan where there are few, and else those without a result."""
-    few = sum(manifest.counts().values()) <= _MOST_ROWS
-    table = plain_table("scan", "outcome", "seconds", "read", "written", "reason")
-    rows = 0
-    for entry in manifest.entries(faults=None if few else True, pictures=False):
-        outcome = entry.outcome
-        if outcome is None:
-            continue
-        rows += 1
-        if rows > _MOST_ROWS:
-            table.add_row("...", "", "", "", "", "all of them are in the overview")
-            break
-        table.add_row(
-            entry.name,
-            outcome.state,
-            f"{outcome.seconds:.1f}",
-            _size(outcome.bytes_read),
-            _size(outcome.bytes_written),
-            _worded(outcome.reason),
-        )
-    return table
-
-
-def _write_report(path: Path, manifest: Manifest, summary: Summary) -> None:
-    """Write the report, one scan after the other, as a batch may have many."""
-    from restore_rwkv.io import atomic_file
-
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(f'{{"summary": {json.dumps(_totals(summary))},\n "scans": [')
-        for number, line in enumerate(_lines(manifest)):
-            file.write(",\n  " if number else "\n  ")
-            file.write(json.dumps(line))
-        file.write("\n ]}\n")
-
-
-def _lines(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    for entry in manifest.entries(pictures=False):
-        if entry.outcome is not None:
-            yield _as_json(entry.name, entry.source, entry.target, entry.outcome)
-
-
-def _totals(summary: Summary) -> dict[str, Any]:
-    return {
-        **summary.counts,
-        "seconds": summary.seconds,
-        "network_seconds": summary.network_seconds,
-        "bytes_read": summary.bytes_read,
-        "bytes_written": summary.bytes_written,
-    }
-
-
-def _as_json(name: str, source: str, target: str, outcome: Outcome) -> dict[str, Any]:
-    return {
-        "name": name,
-        "source": source,
-        "target": target,
-        "state": outcome.state,
-        "kind": outcome.kind,
-        "reason": _worded(outcome.reason),
-        "seconds": outcome.seconds,
-        "network_seconds": outcome.network_seconds,
-        "bytes_read": outcome.bytes_read,
-        "bytes_written": outcome.bytes_written,
-        "attempts": outcome.attempts,
-        "worker": outcome.worker,
-        "record": outcome.record,
-    }
-
-
-def _worded(text: str) -> str:
-    """A message of the library in the words of the command line."""
-    from restore_rwkv.apps.cli.app import option_flags
-
-    flags: Callable[[], dict[str, str]] = option_flags
-    return with_flags(text, flags())
-
-
-def _size(number: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}"
-        number //= 1000
-    return f"{number:.0f} GB"

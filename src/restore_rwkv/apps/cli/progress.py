@@ -45,6 +45,9 @@ class Bar:
     """A progress with stages, see `restore_rwkv.io.progress`; any numbers may come.
 
     The time left follows from the numbers since the total last changed or the work began anew.
+
+    Attributes:
+        words: shown in place of the numbers, where they count something else.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Bar:
         self._title, self._unit = title, unit
         self._display, self._clock = display, clock
         self._named = False
+        self.words = ""
         self._done, self._total = 0, 0
         self._began = self._started = self._latest = clock()
         self._job = display.add_task(shortened(begin), total=None, state=self)
@@ -82,8 +86,8 @@ class Bar:
 
     def count(self) -> str:
         """Numbers in words: "12/40 slices", or "30 %" where they are shares."""
-        if not self._total:
-            return ""
+        if self.words or not self._total:
+            return self.words
         if self._unit == SHARE:
             return f"{100 * self._done // self._total} %"
         return f"{self._done}/{self._total} {self._unit}"
@@ -141,4 +145,5 @@ def _display() -> Display:
         console=Console(stderr=True),
         refresh_per_second=4,
         transient=True,
+        redirect_stdout=False,  # it may be a file, and results belong there
     )

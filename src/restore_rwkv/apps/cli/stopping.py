@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 _WORDS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up"}
 _FRESH_LINE = "\r\x1b[K\x1b[?25h"  # erased, with the cursor, which a progress bar hides
@@ -35,13 +35,17 @@ class Stopping:
 
     Attributes:
         signal: number of the signal that has come, or 0.
+        hint: how to go on later, for the end of the line; a command sets it.
     """
+
+    hint: ClassVar[str] = ""
 
     def __init__(self) -> None:
         self.signal = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stopping:
+        Stopping.hint = ""
         if threading.current_thread() is threading.main_thread():
             for name in _WORDS:
                 number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -97,8 +101,9 @@ def _say_stopped(number: int) -> None:
     if stream is None:
         return
     start = _FRESH_LINE if stream.isatty() else ""
+    end = f"; {Stopping.hint}" if Stopping.hint else ""
     try:
-        stream.write(f"{start}{_WORDS.get(signal.Signals(number).name, 'stopped')}\n")
+        stream.write(f"{start}{_WORDS.get(signal.Signals(number).name, 'stopped')}{end}\n")
         stream.flush()
     except (OSError, ValueError):
         pass

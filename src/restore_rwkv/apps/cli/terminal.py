@@ -5,6 +5,7 @@ Options such as --quiet set `screen`; the commands say what there is, and not wh
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -32,6 +33,7 @@ class Screen:
         quiet: print errors only, and what --json asks for.
         verbose: print also what the library does.
         as_json: print one JSON object on stdout, and nothing else there.
+        as_lines: print one JSON object a line instead.
         bar: console of the progress bar that is shown now; None where there is none.
         open_line: whether the last line on the terminal has no end yet, as that of a training run.
         warnings: texts of the warnings of this run, shown or not.
@@ -40,6 +42,7 @@ class Screen:
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
+    as_lines: bool = False
     bar: Console | None = None
     open_line: bool = False
     warnings: list[str] = field(default_factory=list)
@@ -91,7 +94,8 @@ def show(*tables: Table) -> None:
 
 def show_json(values: Mapping[str, Any]) -> None:
     """Print the one JSON object of --json, with the warnings of the run."""
-    text = json.dumps({**values, "warnings": screen.warnings}, indent=2, default=str)
+    indent = None if screen.as_lines else 2
+    text = json.dumps({**values, "warnings": screen.warnings}, indent=indent, default=str)
     _to_stdout(lambda stream: print(text, file=stream, flush=True))
 
 
@@ -101,13 +105,18 @@ def show_line(values: Mapping[str, Any]) -> None:
     _to_stdout(lambda stream: print(text, file=stream, flush=True))
 
 
+def escaped(text: str) -> str:
+    """Return a text with its control characters as escapes."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
 def say_aside(text: str) -> None:
     """Print a line on stderr: above the progress bar if there is one.
 
     Control characters, as names of files may hold, are shown as escapes; lines that go on after
     two blanks stay.
     """
-    text = _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+    text = escaped(text)
     if screen.bar is not None:
         screen.bar.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
         return
@@ -117,7 +126,17 @@ def say_aside(text: str) -> None:
 
 
 def _to_stdout(write: Callable[[TextIO], None]) -> None:
-    """Write to stdout; end quietly where its reader has gone, as `head` does."""
+    """Write to stdout; end quietly where its reader has gone, as `head` does.
+
+    On a terminal with a progress bar, what is written comes above it.
+    """
+    if screen.bar is not None and sys.stdout.isatty():
+        text = io.StringIO()
+        write(text)
+        screen.bar.print(
+            text.getvalue(), end="", markup=False, emoji=False, highlight=False, soft_wrap=True
+        )
+        return
     try:
         write(sys.stdout)
     except BrokenPipeError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore_rwkv.io.dicom.files import read_whole_header, refusing
+from restore_rwkv.io.dicom.files import Summary, read_whole_header, refusing
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -28,10 +28,9 @@ class Reference:
     series: str
 
 
-def is_directory(header: Dataset) -> bool:
-    """Whether a header is that of a DICOMDIR."""
-    meta = getattr(header, "file_meta", None)
-    return meta is not None and meta.get("MediaStorageSOPClassUID") == _CLASS
+def is_directory(file: Summary) -> bool:
+    """Whether a file is a DICOMDIR."""
+    return file.kind == _CLASS
 
 
 def references(path: Path) -> list[Reference]:

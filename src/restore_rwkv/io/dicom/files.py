@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 import struct
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ _NUMBERS = (
     "SliceThickness",
     "SpacingBetweenSlices",
 )
+_OF_SERIES = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality")
+_OF_IMAGE = ("Rows", "Columns")
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _OTHERS = (
     "FrameOfReferenceUID",
@@ -80,12 +83,44 @@ _DECODED_LATER: tuple[str | int, ...] = (
 )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Summary:
+    """A file, and what tells its series: small, as an archive has millions of files.
+
+    Attributes:
+        path: of the file.
+        series: SeriesInstanceUID; empty where the file has none, as the others.
+        number: SeriesNumber.
+        description: SeriesDescription.
+        modality: DICOM's code, such as "CT".
+        syntax: UID of the transfer syntax.
+        kind: UID of the kind of object that the file says to hold.
+        rows: number of rows; None without pixels.
+        columns: number of columns; 0 without pixels.
+    """
+
+    path: Path
+    series: str
+    number: str
+    description: str
+    modality: str
+    syntax: str
+    kind: str
+    rows: int | None
+    columns: int
+
+
 @dataclass(frozen=True, eq=False)
 class DicomImage:
     """A file and the part of its header that is needed to sort and place the image."""
 
     path: Path
     header: FileDataset
+
+    @property
+    def summary(self) -> Summary:
+        """What tells its series."""
+        return _summarized(self.path, self.header)
 
 
 @contextmanager
@@ -172,6 +207,36 @@ def read_header(path: Path) -> FileDataset:
         for keyword in _NUMBERS:
             float(header.get(keyword) or 0)  # refuses lists
     return header
+
+
+def read_image(path: Path) -> DicomImage:
+    """Read a file with what `read_header` keeps of it; errors as there."""
+    return DicomImage(path, read_header(path))
+
+
+def read_summary(path: Path) -> Summary:
+    """Read what tells the series of a file; errors as `read_header`."""
+    with path.open("rb") as file, refusing(path.name, "the DICOM header is damaged"):
+        return _summarized(path, _parse(file, [*_OF_SERIES, *_OF_IMAGE]))
+
+
+def _summarized(path: Path, header: FileDataset) -> Summary:
+    values = (header.get(keyword) for keyword in _OF_SERIES)
+    texts = ("" if value is None else str(value).strip() for value in values)
+    series, number, description, modality = map(sys.intern, texts)  # one text for a whole series
+    meta = getattr(header, "file_meta", None)
+    kind = "" if meta is None else str(meta.get("MediaStorageSOPClassUID") or "")
+    return Summary(
+        path=path,
+        series=series,
+        number=number,
+        description=description,
+        modality=modality,
+        syntax=sys.intern(transfer_syntax(header)),
+        kind=sys.intern(kind),
+        rows=int(header.get("Rows") or 0) if "Rows" in header else None,
+        columns=int(header.get("Columns") or 0),
+    )
 
 
 def read_whole_header(path: Path) -> FileDataset:

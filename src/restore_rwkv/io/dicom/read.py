@@ -19,6 +19,7 @@ from restore_rwkv.io.dicom.files import (
     DicomImage,
     is_dicom,
     read_header,
+    read_image,
     read_up_to_pixels,
     refusing,
     series_uid,
@@ -116,7 +117,7 @@ def read_dicom(path: Path, *, series: int | str | None = None) -> Volume:
             ``series_grid``), an unsafe archive, or pixel data that cannot be decoded.
     """
     with sound(path.name):
-        found = find_files(path)
+        found = find_files(path, read_image)
         return _read_images(choose_series(found, series, path.name), path, found.unpacked)
 
 

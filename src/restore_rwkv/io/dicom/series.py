@@ -9,10 +9,18 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import InputError, message_of
 from restore_rwkv.io.dicom.archive import Unpacked
-from restore_rwkv.io.dicom.files import DicomImage, read_up_to_pixels, sound, transfer_syntax
+from restore_rwkv.io.dicom.files import (
+    DicomImage,
+    Summary,
+    read_summary,
+    read_up_to_pixels,
+    sound,
+    transfer_syntax,
+)
 from restore_rwkv.io.dicom.folder import Found, find_files
 
 _log = logging.getLogger(__name__)
@@ -59,8 +67,8 @@ def find_series(
 
     Args:
         path: Folder (at any depth), DICOMDIR, zip archive or DICOM file.
-        damaged: Filled with the files in a folder whose header cannot be read, and why; without
-            it, the first one is an error.
+        damaged: Filled with the files and folders below a folder that cannot be read, and why;
+            without it, the first one is an error.
 
     Returns:
         The series, sorted by number; reports, contours and labels too. Empty where a folder or an
@@ -72,21 +80,25 @@ def find_series(
         OSError: A file or folder cannot be opened.
     """
     with sound(Path(path).name):
-        found = find_files(Path(path))
+        found = find_files(Path(path), read_summary)
         if damaged is None:
             require_sound(found)
         else:
-            damaged.update(found.damaged)
+            damaged.update(
+                {file: message_of(error) or str(error) for file, error in found.damaged.items()}
+            )
         return tuple(_described(group, found.unpacked) for group in _groups(found.images))
 
 
-def require_sound(found: Found) -> None:
-    """Raise InputError if a file is damaged, which might belong to any of the series."""
+def require_sound(found: Found[Any]) -> None:
+    """Raise the fault of a file that cannot be read, which might belong to any of the series."""
     if found.damaged:
-        raise InputError(next(iter(found.damaged.values())))
+        raise next(iter(found.damaged.values()))
 
 
-def choose_series(found: Found, series: int | str | None, where: str) -> list[DicomImage]:
+def choose_series(
+    found: Found[DicomImage], series: int | str | None, where: str
+) -> list[DicomImage]:
     """Return the images of the only image series, or of the one with this number or UID.
 
     Args:
@@ -99,7 +111,8 @@ def choose_series(found: Found, series: int | str | None, where: str) -> list[Di
             of the series that are not there.
     """
     require_sound(found)
-    groups = {id(group[0]): group for group in _groups(found.images)}
+    headers = {image.path: image for image in found.images}
+    groups = dict(enumerate(_groups([image.summary for image in found.images])))
     known = {key: _described(group, None) for key, group in groups.items()}
     images = {key: item for key, item in known.items() if item.is_image}
     if not images:
@@ -112,9 +125,7 @@ def choose_series(found: Found, series: int | str | None, where: str) -> list[Di
     ((chosen_key, chosen),) = wanted.items()
     _report_missing_files(found, chosen, where)
     ignored = found.others + sum(
-        key not in images or "Rows" not in image.header
-        for key, group in groups.items()
-        for image in group
+        key not in images or file.rows is None for key, group in groups.items() for file in group
     )
     if ignored:
         _log.warning("%s: ignored %d file(s) that are not DICOM images", where, ignored)
@@ -123,7 +134,7 @@ def choose_series(found: Found, series: int | str | None, where: str) -> list[Di
             "%s: did not follow %d symbolic link(s) that lead out of the folder or nowhere",
             *(where, found.links),
         )
-    return [image for image in groups[chosen_key] if "Rows" in image.header]
+    return [headers[file.path] for file in groups[chosen_key] if file.rows is not None]
 
 
 def drop_copies(images: list[DicomImage], where: str) -> list[DicomImage]:
@@ -176,34 +187,33 @@ def _same_content(one: Path, other: Path) -> bool:
     return transfer_syntax(first) == transfer_syntax(second) and bool(first == second)
 
 
-def _groups(images: Sequence[DicomImage]) -> list[list[DicomImage]]:
-    """Images by SeriesInstanceUID, sorted by SeriesNumber."""
-    groups: defaultdict[str, list[DicomImage]] = defaultdict(list)
-    for image in images:
-        groups[_text(image, "SeriesInstanceUID")].append(image)
+def _groups(files: Sequence[Summary]) -> list[list[Summary]]:
+    """Files by SeriesInstanceUID, sorted by SeriesNumber."""
+    groups: defaultdict[str, list[Summary]] = defaultdict(list)
+    for file in files:
+        groups[file.series].append(file)
     return sorted(groups.values(), key=_rank)
 
 
-def _rank(group: list[DicomImage]) -> tuple[float, str]:
-    number = _text(group[0], "SeriesNumber")
+def _rank(group: list[Summary]) -> tuple[float, str]:
+    number = group[0].number
     rank = int(number) if number.lstrip("-").isdecimal() else math.inf
     return rank, str(group[0].path)
 
 
-def _described(group: list[DicomImage], unpacked: Unpacked | None) -> FoundSeries:
-    pixels = [image for image in group if "Rows" in image.header]
+def _described(group: list[Summary], unpacked: Unpacked | None) -> FoundSeries:
+    pixels = [file for file in group if file.rows is not None]
     first = (pixels or group)[0]
-    modality = _text(first, "Modality")
     return FoundSeries(
-        uid=_text(first, "SeriesInstanceUID"),
-        number=_text(first, "SeriesNumber"),
-        description=_text(first, "SeriesDescription"),
-        modality=modality,
-        is_image=bool(pixels) and modality not in _NOT_IMAGES,
-        transfer_syntaxes=tuple(sorted({transfer_syntax(image.header) for image in group})),
-        rows=int(first.header.get("Rows") or 0),
-        columns=int(first.header.get("Columns") or 0),
-        files=tuple(image.path for image in group),
+        uid=first.series,
+        number=first.number,
+        description=first.description,
+        modality=first.modality,
+        is_image=bool(pixels) and first.modality not in _NOT_IMAGES,
+        transfer_syntaxes=tuple(sorted({file.syntax for file in group})),
+        rows=first.rows or 0,
+        columns=first.columns,
+        files=tuple(file.path for file in group),
         unpacked=unpacked,
     )
 
@@ -213,7 +223,7 @@ def _text(image: DicomImage, keyword: str) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _why_empty(found: Found, known: Sequence[FoundSeries]) -> str:
+def _why_empty(found: Found[DicomImage], known: Sequence[FoundSeries]) -> str:
     """What was found instead of images, and the remedy."""
     lost = [name for names in found.missing.values() for name in names]
     if lost:
@@ -261,7 +271,7 @@ def _listing(found: Sequence[FoundSeries]) -> str:
     return "; ".join(texts)
 
 
-def _report_missing_files(found: Found, chosen: FoundSeries, where: str) -> None:
+def _report_missing_files(found: Found[DicomImage], chosen: FoundSeries, where: str) -> None:
     lost = found.missing.get(chosen.uid, [])
     if lost:
         raise InputError(
