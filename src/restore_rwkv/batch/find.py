@@ -1,68 +1,33 @@
-"""Every scan below some folders, and the name of its output below another one."""
+"""Every scan below some folders, on the disk or in a store, and the name of its output."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
-from restore_rwkv.batch.job import Job, job_key
+from restore_rwkv.batch.find_stored import stored_scans
+from restore_rwkv.batch.naming import BatchFormat, FoundJob, Scan, jobs_of, prefixes
+from restore_rwkv.batch.storage import is_url, name_of, plain
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import FoundScan, find_scans
-from restore_rwkv.io.kinds import suffix_of
-from restore_rwkv.io.outputs import output_suffix
-from restore_rwkv.io.record import record_of, record_of_series
 
-BatchFormat = Literal["auto", "nifti"]
-"""Format of outputs: that of each scan, or NIfTI for all."""
-
-
-@dataclass(frozen=True)
-class FoundJob:
-    """A scan that was found.
-
-    Attributes:
-        job: what to do with it.
-        modified: newest time of its files, in ns.
-        fault: why it cannot be read, where that is known already.
-    """
-
-    job: Job
-    modified: int
-    fault: str = ""
-
-
-@dataclass(frozen=True)
-class _Scan:
-    """A scan in its tree.
-
-    Attributes:
-        found: what was found.
-        folder: where it lies below its tree, "." for the tree itself; below the name of the tree
-            where there are several.
-        name: its own: that of its file; of a series "" where it is named after its folder.
-    """
-
-    found: FoundScan
-    folder: PurePosixPath
-    name: str
+__all__ = ["BatchFormat", "FoundJob", "find_jobs", "share"]
 
 
 def find_jobs(
-    trees: Sequence[Path], output: Path, format: BatchFormat = "auto"
+    trees: Sequence[str | Path], output: str | Path, format: BatchFormat = "auto"
 ) -> Iterator[FoundJob]:
-    """Find every DICOM series and every volume below some paths, as jobs.
+    """Find every DICOM series and every volume below some paths or URLs, as jobs.
 
     Outputs mirror the tree: `study/t1.nii.gz` becomes `OUT/study/t1.nii.gz`. A series that lies on
     its own in a folder is named as that folder, others `folder/series-N` by their SeriesNumber.
-    With several paths, each has a folder of its own name in the output.
+    With several trees, each has a folder of its own name in the output.
 
     Args:
-        trees: folders at any depth, or files.
-        output: folder of the outputs; what lies in it is not looked at.
+        trees: folders at any depth, or files; paths, or URLs such as `s3://bucket/study`.
+        output: folder of the outputs, a path or URL; what lies in it is not looked at.
         format: "auto" for the format of each scan (that of a header with its voxels in another
             file becomes one file), "nifti" for NIfTI.
 
@@ -71,42 +36,31 @@ def find_jobs(
 
     Raises:
         InputError: a path does not exist, is of an unknown kind, or is given twice.
+        StorageError: a store cannot be used, or the disk has no room for the headers of a folder.
+        ConfigError: a URL holds a password, or nothing that is installed reads such URLs.
         OSError: a folder cannot be opened.
     """
-    roots = [Path(os.path.abspath(tree)) for tree in trees]
+    roots = [_root(str(tree)) for tree in trees]
     for root, count in Counter(roots).items():
         if count > 1:
             raise InputError(f"{root}: is given {count} times; give it once")
-    output = Path(os.path.abspath(output))
-    prefixes = _prefixes(roots)
-    scans = [
-        scan
-        for root, prefix in zip(roots, prefixes, strict=True)
-        for scan in _scans(root, prefix, output)
-    ]
-    crowded = Counter(scan.folder for scan in scans if scan.found.series is not None)
-    above = {parent for scan in scans for parent in scan.folder.parents}
-    above |= {scan.folder for scan in scans if scan.found.series is None}
-    taken: set[Path] = set()
-    for scan in scans:
-        alone = crowded[scan.folder] == 1 and scan.folder not in above
-        yield _job(scan, output, format, alone=alone, taken=taken)
+    place = _root(str(output))
+    names = [name_of(root) if is_url(root) else Path(root).name for root in roots]
+    scans: list[Scan] = []
+    for root, prefix in zip(roots, prefixes(names), strict=True):
+        if is_url(root):
+            scans += stored_scans(root, prefix, place)
+        else:
+            scans += _scans(Path(root), prefix, Path(place))
+    yield from jobs_of(scans, place, format)
 
 
-def _prefixes(roots: Sequence[Path]) -> list[PurePosixPath]:
-    """Folder of each tree in the output: none for one tree, else a name of its own."""
-    if len(roots) == 1:
-        return [PurePosixPath()]
-    used: Counter[str] = Counter()
-    prefixes = []
-    for root in roots:
-        name = root.name or "root"
-        used[name] += 1
-        prefixes.append(PurePosixPath(name if used[name] == 1 else f"{name}-{used[name]}"))
-    return prefixes
+def _root(place: str) -> str:
+    place = plain(place)
+    return place.rstrip("/") if is_url(place) else os.path.abspath(place)
 
 
-def _scans(root: Path, prefix: PurePosixPath, output: Path) -> Iterator[_Scan]:
+def _scans(root: Path, prefix: PurePosixPath, output: Path) -> Iterator[Scan]:
     base = root if root.is_dir() else root.parent
     for found in find_scans(root):
         place = Path(os.path.abspath(_place(found)))
@@ -119,7 +73,20 @@ def _scans(root: Path, prefix: PurePosixPath, output: Path) -> Iterator[_Scan]:
         else:
             folder, name = place.parent, place.name
         below = PurePosixPath(os.path.relpath(folder, base).replace(os.sep, "/"))
-        yield _Scan(found, prefix / below, name)
+        source = _place(found)
+        sizes = [file.stat() for file in found.files or (source,) if file.exists()]
+        in_series = found.files if found.series is not None else ()
+        yield Scan(
+            source=str(source),
+            files=tuple(os.path.relpath(file, source) for file in in_series),
+            series=found.series,
+            number=found.number,
+            folder=prefix / below,
+            name=name,
+            size=sum(size.st_size for size in sizes),
+            modified=max((size.st_mtime_ns for size in sizes), default=0),
+            fault=found.fault,
+        )
 
 
 def _place(found: FoundScan) -> Path:
@@ -127,60 +94,6 @@ def _place(found: FoundScan) -> Path:
     if found.series is None or not found.files:
         return found.path
     return Path(os.path.commonpath([file.parent for file in found.files]))
-
-
-def _job(
-    scan: _Scan, output: Path, format: BatchFormat, *, alone: bool, taken: set[Path]
-) -> FoundJob:
-    found = scan.found
-    source = _place(found)
-    files = tuple(os.path.relpath(file, source) for file in found.files if found.series is not None)
-    target, is_series = _target(scan, output, format, alone=alone)
-    target = _free(target, is_series, taken)
-    name = str(scan.folder / scan.name)
-    if found.series is not None:
-        name = f"{name}: series {found.number or '?'}"
-    sizes = [file.stat() for file in found.files or (source,) if file.exists()]
-    job = Job(
-        key=job_key(str(scan.folder / scan.name), found.series),
-        name=name,
-        source=str(source),
-        series=found.series,
-        files=files,
-        target=str(target),
-        is_series=is_series,
-        size=sum(size.st_size for size in sizes),
-    )
-    return FoundJob(job, max((size.st_mtime_ns for size in sizes), default=0), found.fault)
-
-
-def _target(scan: _Scan, output: Path, format: BatchFormat, *, alone: bool) -> tuple[Path, bool]:
-    """Name of an output, and whether it is a folder."""
-    folder = output / scan.folder
-    if scan.found.series is None:
-        suffix = suffix_of(scan.name)
-        stem, own = scan.name[: len(scan.name) - len(suffix)], scan.name[-len(suffix) :]
-        new = ".nii.gz" if format == "nifti" else output_suffix(suffix)
-        return folder / f"{stem}{own if new == suffix else new}", False
-    number = f"series-{scan.found.number or 'x'}"
-    if alone and scan.folder == PurePosixPath():  # the tree itself
-        number = _place(scan.found).name or number
-    elif alone:
-        folder, number = folder.parent, folder.name
-    return folder / (f"{number}.nii.gz" if format == "nifti" else number), format != "nifti"
-
-
-def _free(target: Path, is_series: bool, taken: set[Path]) -> Path:
-    """Return a name whose output and record no other scan has."""
-    suffix = "" if is_series else suffix_of(target.name)
-    stem = target.name[: len(target.name) - len(suffix)]
-    for number in range(1, len(taken) + 2):
-        name = target.with_name(f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
-        record = record_of_series(name) if is_series else record_of(name)
-        if not taken & {name, record}:
-            taken |= {name, record}
-            break
-    return name
 
 
 def share(jobs: Iterable[FoundJob], part: int, parts: int) -> Iterator[FoundJob]:

@@ -1,0 +1,132 @@
+"""Jobs from the scans that were found: their keys, their names and those of their outputs."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from restore_rwkv.batch.job import Job, job_key
+from restore_rwkv.batch.storage import is_url, joined, name_of
+from restore_rwkv.io.kinds import suffix_of
+from restore_rwkv.io.outputs import output_suffix
+from restore_rwkv.io.record import record_of, record_of_series
+
+BatchFormat = Literal["auto", "nifti"]
+"""Format of outputs: that of each scan, or NIfTI for all."""
+
+
+@dataclass(frozen=True)
+class FoundJob:
+    """A scan that was found.
+
+    Attributes:
+        job: what to do with it.
+        modified: newest time of its files, in ns.
+        fault: why it cannot be read, where that is known already.
+    """
+
+    job: Job
+    modified: int
+    fault: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """A scan in its tree.
+
+    Attributes:
+        source: path or URL of its file; for DICOM of the folder that holds all files of the series,
+            or of the archive.
+        files: DICOM: its files below `source`; empty for an archive.
+        series: SeriesInstanceUID; None for other formats.
+        number: SeriesNumber; empty for other formats.
+        folder: where it lies below its tree, "." for the tree itself; below the name of the tree
+            where there are several.
+        name: its own: that of its file; of a series "" as it is named after its folder.
+        size: bytes of its files.
+        modified: newest of their times, in ns.
+        fault: why it cannot be read, where that is known already.
+    """
+
+    source: str
+    files: tuple[str, ...] = ()
+    series: str | None
+    number: str = ""
+    folder: PurePosixPath
+    name: str = ""
+    size: int
+    modified: int
+    fault: str = ""
+
+
+def prefixes(names: Sequence[str]) -> list[PurePosixPath]:
+    """Folder of each tree in the output, by their names: none for one, else one of its own."""
+    if len(names) == 1:
+        return [PurePosixPath()]
+    used: Counter[str] = Counter()
+    result = []
+    for name in (name or "root" for name in names):
+        used[name] += 1
+        result.append(PurePosixPath(name if used[name] == 1 else f"{name}-{used[name]}"))
+    return result
+
+
+def jobs_of(scans: Sequence[Scan], output: str, format: BatchFormat) -> Iterator[FoundJob]:
+    """Give the jobs of all scans of a batch; arguments as `find_jobs`."""
+    crowded = Counter(scan.folder for scan in scans if scan.series is not None)
+    above = {parent for scan in scans for parent in scan.folder.parents}
+    above |= {scan.folder for scan in scans if scan.series is None}
+    taken: set[Path] = set()
+    for scan in scans:
+        alone = crowded[scan.folder] == 1 and scan.folder not in above
+        is_series = scan.series is not None and format != "nifti"
+        target = _free(_target(scan, format, alone=alone), is_series, taken).as_posix()
+        below = str(scan.folder / scan.name)
+        job = Job(
+            key=job_key(below, scan.series),
+            name=below if scan.series is None else f"{below}: series {scan.number or '?'}",
+            source=scan.source,
+            series=scan.series,
+            files=scan.files,
+            target=joined(output, target) if is_url(output) else os.path.join(output, target),
+            is_series=is_series,
+            size=scan.size,
+        )
+        yield FoundJob(job, scan.modified, scan.fault)
+
+
+def _target(scan: Scan, format: BatchFormat, *, alone: bool) -> Path:
+    """Name of an output below the folder of all."""
+    folder = Path(scan.folder)
+    if scan.series is None:
+        suffix = suffix_of(scan.name)
+        stem, own = scan.name[: len(scan.name) - len(suffix)], scan.name[-len(suffix) :]
+        new = ".nii.gz" if format == "nifti" else output_suffix(suffix)
+        return folder / f"{stem}{own if new == suffix else new}"
+    number = f"series-{scan.number or 'x'}"
+    if alone and scan.folder == PurePosixPath():  # the tree itself
+        number = _own_name(scan.source) or number
+    elif alone:
+        folder, number = folder.parent, folder.name
+    return folder / (f"{number}.nii.gz" if format == "nifti" else number)
+
+
+def _own_name(source: str) -> str:
+    return name_of(source) if is_url(source) else Path(source).name
+
+
+def _free(target: Path, is_series: bool, taken: set[Path]) -> Path:
+    """Return a name whose output and record no other scan has."""
+    suffix = "" if is_series else suffix_of(target.name)
+    stem = target.name[: len(target.name) - len(suffix)]
+    for number in range(1, len(taken) + 2):
+        name = target.with_name(f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")
+        record = record_of_series(name) if is_series else record_of(name)
+        if not taken & {name, record}:
+            taken |= {name, record}
+            break
+    return name
