@@ -49,6 +49,14 @@ def test_a_stated_modality_counts_more_than_a_name(tmp_path: Path) -> None:
     assert read_sidecar(tmp_path / "a_T1w.nii.gz").modality == "CT"
 
 
+def test_a_pet_image_by_its_name_has_the_unit_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "sub-01_pet.json").write_text('{"Units": "Bq/mL"}')
+    beside = read_sidecar(tmp_path / "sub-01_pet.nii.gz")
+    assert (beside.modality, beside.unit) == ("PT", "Bq/ml")
+    (tmp_path / "sub-01_T1w.json").write_text('{"Units": "Bq/mL"}')
+    assert read_sidecar(tmp_path / "sub-01_T1w.nii.gz").unit is None
+
+
 @pytest.mark.parametrize("kind", ["restoration", "degradation"])
 def test_a_record_without_modality_has_that_of_its_task(tmp_path: Path, kind: str) -> None:
     record = {"format": FORMAT, "task": "mri-sr", "modality": None}

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from restore_rwkv.errors import InputError
 from restore_rwkv.io.dicom.statements import already_restored, deep_learning, image_type_findings
 from restore_rwkv.io.findings import Finding
+from restore_rwkv.io.inheritance import inherited_files
 
 _log = logging.getLogger(__name__)
 _LARGEST = 1 << 20  # bytes; those of dcm2niix have a few thousand
@@ -23,7 +25,10 @@ _PET_UNITS = {"bqml": "Bq/ml", "bq/ml": "Bq/ml", "gml": "SUV", "g/ml": "SUV", "s
 _OF_TASK = {"mri-sr": "MR", "ct-denoise": "CT", "pet-synth": "PT"}
 # Suffixes of BIDS (https://bids-specification.readthedocs.io): of images, then of other things.
 _BIDS_MR = ("T1w", "T2w", "PDw", "FLAIR", "T2starw", "PDT2", "inplaneT1", "inplaneT2", "angio")
-_BIDS = dict.fromkeys((*_BIDS_MR, "bold", "dwi", "epi", "sbref"), "MR") | {"pet": "PT", "ct": "CT"}
+_BIDS_FORMER = ("T2star", "FLASH", "PD")  # deprecated, in older datasets
+BIDS_IMAGES = dict.fromkeys((*_BIDS_MR, *_BIDS_FORMER), "MR") | {"pet": "PT", "ct": "CT"}
+"""Modality of the images of BIDS that are looked at as such, by their suffix."""
+_BIDS = BIDS_IMAGES | dict.fromkeys(("bold", "dwi", "epi", "sbref"), "MR")
 _BIDS_MAP = re.compile(r"(?:(?:T1|T2|T2star|R1|R2|R2star|PD|MTR|MTsat|M0|S0)map|fieldmap|Chimap)")
 _BIDS_PHASE = re.compile(r"part-phase(?=_)|(?<=_)phase(?:1|2|diff)?(?=\.)")
 _BIDS_LABELS = re.compile(r"(?:dseg|probseg|mask)")
@@ -49,7 +54,8 @@ def read_sidecar(path: Path) -> Sidecar:
 
     Args:
         path: The image. Read are scan.json and the records that this program writes beside its
-            outputs, if they exist.
+            outputs, if they exist; of an image of a BIDS dataset also the JSON files that it
+            inherits from, where scan.json does not say otherwise.
 
     Returns:
         The modality from "Modality", from the task of a record, or from the suffix of BIDS in the
@@ -58,6 +64,9 @@ def read_sidecar(path: Path) -> Sidecar:
     """
     inner = path.with_suffix("") if path.suffix.lower() == ".gz" else path
     records = {suffix: _record(inner.with_suffix(suffix)) for suffix in _SUFFIXES}
+    records[".json"] = (
+        _inherited(path.absolute(), inner.with_suffix(".json").name) | records[".json"]
+    )
     findings = (
         *_of_dcm2niix(records[".json"]),
         *_of_record(inner.with_suffix(_RESTORED).name, path.name, records[_RESTORED]),
@@ -68,10 +77,13 @@ def read_sidecar(path: Path) -> Sidecar:
         if modality is None and str(record.get("format")).startswith(_RECORD):
             modality = _OF_TASK.get(str(record.get("task")))
         if modality in _MODALITIES:
-            units = str(record.get("Units", record.get("unit"))).lower()
-            unit = _PET_UNITS.get(units) if modality == "PT" else None
-            return Sidecar(modality, unit, findings)
-    return Sidecar(_BIDS.get(_suffix(inner.name)), None, findings)
+            return Sidecar(modality, _unit(record) if modality == "PT" else None, findings)
+    modality = _BIDS.get(_suffix(inner.name))  # of which BIDS wants no "Modality"
+    return Sidecar(modality, _unit(records[".json"]) if modality == "PT" else None, findings)
+
+
+def _unit(record: dict[str, Any]) -> str | None:
+    return _PET_UNITS.get(str(record.get("Units", record.get("unit"))).lower())
 
 
 def _suffix(name: str) -> str:
@@ -114,6 +126,20 @@ def _of_record(name: str, image: str, record: dict[str, Any]) -> list[Finding]:
     if record.get("output") not in (None, image):  # of another file of the same stem
         return []
     return [already_restored(f"{name} beside it")]
+
+
+def _inherited(image: Path, own: str) -> dict[str, Any]:
+    """Join what the JSON files of a BIDS dataset say of an image, but for its own of that name."""
+    try:
+        files = inherited_files(image)
+    except InputError as error:
+        _log.warning("%s; ignored", error)
+        return {}
+    joined: dict[str, Any] = {}
+    for file in files:
+        if file.name != own:
+            joined |= _record(file)
+    return joined
 
 
 def _record(sidecar: Path) -> dict[str, Any]:

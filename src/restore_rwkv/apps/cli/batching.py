@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -41,7 +41,8 @@ from restore_rwkv.errors import ConfigError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from restore_rwkv.batch import Job, Manifest, Outcome, Part, Progressed, Summary
+    from restore_rwkv.batch import FoundJob, Job, Manifest, Outcome, Part, Progressed, Summary
+    from restore_rwkv.restoration import RestoreOptions
 
 _MOST_ROWS = 40
 _STEPS = 1000  # of the bar for each scan
@@ -134,7 +135,7 @@ def batch(
 ) -> None:
     """Restore every scan below some folders; one that cannot be restored never stops the others."""
     with progress_bar(f"looking at {trees[0]}", "restoring", "scans") as bar:
-        from restore_rwkv.batch import BatchRequest, Pool, WorkerSettings, find_jobs, run_batch
+        from restore_rwkv.batch import BatchRequest, Pool, WorkerSettings, run_batch
         from restore_rwkv.restoration import RestoreOptions
 
         options = RestoreOptions(
@@ -150,8 +151,7 @@ def batch(
             force=force,
             strict=strict,
         )
-        if output is None:
-            raise ConfigError("output is missing; give the folder for the outputs")
+        plan = _bids(trees, output, options) if bids else _mirrored(trees, output, format)
         number = jobs or default_jobs(device)
         settings = WorkerSettings(
             task=task,
@@ -163,18 +163,72 @@ def batch(
             threads=threads_of(number),
         )
         request = BatchRequest(
-            output=Path(output), settings=settings, resume=resume, part=part_of_text(part)
+            output=plan.output,
+            settings=settings,
+            resume=resume,
+            part=part_of_text(part),
+            after=plan.after,
         )
         bound = _free_memory() if most_memory is None else parse_memory(most_memory)
         summary = run_batch(
             request,
-            lambda: find_jobs([Path(tree) for tree in trees], request.output, format),
+            plan.find,
             lambda: Pool(settings, number, bound),
             _Told(bar),
         )
     _report(request.manifest, summary, json_file)
     if summary.faults:
         raise typer.Exit(REFUSED.code)
+
+
+class _Plan(NamedTuple):
+    """What is searched, where outputs go, and what is done after each scan."""
+
+    output: Path
+    find: Callable[[], Iterable[FoundJob]]
+    after: Callable[[Job, Outcome], None] | None = None
+
+
+def _mirrored(trees: list[str], output: str | None, format: Literal["auto", "nifti"]) -> _Plan:
+    """Outputs that mirror the trees."""
+    from restore_rwkv.batch import find_jobs
+
+    if output is None:
+        raise ConfigError("output is missing; give the folder for the outputs")
+    folder = Path(output)
+    return _Plan(folder, lambda: find_jobs([Path(tree) for tree in trees], folder, format))
+
+
+def _bids(trees: list[str], output: str | None, options: RestoreOptions) -> _Plan:
+    """The derivatives of a BIDS dataset.
+
+    Raises:
+        InputError: it is not one, or the output holds something else.
+    """
+    from restore_rwkv.batch.bids import find_bids
+    from restore_rwkv.batch.bids_derivative import (
+        bids_jobs,
+        bids_output,
+        write_bids_sidecar,
+        write_dataset_files,
+    )
+
+    if len(trees) != 1:
+        raise ConfigError(f"bids: takes one dataset, and {len(trees)} are given; give one")
+    dataset = find_bids(Path(trees[0]))
+    folder = bids_output(dataset.root, None if output is None else Path(output))
+    if dataset.left_out:
+        texts = (f"{number} {suffix}" for suffix, number in dataset.left_out.items())
+        say(f"not restored: {', '.join(texts)}")
+
+    def find() -> Iterable[FoundJob]:
+        write_dataset_files(folder, dataset)
+        return bids_jobs(dataset, folder, options.scale)
+
+    def after(job: Job, outcome: Outcome) -> None:
+        write_bids_sidecar(Path(job.source), Path(job.target), outcome.record or {})
+
+    return _Plan(folder, find, after)
 
 
 def part_of_text(text: str | None) -> Part | None:
