@@ -236,10 +236,11 @@ class Pool:
         worker.process.join()
         worker.connection.close()
         for job in worker.jobs.values():
-            _remove_partial(job)
+            remove_partial(job)
 
 
-def _remove_partial(job: Job) -> None:
+def remove_partial(job: Job) -> None:
+    """Remove what a killed process has left of the output of a job on this disk."""
     path = Path(job.target)
     if not path.parent.is_dir():
         return
