@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from restore_rwkv.batch.find_stored import stored_scans
 from restore_rwkv.batch.naming import BatchFormat, FoundJob, Scan, jobs_of, prefixes
-from restore_rwkv.batch.storage import is_url, name_of, plain
+from restore_rwkv.batch.storage import is_url, name_of, pair_of, plain
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import FoundScan, find_scans
 
@@ -74,7 +74,8 @@ def _scans(root: Path, prefix: PurePosixPath, output: Path) -> Iterator[Scan]:
             folder, name = place.parent, place.name
         below = PurePosixPath(os.path.relpath(folder, base).replace(os.sep, "/"))
         source = _place(found)
-        sizes = [file.stat() for file in found.files or (source,) if file.exists()]
+        pair = [source.with_name(other) for other in pair_of(source.name) if found.series is None]
+        sizes = [file.stat() for file in (*(found.files or (source,)), *pair) if file.exists()]
         in_series = found.files if found.series is not None else ()
         yield Scan(
             source=str(source),

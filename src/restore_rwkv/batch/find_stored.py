@@ -17,6 +17,7 @@ from restore_rwkv.batch.storage import (
     check_name,
     joined,
     name_of,
+    pair_of,
     parent,
     store_of,
 )
@@ -211,13 +212,8 @@ class _Search:
     def _volume(self, file: StoredFile, others: Sequence[StoredFile]) -> Scan:
         below = self._below(file)
         name = name_of(file.url)
-        stem = name[: len(name) - len(suffix_of(name))]
-        pair = [
-            other
-            for other in others
-            if suffix_of(name).startswith(".hdr")
-            and name_of(other.url) in (f"{stem}.img", f"{stem}.img.gz")
-        ]
+        names = pair_of(name) if suffix_of(name).startswith(".hdr") else ()
+        pair = [other for other in others if name_of(other.url) in names]
         return Scan(
             source=file.url,
             series=None,

@@ -24,21 +24,17 @@ from restore_rwkv.batch.storage import (
     is_url,
     joined,
     name_of,
+    pair_of,
     parent,
     plain,
     store_of,
 )
 from restore_rwkv.errors import InputError, RestoreError, StorageError
 from restore_rwkv.io import OutputOptions, Progress, Target, begin_stage
+from restore_rwkv.io.inheritance import DESCRIPTION, bids_name
 from restore_rwkv.io.kinds import suffix_of
 
 _SIDECARS = (".json", ".restoration.json", ".degradation.json")
-_OF_PAIRS = {
-    ".hdr": (".img", ".img.gz"),
-    ".hdr.gz": (".img.gz", ".img"),
-    ".img": (".hdr", ".hdr.gz"),
-    ".img.gz": (".hdr.gz", ".hdr"),
-}
 _NAMED = {
     ".nhdr": re.compile(rb"^data file:[ \t]*(.+?)[ \t]*\r?$", re.I | re.M),
     ".nrrd": re.compile(rb"^data file:[ \t]*(.+?)[ \t]*\r?$", re.I | re.M),
@@ -187,18 +183,43 @@ class _Source:
         first = self._store.look(source)
         if first is None:
             raise InputError(f"{source}: no such object; check the URL")
+        root, inherited = self._inherited()
+        self.path = self._folder / source[len(root) + 1 :]
         beside = [file for name in self._beside() if (file := self._look(name)) is not None]
-        files = [first, *beside]
+        files = list({file.url: file for file in (first, *beside, *inherited)}.values())
         require_room(self._folder, sum(file.size for file in files), self._job.name)
-        self._store.fetch(files, [self._folder / name_of(file.url) for file in files])
+        self._store.fetch(files, [self._folder / file.url[len(root) + 1 :] for file in files])
         named = self._named()
         voxels = None if named is None else self._look(named)
         if voxels is not None and voxels.url != source:
             require_room(self._folder, voxels.size, self._job.name)
-            self._store.fetch([voxels], [self._folder / str(named)])
+            self._store.fetch([voxels], [self.path.parent / str(named)])
             files.append(voxels)
         for file in files:
             _require_same(file, self._store.look(file.url))
+
+    def _inherited(self) -> tuple[str, list[StoredFile]]:
+        """The folder of the image or of its BIDS dataset, and the JSON files that may apply."""
+        above = parent(self._job.source)
+        name = bids_name(self.path.name)
+        if name is None or "sub" not in name.entities:
+            return above, []
+        folders = [above]
+        for key in ("ses", "sub"):
+            if key in name.entities:
+                folders.append(parent(folders[-1]))
+                if name_of(folders[-1]) != f"{key}-{name.entities[key]}":
+                    return above, []
+        folders.append(parent(folders[-1]))
+        description = self._store.look(joined(folders[-1], DESCRIPTION))
+        if description is None:
+            return above, []
+        files = [file for folder in folders for file in self._store.list(folder)[0]]
+        suffix = f"{name.suffix}.json"
+        return folders[-1], [
+            description,
+            *(file for file in files if name_of(file.url).rpartition("_")[2] == suffix),
+        ]
 
     def _look(self, name: str) -> StoredFile | None:
         return self._store.look(joined(parent(self._job.source), name))
@@ -206,11 +227,9 @@ class _Source:
     def _beside(self) -> list[str]:
         """Names of files that may lie beside an image and are read with it."""
         name = self.path.name
-        suffix = suffix_of(name)
-        stem = name[: len(name) - len(suffix)]
         inner = Path(name).with_suffix("") if name.lower().endswith(".gz") else Path(name)
         sidecars = [inner.with_suffix(sidecar).name for sidecar in _SIDECARS]
-        return [*(f"{stem}{other}" for other in _OF_PAIRS.get(suffix, ())), *sidecars]
+        return [*pair_of(name), *sidecars]
 
     def _named(self) -> str | None:
         """The file that a header names for its voxels, in its folder or below it."""

@@ -22,8 +22,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from restore_rwkv.errors import ConfigError, InputError, RestoreError, StorageError
+from restore_rwkv.io.kinds import suffix_of
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_OF_PAIRS = {
+    ".hdr": (".img", ".img.gz"),
+    ".hdr.gz": (".img.gz", ".img"),
+    ".img": (".hdr", ".hdr.gz"),
+    ".img.gz": (".hdr.gz", ".hdr"),
+}
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
 _TIMES = ("LastModified", "mtime", "last_modified", "updated", "created")
 _LONGEST_NAME = 255  # bytes of one part of a path, on the disks that are in use
@@ -77,6 +84,13 @@ def parent(url: str) -> str:
 def name_of(url: str) -> str:
     """Return the last part of a URL."""
     return _URL.sub("", url).rstrip("/").rpartition("/")[2]
+
+
+def pair_of(name: str) -> tuple[str, ...]:
+    """Return the names that the other file of a pair of header and voxels may have."""
+    suffix = suffix_of(name)
+    stem = name[: len(name) - len(suffix)]
+    return tuple(f"{stem}{other}" for other in _OF_PAIRS.get(suffix, ()))
 
 
 def check_name(name: str, url: str) -> None:
@@ -159,11 +173,12 @@ class Store:
                     raise
                 infos = []  # stores have no empty folders
         files, folders = [], []
+        start = len(self._path(url).rstrip("/")) + 1
         for info in sorted(infos, key=lambda info: str(info["name"])):
-            name = str(info["name"]).rstrip("/").rpartition("/")[2]
+            name = str(info["name"])[start:]
             if info["type"] == "directory":
                 folders.append(name)
-            elif not str(info["name"]).endswith("/") and self._path(url) != info["name"]:
+            elif name and not name.endswith("/"):  # as some programs mark folders
                 files.append(_stored(joined(url, name), info))
         return files, folders
 
@@ -292,7 +307,7 @@ def _nanoseconds(time: Any) -> int:
 
 
 def _lacks_bucket(error: BaseException) -> bool:
-    return "bucket" in str(error).lower()
+    return _code(error) == "NoSuchBucket" or "bucket does not exist" in str(error)
 
 
 @contextmanager
@@ -326,10 +341,12 @@ def _errors(url: str) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    """What a store itself has said; libraries may put secrets into other messages."""
-    from restore_rwkv.io.volume import one_line
+    """Code that a store itself has given; libraries may put secrets into their messages."""
+    code = _code(error)
+    return f", {code}" if re.fullmatch(r"\w{1,60}", code) else ""
 
-    response = getattr(error.__cause__, "response", None)
-    if not isinstance(response, Mapping):
-        return ""
-    return f", {one_line(Exception(str(response.get('Error', {}).get('Code', ''))))}"
+
+def _code(error: BaseException) -> str:
+    response = getattr(error.__cause__ or error, "response", None)
+    known = response.get("Error", {}) if isinstance(response, Mapping) else {}
+    return str(known.get("Code", ""))

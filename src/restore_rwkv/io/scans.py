@@ -13,7 +13,7 @@ from restore_rwkv.io.dicom.read import read_series
 from restore_rwkv.io.dicom.series import FoundSeries, find_series
 from restore_rwkv.io.dicom.syntaxes import syntax_name
 from restore_rwkv.io.files import read_volumes
-from restore_rwkv.io.kinds import check_source, holds_volume, kind_of
+from restore_rwkv.io.kinds import check_source, holds_volume, kind_of, suffix_of
 from restore_rwkv.io.volume import Volume
 
 
@@ -86,6 +86,8 @@ def _volumes_below(folder: Path) -> list[Path]:
 
 def _is_volume(file: Path) -> bool:
     """Whether a file without a known suffix is an image other than DICOM, by its content."""
+    if suffix_of(file.name).startswith(".img"):  # its header stands for both
+        return False
     try:
         check_source(file)
         return kind_of(file) != "dicom"
