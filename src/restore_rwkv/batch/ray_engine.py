@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -99,6 +101,9 @@ class RayEngine:
     loopback interface, and takes a random token for this run, so that Ray does not write one into
     the home folder.
 
+    Results are those of a local worker with as many threads, byte for byte: the order in which
+    threads sum up shows in the last digits, as do processors with other instructions.
+
     Args:
         settings: how scans are restored; `threads` are `options.cpus`.
         options: where.
@@ -120,7 +125,8 @@ class RayEngine:
         self._failed_starts = 0
         self._looked, self._seen = 0.0, time.monotonic()
         self._mark: Path | None = None
-        self._ray, self._ours = _connected(self._options)
+        self._files: Path | None = None  # of Ray, where it is started here
+        self._ray, self._ours = self._connect()
         try:
             self._mark = _marked(self._options.output)
             self._terms = Terms.of_this_process(
@@ -182,13 +188,49 @@ class RayEngine:
         if self._mark is not None:
             self._mark.unlink(missing_ok=True)
         if self._ours:
-            self._ray.shutdown()
+            self._disconnect(self._ray)
 
     def __enter__(self) -> RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _connect(self) -> tuple[Any, bool]:
+        """Return Ray, connected to a cluster, and whether we have connected it."""
+        ray = _imported()
+        if ray.is_initialized():
+            return ray, False
+        address = self._options.address or os.environ.get("RAY_ADDRESS")
+        where: dict[str, Any] = {"address": address}
+        if address is None:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            # Its sockets do not bear a long path.
+            short = "/tmp" if os.path.isdir("/tmp") else None
+            self._files = Path(tempfile.mkdtemp(prefix="restore-rwkv-ray-", dir=short))
+            where = {
+                "include_dashboard": False,
+                "object_store_memory": _OBJECT_STORE,
+                "_node_ip_address": "127.0.0.1",
+                "_temp_dir": str(self._files),
+            }
+        _show_messages(False)
+        try:
+            ray.init(**where, log_to_driver=False, logging_level="ERROR")
+        except Exception as error:  # Ray raises all sorts of errors
+            self._disconnect(ray)
+            raise ConfigError(
+                f"{address or 'cluster'}: no Ray cluster is reached there ({_in_words(error)}); "
+                "check the address, RAY_AUTH_TOKEN, and that both have the same versions of Ray "
+                "and Python"
+            ) from error
+        return ray, True
+
+    def _disconnect(self, ray: Any) -> None:
+        ray.shutdown()
+        _show_messages(True)
+        if self._files is not None:
+            shutil.rmtree(self._files, ignore_errors=True)
 
     def _answered(self, actor: _Actor, answer: Any) -> Iterator[Event]:
         from ray.exceptions import RayError
@@ -306,33 +348,25 @@ class RayEngine:
             self._ray.kill(actor.handle)
 
 
-def _connected(options: RayOptions) -> tuple[Any, bool]:
-    """Return Ray, connected to a cluster, and whether we have connected it."""
+def _imported() -> Any:
+    """Return Ray; raises ConfigError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
     try:
         import ray
     except ImportError as error:
         raise ConfigError(
             "ray is missing, which runs workers on a cluster; pip install 'restore-rwkv[ray]'"
         ) from error
-    if ray.is_initialized():
-        return ray, False
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    try:
-        if address is None:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            ray.init(**quiet, object_store_memory=_OBJECT_STORE, _node_ip_address="127.0.0.1")
-        else:
-            del quiet["include_dashboard"]
-            ray.init(address=address, **quiet)
-    except Exception as error:  # Ray raises all sorts of errors, and prints why
-        raise ConfigError(
-            f"{address or 'cluster'}: no Ray cluster is reached there ({_in_words(error)}); check "
-            "the address, RAY_AUTH_TOKEN, and that both have the same versions of Ray and Python"
-        ) from error
-    return ray, True
+    return ray
+
+
+def _show_messages(shown: bool) -> None:
+    """Have Ray print what happens to its nodes on the standard output, or not."""
+    from ray._private import worker  # no public setting reaches these
+
+    if hasattr(worker, "_worker_logs_enabled"):
+        worker._worker_logs_enabled = shown
 
 
 def _marked(output: Path | None) -> Path | None:
