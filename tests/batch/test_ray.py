@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from restore_rwkv.batch import (
     WorkerSettings,
     find_jobs,
     ray_actor,
+    ray_engine,
     run_batch,
 )
 from restore_rwkv.batch.ray_actor import LARGEST_OUTCOME, RayWorker, Terms, bounded
@@ -258,6 +259,7 @@ def test_a_scan_that_ends_its_worker_is_given_up_and_the_others_are_restored(
         assert "\n" not in lost.reason
         assert lost.attempts in (2, 3)  # on its own twice, and perhaps once with others
         _refuses_other_nodes(settings, options)
+        _uses_new_nodes_and_gives_up_without_any(cluster, settings, options, jobs[0])
 
 
 def _refuses_other_nodes(settings: WorkerSettings, options: RayOptions) -> None:
@@ -270,6 +272,25 @@ def _refuses_other_nodes(settings: WorkerSettings, options: RayOptions) -> None:
         RayEngine(settings, dataclasses.replace(options, cpus=64))
 
 
+def _uses_new_nodes_and_gives_up_without_any(
+    cluster: Any, settings: WorkerSettings, options: RayOptions, job: Job
+) -> None:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        RayEngine(settings, dataclasses.replace(options, workers=0)) as engine,
+    ):
+        assert len(engine._actors) == 2
+        cluster.add_node(num_cpus=2, object_store_memory=_STORE)
+        _wait(engine, lambda: sum(bool(actor.process) for actor in engine._actors) == 4)
+        for node in [*cluster.worker_nodes]:
+            cluster.remove_node(node, allow_graceful=False)
+        patch.setattr(ray_engine, "_SECONDS_WITHOUT_NODES", 1.0)
+        engine.submit(job)
+        (outcome,) = _wait(engine, lambda: False, ends=1)
+        assert (outcome.state, outcome.kind) == ("failed", "system")
+        assert "no node of the cluster is left" in outcome.reason
+
+
 def _restart(engine: RayEngine) -> None:
     for actor in engine._actors:
         engine._kill(actor)
@@ -277,10 +298,16 @@ def _restart(engine: RayEngine) -> None:
     engine._scale()
 
 
-def _wait(engine: RayEngine) -> None:
+def _wait(
+    engine: RayEngine, until: Callable[[], bool] = lambda: False, ends: int = 99
+) -> list[Outcome]:
+    """Outcomes until something holds, or as many have come."""
+    outcomes: list[Outcome] = []
     end = time.monotonic() + 60
-    while time.monotonic() < end:
-        list(engine.events(0.5))
+    while time.monotonic() < end and not until() and len(outcomes) < ends:
+        outcomes += [e.outcome for e in engine.events(0.5) if isinstance(e, Ended)]
+    assert time.monotonic() < end
+    return outcomes
 
 
 def _kill_workers_of(engine: RayEngine) -> None:

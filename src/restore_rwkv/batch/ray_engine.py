@@ -29,6 +29,7 @@ from restore_rwkv.errors import ConfigError
 _SLOTS = 3  # jobs of a worker: one is read, one computed, one written
 _MOST_DEATHS = 2  # of a job that runs on its own
 _SECONDS_WITHOUT_NODES = 120.0  # after which jobs are given up
+_SECONDS_OF_FAILED_STARTS = 30.0  # after which they are no accident
 _SECONDS_BETWEEN_LOOKS = 1.0  # at the nodes
 _SECONDS_TO_END = 5.0
 _OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started here; nothing large goes through it
@@ -122,7 +123,7 @@ class RayEngine:
         self._suspects: deque[Job] = deque()  # their worker died; each now runs on its own
         self._deaths: dict[str, int] = {}
         self._tries: dict[str, int] = {}
-        self._failed_starts = 0
+        self._failing_since: float | None = None
         self._looked, self._seen = 0.0, time.monotonic()
         self._mark: Path | None = None
         self._files: Path | None = None  # of Ray, where it is started here
@@ -132,8 +133,7 @@ class RayEngine:
             self._terms = Terms.of_this_process(
                 None if self._mark is None else str(self._mark), self._options.memory
             )
-            self._scale()
-            if not self._actors:
+            if not self._scale():
                 raise ConfigError(
                     f"cluster: no node has {self._needs_in_words()} for a worker; start one that "
                     "has, or ask for less"
@@ -243,7 +243,7 @@ class RayEngine:
         if isinstance(value, Begun):
             if value.error is not None:
                 raise value.error
-            actor.process, self._failed_starts = value.process, 0
+            actor.process, self._failing_since = value.process, None
             actor.news = actor.handle.news.remote()
         elif isinstance(value, Outcome):
             job = actor.jobs.pop(answer)
@@ -263,14 +263,8 @@ class RayEngine:
         """Forget a worker that has died, and try its jobs again, each on its own."""
         self._kill(actor)
         self._actors.remove(actor)
-        self._looked = 0.0
         if not actor.process:
-            self._failed_starts += 1
-            if self._failed_starts > len(self._actors) + 2:
-                raise ConfigError(
-                    f"cluster: workers end while they start ({_in_words(error)}); check that "
-                    "every node has this version of restore-rwkv, and enough memory"
-                )
+            self._failed_to_start(error)
         for job in actor.jobs.values():
             self._tries[job.key] = self._tries.get(job.key, 0) + 1
             self._deaths[job.key] = self._deaths.get(job.key, 0) + actor.alone
@@ -279,13 +273,24 @@ class RayEngine:
             else:
                 yield self._ended(job, _given_up(job, actor.process, error))
 
+    def _failed_to_start(self, error: Exception) -> None:
+        """Raise ConfigError once no worker has started for long; nodes may just be ending."""
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        at_work = any(actor.process for actor in self._actors)
+        if now - self._failing_since > _SECONDS_OF_FAILED_STARTS and not at_work:
+            raise ConfigError(
+                f"cluster: workers end while they start ({_in_words(error)}); check that every "
+                "node has this version of restore-rwkv, and enough memory"
+            )
+
     def _look_at_nodes(self) -> Iterator[Event]:
         """Use nodes that have come; give up all jobs where none has been left for long."""
         now = time.monotonic()
-        if now - self._looked >= _SECONDS_BETWEEN_LOOKS:
-            self._looked = now
-            self._scale()
-        if self._actors:
+        if now - self._looked < _SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = now
+        if self._scale():
             self._seen = now
         elif now - self._seen > _SECONDS_WITHOUT_NODES:
             for job in (*self._suspects, *self._waiting):
@@ -293,12 +298,13 @@ class RayEngine:
             self._suspects.clear()
             self._waiting.clear()
 
-    def _scale(self) -> None:
-        """Start as many workers as there is room for, or as were asked for."""
+    def _scale(self) -> int:
+        """Start as many workers as there is room for, or as were asked for; return the room."""
         room = sum(self._places(node) for node in self._ray.nodes() if node["Alive"])
         for _ in range(len(self._actors), min(room, self._options.workers or room)):
             handle = self._class().remote(self._settings, self._terms)
             self._actors.append(_Actor(handle, handle.begin.remote()))
+        return room
 
     def _class(self) -> Any:
         options = self._options
