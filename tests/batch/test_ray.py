@@ -79,6 +79,11 @@ def cluster_of(home: Path, nodes: int) -> Iterator[Any]:
             "num_cpus": 0,
             "object_store_memory": _STORE,
             "include_dashboard": False,
+            "_system_config": {  # a lost node is noticed within some seconds
+                "health_check_initial_delay_ms": 0,
+                "health_check_period_ms": 1000,
+                "health_check_failure_threshold": 3,
+            },
         },
     )
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from filelock import FileLock
 from pydicom import dcmread
 
 from restore_rwkv.batch import Job, Outcome, Worker, WorkerSettings, find_jobs, staging, storage
-from restore_rwkv.batch.staging import workspace
 from restore_rwkv.batch.storage import Store, is_url, joined, name_of, parent, plain
+from restore_rwkv.batch.workspace import workspace
 from restore_rwkv.errors import ConfigError, InputError, StorageError
 from restore_rwkv.restoration import RestoreOptions
 from tests.helpers.derivable_series import write_source
@@ -279,7 +280,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_fetched(
     class Full:
         free = 10
 
-    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: Full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Full)
     monkeypatch.setattr(Store, "fetch", lambda *_: pytest.fail("it is fetched"))
     outcome = worker.run(volume_job(f"{bucket}/scan.nii.gz", f"{bucket}/out/scan.nii.gz"))
     assert (outcome.state, outcome.kind) == ("failed", "system")
@@ -348,8 +349,6 @@ def test_only_the_beginnings_of_dicom_files_are_fetched_to_find_them(
 def test_single_files_and_archives_are_found_by_their_urls(
     server: S3, bucket: str, worker: Worker, scan: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     source = write_source(tmp_path / "knee", "MR")
     archive = Path(shutil.make_archive(str(tmp_path / "knee"), "zip", source))
     server.upload(archive, f"{bucket}/knee.zip")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from restore_rwkv.batch.naming import Scan
-from restore_rwkv.batch.staging import require_room, workspace
 from restore_rwkv.batch.storage import (
     Store,
     StoredFile,
@@ -21,6 +20,7 @@ from restore_rwkv.batch.storage import (
     parent,
     store_of,
 )
+from restore_rwkv.batch.workspace import require_room, workspace
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import FoundScan, find_scans
 from restore_rwkv.io.dicom.files import is_dicom

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import secrets
-import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -23,8 +19,11 @@ from restore_rwkv.batch.engine import Ended, Event
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.pool import remove_partial
 from restore_rwkv.batch.ray_actor import Begun, RayWorker, Terms
+from restore_rwkv.batch.ray_cluster import Cluster, RayOptions, in_words, marked
 from restore_rwkv.batch.worker import WorkerSettings
 from restore_rwkv.errors import ConfigError
+
+__all__ = ["RayEngine", "RayOptions"]
 
 _SLOTS = 3  # jobs of a worker: one is read, one computed, one written
 _MOST_DEATHS = 2  # of a job that runs on its own
@@ -32,37 +31,6 @@ _SECONDS_WITHOUT_NODES = 120.0  # after which jobs are given up
 _SECONDS_OF_FAILED_STARTS = 30.0  # after which they are no accident
 _SECONDS_BETWEEN_LOOKS = 1.0  # at the nodes
 _SECONDS_TO_END = 5.0
-_OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started here; nothing large goes through it
-
-
-@dataclass(frozen=True, kw_only=True)
-class RayOptions:
-    """Where workers run, and what each of them takes.
-
-    Attributes:
-        address: of the cluster, such as "10.0.0.1:6379" or "auto"; None for that of `RAY_ADDRESS`,
-            and where that is not set for one that is started on this machine.
-        workers: number of workers; 0 for as many as the cluster has room for, also on nodes that
-            join later.
-        cpus: cores, and threads of the network, of each.
-        gpus: GPUs of each; 0 for one where the device of the settings is a GPU.
-        memory: bytes that each may take, and that Ray sets aside for it; None for no bound.
-        output: folder of the outputs, which every node has to see; None where they go to a store.
-    """
-
-    address: str | None = None
-    workers: int = 0
-    cpus: int = 1
-    gpus: float = 0
-    memory: int | None = None
-    output: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.workers < 0 or self.cpus < 1 or self.gpus < 0:
-            raise ConfigError(
-                f"{self.workers} workers of {self.cpus} CPUs and {self.gpus:g} GPUs are not "
-                "possible; give at least 1 CPU"
-            )
 
 
 @dataclass(eq=False)
@@ -126,10 +94,10 @@ class RayEngine:
         self._failing_since: float | None = None
         self._looked, self._seen = 0.0, time.monotonic()
         self._mark: Path | None = None
-        self._files: Path | None = None  # of Ray, where it is started here
-        self._ray, self._ours = self._connect()
+        self._cluster = Cluster(self._options.address)
+        self._ray = self._cluster.ray
         try:
-            self._mark = _marked(self._options.output)
+            self._mark = marked(self._options.output)
             self._terms = Terms.of_this_process(
                 None if self._mark is None else str(self._mark), self._options.memory
             )
@@ -187,50 +155,13 @@ class RayEngine:
             remove_partial(job)
         if self._mark is not None:
             self._mark.unlink(missing_ok=True)
-        if self._ours:
-            self._disconnect(self._ray)
+        self._cluster.disconnect()
 
     def __enter__(self) -> RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _connect(self) -> tuple[Any, bool]:
-        """Return Ray, connected to a cluster, and whether we have connected it."""
-        ray = _imported()
-        if ray.is_initialized():
-            return ray, False
-        address = self._options.address or os.environ.get("RAY_ADDRESS")
-        where: dict[str, Any] = {"address": address}
-        if address is None:
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            # Its sockets do not bear a long path.
-            short = "/tmp" if os.path.isdir("/tmp") else None
-            self._files = Path(tempfile.mkdtemp(prefix="restore-rwkv-ray-", dir=short))
-            where = {
-                "include_dashboard": False,
-                "object_store_memory": _OBJECT_STORE,
-                "_node_ip_address": "127.0.0.1",
-                "_temp_dir": str(self._files),
-            }
-        _show_messages(False)
-        try:
-            ray.init(**where, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # Ray raises all sorts of errors
-            self._disconnect(ray)
-            raise ConfigError(
-                f"{address or 'cluster'}: no Ray cluster is reached there ({_in_words(error)}); "
-                "check the address, RAY_AUTH_TOKEN, and that both have the same versions of Ray "
-                "and Python"
-            ) from error
-        return ray, True
-
-    def _disconnect(self, ray: Any) -> None:
-        ray.shutdown()
-        _show_messages(True)
-        if self._files is not None:
-            shutil.rmtree(self._files, ignore_errors=True)
 
     def _answered(self, actor: _Actor, answer: Any) -> Iterator[Event]:
         from ray.exceptions import RayError
@@ -280,7 +211,7 @@ class RayEngine:
         at_work = any(actor.process for actor in self._actors)
         if now - self._failing_since > _SECONDS_OF_FAILED_STARTS and not at_work:
             raise ConfigError(
-                f"cluster: workers end while they start ({_in_words(error)}); check that every "
+                f"cluster: workers end while they start ({in_words(error)}); check that every "
                 "node has this version of restore-rwkv, and enough memory"
             )
 
@@ -354,43 +285,12 @@ class RayEngine:
             self._ray.kill(actor.handle)
 
 
-def _imported() -> Any:
-    """Return Ray; raises ConfigError where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(
-            "ray is missing, which runs workers on a cluster; pip install 'restore-rwkv[ray]'"
-        ) from error
-    return ray
-
-
-def _show_messages(shown: bool) -> None:
-    """Have Ray print what happens to its nodes on the standard output, or not."""
-    from ray._private import worker  # no public setting reaches these
-
-    if hasattr(worker, "_worker_logs_enabled"):
-        worker._worker_logs_enabled = shown
-
-
-def _marked(output: Path | None) -> Path | None:
-    """Write a file into the folder of the outputs that every node has to see."""
-    if output is None:
-        return None
-    output.mkdir(parents=True, exist_ok=True)
-    mark = output.absolute() / f".restore-rwkv-{secrets.token_hex(8)}.mark"
-    mark.touch()
-    return mark
-
-
 def _given_up(job: Job, process: str, error: Exception) -> Outcome:
     return Outcome(
         key=job.key,
         state="failed",
         kind="system",
-        reason=f"{job.name}: ends its worker ({_in_words(error)}); free memory, or restore it on "
+        reason=f"{job.name}: ends its worker ({in_words(error)}); free memory, or restore it on "
         "its own",
         bytes_read=job.size,
         attempts=0,
@@ -407,10 +307,3 @@ def _without_nodes(job: Job) -> Outcome:
         bytes_read=job.size,
         attempts=0,
     )
-
-
-def _in_words(error: Exception) -> str:
-    """Return the name of an error and the first sentence of what it says, on one line."""
-    text = " ".join(str(error).split())
-    first = text.split(". ")[0]
-    return f"{type(error).__name__}: {first[:200]}" if first else type(error).__name__
