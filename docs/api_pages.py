@@ -11,6 +11,7 @@ from types import ModuleType
 ROOMS = {
     "restore_rwkv": "The whole toolkit in one import",
     "restore_rwkv.restoration": "From a scan to the restored scan",
+    "restore_rwkv.batch": "Many scans at once",
     "restore_rwkv.evaluation": "How good an image is",
     "restore_rwkv.training": "One network from a recipe",
     "restore_rwkv.data": "Prepared sets",

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import (
@@ -131,6 +132,20 @@ def nearest(name: object, known: Iterable[str], cutoff: float = 0.0) -> str | No
     import difflib
 
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as "2GiB", "800 MB" or "500000000".
+
+    Raises:
+        ConfigError: the text is not a size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None or len(match[1]) > 18:
+        raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
+    number, prefix, binary = match.groups()
+    power = " kmgt".index(prefix.lower() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def _checked(cls: type[Any], place: _Place, given: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from restore_rwkv.apps.cli import main
 from restore_rwkv.apps.cli.app import option_flags
 from restore_rwkv.apps.cli.console import score_row
 from restore_rwkv.apps.cli.messages import user_message, with_flags
-from restore_rwkv.apps.cli.options import Consistency, Task, parse_memory
+from restore_rwkv.apps.cli.options import Consistency, Task
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.model import (
@@ -28,6 +28,7 @@ from restore_rwkv.model import (
     shipped_weights,
 )
 from restore_rwkv.ops import available_backends
+from restore_rwkv.options import parse_memory
 from restore_rwkv.tasks import TASKS, ScalingRule, Strength
 from tests.helpers import ROOT
 

@@ -228,10 +228,11 @@ class Manifest:
             True: "WHERE state IN ('refused', 'failed')",
             False: "WHERE state NOT IN ('refused', 'failed')",
         }[faults]
+        order = "state, place" if faults else "place"  # failed before refused
         rows = self._database.execute(
             "SELECT name, source, target, key, state, kind, reason, seconds, network_seconds, "
             "bytes_read, bytes_written, record, attempts, worker, "
-            f"{'thumbnail' if pictures else 'NULL'} FROM scans {chosen} ORDER BY place"
+            f"{'thumbnail' if pictures else 'NULL'} FROM scans {chosen} ORDER BY {order}"
         )
         for name, source, target, key, state, *others in rows:
             outcome = None if state == "waiting" else _outcome(key, state, *others)

@@ -74,6 +74,7 @@ def serve(connection: Connection[Any, Any], settings: WorkerSettings, slots: int
     sys.setswitchinterval(_SWITCH_SECONDS)
     # The records keep what this package warns of; the terminal is the parent's.
     logging.getLogger().addHandler(logging.NullHandler())
+    logging.lastResort = None
     warnings.simplefilter("ignore")
     _Server(connection, settings).run()
 
@@ -87,6 +88,12 @@ class _Server:
         self._threads: list[threading.Thread] = []
 
     def run(self) -> None:
+        # Here, and not in the threads: modules of pydicom import each other, and a thread would see
+        # one that another thread has imported in part.
+        import highdicom  # noqa: F401
+        import nibabel  # noqa: F401
+        import pydicom  # noqa: F401
+
         from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
         keep_freed_memory()

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.staging import in_terms_of, staged
+from restore_rwkv.batch.thumbnail import thumbnail
 from restore_rwkv.errors import InputError, NoMemoryError, RestoreError, kind_of_error, message_of
 from restore_rwkv.io import (
     OutputOptions,
@@ -72,7 +73,7 @@ class WorkerSettings:
     dtype: OutputType = "auto"
     keep_nan: bool = False
     threads: int = 0
-    thumbnails: bool = False
+    thumbnails: bool = True
 
 
 @dataclass
@@ -195,7 +196,7 @@ class Worker:
         image = None
         if self.settings.thumbnails:
             after = read_volume(job.target, volume=None if record.get("volumes", 1) == 1 else 0)
-            image = _thumbnail(before, after, int(record["slice_axis"]))
+            image = thumbnail(before, after, int(record["slice_axis"]), record.get("modality"))
         return Outcome(
             key=job.key,
             state="skipped",
@@ -231,7 +232,7 @@ class _Turns(Restorer):
         with self._turn, self._leave(needed):
             restored = super().run_plan(plan, progress)
         if self._thumbnails and notes.thumbnail is None:
-            notes.thumbnail = _thumbnail(plan.volume, restored.volume, plan.axis)
+            notes.thumbnail = thumbnail(plan.volume, restored.volume, plan.axis, plan.task.modality)
         return restored
 
 
@@ -310,9 +311,3 @@ def _faulty(job: Job, error: BaseException, attempts: int) -> Outcome:
         attempts=attempts,
         details="".join(traceback.format_exception(error)) if bug else "",
     )
-
-
-def _thumbnail(before: Volume, after: Volume, axis: int) -> bytes:
-    from restore_rwkv.batch.thumbnail import thumbnail
-
-    return thumbnail(before, after, axis)

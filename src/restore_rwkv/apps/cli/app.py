@@ -16,6 +16,7 @@ from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
 from restore_rwkv.apps.cli.networks import convert, info, train
+from restore_rwkv.apps.cli.node import node
 from restore_rwkv.apps.cli.options import print_version
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
@@ -46,7 +47,7 @@ def program(
     """Medical image restoration with Restore-RWKV. For research only; not a medical device."""
 
 
-for command in (restore, batch, check, degrade, evaluate, demo, train, convert, info):
+for command in (restore, batch, check, degrade, evaluate, demo, train, convert, info, node):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

@@ -32,11 +32,11 @@ from restore_rwkv.apps.cli.options import (
     UnitName,
     Verbose,
     Weights,
-    parse_memory,
 )
 from restore_rwkv.apps.cli.progress import Bar, in_words, progress_bar
 from restore_rwkv.apps.cli.terminal import say, say_aside, screen, show, show_line
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
     from rich.table import Table

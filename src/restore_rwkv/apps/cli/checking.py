@@ -20,10 +20,10 @@ from restore_rwkv.apps.cli.options import (
     TaskName,
     Verbose,
     Weights,
-    parse_memory,
 )
 from restore_rwkv.apps.cli.progress import in_words, progress_bar
 from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
+from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
     from rich.table import Table

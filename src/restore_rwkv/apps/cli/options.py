@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +10,6 @@ from typing import Annotated, Literal
 import typer
 
 from restore_rwkv.apps.cli.terminal import screen
-from restore_rwkv.errors import ConfigError
 
 Task = Literal["mri-sr", "ct-denoise", "pet-synth"]  # as in `tasks.TASKS`, which a test compares
 
@@ -136,20 +134,6 @@ Seed = Annotated[int, typer.Option(min=0, max=HIGHEST_SEED, help="Seed of all ra
 def series_of(text: str | None) -> int | str | None:
     """Number of a series if the text is one, else its UID."""
     return int(text) if text and text.isdecimal() else text
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of a size such as "2GiB", "800 MB" or "500000000".
-
-    Raises:
-        ConfigError: the text is not a size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    if match is None or len(match[1]) > 18:
-        raise ConfigError(f"memory {text!r} is no size; write it as 2GiB or 800MB")
-    number, prefix, binary = match.groups()
-    power = " kmgt".index(prefix.lower() or " ")
-    return int(float(number) * (1024 if binary else 1000) ** power)
 
 
 def print_version(wanted: bool) -> None:

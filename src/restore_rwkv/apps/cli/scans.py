@@ -33,13 +33,13 @@ from restore_rwkv.apps.cli.options import (
     UnitName,
     Verbose,
     Weights,
-    parse_memory,
     series_of,
 )
 from restore_rwkv.apps.cli.progress import progress_bar
 from restore_rwkv.apps.cli.scoring import score_rows, score_table, scores_as_json
 from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
 from restore_rwkv.errors import InputError
+from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
     from restore_rwkv.restoration import Preview

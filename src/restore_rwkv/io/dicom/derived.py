@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 SOFTWARE = "restore-rwkv"
 """Manufacturer of our item of ContributingEquipmentSequence, by which a restored scan is known."""
 
-_NUMBER_OFFSET = 1000
+NUMBER_OFFSET = 1000
 _LONGEST_LO, _LONGEST_ST = 64, 1024  # characters, by the value representation
 
-_SMOOTHING = ("113087", "DCM", "Smoothing")
-_RESAMPLING = ("113085", "DCM", "Spatial resampling")
-_INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")
-_PROCESSING_EQUIPMENT = ("109102", "DCM", "Processing Equipment")
-_SOURCE_IMAGE = ("121322", "DCM", "Source image for image processing operation")
+SMOOTHING = ("113087", "DCM", "Smoothing")
+RESAMPLING = ("113085", "DCM", "Spatial resampling")
+INTELLIGENCE = ("123110", "DCM", "Artificial Intelligence")
+PROCESSING_EQUIPMENT = ("109102", "DCM", "Processing Equipment")
+SOURCE_IMAGE = ("121322", "DCM", "Source image for image processing operation")
 
 _PET = ("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130")
 
@@ -135,10 +135,10 @@ def new_series(headers: Sequence[Dataset], derivation: Derivation, *, finer: boo
     number = derivation.series_number
     if number is None:
         try:
-            number = int(headers[0].get("SeriesNumber") or 0) + _NUMBER_OFFSET
-            number = number if number < 1 << 31 else _NUMBER_OFFSET  # the largest of an IS
+            number = int(headers[0].get("SeriesNumber") or 0) + NUMBER_OFFSET
+            number = number if number < 1 << 31 else NUMBER_OFFSET  # the largest of an IS
         except (TypeError, ValueError):
-            number = _NUMBER_OFFSET
+            number = NUMBER_OFFSET
     return NewSeries(
         derivation=derivation,
         source_uid=str(headers[0].SeriesInstanceUID),
@@ -213,14 +213,14 @@ def derivation_item(series: NewSeries, sources: list[Dataset]) -> Dataset:
     item = dataset_of(
         DerivationDescription=series.text,
         DerivationCodeSequence=[
-            code(*(_RESAMPLING if series.finer else _SMOOTHING)),
-            code(*_INTELLIGENCE),
+            code(*(RESAMPLING if series.finer else SMOOTHING)),
+            code(*INTELLIGENCE),
         ],
         SourceImageSequence=sources,
     )
     for source in sources:
         source.SpatialLocationsPreserved = "NO" if series.finer else "YES"
-        source.PurposeOfReferenceCodeSequence = [code(*_SOURCE_IMAGE)]
+        source.PurposeOfReferenceCodeSequence = [code(*SOURCE_IMAGE)]
     return item
 
 
@@ -249,7 +249,7 @@ def code(value: str, scheme: str, meaning: str) -> Dataset:
 
 def _equipment(series: NewSeries) -> Dataset:
     return dataset_of(
-        PurposeOfReferenceCodeSequence=[code(*_PROCESSING_EQUIPMENT)],
+        PurposeOfReferenceCodeSequence=[code(*PROCESSING_EQUIPMENT)],
         Manufacturer=SOFTWARE,
         ManufacturerModelName=plain(series.derivation.weights)[:_LONGEST_LO],
         SoftwareVersions=version(SOFTWARE),

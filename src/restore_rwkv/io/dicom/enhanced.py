@@ -25,7 +25,7 @@ _FRAME_TYPES = (
     "PETFrameTypeSequence",
 )
 # The MR pulse sequence module, which only original images have.
-_PULSE_SEQUENCE = (
+PULSE_SEQUENCE = (
     "ArterialSpinLabelingContrast",
     "CoverageOfKSpace",
     "EchoPlanarPulseSequence",
@@ -125,7 +125,7 @@ def mark_frames(header: Dataset, series: NewSeries) -> None:
         series: The derived series.
     """
     source = series.sources[0]
-    for keyword in _PULSE_SEQUENCE:
+    for keyword in PULSE_SEQUENCE:
         if keyword in header:
             delattr(header, keyword)
     header.ContentQualification = "RESEARCH"

@@ -24,16 +24,19 @@ from restore_rwkv.io.volume import Volume
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset, FileDataset
 
-_CLASSIC = (
+CLASSIC = (
     "1.2.840.10008.5.1.4.1.1.2",  # CT
     "1.2.840.10008.5.1.4.1.1.4",  # MR
     "1.2.840.10008.5.1.4.1.1.128",  # PET
 )
-_ENHANCED = (
+"""SOP classes with one slice a file, of which a derived series can be written."""
+
+ENHANCED = (
     "1.2.840.10008.5.1.4.1.1.2.1",
     "1.2.840.10008.5.1.4.1.1.4.1",
     "1.2.840.10008.5.1.4.1.1.130",
 )
+"""SOP classes with all frames in one file, of which a derived series can be written."""
 
 _DECODED_LATER = (
     "ContributingEquipmentSequence",
@@ -207,12 +210,12 @@ def _check_kind(headers: Sequence[Dataset], where: str) -> bool:
     if max(Counter(str(header.SOPInstanceUID) for header in headers).values()) > 1:
         raise InputError(f"{where}: two of its files have one SOPInstanceUID; export it again")
     kind = headers[0].SOPClassUID
-    if kind not in (*_CLASSIC, *_ENHANCED):
+    if kind not in (*CLASSIC, *ENHANCED):
         raise InputError(
             f"{where}: a derived series can be written of CT, MR and PET images, classic or "
             f"enhanced, not of {kind.name}; write .nii.gz"
         )
-    return kind in _ENHANCED
+    return kind in ENHANCED
 
 
 def _check_header(header: Dataset, name: str, *, frames: bool) -> None:

@@ -27,7 +27,7 @@ _ROUNDING = 0.18  # mm, along all three axes
 _UNEVENNESS = 0.02
 
 # Other statements of the size of a pixel, which a finer grid would make wrong.
-_SIZES = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+SIZES = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def set_finer_grid(dataset: Dataset, place: Place, shape: tuple[int, ...]) -> No
         dataset.PixelSpacing = finer_spacing(place, shape)
     if "ImagePositionPatient" in dataset:
         dataset.ImagePositionPatient = finer_position(place, shape)
-    for keyword in _SIZES:
+    for keyword in SIZES:
         if keyword in dataset:
             delattr(dataset, keyword)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pydicom.tag import BaseTag
 
 # Bound to the pixel data or to the file of the source.
-_DROPPED = (
+DROPPED = (
     "ConcatenationFrameOffsetNumber",
     "ConcatenationUID",
     "DataSetTrailingPadding",
@@ -49,7 +49,7 @@ def strip(dataset: Dataset, *, keep_pixel_grid: bool = True) -> None:
         keep_pixel_grid: Whether the rows and columns of the image stay.
     """
     _strip_everywhere(dataset)
-    for keyword in _DROPPED:
+    for keyword in DROPPED:
         if keyword in dataset:
             delattr(dataset, keyword)
     for tag in list(dataset.keys()):

@@ -30,6 +30,9 @@ _COMPRESSED = {
     f"{_ROOT}.4.202": ("High-Throughput JPEG 2000 Lossless RPCL", "JPEG 2000"),
     f"{_ROOT}.4.203": ("High-Throughput JPEG 2000", "JPEG 2000"),
 }
+READABLE = (*_UNCOMPRESSED, *_COMPRESSED)
+"""UIDs of the transfer syntaxes whose pixels can be read."""
+
 _LOSSY = {f"{_ROOT}.4.{last}" for last in (50, 51, 81)}
 _MAY_BE_LOSSY = {f"{_ROOT}.4.{last}" for last in (91, 203)}
 
@@ -50,6 +53,11 @@ def is_uncompressed(uid: str) -> bool:
 def family_of(uid: str) -> str | None:
     """RLE, JPEG, JPEG-LS or JPEG 2000; None for what is not compressed or cannot be decoded."""
     return _COMPRESSED[uid][1] if uid in _COMPRESSED else None
+
+
+def is_lossless(uid: str) -> bool:
+    """Whether no compression of a transfer syntax that can be read changes the pixels."""
+    return uid in READABLE and uid not in _LOSSY | _MAY_BE_LOSSY
 
 
 def may_be_inexact(uid: str, header: Dataset) -> bool:

@@ -1,0 +1,119 @@
+"""The command node: receives series, restores them by rules, and sends derived series back."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from restore_rwkv.apps.cli.options import Json, Quiet, Verbose
+from restore_rwkv.apps.cli.terminal import say, screen, show_json
+from restore_rwkv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from restore_rwkv.apps.node.config import NodeConfig
+
+_IF = {"fit": " if fit", "doubtful": " if fit or doubtful", "any": ""}
+
+
+def node(
+    config: Annotated[
+        Path | None,
+        typer.Argument(metavar="CONFIG.toml", help="Settings of the node.", show_default=False),
+    ] = None,
+    statement: Annotated[
+        bool,
+        typer.Option("--statement", help="Print the DICOM conformance statement, and end."),
+    ] = False,
+    check_only: Annotated[
+        bool,
+        typer.Option("--check", help="Check the settings, say what the node would do, and end."),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="First put back the series that were given up."),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Serve as a DICOM node, until SIGTERM or Ctrl-C; the next start goes on where it ended."""
+    from restore_rwkv.apps.node.config import read_config
+
+    settings = None if config is None else read_config(config)
+    if statement:
+        from restore_rwkv.apps.node.statement import conformance_statement
+
+        typer.echo(conformance_statement(settings))
+        return
+    if settings is None:
+        raise ConfigError("the settings are missing; give the TOML file of the node")
+    if check_only:
+        lines = summary(settings)
+        show_json({"node": lines}) if as_json else say("\n".join(lines))
+        return
+    from restore_rwkv.apps.node.service import Service
+
+    _log(settings)
+    service = Service(settings)
+    if retry_failed:
+        say(f"{service.upkeep.revive()} series are tried again")
+    service.run()
+
+
+def summary(config: NodeConfig) -> list[str]:
+    """Lines that say what a node would do."""
+    lines = [f"folder: {config.folder}"]
+    if config.peers:
+        secured = "with TLS" if config.tls else "without TLS"
+        lines.append(f"listens: {config.ae_title} at {config.host} port {config.port}, {secured}")
+    lines += [
+        f"peer {peer.name}: {peer.ae_title} from {peer.address or 'any address'}"
+        for peer in config.peers
+    ]
+    lines += [
+        f"archive {archive.name}: {archive.url}, every {archive.every_seconds:g} s"
+        for archive in config.archives
+    ]
+    lines += [
+        f"rule {rule.name}: {rule.conditions()}: "
+        + (
+            "ignored"
+            if rule.action == "ignore"
+            else f"restored ({rule.task}, {rule.weights or 'its own weights'}){_IF[rule.fit]}, "
+            f"sent to {', '.join(rule.send_to)}"
+        )
+        for rule in config.rules
+    ]
+    for destination in config.destinations:
+        where = destination.url or (
+            f"{destination.ae_title} at {destination.host} port {destination.port}, "
+            f"{'with' if destination.tls else 'without'} TLS"
+        )
+        lines.append(f"destination {destination.name}: {where}")
+    if config.metrics_port:
+        lines.append(f"metrics: http://127.0.0.1:{config.metrics_port}/metrics and /health")
+    return lines
+
+
+def _log(config: NodeConfig) -> None:
+    """Write one line for each event to stderr, and nothing of what other packages say of files.
+
+    Their warnings quote values of headers. Workers inherit the environment.
+    """
+    own = logging.getLogger("restore_rwkv.apps.node")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    own.addHandler(handler)
+    own.propagate = False
+    own.setLevel(logging.WARNING if screen.quiet else logging.INFO)
+    if not config.log_patient_data:
+        import warnings
+
+        warnings.simplefilter("ignore")
+        os.environ["PYTHONWARNINGS"] = "ignore"
+        for name in ("pydicom", "pynetdicom", "highdicom"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -1,0 +1,1 @@
+"""The DICOM node: receives series, restores them by rules, and sends derived series back."""

@@ -1,0 +1,288 @@
+"""The node as a whole: receives, decides, restores and sends, until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from restore_rwkv.apps.node.config import Archive, NodeConfig
+from restore_rwkv.apps.node.coordinating import Coordinator
+from restore_rwkv.apps.node.database import Database
+from restore_rwkv.apps.node.deliveries import Deliveries
+from restore_rwkv.apps.node.delivering import Delivering, SenderOf
+from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
+from restore_rwkv.apps.node.queue import Queue
+from restore_rwkv.apps.node.restoring import EngineOf, Restoring
+from restore_rwkv.apps.node.upkeep import Upkeep
+from restore_rwkv.errors import ConfigError
+
+if TYPE_CHECKING:
+    from restore_rwkv.apps.node.spool import Instance, Spool
+
+_logger = logging.getLogger(__name__)
+_TURN_SECONDS = 0.2
+_PURGE_SECONDS = 60.0
+_FAULT_SECONDS = 5.0  # between two tries after the disk failed
+_STUCK_SECONDS = 120.0  # a turn that takes longer is a fault
+_SECONDS_TO_END = 5.0
+
+
+class Source(Protocol):
+    """What instances come from: the receiver, or the watcher of an archive."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def stop(self) -> None:
+        """End within seconds; what is being taken then is safe, or not confirmed."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+
+
+Accept = Callable[["Instance"], None]
+ReceiverOf = Callable[[NodeConfig, Accept, "Spool", Metrics], Source]
+WatcherOf = Callable[[Archive, NodeConfig, "Spool", Accept, Metrics], Source]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a service is made of; None for the node's own.
+
+    Attributes:
+        receiver_of: makes the receiver.
+        watcher_of: makes the watcher of an archive.
+        engine_of: starts workers.
+        sender_of: makes the sender to a destination.
+    """
+
+    receiver_of: ReceiverOf | None = None
+    watcher_of: WatcherOf | None = None
+    engine_of: EngineOf | None = None
+    sender_of: SenderOf | None = None
+
+
+class Service:
+    """One node.
+
+    Args:
+        config: its settings.
+        parts: what it is made of.
+
+    Raises:
+        ConfigError: a package of the extra `node` is not installed.
+        InputError: another process uses the folder, or its queue cannot be used.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, config: NodeConfig, parts: Parts = Parts()) -> None:
+        _import_packages()
+        from restore_rwkv.apps.node.spool import Spool
+
+        self._config = config
+        self._stop = threading.Event()
+        self._turned = self._purged = time.monotonic()
+        self._ends = ExitStack()
+        database = Database(config.folder)
+        self._ends.callback(database.close)
+        try:
+            self.queue = Queue(database, config.quiet_seconds)
+            self.upkeep = Upkeep(database, config.quiet_seconds)
+            self.deliveries = Deliveries(database)
+            self.metrics = Metrics()
+            self._spool = Spool(
+                config.folder / "spool",
+                config.quota,
+                series_instances=config.limits.series_instances,
+                series_bytes=config.limits.series_bytes,
+            )
+            self._restoring = Restoring(config, parts.engine_of)
+            self._ends.callback(self._restoring.close)
+            self._coordinator = Coordinator(
+                config, self.queue, self._spool, self._restoring, self.metrics
+            )
+            self._senders = self._make_senders(parts)
+            self._sources = self._make_sources(parts)
+            self.metrics.present(self._numbers)
+        except BaseException:
+            self._ends.close()
+            raise
+
+    def _make_senders(self, parts: Parts) -> list[Delivering]:
+        make = parts.sender_of
+        if make is None:
+            from restore_rwkv.apps.node.senders import sender_of
+
+            make = sender_of
+        return [
+            Delivering(destination, self._config, self.deliveries, self.metrics, make)
+            for destination in self._config.destinations
+        ]
+
+    def _make_sources(self, parts: Parts) -> dict[str, Source]:
+        """Return the receiver and the watchers, by their names for /health."""
+        config = self._config
+        receiver_of, watcher_of = parts.receiver_of, parts.watcher_of
+        if receiver_of is None:
+            from restore_rwkv.apps.node.receiver import Receiver
+
+            receiver_of = Receiver
+        if watcher_of is None:
+            from restore_rwkv.apps.node.watcher import Watcher
+
+            watcher_of = Watcher
+        sources: dict[str, Source] = {}
+        if config.peers:
+            sources["receiver"] = receiver_of(config, self.accept, self._spool, self.metrics)
+        for archive in config.archives:
+            sources[f"archive {archive.name}"] = watcher_of(
+                archive, config, self._spool, self.accept, self.metrics
+            )
+        return sources
+
+    def accept(self, instance: Instance) -> None:
+        """Register an instance that is safe in the spool; only then its sender may be answered.
+
+        Raises:
+            InputError: an instance of the same UID and other content came before.
+            OSError: it could not be registered; the sender has to send it again.
+        """
+        if self.queue.add(instance):
+            self.metrics.count("received_instances_total", origin=instance.origin)
+
+    def stop(self) -> None:
+        """Have `run` end within seconds; the next start goes on with what is unfinished."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Serve until stopped, by `stop` or by SIGTERM or SIGINT.
+
+        Raises:
+            OSError: a port is taken.
+        """
+        with self._ends, _stopped_by_signals(self.stop):
+            self._recover()
+            if self._config.metrics_port:
+                server = MetricsServer(self.metrics, self.faults, self._config.metrics_port)
+                self._ends.callback(server.close)
+            self._ends.callback(self._stop_senders)
+            for sender in self._senders:
+                sender.start()
+            for source in self._sources.values():
+                self._ends.callback(source.stop)
+                source.start()
+            _logger.info("started")
+            while not self._stop.is_set():
+                self._turn()
+        _logger.info("stopped")
+
+    def _recover(self) -> None:
+        number = self.upkeep.recover(self._config.retry_seconds)
+        dropped = self.deliveries.drop_unknown(d.name for d in self._config.destinations)
+        if dropped:
+            _logger.error("given up: %d deliveries to destinations not configured now", dropped)
+        if number:
+            _logger.info("goes on with %d series", number)
+        self.purge()
+        forgotten = self._spool.retain(self.upkeep.file_names())
+        if forgotten:
+            _logger.info("removed %d instances whose senders got no answer", forgotten)
+
+    def purge(self) -> None:
+        """Delete what ended long ago, files too."""
+        number = self.upkeep.purge(self._config.keep_days * 86400, self._coordinator.remove)
+        if number:
+            _logger.info("deleted %d series that ended long ago", number)
+
+    def _stop_senders(self) -> None:
+        for sender in self._senders:
+            sender.stop()
+        end = time.monotonic() + _SECONDS_TO_END
+        for sender in self._senders:
+            sender.join(max(0.0, end - time.monotonic()))
+
+    def _turn(self) -> None:
+        """Do what is due; afterwards something has happened, or a moment has passed."""
+        self._turned = began = time.monotonic()
+        try:
+            self._coordinator.turn(_TURN_SECONDS, self._stop.is_set)
+            if time.monotonic() - self._purged > _PURGE_SECONDS:
+                self._purged = time.monotonic()
+                self.purge()
+        except OSError as error:
+            _logger.error("cannot go on now, tried again in %.0f s: %s", _FAULT_SECONDS, error)
+            self._stop.wait(_FAULT_SECONDS)
+        if not self._restoring.running:
+            self._stop.wait(max(0.0, began + _TURN_SECONDS - time.monotonic()))
+
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong now, by part; empty for a healthy node."""
+        found: dict[str, str] = {}
+        late = time.monotonic() - self._turned
+        if late > _STUCK_SECONDS:
+            found["loop"] = f"stuck for {late:.0f} s"
+        for name, source in self._sources.items():
+            if not source.alive:
+                found[name] = "does not run"
+        for sender in self._senders:
+            if not sender.alive:
+                found[f"destination {sender.name}"] = "does not run"
+        if self._restoring.fault is not None:
+            found["workers"] = "do not start"  # the log says why
+        disk = self._coordinator.disk_fault()
+        if disk is None and self._spool.used() >= self._config.quota:
+            disk = "the quota is used up"
+        return found | ({} if disk is None else {"disk": disk})
+
+    def _numbers(self) -> Mapping[str, Mapping[str, float]]:
+        return {
+            "series": self.queue.counts(),
+            "deliveries_waiting": self.deliveries.waiting(),
+            "oldest_open_seconds": {"": self.queue.oldest()},
+            "restoring": {"": self._restoring.running},
+            "spool_bytes": {"": self._spool.used()},
+            "spool_quota_bytes": {"": self._config.quota},
+        }
+
+
+def _import_packages() -> None:
+    """Import what the threads use: where several import it at the same time, pydicom breaks."""
+    try:
+        import prometheus_client  # noqa: F401
+        import pydicom  # noqa: F401
+        import pynetdicom  # noqa: F401
+        import requests  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"the node needs {error.name}; pip install 'restore-rwkv[node]'"
+        ) from error
+    import restore_rwkv.batch.pool
+    import restore_rwkv.restoration  # noqa: F401
+
+
+@contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call `stop` at SIGTERM and SIGINT within the block; a second signal ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+
+    def once(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    try:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            before[name] = signal.signal(name, once)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,227 @@
+"""A small picture of a restored scan: one slice before, after, and their difference, as a PNG."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restore_rwkv.tasks import task_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from restore_rwkv.io import Volume
+
+_SIDE = 160  # pixels, the longer side of a panel
+_GAP = 4  # pixels between panels
+_MOST_BYTES = 60_000
+_CANDIDATES = 32  # slices that are looked at
+_SAMPLES = 64  # rows and columns of a slice that are looked at
+_DARKEST, _BRIGHTEST = 0.01, 0.995  # quantiles shown as black and white where no window is known
+_LARGEST = 0.97  # quantile of the differences at the end of their scale
+_LEAST = 0.01  # of the window, the end of that scale where hardly anything has changed
+_PLANES = ("sagittal", "coronal", "axial")  # perpendicular to the world axes x, y, z
+_LOWER = (64, 160, 255)  # colour of the largest decrease; black is no change
+_HIGHER = (255, 144, 32)
+
+
+@dataclass(frozen=True)
+class _View:
+    """How a slice is laid out on a page.
+
+    Attributes:
+        plane: "axial", "coronal" or "sagittal"; empty for an image matrix.
+        swapped: whether its rows become columns.
+        flips: whether the displayed rows and columns run against those of the array.
+        sides: length of the displayed image along its rows and its columns, in mm or voxels.
+    """
+
+    plane: str
+    swapped: bool
+    flips: tuple[bool, bool]
+    sides: tuple[float, float]
+
+    def laid_out(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a slice (H, W) as it is displayed."""
+        image = image.T if self.swapped else image
+        rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
+        return image[rows, columns]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of a panel in pixels."""
+        height, width = (max(1, round(_SIDE * side / max(self.sides))) for side in self.sides)
+        return width, height
+
+
+def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = None) -> bytes:
+    """Return one slice of a scan before and after restoration, and their difference, as a PNG.
+
+    The three panels stand side by side, each at most 160 pixels long, in the proportions of the
+    scan. With an affine, slices are shown as radiologists expect them: anterior or superior up, the
+    right of the patient on the left; sagittal ones look to the left. Without one, they are image
+    matrices. Both images have one window: for CT that of the task; for PET from 0 (white) to nearly
+    the largest value of the slice before (black); otherwise nearly all of its values. In the
+    difference blue is lower, black the same, and orange higher. The PNG holds no name; what it says
+    of itself is returned by `thumbnail_texts`.
+
+    Args:
+        before: what was restored; of a 4-D image one volume.
+        after: the result, on the same grid or on another one over the same field of view.
+        axis: array axis across the slices.
+        modality: DICOM's code, where the volumes do not say it.
+    """
+    modality = after.modality or before.modality or modality
+    index = _telling_slice(before, axis)
+    count = before.data.shape[axis]
+    place = (index + 0.5) * after.data.shape[axis] / count
+    view = _view_of(before, axis)
+    old, new = before.slices(axis)[index], after.slices(axis)[int(place)]
+    panels = [_resized(view.laid_out(image), view.size) for image in (old, new)]
+    difference = panels[1] - panels[0]
+    low, high = _window(old, modality)
+    limit = _limit(difference, high - low)
+    unit = after.unit or before.unit or (task_of("CT").unit if modality == "CT" else "")
+    texts = {
+        "slice": f"{view.plane} slice {index + 1} of {count}".strip(),
+        "window": f"{_rounded(low)} to {_rounded(high)} {unit}".strip(),
+        "difference": f"\u00b1{limit:g} {unit}".strip(),
+    }
+    shades = [(panel - low) / (high - low) for panel in panels]
+    if modality == "PT":
+        shades = [1 - shade for shade in shades]
+    return _encoded(shades, (difference / limit + 1) / 2, texts)
+
+
+def thumbnail_texts(png: bytes) -> dict[str, str]:
+    """Return what a thumbnail says of itself.
+
+    Args:
+        png: as `thumbnail` returns it.
+
+    Returns:
+        "slice", such as "axial slice 5 of 20"; "window", such as "-160 to 240 HU"; and
+        "difference", the ends of its scale, such as "±40 HU". Empty for other bytes.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(BytesIO(png), formats=["PNG"]) as image:
+            found = dict(image.info)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        return {}
+    names = ("slice", "window", "difference")
+    return {name: found[name] for name in names if isinstance(found.get(name), str)}
+
+
+def _telling_slice(volume: Volume, axis: int) -> int:
+    """Index of the slice with most signal, where those near the middle count twice."""
+    slices = volume.slices(axis)
+    count, height, width = slices.shape
+    indices = np.unique(np.linspace(0, count - 1, min(count, _CANDIDATES)).round().astype(int))
+    sampled = slices[indices, :: -(-height // _SAMPLES), :: -(-width // _SAMPLES)]
+    # Neither air of -1000 HU nor a few bright voxels count.
+    low, high = np.quantile(sampled, (0.05, 0.99))
+    signal = np.clip(sampled - low, 0, high - low).mean(axis=(1, 2), dtype=np.float64)
+    middle = (count - 1) / 2
+    nearness = 1 - 0.5 * np.abs(indices - middle) / max(middle, 1)
+    return int(indices[int(np.argmax(signal * nearness))]) if signal.any() else count // 2
+
+
+def _view_of(volume: Volume, axis: int) -> _View:
+    rows, columns = (other for other in range(3) if other != axis)
+    shape, spacing = volume.data.shape, volume.spacing
+    if volume.affine is None or spacing is None:
+        return _View("", False, (False, False), (shape[rows], shape[columns]))
+    from nibabel.orientations import io_orientation
+
+    # The world axis of each array axis, and whether it runs to the right, to the front, and up.
+    orientation = io_orientation(volume.affine)
+    world, sign = orientation[:, 0].astype(int), orientation[:, 1]
+    swapped = bool(world[rows] < world[columns])
+    if swapped:
+        rows, columns = columns, rows
+    return _View(
+        _PLANES[world[axis]],
+        swapped,
+        (bool(sign[rows] > 0), bool(sign[columns] > 0)),
+        (shape[rows] * spacing[rows], shape[columns] * spacing[columns]),
+    )
+
+
+def _resized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Image (H, W) with another width and height; no values beyond those of the image."""
+    from PIL import Image
+
+    whole = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
+    return np.asarray(whole.resize(size, Image.Resampling.HAMMING), dtype=np.float64)
+
+
+def _window(image: NDArray[np.float32], modality: str | None) -> tuple[float, float]:
+    """Values shown as darkest and brightest."""
+    if modality == "CT":
+        return task_of("CT").metric_range  # the clinical window for soft tissue
+    low, high = (float(value) for value in np.quantile(image, (_DARKEST, _BRIGHTEST)))
+    low = 0.0 if modality == "PT" else low
+    if high <= low:  # hardly anything is above the air
+        high = float(image.max())
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
+
+
+def _limit(difference: NDArray[np.float64], width: float) -> float:
+    """End of the scale of differences: 1, 2 or 5 times a power of ten."""
+    wanted = max(float(np.quantile(np.abs(difference), _LARGEST)), _LEAST * width)
+    power = 10.0 ** math.floor(math.log10(wanted))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= wanted * 0.999)
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def _steps(shades: NDArray[np.float64], levels: int) -> NDArray[np.uint8]:
+    """Shades from 0 to 1 as whole numbers from 0 up to `levels - 1`."""
+    return (np.clip(shades, 0, 1) * (levels - 1) + 0.5).astype(np.uint8)
+
+
+def _encoded(
+    greys: list[NDArray[np.float64]], difference: NDArray[np.float64], texts: dict[str, str]
+) -> bytes:
+    """PNG of panels of shades from 0 to 1, with as many of them as the size allows."""
+    for levels in (127, 63, 31):  # the last ones fit always, for mere noise too
+        panels = [_steps(shade, levels) for shade in (*greys, difference)]
+        panels[-1] += np.uint8(levels)
+        encoded = _png(panels, levels, texts)
+        if len(encoded) < _MOST_BYTES:
+            break
+    return encoded
+
+
+def _png(panels: list[NDArray[np.uint8]], levels: int, texts: dict[str, str]) -> bytes:
+    """PNG of panels of palette indices; the gaps between them are transparent."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    clear = 2 * levels
+    gap = np.full((panels[0].shape[0], _GAP), clear, np.uint8)
+    image = Image.fromarray(np.hstack([panels[0], gap, panels[1], gap, panels[2]]))
+    image.putpalette(_palette(levels))
+    info = PngInfo()
+    for name, text in texts.items():
+        info.add_text(name, text)
+    stream = BytesIO()
+    image.save(stream, "PNG", pnginfo=info, transparency=clear, compress_level=9)
+    return stream.getvalue()
+
+
+def _palette(levels: int) -> list[int]:
+    """Red, green and blue of the grey levels, of as many for differences, and of the gap."""
+    greys = np.linspace(0, 255, levels)[:, None].repeat(3, axis=1)
+    steps = np.linspace(-1, 1, levels)[:, None]
+    differences = np.abs(steps) * np.where(steps < 0, _LOWER, _HIGHER)
+    colours = np.vstack([greys, differences, np.zeros((1, 3))]).round().astype(int)
+    return [int(value) for value in colours.ravel()]
