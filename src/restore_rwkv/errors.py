@@ -35,6 +35,10 @@ class NoMemoryError(ConfigError):
     """The machine or its GPU has too little free memory."""
 
 
+class StorageError(RestoreError):
+    """A store of files, or the disk beside it, cannot be used now."""
+
+
 class OperatorError(RestoreError, ValueError):
     """An operator was given a wrong shape, data type, device or backend."""
 
@@ -51,6 +55,7 @@ _KINDS: tuple[tuple[type[Exception], ErrorKind], ...] = (
     (TrainingError, "training"),
     (NoMemoryError, "system"),
     (ConfigError, "usage"),
+    (StorageError, "system"),
     (OperatorError, "input"),  # the physics of a task refuses the values of a scan
     (RestoreError, "usage"),
     (MemoryError, "system"),

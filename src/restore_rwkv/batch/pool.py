@@ -255,7 +255,7 @@ class Pool:
         worker.process.join()
         worker.connection.close()
         for job in worker.jobs.values():
-            _remove_partial(job)
+            remove_partial(job)
 
 
 @contextlib.contextmanager
@@ -271,7 +271,8 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _remove_partial(job: Job) -> None:
+def remove_partial(job: Job) -> None:
+    """Remove what a killed process has left of the output of a job on this disk."""
     path = Path(job.target)
     if not path.parent.is_dir():
         return

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from restore_rwkv.batch.job import Job, Outcome
+from restore_rwkv.batch.staging import in_terms_of, staged
 from restore_rwkv.batch.thumbnail import thumbnail
 from restore_rwkv.errors import InputError, NoMemoryError, RestoreError, kind_of_error, message_of
 from restore_rwkv.io import (
@@ -120,13 +121,19 @@ class Worker:
 
         An output that exists already and was made from this very scan with these weights and
         options is kept (state "skipped"). Where memory runs out, the scan is tried again with
-        smaller batches, then smaller tiles. No fault of a scan is raised.
+        smaller batches, then smaller tiles. Of a job with URLs see `staged`. No fault of a scan is
+        raised.
         """
         start = time.perf_counter()
-        outcome = self._outcome(job, progress)
-        return dataclasses.replace(
-            outcome, seconds=round(time.perf_counter() - start, 3), worker=self.name
-        )
+        try:
+            with staged(job, progress) as local:
+                outcome = self._outcome(local, progress)
+                reason = in_terms_of(job, local, outcome.reason)
+        except Exception as error:
+            outcome = _faulty(job, error, 1)
+            reason = outcome.reason
+        seconds = round(time.perf_counter() - start, 3)
+        return dataclasses.replace(outcome, reason=reason, seconds=seconds, worker=self.name)
 
     def _outcome(self, job: Job, progress: Progress | None) -> Outcome:
         notes = _Notes()
