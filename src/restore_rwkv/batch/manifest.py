@@ -14,12 +14,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.record import program_version
 
 FORMAT = 1
 """Version of the tables, as `PRAGMA user_version`."""
@@ -168,7 +168,7 @@ class Manifest:
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Begin a run with some settings."""
-        row = (_now(), json.dumps(settings), _software(), platform.python_version())
+        row = (_now(), json.dumps(settings), program_version(), platform.python_version())
         with self._writing() as database:
             cursor = database.execute(
                 "INSERT INTO runs (started, settings, software, python, host) "
@@ -325,7 +325,3 @@ def printable(text: str) -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _software() -> str:
-    return f"restore-rwkv {version('restore-rwkv')}"

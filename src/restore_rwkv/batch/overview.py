@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.batch.description import describe, duration, plain, size, verdict
 from restore_rwkv.io import atomic_files, claimed
+from restore_rwkv.io.record import program_version
 from restore_rwkv.tasks import NOTICE
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write_overview(
     pages = max(1, -(-total // SCANS_A_PAGE))
     names = [f"{stem}.html", *(f"{stem}-{page}.html" for page in range(2, pages + 1))]
     paths = [folder / name for name in names]
-    with claimed(*paths), atomic_files(*paths, overwrite=True) as temporaries:
+    with claimed(paths[0]), atomic_files(*paths, overwrite=True) as temporaries:
         values = _totals(counts, summary) | {"names": names}
         _write_pages(entries, total, values, temporaries)
     _remove_pages_after(pages, folder, stem)
@@ -114,7 +114,7 @@ def _totals(counts: Mapping[str, int], summary: Summary) -> dict[str, Any]:
         "total": sum(counts.values()),
         "facts": facts,
         "notice": NOTICE,
-        "software": f"restore-rwkv {version('restore-rwkv')}",
+        "software": program_version(),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import hashlib
 import json
 import math
@@ -92,7 +93,7 @@ class Record:
     notice: str
     modality: str | None
     unit: str | None
-    software: str = field(default_factory=lambda: _software())
+    software: str = field(default_factory=lambda: program_version())
     python: str = field(default_factory=platform.python_version)
     created: str = field(default_factory=lambda: _now())
     warnings: tuple[str, ...] = ()
@@ -396,7 +397,9 @@ def joint_sha256(digests: Mapping[str, str]) -> str:
     return hashlib.sha256(in_order.encode()).hexdigest()
 
 
-def _software() -> str:
+@functools.cache  # reads a file
+def program_version() -> str:
+    """Name and version of this program, as records have them."""
     return f"restore-rwkv {version('restore-rwkv')}"
 
 

@@ -39,7 +39,7 @@ class BatchProgress:
         """Show that all scans have been found."""
         self._all = waiting
         if finished:
-            say(f"{finished} scans are done already")
+            say(f"{finished} {'scan is' if finished == 1 else 'scans are'} done already")
         if self._bar is not None:
             self._bar.stage("starting", "scans")
 

@@ -39,7 +39,7 @@ from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
-    from restore_rwkv.batch import FoundJob, Job, Outcome, Part
+    from restore_rwkv.batch import Engine, FoundJob, Job, Outcome, Part, WorkerSettings
     from restore_rwkv.restoration import RestoreOptions
 
 _FREE = 0.8  # of the free memory that all workers may take
@@ -63,7 +63,15 @@ def batch(
             "--output",
             "-o",
             metavar="OUT",
-            help="Folder for the outputs, which mirror the tree, and the manifest.",
+            help="Folder for the outputs, which mirror the tree, and the manifest; or a URL.",
+        ),
+    ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for manifest and overview; needed where OUT is a URL.",
+            show_default=False,
         ),
     ] = None,
     jobs: Annotated[
@@ -133,8 +141,12 @@ def batch(
     Stopping.hint = "the same command with --resume goes on"
     with progress_bar(f"looking at {trees[0]}", "restoring", "scans") as bar:
         from restore_rwkv.batch import BatchRequest, Pool, WorkerSettings, run_batch
+        from restore_rwkv.batch.storage import exists
         from restore_rwkv.io.outputs import check_writable
         from restore_rwkv.restoration import RestoreOptions
+
+        if address is not None and engine != "ray":
+            raise ConfigError("address is of a Ray cluster; give engine='ray' with it")
 
         options = RestoreOptions(
             plane=plane,
@@ -151,7 +163,10 @@ def batch(
         )
         if json_file not in (None, "-"):
             check_writable(Path(str(json_file)), overwrite=True)
-        plan = _bids(trees, output, options) if bids else _mirrored(trees, output, format)
+        if bids:
+            plan = _bids(trees, output, options)
+        else:
+            plan = _mirrored(trees, (output, manifest), format)
         number = jobs or default_jobs(device)
         settings = WorkerSettings(
             task=task,
@@ -169,14 +184,16 @@ def batch(
             resume=resume,
             part=part_of_text(part),
             after=plan.after,
+            exists=exists,
         )
-        bound = _free_memory() if most_memory is None else parse_memory(most_memory, "most_memory")
-        summary = run_batch(
-            request,
-            plan.find,
-            lambda: Pool(settings, number, bound),
-            BatchProgress(bar),
-        )
+        bound = None if most_memory is None else parse_memory(most_memory, "most_memory")
+
+        def start() -> Engine:
+            if engine == "ray":
+                return _ray(settings, (address, jobs, bound), plan)
+            return Pool(settings, number, _free_memory() if bound is None else bound)
+
+        summary = run_batch(request, plan.find, start, BatchProgress(bar))
     report(request.manifest, summary, json_file)
     Stopping.hint = ""
     if summary.faults or not summary.found:
@@ -184,21 +201,59 @@ def batch(
 
 
 class _Plan(NamedTuple):
-    """What is searched, where outputs go, and what is done after each scan."""
+    """What is searched, where outputs go, and what is done after each scan.
+
+    Attributes:
+        output: folder of manifest and overview.
+        find: finds the scans.
+        after: called after each.
+        shared: folder of the outputs, which every node of a cluster has to see; None for URLs.
+    """
 
     output: Path
     find: Callable[[], Iterable[FoundJob]]
     after: Callable[[Job, Outcome], None] | None = None
+    shared: Path | None = None
 
 
-def _mirrored(trees: list[str], output: str | None, format: Literal["auto", "nifti"]) -> _Plan:
-    """Outputs that mirror the trees."""
+def _mirrored(
+    trees: list[str], places: tuple[str | None, str | None], format: Literal["auto", "nifti"]
+) -> _Plan:
+    """Outputs that mirror the trees, in a folder or at a URL, and their manifest in a folder.
+
+    Raises:
+        ConfigError: one of these is missing.
+    """
     from restore_rwkv.batch import find_jobs
+    from restore_rwkv.batch.storage import is_url, plain
 
-    if output is None:
+    output, manifest = places
+    if not output:
         raise ConfigError("output is missing; give the folder for the outputs")
-    folder = Path(output)
-    return _Plan(folder, lambda: find_jobs([Path(tree) for tree in trees], folder, format))
+    output = plain(output)
+    if is_url(output) and manifest is None:
+        raise ConfigError(
+            f"manifest is missing; give a folder of this machine for it, as {output} is a URL"
+        )
+    shared = None if is_url(output) else Path(output)
+    folder = Path(output if manifest is None else manifest)
+    return _Plan(folder, lambda: find_jobs(trees, output, format), shared=shared)
+
+
+def _ray(settings: WorkerSettings, how: tuple[str | None, int, int | None], plan: _Plan) -> Engine:
+    """Workers on a Ray cluster.
+
+    Args:
+        settings: of the workers.
+        how: address of the cluster, number of workers (0 fills it), and memory of all.
+        plan: of the batch.
+    """
+    from restore_rwkv.batch.ray_engine import RayEngine, RayOptions
+
+    address, jobs, memory = how
+    each = memory // jobs if memory is not None and jobs else None
+    options = RayOptions(address=address, workers=jobs, memory=each, output=plan.shared)
+    return RayEngine(settings, options)
 
 
 def _bids(trees: list[str], output: str | None, options: RestoreOptions) -> _Plan:
@@ -230,7 +285,7 @@ def _bids(trees: list[str], output: str | None, options: RestoreOptions) -> _Pla
     def after(job: Job, outcome: Outcome) -> None:
         write_bids_sidecar(Path(job.source), Path(job.target), outcome.record or {})
 
-    return _Plan(folder, find, after)
+    return _Plan(folder, find, after, folder)
 
 
 def part_of_text(text: str | None) -> Part | None:

@@ -29,6 +29,8 @@ _logger = logging.getLogger(__name__)
 _TURN_SECONDS = 0.2
 _PURGE_SECONDS = 60.0
 _FAULT_SECONDS = 5.0  # between two tries after the disk failed
+_NEARLY_FULL = 0.8  # of the quota, from where on series that are done are deleted early
+_AT_A_TIME = 10
 _STUCK_SECONDS = 120.0  # a turn that takes longer is a fault
 _SECONDS_TO_END = 5.0
 
@@ -196,10 +198,19 @@ class Service:
             _logger.info("removed %d instances whose senders got no answer", forgotten)
 
     def purge(self) -> None:
-        """Delete what ended long ago, files too."""
-        number = self.upkeep.purge(self._config.keep_days * 86400, self._coordinator.remove)
+        """Delete what ended long ago, files too; and earlier where the quota is nearly used up."""
+        remove = self._coordinator.remove
+        number = self.upkeep.purge(self._config.keep_days * 86400, remove)
         if number:
             _logger.info("deleted %d series that ended long ago", number)
+        early = 0
+        while self._spool.used() > _NEARLY_FULL * self._config.quota:
+            deleted = self.upkeep.purge(0.0, remove, most=_AT_A_TIME, failed=False)
+            if not deleted:
+                break
+            early += deleted
+        if early:
+            _logger.info("deleted %d series before their time, as the quota was nearly used", early)
 
     def _stop_senders(self) -> None:
         for sender in self._senders:

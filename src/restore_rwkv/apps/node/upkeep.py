@@ -84,7 +84,14 @@ class Upkeep:
                 )
         return len(rows)
 
-    def purge(self, seconds: float, remove: Callable[[str], None]) -> int:
+    def purge(
+        self,
+        seconds: float,
+        remove: Callable[[str], None],
+        *,
+        most: int = 100,
+        failed: bool = True,
+    ) -> int:
         """Delete series of which all revisions have ended for so long, rows first, then files.
 
         No instance can be added meanwhile, so that no file of it is removed.
@@ -92,9 +99,11 @@ class Upkeep:
         Args:
             seconds: age of the end of the last revision.
             remove: removes the files of the series with this UID, received and derived.
+            most: number of revisions to delete, the oldest first, so that nothing waits for long.
+            failed: whether series that were given up are deleted too.
 
         Returns:
-            Number of series deleted: a hundred at most, so that nothing waits for long.
+            Number of series deleted.
         """
         before = self._clock() - seconds
         with self._database.exclusive():
@@ -104,8 +113,9 @@ class Upkeep:
                     for row in run(
                         "SELECT series_uid FROM series AS old WHERE ended_at <= ? AND NOT "
                         "EXISTS (SELECT 1 FROM series WHERE series_uid = old.series_uid AND "
-                        "(ended_at IS NULL OR ended_at > ?)) ORDER BY ended_at LIMIT 100",
-                        (before, before),
+                        "(ended_at IS NULL OR ended_at > ? OR state = ?)) "
+                        "ORDER BY ended_at LIMIT ?",
+                        (before, before, "" if failed else "failed", most),
                     ).fetchall()
                 ]
                 for uid in set(uids):

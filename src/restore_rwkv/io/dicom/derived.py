@@ -11,6 +11,7 @@ true of a restored scan, and validators older than the attribute report it as an
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -110,7 +111,7 @@ class NewSeries:
     @property
     def text(self) -> str:
         """DerivationDescription: program, version, what was done, weights with hash, and notice."""
-        made, derivation = f"{SOFTWARE} {version(SOFTWARE)}: ", self.derivation
+        made, derivation = f"{SOFTWARE} {_version()}: ", self.derivation
         end = (
             f"; {derivation.task} by a neural network (AI), weights {derivation.weights}, SHA-256 "
             f"{derivation.weights_sha256}. {derivation.notice}"
@@ -242,6 +243,11 @@ def reference(image: ImageReference, frame: int | None = None) -> Dataset:
     return item
 
 
+@functools.cache  # reads a file
+def _version() -> str:
+    return version(SOFTWARE)
+
+
 def code(value: str, scheme: str, meaning: str) -> Dataset:
     """Item of a code sequence."""
     return dataset_of(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
@@ -252,7 +258,7 @@ def _equipment(series: NewSeries) -> Dataset:
         PurposeOfReferenceCodeSequence=[code(*PROCESSING_EQUIPMENT)],
         Manufacturer=SOFTWARE,
         ManufacturerModelName=plain(series.derivation.weights)[:_LONGEST_LO],
-        SoftwareVersions=version(SOFTWARE),
+        SoftwareVersions=_version(),
         ContributionDateTime=series.date + series.time,
         ContributionDescription=series.text,
     )
