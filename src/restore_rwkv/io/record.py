@@ -30,6 +30,12 @@ FORMAT = "restore-rwkv record 1"
 _CHUNK = 1 << 22
 
 
+@functools.cache  # reads a file
+def program_version() -> str:
+    """Name and version of this program, as records have them."""
+    return f"restore-rwkv {version('restore-rwkv')}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceRecord:
     """Identity of an input.
@@ -93,7 +99,7 @@ class Record:
     notice: str
     modality: str | None
     unit: str | None
-    software: str = field(default_factory=lambda: program_version())
+    software: str = field(default_factory=program_version)
     python: str = field(default_factory=platform.python_version)
     created: str = field(default_factory=lambda: _now())
     warnings: tuple[str, ...] = ()
@@ -395,12 +401,6 @@ def joint_sha256(digests: Mapping[str, str]) -> str:
     """SHA-256 of the digests of several files, by name, in the order of their names; hex."""
     in_order = "".join(digests[name] for name in sorted(digests))
     return hashlib.sha256(in_order.encode()).hexdigest()
-
-
-@functools.cache  # reads a file
-def program_version() -> str:
-    """Name and version of this program, as records have them."""
-    return f"restore-rwkv {version('restore-rwkv')}"
 
 
 def _now() -> str:
