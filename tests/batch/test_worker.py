@@ -244,6 +244,46 @@ def test_a_scan_larger_than_all_memory_is_made_smaller_and_then_refused(
     assert (fits.state, fits.attempts) == ("done", 2), fits.reason
 
 
+@pytest.mark.parametrize(("side", "attempts"), [(256, 2), (200, 2), (900, 4)])
+def test_the_last_attempt_is_made_with_the_smallest_tiles(
+    side: int,
+    attempts: int,
+    tiny_weights: Path,
+    tmp_path: Path,
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = scan(tmp_path / "in" / "a.nii.gz", shape=(side, side, 1))
+    whole = Restorer.run_plan
+
+    def run_plan(self: Restorer, plan: Any, progress: Any = None) -> Any:
+        if plan.tiling.memory > self.least_memory(plan):
+            raise NoMemoryError("a.nii.gz: no memory; close programs")
+        return whole(self, plan, progress)
+
+    monkeypatch.setattr(Restorer, "run_plan", run_plan)
+    outcome = Worker(settings(tiny_weights)).run(job_of(source, target))
+    assert (outcome.state, outcome.attempts) == ("done", attempts), outcome.reason
+    assert outcome.record is not None
+    assert outcome.record["tile"][0] < min(side, 256)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_picture_that_fails_costs_only_the_picture(
+    before: bool, worker: Worker, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> bytes:
+        raise ZeroDivisionError("no picture")
+
+    if before:
+        assert worker.run(job_of(source, target)).thumbnail
+    monkeypatch.setattr("restore_rwkv.batch.worker.thumbnail", fails)
+    outcome = worker.run(job_of(source, target))
+    assert (outcome.state, outcome.kind) == ("skipped" if before else "done", "ok"), outcome.reason
+    assert outcome.thumbnail is None and outcome.record is not None
+    assert outcome.record["warnings"] == []
+
+
 def test_a_full_disk_is_a_fault_of_the_system_and_leaves_nothing(
     worker: Worker, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

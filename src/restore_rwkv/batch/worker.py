@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +46,7 @@ from restore_rwkv.restoration import (
 from restore_rwkv.tasks import get_task
 
 _logger = logging.getLogger(__name__)
-_MOST_ATTEMPTS = 4  # with half the memory each time
+_MOST_ATTEMPTS = 4  # each with half the memory of the one before, the last with the least
 _HELD = 2  # volumes in memory beside the one that is computed: one being read, one written
 
 Leave = Callable[[int], AbstractContextManager[None]]
@@ -82,13 +83,13 @@ class _Notes:
     """What is noted while one scan is restored.
 
     Attributes:
-        started: whether the network has begun.
         activations: bytes that the network's activations take by the plan.
+        least: bytes that they would take in the smallest tiles.
         thumbnail: of the first volume.
     """
 
-    started: bool = False
     activations: int = 0
+    least: int = 0
     thumbnail: bytes | None = None
 
 
@@ -151,11 +152,11 @@ class Worker:
                     restored = restore_file(self._restorer, _request(job, self, options), progress)
             except (NoMemoryError, MemoryError) as error:
                 shortage = shortage or error
-                if attempt == _MOST_ATTEMPTS or not notes.started:
+                if attempt == _MOST_ATTEMPTS or notes.activations <= notes.least:
                     return _faulty(job, shortage, attempt)
-                less = min(options.memory, notes.activations) // 2
-                options = dataclasses.replace(options, memory=max(less, 1))
                 attempt += 1
+                half = notes.activations // 2 if attempt < _MOST_ATTEMPTS else 0
+                options = dataclasses.replace(options, memory=max(half, notes.least))
                 _logger.warning("%s: out of memory, tried again with less", job.name)
             except Exception as error:
                 return _faulty(job, shortage or error, attempt)
@@ -201,8 +202,7 @@ class Worker:
     def _kept(self, job: Job, record: Mapping[str, Any], before: Volume) -> Outcome:
         image = None
         if self.settings.thumbnails:
-            after = read_volume(job.target, volume=None if record.get("volumes", 1) == 1 else 0)
-            image = thumbnail(before, after, int(record["slice_axis"]), record.get("modality"))
+            image = _picture(partial(_picture_of_file, job, record, before), job.name)
         return Outcome(
             key=job.key,
             state="skipped",
@@ -233,13 +233,28 @@ class _Turns(Restorer):
     def run_plan(self, plan: Plan, progress: Progress | None = None) -> Restored:
         """Restore the volume of a plan when its turn comes; otherwise as `Restorer.run_plan`."""
         notes: _Notes = self._local.notes
-        notes.started, notes.activations = True, plan.tiling.memory
+        notes.activations, notes.least = plan.tiling.memory, self.least_memory(plan)
         needed = plan.memory + _HELD * plan.volume.data.nbytes
         with self._turn, self._leave(needed):
             restored = super().run_plan(plan, progress)
         if self._thumbnails and notes.thumbnail is None:
-            notes.thumbnail = thumbnail(plan.volume, restored.volume, plan.axis, plan.task.modality)
+            image = partial(thumbnail, plan.volume, restored.volume, plan.axis, plan.task.modality)
+            notes.thumbnail = _picture(image, plan.volume.name)
         return restored
+
+
+def _picture(make: Callable[[], bytes], name: str) -> bytes | None:
+    """Return a thumbnail; None where it cannot be made, which is no fault of the result."""
+    try:
+        return make()
+    except Exception:
+        _logger.info("%s: has no picture in the overview", name, exc_info=True)
+        return None
+
+
+def _picture_of_file(job: Job, record: Mapping[str, Any], before: Volume) -> bytes:
+    after = read_volume(job.target, volume=None if record.get("volumes", 1) == 1 else 0)
+    return thumbnail(before, after, int(record["slice_axis"]), record.get("modality"))
 
 
 def _request(job: Job, worker: Worker, options: RestoreOptions) -> FileRequest:

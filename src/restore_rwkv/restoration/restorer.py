@@ -31,6 +31,7 @@ from restore_rwkv.restoration.planning import make_plan
 from restore_rwkv.restoration.preview import Preview, preview_file
 from restore_rwkv.restoration.recording import Ran, Restored, restoration_record
 from restore_rwkv.restoration.slices import restore_slices
+from restore_rwkv.restoration.tiles import least_memory
 from restore_rwkv.tasks import AUTO, Task, get_task, pick_task
 
 _logger = logging.getLogger(__name__)
@@ -227,6 +228,11 @@ class Restorer:
         volume = plan.volume.with_data(data)
         ran = Ran(self.weights_of(plan.task).name, info.sha256, str(self.device), seconds)
         return Restored(volume, restoration_record(plan, volume, ran))
+
+    def least_memory(self, plan: Plan) -> int:
+        """Bytes that the activations of a plan's network would take in its smallest tiles."""
+        _, height, width = plan.volume.slices(plan.axis).shape
+        return least_memory(self._info(plan.task).config, self.device, (height, width))
 
     def _with_factor(
         self, volume: Volume, task: Task, options: RestoreOptions

@@ -69,14 +69,23 @@ def choose_tiling(
         if _padded(rows, stride) * _padded(columns, stride) <= pixels
     ]
     if not fitting:
-        least = math.prod(_padded(_sides(side, stride)[-1], stride) for side in (height, width))
+        least = least_memory(config, device, (height, width))
         raise ConfigError(
             f"memory: {memory / 2**20:.0f} MiB do not hold the smallest tile of slices of {height} "
-            f"x {width} pixels; allow at least {math.ceil(least * per_pixel / 2**20)} MiB"
+            f"x {width} pixels; allow at least {math.ceil(least / 2**20)} MiB"
         )
     shape = (height, width)
     rows, columns = min(fitting, key=lambda tile: (pixels_of(tile, shape), -math.prod(tile)))
     return Tiling(1, (rows, columns), _padded(rows, stride) * _padded(columns, stride) * per_pixel)
+
+
+def least_memory(
+    config: RestoreRWKVConfig, device: torch.device, shape: tuple[int, int]
+) -> int:
+    """Bytes that the activations take of the smallest tile of slices (H, W), one at a time."""
+    stride = config.stride
+    pixels = math.prod(_padded(_sides(side, stride)[-1], stride) for side in shape)
+    return pixels * bytes_per_pixel(config, device)
 
 
 def _sides(length: int, stride: int) -> list[int]:
