@@ -19,6 +19,10 @@ class InputError(RestoreError):
     """A file, folder or array given by the user cannot be used."""
 
 
+class BusyError(InputError):
+    """Another process is writing an output; once it has ended, the same call may succeed."""
+
+
 class UnfitError(InputError):
     """An image that can be read is not one that the weights are for."""
 
@@ -50,6 +54,7 @@ class TrainingError(RestoreError):
 # The first class that an error is an instance of decides.
 _KINDS: tuple[tuple[type[Exception], ErrorKind], ...] = (
     (UnfitError, "unfit"),
+    (BusyError, "system"),
     (InputError, "input"),
     (WeightsError, "weights"),
     (TrainingError, "training"),

@@ -397,7 +397,19 @@ def test_a_changed_scan_and_other_options_are_refused(
     assert target.read_bytes() == before
 
 
-def test_an_output_that_another_process_writes_is_refused(
+@pytest.mark.parametrize(
+    "other", [{"dtype": "source"}, {"dtype": "float32"}, {"keep_nan": True}], ids=str
+)
+def test_an_output_of_another_type_is_not_taken_for_what_is_asked(
+    other: dict[str, Any], worker: Worker, tiny_weights: Path, source: Path, target: Path
+) -> None:
+    assert worker.run(job_of(source, target)).state == "done"
+    outcome = Worker(settings(tiny_weights, **other)).run(job_of(source, target))
+    assert (outcome.state, "remove it" in outcome.reason) == ("refused", True)
+    assert worker.run(job_of(source, target)).state == "skipped"
+
+
+def test_an_output_that_another_process_writes_is_no_fault_of_the_scan(
     worker: Worker, source: Path, target: Path
 ) -> None:
     from restore_rwkv.io import claimed
@@ -405,7 +417,9 @@ def test_an_output_that_another_process_writes_is_refused(
     one = job_of(source, target)
     record = Target(target, False, None).record  # type: ignore[arg-type]
     with claimed(target, record):
-        assert "another process is writing it" in worker.run(one).reason
+        outcome = worker.run(one)
+    assert "another process is writing it" in outcome.reason
+    assert (outcome.state, outcome.kind) == ("failed", "system")  # may succeed later
     assert worker.run(one).state == "done"
 
 

@@ -187,6 +187,8 @@ class Worker:
             weights is not None
             and record.get("weights_sha256") == weights.sha256
             and _comparable(record.get("options") or {}) == asked
+            and record.get("dtype") == self.settings.dtype
+            and record.get("keep_nan") == self.settings.keep_nan
             and record.get("output_sha256") == identify_output(target, target.name).output_sha256
         )
         if same:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import BusyError, InputError
 
 _held: set[Path] = set()  # lock files of this process
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -170,7 +170,7 @@ def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
         others: Final names of files that come with it, such as its record.
 
     Raises:
-        InputError: Another process writes this output.
+        BusyError: Another process writes this output.
         OSError: A folder cannot be created or written to.
     """
     from filelock import FileLock, Timeout
@@ -193,7 +193,7 @@ def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
                     _remove(leftover)
             yield
     except Timeout as error:
-        raise InputError(
+        raise BusyError(
             f"{path}: another process is writing it; wait for it, or name another output"
         ) from error
     finally:

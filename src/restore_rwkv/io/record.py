@@ -71,6 +71,9 @@ class OutputRecord:
         output_series_instance_uid: SeriesInstanceUID of a series that was written; None for other
             formats.
         clipped_voxels: number of voxels whose value the format could not hold.
+        dtype: type of its values that was asked for, as for `Restorer.file`; None where it was not
+            noted.
+        keep_nan: whether NaN was asked for where the input had it; None likewise.
     """
 
     output: str
@@ -78,6 +81,8 @@ class OutputRecord:
     output_files: Mapping[str, str]
     output_series_instance_uid: str | None = None
     clipped_voxels: int = 0
+    dtype: str | None = None
+    keep_nan: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,7 +157,14 @@ class Target:
                 *(volumes, count, image), dtype=options.dtype, keep_nan=options.keep_nan
             )
             output = identify_output(image, self.path.name)
-            record = finish(dataclasses.replace(output, clipped_voxels=clipped))
+            record = finish(
+                dataclasses.replace(
+                    output,
+                    clipped_voxels=clipped,
+                    dtype=options.dtype,
+                    keep_nan=options.keep_nan,
+                )
+            )
             text.write_text(record_text(record), encoding="utf-8")
         return record
 
@@ -173,6 +180,8 @@ class Target:
                     output,
                     output_series_instance_uid=written.series_instance_uid,
                     clipped_voxels=written.clipped,
+                    dtype=self.options.dtype,
+                    keep_nan=self.options.keep_nan,
                 )
             )
             text.write_text(record_text(record), encoding="utf-8")
