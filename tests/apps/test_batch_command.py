@@ -370,7 +370,7 @@ def test_of_two_batches_at_once_the_second_is_refused(tmp_path: Path, weights: P
         assert first.poll() is None
         first.send_signal(signal.SIGTERM)
         first.communicate(timeout=60)
-    assert code == 3
+    assert code == 6
     assert "manifest.sqlite: another process is writing it; wait for it" in err
 
 

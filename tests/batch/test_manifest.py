@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
 from restore_rwkv.batch import Manifest, Outcome
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import InputError, StorageError
 from tests.helpers.batches import job
 
 DONE = {"source_sha256": "ab", "weights_sha256": "cd", "device": "cpu", "torch": "2"}
@@ -149,6 +150,32 @@ def test_a_folder_that_cannot_be_written_to_is_a_fault_of_the_system(tmp_path: P
     with pytest.raises(OSError, match="unable to open database file") as fault:
         Manifest(tmp_path / "nowhere" / "manifest.sqlite")
     assert fault.value.filename == str(tmp_path / "nowhere" / "manifest.sqlite")
+
+
+@pytest.mark.slow
+def test_one_who_reads_it_for_a_while_stops_nothing(manifest: Manifest) -> None:
+    manifest.add([(0, job("a"), 5)])
+    reader = sqlite3.connect(manifest.path, check_same_thread=False)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT name FROM scans").fetchall() == [("a",)]
+    timer = threading.Timer(6, reader.close)  # Python itself waits for 5 s
+    timer.start()
+    manifest.keep(Outcome(key="a", state="done"))
+    timer.join()
+    assert manifest.counts() == {"done": 1}
+
+
+def test_one_who_reads_it_for_long_is_named_with_the_remedy(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restore_rwkv.batch.manifest._SECONDS_LOCKED", 0.1)
+    path = manifest.path
+    reader = sqlite3.connect(path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT name FROM scans").fetchall()
+    with Manifest(path) as second, pytest.raises(StorageError, match="another program holds it"):
+        second.add([(0, job("a"), 5)])
+    reader.close()
 
 
 def test_a_full_disk_is_a_fault_of_the_system(manifest: Manifest) -> None:

@@ -25,9 +25,9 @@ from restore_rwkv.batch import (
     find_jobs,
     run_batch,
 )
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError, InputError, RestoreError
 from restore_rwkv.io import claimed
-from restore_rwkv.model import RestoreRWKV, save_weights
+from restore_rwkv.model import RestoreRWKV, find_weights, read_info, save_weights
 from restore_rwkv.restoration import RestoreOptions, Restorer
 from restore_rwkv.tasks import TASKS
 from tests.helpers.batches import Listening, OneByOne, below, run_small, scan, settings, states
@@ -179,6 +179,42 @@ def test_a_scan_that_was_only_copied_is_not_restored_again(
         assert (summary.counts["skipped"], len(listening.outcomes)) == (4, 4)
         _, listening = run_small(tree, again(request_))
         assert listening.outcomes == {}  # their times are known now
+
+
+def test_another_tree_with_the_same_names_and_times_is_not_taken_for_the_first(
+    tree: Path, request_: BatchRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As archives unpack them: files of one time, and of one size where they are not packed."""
+    scan(tree / "a.nii")
+    other = scan(tmp_path / "other" / "in" / "a.nii", 9).parent
+    shutil.copytree(tree, tmp_path / "moved")
+    for folder in (tree, other, tmp_path / "moved"):
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            os.utime(file, (5, 5))
+    run_small(tree, request_)
+    before = (request_.output / "a.nii").read_bytes()
+    with no_network(monkeypatch):
+        summary, listening = run_small(other, again(request_))
+        assert summary.counts == {"done": 0, "skipped": 0, "refused": 1, "failed": 0}
+        assert "was made from this scan" in listening.outcomes["a.nii"].reason
+        assert (request_.output / "a.nii").read_bytes() == before
+        summary, _ = run_small(tmp_path / "moved", again(request_))
+        assert summary.counts == {"done": 0, "skipped": 4, "refused": 0, "failed": 0}
+
+
+@pytest.mark.parametrize("task", ["mri-sr", "auto"])
+def test_new_weights_of_a_task_are_not_mixed_with_the_former(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = WorkerSettings(task=task, device="cpu")
+    request = BatchRequest(output=tmp_path / "out", settings=own)
+    run_small(tmp_path, request)
+    run_small(tmp_path, again(request))
+    info = read_info(find_weights("light-mri-sr"))
+    newer = dataclasses.replace(info, sha256="0" * 64)
+    monkeypatch.setattr("restore_rwkv.batch.run.read_info", lambda _: newer)
+    with pytest.raises(InputError, match="was begun with other weights; give the same"):
+        run_small(tmp_path, again(request))
 
 
 def test_other_settings_are_refused(tree: Path, request_: BatchRequest, tiny_weights: Path) -> None:
@@ -411,6 +447,34 @@ def test_a_search_that_fails_leaves_the_manifest_as_it_was(
     with pytest.raises(OSError, match="Input/output"):
         run_batch(again(request_), failing, lambda: OneByOne(request_.settings), Listening())
     assert len(states(request_.manifest)) == 4
+
+
+@pytest.mark.parametrize("fault", ["tree", "weights", "engine"])
+def test_a_command_that_is_corrected_needs_no_resume(
+    fault: str, tree: Path, request_: BatchRequest
+) -> None:
+    wrong, engine = request_, OneByOne(request_.settings)
+    if fault == "weights":
+        wrong = again(
+            request_,
+            settings=dataclasses.replace(request_.settings, weights="nothing"),
+            resume=False,
+        )
+
+    def start() -> OneByOne:
+        return engine if fault == "tree" else pytest.fail("started")
+
+    def refuse() -> OneByOne:
+        raise ConfigError("cluster: no node has 1 CPU; start one")
+
+    where = tree / "nowhere" if fault == "tree" else tree
+    with pytest.raises(RestoreError):
+        run_batch(
+            *(wrong, lambda: find_jobs([where], wrong.output)),
+            *(refuse if fault == "engine" else start, Listening()),
+        )
+    assert not request_.output.exists()
+    assert run_small(tree, request_)[0].counts["done"] == 4
 
 
 def test_an_empty_tree_is_an_empty_batch(tmp_path: Path, request_: BatchRequest) -> None:

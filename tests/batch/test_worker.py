@@ -280,7 +280,8 @@ def test_a_picture_that_fails_costs_only_the_picture(
     monkeypatch.setattr("restore_rwkv.batch.worker.thumbnail", fails)
     outcome = worker.run(job_of(source, target))
     assert (outcome.state, outcome.kind) == ("skipped" if before else "done", "ok"), outcome.reason
-    assert outcome.thumbnail is None and outcome.record is not None
+    assert outcome.thumbnail is None
+    assert outcome.record is not None
     assert outcome.record["warnings"] == []
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from restore_rwkv.batch.job import Job, Outcome
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import InputError, StorageError
 from restore_rwkv.io.record import program_version
 
+_SECONDS_LOCKED = 60.0  # by a program that reads it, until the batch ends
 FORMAT = 1
 """Version of the tables, as `PRAGMA user_version`."""
 
@@ -105,11 +106,13 @@ class Finished:
     """A scan that is done.
 
     Attributes:
-        target: path or URL of its output, as `printable` gives it.
+        source: path or URL of its file or folder then, as `printable` gives it.
+        target: that of its output.
         size: bytes of the files of the source then.
         modified: newest of their times then, in ns.
     """
 
+    source: str
     target: str
     size: int
     modified: int
@@ -124,12 +127,13 @@ class Manifest:
     Raises:
         InputError: the file is something else, or of a newer version of this program.
         OSError: it cannot be written.
+        StorageError: another program holds it locked.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._database = sqlite3.connect(path)
+            self._database = sqlite3.connect(path, timeout=_SECONDS_LOCKED)
             self._database.execute("PRAGMA synchronous = FULL")
             found = int(self._database.execute("PRAGMA user_version").fetchone()[0])
             empty = not self._database.execute("SELECT name FROM sqlite_master").fetchone()
@@ -228,7 +232,8 @@ class Manifest:
     def finished(self) -> dict[str, Finished]:
         """Return the scans that are done, by their keys."""
         rows = self._database.execute(
-            "SELECT key, target, size, modified FROM scans WHERE state IN ('done', 'skipped')"
+            "SELECT key, source, target, size, modified FROM scans"
+            " WHERE state IN ('done', 'skipped')"
         )
         return {key: Finished(*values) for key, *values in rows}
 
@@ -313,8 +318,13 @@ def _outcome(key: str, state: Any, *values: Any) -> Outcome:
     )
 
 
-def _of_the_system(path: Path, error: sqlite3.OperationalError) -> OSError:
+def _of_the_system(path: Path, error: sqlite3.OperationalError) -> OSError | StorageError:
     """A full disk, a folder that may not be written to, ..., as other files have it."""
+    if "locked" in str(error):
+        return StorageError(
+            f"{path}: another program holds it open in the middle of reading or writing; end that, "
+            "and go on with resume=True"
+        )
     return OSError(errno.EIO, str(error), str(path))
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Protocol, get_args
@@ -21,6 +21,7 @@ from restore_rwkv.batch.worker import WorkerSettings
 from restore_rwkv.errors import ConfigError, InputError, kind_of_error, message_of
 from restore_rwkv.io import claimed
 from restore_rwkv.model import find_weights, read_info
+from restore_rwkv.tasks import AUTO, TASKS, get_task
 
 MANIFEST = "manifest.sqlite"
 _WAIT_SECONDS = 0.25
@@ -177,7 +178,7 @@ def run_batch(
         OSError: the manifest cannot be written.
     """
     request.check()
-    with claimed(request.manifest), Manifest(request.manifest) as manifest:
+    with _opened(request.manifest) as manifest:
         settings = _settings(request)
         _check_settings(manifest, settings)
         manifest.begin(settings)
@@ -191,6 +192,23 @@ def run_batch(
             batch.run()
         manifest.end()
         return batch.summary()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Manifest]:
+    """Open a manifest for this process; after an error, a new one without a scan is removed."""
+    used = path.exists()
+    with claimed(path):
+        try:
+            with Manifest(path) as manifest:
+                try:
+                    yield manifest
+                finally:
+                    used = used or bool(manifest.counts())
+        except BaseException:
+            if not used:  # so that the corrected command needs no `resume`
+                path.unlink(missing_ok=True)
+            raise
 
 
 @dataclass
@@ -267,7 +285,9 @@ class _Batch:
         target = found.job.target
         if printable(target) != before.target:  # named otherwise, as others have come to the tree
             target = before.target
-        same = (before.size, before.modified) == (found.job.size, found.modified)
+        source = printable(found.job.source)  # another tree may have the same names, and times
+        now = (source, found.job.size, found.modified)
+        same = (before.source, before.size, before.modified) == now
         return same and self.request.exists(target)
 
     def run(self) -> None:
@@ -343,11 +363,18 @@ def _settings(request: BatchRequest) -> dict[str, Any]:
     """Settings that decide on the outputs, as JSON has them; of weights their digest."""
     values = dataclasses.asdict(request.settings) | {"format": request.format}
     values |= values.pop("options")
-    if request.settings.weights is not None:
-        values["weights"] = read_info(find_weights(request.settings.weights)).sha256
+    values["weights"] = _weights(request.settings)
     kept = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain
+
+
+def _weights(settings: WorkerSettings) -> str | dict[str, str]:
+    """Digest of the weights; where each task has its own, of those that may be used."""
+    if settings.weights is not None:
+        return read_info(find_weights(settings.weights)).sha256
+    tasks = TASKS.values() if settings.task == AUTO else [get_task(settings.task)]
+    return {task.name: read_info(find_weights(task.weights)).sha256 for task in tasks}
 
 
 def _check_settings(manifest: Manifest, settings: Mapping[str, Any]) -> None:

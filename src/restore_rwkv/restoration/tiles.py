@@ -79,9 +79,7 @@ def choose_tiling(
     return Tiling(1, (rows, columns), _padded(rows, stride) * _padded(columns, stride) * per_pixel)
 
 
-def least_memory(
-    config: RestoreRWKVConfig, device: torch.device, shape: tuple[int, int]
-) -> int:
+def least_memory(config: RestoreRWKVConfig, device: torch.device, shape: tuple[int, int]) -> int:
     """Bytes that the activations take of the smallest tile of slices (H, W), one at a time."""
     stride = config.stride
     pixels = math.prod(_padded(_sides(side, stride)[-1], stride) for side in shape)
