@@ -174,10 +174,53 @@ def test_an_archive_stands_for_a_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "scan.v1.zip", "w") as archive:
         for file in folder.iterdir():
             archive.write(file, file.name)
-    assert targets(tmp_path / "scan.v1.zip", out=out) == {"scan.v1: series 3": "scan.v1/"}
-    job = found(tmp_path / "scan.v1.zip", out=out)["scan.v1: series 3"].job
+    assert targets(tmp_path / "scan.v1.zip", out=out) == {"scan.v1.zip: series 3": "scan.v1/"}
+    job = found(tmp_path / "scan.v1.zip", out=out)["scan.v1.zip: series 3"].job
     assert (job.source, job.files) == (str(tmp_path / "scan.v1.zip"), ())
     assert job.size == (tmp_path / "scan.v1.zip").stat().st_size
+
+
+def test_archives_in_a_tree_are_found_beside_what_was_unpacked_from_them(tmp_path: Path) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    folder = series(tree / "knee", 3)
+    for name in ("knee.zip", "deep/Head.ZIP"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(tree / name, "w") as archive:
+            for file in folder.iterdir():
+                archive.write(file, f"x/{file.name}")
+    (tree / "cut.zip").write_bytes((tree / "knee.zip").read_bytes()[:2000])
+    with zipfile.ZipFile(tree / "texts.zip", "w") as archive:
+        archive.writestr("notes.txt", "nothing")
+    jobs = found(tree, out=out)
+    assert {name: one.job.target for name, one in jobs.items()} == {
+        "knee: series 3": str(out / "knee/series-3"),
+        "deep/Head.ZIP: series 3": str(out / "deep/Head"),
+        "knee.zip: series 3": str(out / "knee/series-3-2"),
+        "cut.zip": str(out / "cut.nii.gz"),
+    }
+    assert {name for name, one in jobs.items() if one.fault} == {"cut.zip"}
+    assert jobs["cut.zip"].fault.startswith("cut.zip: the archive is damaged")
+    assert jobs["knee.zip: series 3"].job.source == str(tree / "knee.zip")
+
+
+def test_what_git_annex_keeps_in_hidden_folders_is_found_by_its_links(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree, objects = tmp_path / "tree", tmp_path / "tree" / ".git" / "annex" / "objects"
+    series(tree / "s1", 3)
+    objects.mkdir(parents=True)
+    for number, file in enumerate(sorted((tree / "s1").iterdir())):
+        file.rename(objects / f"SHA256E-{number}.dcm")
+        file.symlink_to(os.path.relpath(objects / f"SHA256E-{number}.dcm", file.parent))
+    (tree / "s1" / "absent.dcm").symlink_to("../.git/annex/objects/absent.dcm")
+    series(tmp_path / "other", 4)
+    (tree / "linked").symlink_to(tmp_path / "other")
+    (tree / "notes.txt").symlink_to(tmp_path / "absent.txt")
+    jobs = found(tree, out=tmp_path / "out")
+    assert {name: len(one.job.files) for name, one in jobs.items()} == {"s1: series 3": number + 1}
+    assert jobs["s1: series 3"].job.target == str(tmp_path / "out" / "s1")
+    said = f"did not follow 2 symbolic link(s) that lead out of it or nowhere, the first {tree}"
+    assert said in caplog.text
 
 
 def test_an_exported_cd_is_searched_by_its_directory(tmp_path: Path) -> None:

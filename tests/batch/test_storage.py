@@ -365,6 +365,25 @@ def test_single_files_and_archives_are_found_by_their_urls(
         list(find_jobs(["s3://no-such-bucket-here/a"], f"{bucket}/out"))
 
 
+def test_archives_below_a_url_are_looked_into(
+    server: S3, bucket: str, worker: Worker, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "old").mkdir(parents=True)
+    source = write_source(tmp_path / "in" / "knee", "MR")
+    archive = Path(shutil.make_archive(str(tmp_path / "in" / "old" / "knee"), "zip", source))
+    cut = archive.with_name("cut.zip")
+    cut.write_bytes(archive.read_bytes()[:500])
+    server.upload(tmp_path / "in", f"{bucket}/in")
+    there = {one.job.key: one for one in find_jobs([f"{bucket}/in"], f"{bucket}/out")}
+    here = {one.job.key: one for one in find_jobs([tmp_path / "in"], tmp_path / "out")}
+    assert {one.job.name for one in there.values()} >= {"old/cut.zip"}
+    assert {key: (one.job.name, bool(one.fault)) for key, one in there.items()} == {
+        key: (one.job.name, bool(one.fault)) for key, one in here.items()
+    }
+    (packed,) = (one.job for one in there.values() if one.job.source.endswith("knee.zip"))
+    assert worker.run(packed).state == "done"
+
+
 def test_names_that_no_disk_has_cost_one_scan_and_not_the_tree(
     server: S3, bucket: str, worker: Worker, scan: Path
 ) -> None:

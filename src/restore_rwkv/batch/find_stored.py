@@ -51,8 +51,8 @@ def stored_scans(root: str, prefix: PurePosixPath, output: str) -> Iterator[Scan
 
     Nothing but headers is fetched: the beginning of each file that is neither an image by its name
     nor of a kind that holds none, and the whole of those whose header is longer; some of one
-    folder at a time, into a private temporary folder. Archives are looked into only where they are
-    named themselves. A header whose voxels are in another file stands for both.
+    folder at a time, into a private temporary folder. Of zip archives all is fetched, of one at a
+    time. A header whose voxels are in another file stands for both.
 
     Args:
         root: folder, or one file.
@@ -118,7 +118,7 @@ class _Search:
             if holds_volume(name):
                 self._volumes.append(self._volume(file, files))
             elif suffix in _ZIP and not root_is_file:
-                continue
+                self._look_into_archive(file)
             elif root_is_file or (
                 file.size and suffix not in _WITHOUT_SCANS and not suffix.startswith(".img")
             ):
@@ -153,6 +153,14 @@ class _Search:
             self._fetch(inside, paths, whole=whole)
             for found in find_scans(next(iter(paths)) if whole else inside):
                 self._note(found, paths)
+
+    def _look_into_archive(self, file: StoredFile) -> None:
+        """Note the DICOM series of an archive among other files."""
+        try:
+            self._look_into([file], whole=True)
+        except InputError as error:
+            scan = self._volume(file, ())
+            self._damaged.append(dataclasses.replace(scan, fault=str(error)))
 
     def _fetch(self, folder: Path, paths: dict[Path, StoredFile], *, whole: bool) -> None:
         folder.mkdir()

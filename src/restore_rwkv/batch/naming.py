@@ -93,9 +93,11 @@ def jobs_of(scans: Sequence[Scan], output: str, format: BatchFormat) -> Iterator
         alone = crowded[scan.folder] == 1 and scan.folder not in above
         is_series = scan.series is not None and format != "nifti"
         target = _free(_target(scan, format, alone=alone), is_series, taken).as_posix()
-        below = scan.folder / scan.name
-        name = str(below) if below.name else _own_name(scan.source)
-        key = job_key(str(below), scan.series)
+        below = str(scan.folder / scan.name)
+        if scan.series is not None and not scan.files:  # there may be a folder of that name too
+            below += PurePosixPath(scan.source).suffix
+        name = below if below != "." else _own_name(scan.source)
+        key = job_key(below, scan.series)
         if key in keys:
             raise InputError(f"{scan.source}: a series of it is given in parts; give it whole")
         keys.add(key)

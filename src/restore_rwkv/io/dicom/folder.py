@@ -50,7 +50,9 @@ def find_files(path: Path, read: Callable[[Path], F]) -> Found[F]:
 
     Each header is read once, by `read`: `read_image` or `read_summary`. Symbolic links inside a
     folder are not followed: what they lead to inside is found anyway, and what lies outside does
-    not belong to it. Pipes, sockets and devices are not opened.
+    not belong to it. Hidden folders are not searched (copies of a file system, what programs of
+    versions keep), but links to files in them are files, as git-annex has them. Pipes, sockets and
+    devices are not opened.
 
     Raises:
         InputError: The path is a file but not DICOM or zip, or damaged, or the archive is unsafe.
@@ -128,16 +130,25 @@ def _files_below(folder: Path, closed: dict[Path, Exception]) -> tuple[list[Path
     links = 0
     inside = os.path.realpath(folder) + os.sep
     for here, folders, names in os.walk(folder, onerror=note):
-        folders[:] = [name for name in folders if not name.endswith(".partial")]  # of killed runs
+        folders[:] = [name for name in folders if not name.startswith(".")]  # of killed runs too
         for name in names:
             if name.startswith("."):  # of file managers, of runs that go on, ...
                 continue
             file = Path(here, name)
             if file.is_symlink():
-                links += not _is_inside(file, inside)
+                if not _is_inside(file, inside):
+                    links += 1
+                elif _is_hidden(file, inside) and file.is_file():
+                    files.append(file)
             elif stat.S_ISREG(file.lstat().st_mode):
                 files.append(file)
     return sorted(files), links
+
+
+def _is_hidden(link: Path, inside: str) -> bool:
+    """Whether a link inside a folder leads to something that is not found there by itself."""
+    below = os.path.realpath(link)[len(inside) :]
+    return any(name.startswith(".") for name in below.split(os.sep))
 
 
 def _is_inside(link: Path, inside: str) -> bool:
