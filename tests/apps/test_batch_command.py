@@ -25,6 +25,7 @@ from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.tasks import ScalingRule
 from tests.conftest import TINY
 from tests.helpers.batches import below, job, scan, states
+from tests.helpers.bids_datasets import write_dataset
 from tests.helpers.tools import needs
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and pseudo-terminals are of POSIX")
@@ -241,6 +242,28 @@ def test_wrong_settings_are_one_line(
     assert message in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--manifest", "elsewhere"), "--manifest: cannot be given with --bids"),
+        (("s3://bucket/dataset",), "--bids: takes folders of this machine"),
+        (("-o", "s3://bucket/out"), "--bids: takes folders of this machine"),
+        (("another",), "--bids: takes one dataset, and 2 are given"),
+    ],
+)
+def test_what_does_not_go_with_bids_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    message: str,
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset")
+    assert call(monkeypatch, "batch", dataset, "--bids", *more) == 2
+    assert message in capsys.readouterr().err
+    assert not (dataset / "derivatives").exists()
 
 
 def test_a_missing_tree_is_one_line_and_its_json_too(

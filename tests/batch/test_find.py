@@ -223,6 +223,22 @@ def test_what_git_annex_keeps_in_hidden_folders_is_found_by_its_links(
     assert said in caplog.text
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["overview.html", "Overview-2.html", "manifest.sqlite", "manifest-1-of-2.sqlite-journal"],
+)
+def test_no_output_has_the_name_of_the_batchs_own_files(tmp_path: Path, name: str) -> None:
+    tree = tmp_path / "tree"
+    series(tree / name, 3)
+    scan(tree / "overview" / name / "fine.nii")
+    scan(tree / "overview.html.nii")
+    jobs = found(tree, out=tmp_path / "out")
+    fault = jobs.pop(f"{name}: series 3").fault
+    assert f"its output would have the name of the batch's own {name}; rename it" in fault
+    assert {one.fault for one in jobs.values()} == {""}
+    assert len(jobs) == 2
+
+
 def test_an_exported_cd_is_searched_by_its_directory(tmp_path: Path) -> None:
     parts = {uid: [make_slice(k) for k in range(3)] for uid in ("1.2.8", "1.2.9")}
     for number, slices in enumerate(parts.values()):

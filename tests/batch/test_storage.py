@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -442,6 +443,33 @@ def test_what_killed_processes_have_left_is_removed_and_what_others_use_is_kept(
         assert (used / "scan.nii").exists()
         assert (other / "scan.nii").exists()
     assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="everybody has a folder of his own there")
+def test_folders_of_others_are_left_and_no_link_in_them_is_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = tmp_path / "tmp"
+    shared.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / ".lock").write_text("of another program\n")
+    (shared / "restore-rwkv-stage-link").symlink_to(mine)
+    theirs = shared / "restore-rwkv-stage-theirs"
+    theirs.mkdir()
+    (theirs / ".lock").touch()
+    lstat = Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        found = list(lstat(path))
+        found[4] += path == theirs  # its user
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    with workspace():
+        assert theirs.is_dir()
+    assert (mine / ".lock").read_text() == "of another program\n"
 
 
 def test_urls_of_this_disk_are_paths_and_used_in_place(

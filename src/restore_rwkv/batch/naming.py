@@ -21,6 +21,9 @@ BatchFormat = Literal["auto", "nifti"]
 """Format of outputs: that of each scan, or NIfTI for all."""
 
 
+_OF_A_BATCH = re.compile(r"(manifest|overview)[-\w]*\.(sqlite(-journal)?|html)", re.I)
+
+
 @dataclass(frozen=True)
 class FoundJob:
     """A scan that was found.
@@ -111,7 +114,7 @@ def jobs_of(scans: Sequence[Scan], output: str, format: BatchFormat) -> Iterator
             is_series=is_series,
             size=scan.size,
         )
-        yield FoundJob(job, scan.modified, scan.fault)
+        yield FoundJob(job, scan.modified, scan.fault or _clash(target, job.name))
 
 
 def _target(scan: Scan, format: BatchFormat, *, alone: bool) -> Path:
@@ -129,6 +132,17 @@ def _target(scan: Scan, format: BatchFormat, *, alone: bool) -> Path:
     elif alone:
         folder, number = folder.parent, folder.name
     return folder / (f"{number}.nii.gz" if format == "nifti" else number)
+
+
+def _clash(target: str, name: str) -> str:
+    """Why an output cannot have its name, below the folder of all; empty where it can."""
+    first = PurePosixPath(target).parts[0]
+    if not _OF_A_BATCH.fullmatch(first):
+        return ""
+    return (
+        f"{name}: its output would have the name of the batch's own {first}; rename it, or give "
+        "the folder that it lies in"
+    )
 
 
 def _own_name(source: str) -> str:

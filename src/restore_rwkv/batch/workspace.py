@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,11 +37,20 @@ def workspace() -> Iterator[Path]:
 def _remove_left() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         lock = folder / _LOCK
-        # A folder without a lock is one that another process is just making, or not ours.
-        if not os.access(lock, os.W_OK):
+        # A folder without a lock is one that another process is just making. In one of somebody
+        # else, who may write here too, the lock may be a link to any file of ours.
+        if not (_is_ours(folder) and os.access(lock, os.W_OK)):
             continue
         with suppress(Timeout, OSError), FileLock(lock, timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    with suppress(OSError):
+        found = folder.lstat()
+        mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+        return mine and stat.S_ISDIR(found.st_mode)
+    return False
 
 
 def require_room(folder: Path, size: int, name: str) -> None:

@@ -163,6 +163,10 @@ def batch(
         )
         if json_file not in (None, "-"):
             check_writable(Path(str(json_file)), overwrite=True)
+        if bids and manifest is not None:
+            raise ConfigError(
+                "manifest: cannot be given with bids=True; it lies in the derivative dataset"
+            )
         if bids:
             plan = _bids(trees, output, options)
         else:
@@ -269,11 +273,14 @@ def _bids(trees: list[str], output: str | None, options: RestoreOptions) -> _Pla
         write_bids_sidecar,
         write_dataset_files,
     )
+    from restore_rwkv.batch.storage import is_url, plain
 
+    if any(is_url(plain(place)) for place in (*trees, output or "")):
+        raise ConfigError("bids: takes folders of this machine and no URLs; mount the dataset")
     if len(trees) != 1:
         raise ConfigError(f"bids: takes one dataset, and {len(trees)} are given; give one")
-    dataset = find_bids(Path(trees[0]))
-    folder = bids_output(dataset.root, None if output is None else Path(output))
+    dataset = find_bids(plain(trees[0]))
+    folder = bids_output(dataset.root, None if output is None else Path(plain(output)))
     if dataset.left_out:
         texts = (f"{number} {suffix}" for suffix, number in dataset.left_out.items())
         say(f"not restored: {', '.join(texts)}")
