@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import zipfile
@@ -13,6 +14,7 @@ import pytest
 from restore_rwkv.batch import FoundJob, find_jobs
 from restore_rwkv.batch.find import share
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.dicom import files as files_room
 from tests.helpers.batches import scan
 from tests.helpers.dicom_folders import write_cd
 from tests.helpers.source_trees import blob, save_ct
@@ -261,6 +263,33 @@ def test_damaged_files_are_found_with_their_fault(tmp_path: Path) -> None:
     jobs = found(tmp_path / "tree", out=tmp_path / "out")
     assert "damaged" in jobs["damaged.dcm"].fault
     assert jobs["fine.nii"].fault == ""
+
+
+def test_files_that_may_not_be_read_are_found_once_with_their_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    closed = {scan(tree / name) for name in ("closed.nii.gz", "closed.nii")}
+    (tree / "closed.zip").write_bytes(b"PK")
+    closed.add(tree / "closed.zip")
+    scan(tree / "fine.nii")
+    read, may = files_room.first_bytes, os.access
+
+    def first_bytes(path: Path) -> bytes:
+        if path in closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(files_room, "first_bytes", first_bytes)
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and may(path, mode))
+    jobs = found(tree, out=tmp_path / "out")
+    assert {name for name, one in jobs.items() if one.fault} == {file.name for file in closed}
+    assert len(jobs) == 4
+
+
+def test_dicom_with_the_suffix_of_another_format_is_one_scan(tmp_path: Path) -> None:
+    series(tmp_path / "tree", 3, names="{}.nii")
+    assert set(found(tmp_path / "tree", out=tmp_path / "out")) == {"tree: series 3"}
 
 
 @pytest.mark.filterwarnings("ignore:(The value length|Invalid value)")

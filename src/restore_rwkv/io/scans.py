@@ -69,13 +69,14 @@ def find_scans(path: str | Path) -> Iterator[FoundScan]:
         yield _file(path)
         return
     damaged: dict[Path, str] = {}
-    for series in find_series(path, damaged):
-        if series.is_image:
-            yield _series(series, path)
+    found = find_series(path, damaged)
+    yield from (_series(series, path) for series in found if series.is_image)
     yield from (_damaged(file, fault) for file, fault in damaged.items())
     if not path.is_dir():
         return
-    files = _files_below(path)
+    # DICOM was looked for in all files, whatever their names; one that cannot be opened is damaged.
+    seen = {*damaged, *(file for series in found for file in series.files)}
+    files = [file for file in _files_below(path) if file not in seen]
     for file in files:
         if _is_archive(file.name):
             yield from _in_archive(file)
