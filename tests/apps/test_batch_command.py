@@ -18,6 +18,7 @@ import torch
 
 from restore_rwkv.apps.cli import app
 from restore_rwkv.apps.cli.batch_progress import BatchProgress
+from restore_rwkv.apps.cli.batch_report import worded
 from restore_rwkv.apps.cli.progress import Bar, _display
 from restore_rwkv.apps.cli.terminal import screen
 from restore_rwkv.batch import Outcome, Progressed
@@ -478,6 +479,37 @@ def test_the_bar_counts_scans_over_all_workers() -> None:
         told.ended(one, Outcome(key=one.key, state="failed", reason="disk"))
     assert bar.count() == "6/6 scans, 5 failed"
     screen.reset(as_json=False)
+
+
+def test_long_silence_is_told_with_the_scans_that_may_hang(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("restore_rwkv.apps.cli.batch_progress.time.monotonic", clock)
+    told = BatchProgress(None)
+    told.begun(2, 0)
+    told.started(job("a"))
+    for _ in range(5):
+        clock.now += 600
+        told.progressed(job("a"), Progressed("a", "restoring", 1, 10))
+        told.waited()
+    assert capsys.readouterr().err == ""
+    for _ in range(3):
+        clock.now += 301
+        told.waited()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("nothing has been heard for 15 minutes of a; if a worker hangs, end")
+    told.ended(job("a"), Outcome(key="a", state="done"))
+    clock.now += 10_000
+    told.waited()  # nothing runs
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("start", ["a/t1.nii", "/lab/a/t1.nii", "t1.nii"])
+def test_the_name_of_a_scan_is_told_once(start: str) -> None:
+    told = worded(f"{start}: is empty; give task='mri-sr'", "a/t1.nii", "/lab/a/t1.nii")
+    assert told == "is empty; give --task mri-sr"
+    assert worded("b.nii: is empty", "a/t1.nii", "/lab/a/t1.nii") == "b.nii: is empty"
 
 
 def shown_on_a_terminal(command: list[str], stdout: int | None = None) -> tuple[int, str]:

@@ -146,6 +146,22 @@ def test_memory_is_granted_up_to_the_bound_and_in_order() -> None:
         assert three.heard() == [Answer(True, GIB, 4 * GIB)]
 
 
+def test_no_more_scans_are_read_than_memory_holds() -> None:
+    pool = PlayedPool(jobs=2, memory=600)
+    for key, size in (("a", 500), ("b", 10), ("c", 60), ("d", 40), ("e", 1)):
+        pool.submit(job(key, size=size))
+    first, second = pool.played
+    assert [one.key for one in first.heard()] == ["a"]  # alone, as it is too large for both
+    assert second.heard() == []
+    first.say(Ready(), done("a"))
+    pool.news()
+    assert {one.key for worker in pool.played for one in worker.heard()} == {"b", "c"}
+    first.say(done("b"))
+    pool.news()
+    assert {one.key for worker in pool.played for one in worker.heard()} == {"d"}
+    pool.close()
+
+
 def test_what_exceeds_all_memory_is_refused_at_once() -> None:
     with PlayedPool(jobs=2, memory=4 * GIB) as pool:
         one, two = pool.played

@@ -259,6 +259,9 @@ def test_a_folder_that_holds_a_batch_asks_for_resume(tree: Path, request_: Batch
     run_small(tree, request_)
     with pytest.raises(InputError, match="holds a batch already; give resume=True to go on"):
         run_small(tree, request_)
+    (tree.parent / "link").symlink_to("nowhere")
+    with pytest.raises(InputError, match="link: leads nowhere; name a folder for the outputs"):
+        run_small(tree, again(request_, output=tree.parent / "link"))
     with pytest.raises(InputError, match="is a file; name a folder for the outputs"):
         run_small(tree, again(request_, output=tree / "a.nii"))
     new = again(request_, output=request_.output.with_name("new"))  # nothing to resume is no fault

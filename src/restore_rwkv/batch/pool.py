@@ -39,6 +39,7 @@ from restore_rwkv.io import OutputOptions, Target, claimed
 
 _SLOTS = 3  # jobs of a worker: one is read, one computed, one written
 _MOST_DEATHS = 2  # of a job that runs on its own
+_UNPACKED = 6  # times the size of a scan's files: as float32, after gzip or JPEG
 _SECONDS_TO_END = 5.0
 
 Serve: TypeAlias = "Callable[[Connection[Any, Any], WorkerSettings, int], None]"
@@ -72,7 +73,9 @@ class Pool:
     Args:
         settings: how scans are restored.
         jobs: number of processes.
-        memory: bytes that all of them may take together; None for no bound.
+        memory: bytes that all of them may take together; None for no bound. Computing is granted by
+            what it takes; so that reading does not exceed it either, no more scans are handed out
+            than it holds by the size of their files, but one always is.
         main: what each process runs.
 
     Raises:
@@ -214,8 +217,14 @@ class Pool:
         free.sort(key=lambda worker: len(worker.jobs))
         for slots in range(1, _SLOTS + 1):  # the first job of each before the second of any
             for worker in free:
-                if self._waiting and len(worker.jobs) < slots:
+                if self._waiting and len(worker.jobs) < slots and self._holds(self._waiting[0]):
                     self._send(worker, self._waiting.popleft())
+
+    def _holds(self, job: Job) -> bool:
+        """Whether memory holds one more scan beside those that workers have."""
+        held = [other.size for worker in self._workers for other in worker.jobs.values()]
+        most = self._memory
+        return most is None or not held or _UNPACKED * (sum(held) + job.size) <= most
 
     def _send(self, worker: _Process, job: Job) -> None:
         worker.jobs[job.key] = job

@@ -141,8 +141,9 @@ class BatchRequest:
         Raises:
             InputError: the folder holds a batch, and `resume` is false.
         """
-        if self.output.exists() and not self.output.is_dir():
-            raise InputError(f"{self.output}: is a file; name a folder for the outputs")
+        if os.path.lexists(self.output) and not self.output.is_dir():
+            what = "leads nowhere" if self.output.is_symlink() else "is a file"
+            raise InputError(f"{self.output}: {what}; name a folder for the outputs")
         there = [path for path in (self.manifest, *self.parts) if path.exists()]
         if there and not self.resume:
             raise InputError(

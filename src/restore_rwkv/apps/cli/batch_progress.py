@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.cli.batch_report import as_json, worded
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from restore_rwkv.batch import Job, Outcome, Progressed
 
 _STEPS = 1000  # of the bar for each scan
+_SILENCE = 900.0  # seconds without news, after which workers may hang
 _FOUND = 10  # scans from one line to the next while they are searched
 
 
@@ -29,6 +31,7 @@ class BatchProgress:
         self._steps = 0
         self._running: dict[str, str] = {}  # names by keys, the oldest first
         self._shares: dict[str, int] = {}
+        self._heard = time.monotonic()
 
     def found(self, number: int) -> None:
         """Show that so many scans have been found."""
@@ -45,24 +48,27 @@ class BatchProgress:
 
     def started(self, job: Job) -> None:
         """Show that a scan is begun, perhaps again, after the end of its worker."""
+        self._heard = time.monotonic()
         self._running.setdefault(job.key, job.name)
         self._show()
 
     def progressed(self, job: Job, news: Progressed) -> None:
         """Show how far a scan is."""
+        self._heard = time.monotonic()
         if news.total:
             self._shares[job.key] = _STEPS * news.done // news.total
             self._show()
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Print a scan that has no result, and with `--json -` every one."""
+        self._heard = time.monotonic()
         self._ended += 1
         self._unread += self._running.pop(job.key, None) is None
         self._shares.pop(job.key, None)
         if outcome.is_fault:
             self._faults += 1
             if not screen.quiet:
-                reason = worded(outcome.reason, job.source)
+                reason = worded(outcome.reason, job.name, job.source)
                 say_aside(f"{outcome.state}: {job.name}: {reason}")
             if outcome.details and screen.verbose:
                 say_aside("  " + outcome.details.rstrip().replace("\n", "\n  "))
@@ -71,7 +77,15 @@ class BatchProgress:
         self._show()
 
     def waited(self) -> None:
-        """Do nothing: the bar shows the time by itself."""
+        """Say once in a while that nothing is heard of any scan; the bar shows the time."""
+        if time.monotonic() - self._heard < _SILENCE or not self._running:
+            return
+        self._heard = time.monotonic()
+        names = ", ".join(self._running.values())
+        say_aside(
+            f"nothing has been heard for {_SILENCE / 60:.0f} minutes of {names}; if a worker "
+            "hangs, end that process, and its scans are tried again"
+        )
 
     def _show(self) -> None:
         """Show the scan that has run longest, and the share of all."""

@@ -71,7 +71,7 @@ def _table(manifest: Manifest) -> Table:
             f"{outcome.seconds:.1f}",
             _size(outcome.bytes_read),
             _size(outcome.bytes_written),
-            escaped(worded(outcome.reason, entry.source)),
+            escaped(worded(outcome.reason, entry.name, entry.source)),
         )
     return table
 
@@ -123,17 +123,20 @@ def as_json(name: str, source: str, target: str, outcome: Outcome) -> dict[str, 
     }
 
 
-def worded(text: str, source: str = "") -> str:
+def worded(text: str, name: str = "", source: str = "") -> str:
     """Return a message of the library in the words of the command line.
 
     Args:
         text: the message.
-        source: path of a scan whose name the message need not begin with, as it is told already.
+        name: of a scan, which the message need not begin with, as it is told already.
+        source: path of that scan, likewise.
     """
     from restore_rwkv.apps.cli.app import option_flags
 
     flags: Callable[[], dict[str, str]] = option_flags
-    return with_flags(text, flags()).removeprefix(f"{Path(source).name}: ")
+    text = with_flags(text, flags())
+    told = (f"{one}: " for one in (name, source, Path(source).name) if one)
+    return next((text.removeprefix(start) for start in told if text.startswith(start)), text)
 
 
 def _size(number: int) -> str:
