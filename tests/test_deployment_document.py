@@ -6,8 +6,11 @@ import dataclasses
 import re
 import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from restore_rwkv.apps.node.config import Limits, NodeConfig
 from restore_rwkv.apps.node.database import Database
@@ -16,6 +19,7 @@ from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.batch import Manifest
 from restore_rwkv.options import from_mapping
 from tests.helpers import ROOT
+from tests.helpers.batches import scan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,6 +53,20 @@ def test_queries_of_the_document_are_answered(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     shutil.copy(tmp_path / "queue.sqlite", tmp_path / "copy")
     Database(tmp_path / "copy").close()  # which refuses what is no queue
+
+
+@pytest.mark.slow
+def test_the_script_of_the_document_runs_as_it_is_written(tmp_path: Path) -> None:
+    script = re.search(r"```python\n(from pathlib.*?)```", DOCUMENT, re.DOTALL)
+    assert script is not None
+    (tmp_path / "script.py").write_text(script[1])
+    scan(tmp_path / "scans" / "a.nii")
+    command = [sys.executable, "script.py"]
+    for told, counts in (("a.nii done \n", (1, 0)), ("", (0, 1))):  # the second one resumes
+        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        ended = dict(zip(("done", "skipped"), counts, strict=True)) | {"refused": 0, "failed": 0}
+        assert (run.stdout, run.stderr) == (f"{told}{ended}\n", "")
+    assert (tmp_path / "restored" / "manifest.sqlite").is_file()
 
 
 def rows_of(heading: str) -> dict[str, str]:

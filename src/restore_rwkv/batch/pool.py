@@ -239,8 +239,9 @@ class Pool:
             self._failed_starts += 1
             if self._failed_starts > len(self._workers) + 1:
                 raise ConfigError(
-                    f"workers end while they start (exit code {code}); run restore-rwkv info to "
-                    "see whether the program itself works"
+                    f"workers end while they start (exit code {code}); in a script of your own, "
+                    "call it below if __name__ == '__main__'; else run restore-rwkv info to see "
+                    "whether the program itself works"
                 )
         self._asking = deque(item for item in self._asking if item[0] is not worker)
         for job in worker.jobs.values():
