@@ -29,10 +29,7 @@ from restore_rwkv.training.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("light-mri-sr", "light-ct-denoise", "light-pet-synth", "light-all-in-one")
 """Recipes of the shipped weights, in the order in which they are trained."""
-STARTS = {
-    "light-mri-sr": "light-mri-sr-start",
-    "light-ct-denoise": "light-ct-denoise-start",
-}
+STARTS = {"light-mri-sr": "light-mri-sr-start"}
 """Recipes that train the weights which others start from."""
 
 
