@@ -9,7 +9,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from restore_rwkv.apps.node.config import Limits, NodeConfig
+from restore_rwkv.apps.node.config import Limits, NodeConfig, read_config
 from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.metrics import _HELP
 from restore_rwkv.apps.node.rules import Rule
@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 DOCUMENT = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+SETTINGS = re.findall(r"^```toml\n(.+?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
 def queries(place: str) -> list[str]:
@@ -89,8 +90,16 @@ def test_every_metric_of_the_document_exists() -> None:
     assert used <= set(_HELP)
 
 
+def test_the_smallest_settings_of_the_document_are_enough(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(SETTINGS[0], encoding="utf-8")
+    config = read_config(path)
+    assert [peer.ae_title for peer in config.peers] == ["CT1"]
+    assert config.rules[0].send_to == ("pacs",)
+
+
 def test_the_rule_of_the_document_is_one() -> None:
-    (text,) = re.findall(r"^```toml\n(.+?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    _, text = SETTINGS
     (row,) = tomllib.loads(text)["rules"]
     header = {"Modality": "CT", "StationName": "CT2A", "SeriesDescription": "Abdomen 1.0"}
     rule = from_mapping(Rule, row)
