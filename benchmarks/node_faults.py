@@ -67,6 +67,32 @@ host = "127.0.0.1"
 port = {archive}
 """
 
+_WATCHING = """
+folder = "{folder}"
+ae_title = "NODE"
+port = {port}
+quiet_seconds = {quiet}
+retry_seconds = 0.5
+metrics_port = {metrics}
+quota = "{quota}"
+[[archives]]
+name = "pacs"
+url = "{web}"
+every_seconds = 1
+days = 36500
+[[peers]]
+name = "scanner"
+ae_title = "SCANNER"
+[[rules]]
+name = "all"
+fit = "any"
+send_to = ["pacs"]
+[[destinations]]
+name = "pacs"
+kind = "web"
+url = "{web}"
+"""
+
 
 @dataclass
 class Row:
@@ -87,7 +113,7 @@ class Node:
     quiet: float = 2.0
     quota: str = "2GB"
     state: Path | None = None
-    starts: int = 0
+    settings: str = _CONFIG
     process: subprocess.Popen[bytes] | None = None
     port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
@@ -97,19 +123,19 @@ class Node:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder / "node.toml"
         config.write_text(
-            _CONFIG.format(
+            self.settings.format(
                 folder=self.state or self.folder / "state",
                 port=self.port,
                 quiet=self.quiet,
                 metrics=self.metrics_port,
                 quota=self.quota,
                 archive=self.archive.dicom_port,
+                web=self.archive.web_url,
             )
         )
         words = [sys.executable, "-m", "restore_rwkv", "node", str(config)]
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT)
-        self.starts += 1
         end = time.monotonic() + 60
         while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
@@ -222,7 +248,7 @@ def faults_of(scanner: Scanner, archive: Orthanc, judged: int = 12) -> list[str]
         for series, files in scanner.series.items()
         for file in files
     }
-    for uid in archive.series():
+    for uid in set(archive.series()) - set(scanner.series):
         images = [dcmread(io.BytesIO(file)) for file in archive.files(uid).values()]
         named = [str(image.SourceImageSequence[0].ReferencedSOPInstanceUID) for image in images]
         sources = {source_of.get(name, "unknown") for name in named}
@@ -332,6 +358,45 @@ def _kill(node: Node, kills: int, killed: list[int], done: threading.Event) -> N
         node.end(signal.SIGKILL)
         killed[0] += 1
         node.start()
+
+
+def watched(folder: Path, series: int, kills: int) -> list[Row]:
+    """Series that come into a DICOMweb archive, and go back into it by STOW-RS."""
+    began = time.monotonic()
+    with orthanc(folder / "archive") as archive:
+        node = Node(folder / "node", archive, settings=_WATCHING)
+        scanner = Scanner(folder / "sent", node)
+        with running(node):
+            done, killed = threading.Event(), [0]
+            killer = threading.Thread(target=_kill, args=(node, kills, killed, done))
+            killer.start()
+            for number in range(series):
+                _send_to(archive, scanner.make(number))
+            _until(lambda: len(archive.series()) >= 2 * series, 600)
+            done.set()
+            killer.join()
+            time.sleep(10)  # in which a loop would show
+            wait_until_quiet(node)
+            wrong = faults_of(scanner, archive)
+    result = (
+        f"{series} series sent to the archive, {len(wrong)} wrong, and no derived "
+        "series restored again"
+    )
+    for text in (*wrong[:5], *(node.log().splitlines()[-40:] if wrong else ())):
+        print("  wrong:", text, flush=True)
+    what = f"archive watched and sent to by DICOMweb, node killed with -9 {killed[0]} times"
+    return [Row(what, not wrong, result, time.monotonic() - began)]
+
+
+def _send_to(archive: Orthanc, place: Path) -> None:
+    words = ["storescu", "-aec", "ORTHANC", "+sd", "127.0.0.1", str(archive.dicom_port), str(place)]
+    subprocess.run(words, check=True, capture_output=True)
+
+
+def _until(holds: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.5)
 
 
 def strangers(folder: Path) -> list[Row]:
@@ -459,7 +524,7 @@ def main() -> int:
     parser.add_argument("--series", type=int, default=200)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
-    parser.add_argument("--only", choices=["many", "strangers", "disk", "soak"])
+    parser.add_argument("--only", choices=["many", "watched", "strangers", "disk", "soak"])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if not namespace.inside():
@@ -467,6 +532,7 @@ def main() -> int:
         return run_inside(words)
     scenarios: dict[str, Callable[[Path], list[Row]]] = {
         "many": lambda folder: many_series(folder, options.series, options.kills),
+        "watched": lambda folder: watched(folder, options.series // 4, options.kills // 4),
         "strangers": strangers,
         "disk": full_disk,
     }

@@ -54,7 +54,7 @@ case ${RESTORE_RWKV_STEP:-submit} in
     ;;
   gather)
     shift 3
-    # Outputs that are there are adopted; what a part has not come to is restored now.
+    # What the parts have done is taken over; what they have not come to is restored now.
     restore "$@"
     ;;
   *)

@@ -6,20 +6,16 @@ import dataclasses
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from restore_rwkv.apps.node.config import Limits, NodeConfig
+from restore_rwkv.apps.node.config import Limits, NodeConfig, read_config
 from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.metrics import _HELP
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.batch import Manifest
 from restore_rwkv.options import from_mapping
 from tests.helpers import ROOT
-from tests.helpers.batches import scan
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -27,6 +23,7 @@ else:
     import tomli as tomllib
 
 DOCUMENT = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+SETTINGS = re.findall(r"^```toml\n(.+?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
 def queries(place: str) -> list[str]:
@@ -53,20 +50,6 @@ def test_queries_of_the_document_are_answered(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     shutil.copy(tmp_path / "queue.sqlite", tmp_path / "copy")
     Database(tmp_path / "copy").close()  # which refuses what is no queue
-
-
-@pytest.mark.slow
-def test_the_script_of_the_document_runs_as_it_is_written(tmp_path: Path) -> None:
-    script = re.search(r"```python\n(from pathlib.*?)```", DOCUMENT, re.DOTALL)
-    assert script is not None
-    (tmp_path / "script.py").write_text(script[1])
-    scan(tmp_path / "scans" / "a.nii")
-    command = [sys.executable, "script.py"]
-    for told, counts in (("a.nii done \n", (1, 0)), ("", (0, 1))):  # the second one resumes
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-        ended = dict(zip(("done", "skipped"), counts, strict=True)) | {"refused": 0, "failed": 0}
-        assert (run.stdout, run.stderr) == (f"{told}{ended}\n", "")
-    assert (tmp_path / "restored" / "manifest.sqlite").is_file()
 
 
 def rows_of(heading: str) -> dict[str, str]:
@@ -107,8 +90,16 @@ def test_every_metric_of_the_document_exists() -> None:
     assert used <= set(_HELP)
 
 
+def test_the_smallest_settings_of_the_document_are_enough(tmp_path: Path) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(SETTINGS[0], encoding="utf-8")
+    config = read_config(path)
+    assert [peer.ae_title for peer in config.peers] == ["CT1"]
+    assert config.rules[0].send_to == ("pacs",)
+
+
 def test_the_rule_of_the_document_is_one() -> None:
-    (text,) = re.findall(r"^```toml\n(.+?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+    _, text = SETTINGS
     (row,) = tomllib.loads(text)["rules"]
     header = {"Modality": "CT", "StationName": "CT2A", "SeriesDescription": "Abdomen 1.0"}
     rule = from_mapping(Rule, row)

@@ -92,6 +92,21 @@ def test_restore_folder(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_restore_tree(scan: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "scans", tmp_path / "restored"
+    (source / "deeper").mkdir(parents=True)
+    (source / "deeper" / "good.nii.gz").write_bytes(scan.read_bytes())
+    (source / "bad.nii.gz").write_bytes(b"not a scan")
+    given = (source, output, "--task", "mri-sr", "--weights", tiny_weights)
+    printed = run("restore_tree.py", *given, status=1)
+    assert "2 to restore, 0 done before" in printed
+    assert "done: deeper/good.nii.gz\n" in printed
+    assert "refused: bad.nii.gz " in printed
+    assert (output / "deeper" / "good.restoration.json").is_file()
+    assert "1 to restore, 1 done before" in run("restore_tree.py", *given, status=1)
+
+
+@pytest.mark.slow
 def test_low_dose_pairs_are_trained_on(ct_scans: Path, recipe: Path, tmp_path: Path) -> None:
     pairs, output = tmp_path / "pairs", tmp_path / "output"
     printed = run("make_low_dose_data.py", ct_scans, pairs, "--factor", "10")

@@ -5,6 +5,7 @@ Each message is one line that says what is wrong, where, and how to correct it.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Literal
 
@@ -68,6 +69,9 @@ _KINDS: tuple[tuple[type[Exception], ErrorKind], ...] = (
 )
 
 
+_OF_ADDRESSES = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+
+
 def kind_of_error(error: BaseException) -> ErrorKind:
     """Return what an error is about; "bug" if it was raised by mistake."""
     return next((kind for cls, kind in _KINDS if isinstance(error, cls)), "bug")
@@ -81,5 +85,8 @@ def message_of(error: BaseException) -> str | None:
         return "this machine has run out of memory; free some, or give a smaller scan"
     if isinstance(error, OSError):
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{where}{error.strerror or error}; check the path, its permissions and free space"
+        remedy = "check the path, its permissions and free space"
+        if error.errno in _OF_ADDRESSES:
+            remedy = "stop what listens there, or give another address or port"
+        return f"{where}{error.strerror or error}; {remedy}"
     return None

@@ -73,7 +73,7 @@ class _Place(NamedTuple):
 
     @property
     def within(self) -> str:
-        return "" if self.table is None else f" in {self.table or 'top level'}"
+        return "" if self.table is None else f" in {self.table or 'the top level'}"
 
     def path(self, name: str) -> str:
         return f"{self.table}.{name}" if self.table else name
@@ -146,7 +146,7 @@ def parse_memory(text: str, name: str = "memory") -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None or len(match[1]) > 18:
-        raise ConfigError(f"{name} {text!r} is no size; write it as 2GiB or 800MB")
+        raise ConfigError(f"{name} {text!r} is not a size; write it as 2GiB or 800MB")
     number, prefix, binary = match.groups()
     power = " kmgt".index(prefix.lower() or " ")
     return int(float(number) * (1024 if binary else 1000) ** power)

@@ -219,8 +219,8 @@ def test_a_tree_without_scans_is_told_and_an_empty_share_is_no_fault(
         (2, ("--part", "3/2"), "part 3/2 does not exist; give K/N"),
         (2, ("--part", "all"), "part 'all' is not a share; give K/N, such as 1/8"),
         (2, ("--jobs", "-1"), "--jobs"),
-        (2, ("--max-memory", "much"), "--max-memory 'much' is no size"),
-        (2, ("--memory", "much"), "--memory 'much' is no size"),
+        (2, ("--max-memory", "much"), "--max-memory 'much' is not a size"),
+        (2, ("--memory", "much"), "--memory 'much' is not a size"),
         (2, ("--scale", "9"), "scale 9 is out of range"),
         (5, ("--weights", "nowhere"), "nowhere"),
         (3, ("--json", "nowhere/report.json"), "nowhere: no such folder; create it first"),
@@ -460,24 +460,24 @@ def test_the_bar_counts_scans_over_all_workers() -> None:
     assert line() == "looking: 20 scans found"
     told.begun(6, 3)
     told.ended(jobs[5], Outcome(key="f", state="refused"))  # without a worker
-    assert line() == "starting 1/6 scans, 1 failed"
+    assert line() == "starting 1/6 scans, 1 not restored"
     clock.now += 10
     told.started(jobs[0])
     told.started(jobs[1])
     told.progressed(jobs[1], Progressed("b", "reading", 0, 0))
     told.progressed(jobs[1], Progressed("b", "restoring", 5, 10))
-    assert line() == "a 1/6 scans, 1 failed 90 s left"  # the oldest; a half of five
+    assert line() == "a 1/6 scans, 1 not restored 90 s left"  # the oldest; a half of five
     told.progressed(jobs[0], Progressed("a", "restoring", 5, 10))
-    assert line() == "a 1/6 scans, 1 failed 40 s left"
+    assert line() == "a 1/6 scans, 1 not restored 40 s left"
     told.ended(jobs[0], Outcome(key="a", state="done"))
     told.started(jobs[1])  # its worker has ended, so it begins anew
     told.progressed(jobs[1], Progressed("b", "restoring", 1, 10))
-    assert line().startswith("b 2/6 scans, 1 failed ")
+    assert line().startswith("b 2/6 scans, 1 not restored ")
     (task,) = bar._display.tasks
     assert (task.completed, task.total) == (1500, 5000)
     for one in jobs[1:5]:
         told.ended(one, Outcome(key=one.key, state="failed", reason="disk"))
-    assert bar.count() == "6/6 scans, 5 failed"
+    assert bar.count() == "6/6 scans, 5 not restored"
     screen.reset(as_json=False)
 
 
@@ -545,7 +545,7 @@ def test_a_terminal_shows_one_bar_and_lines_above_it(tmp_path: Path, weights: Pa
     lines = [line.strip() for line in re.split(r"[\r\n]+", plain)]
     bars = [line for line in lines if re.match(r"p\d/s\d+\.nii\.gz .*\d+/31 scans", line)]
     assert bars
-    assert any("1 failed" in line and "left" in line for line in bars)
+    assert any("1 not restored" in line and "left" in line for line in bars)
     counts = [int(match[1]) for line in bars if (match := re.search(r"(\d+)/31 scans", line))]
     assert counts == sorted(counts)
     assert sum(line.startswith("refused: empty.nii: the file is empty") for line in lines) == 1

@@ -432,7 +432,7 @@ def test_sizes(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "GiB", "-2GiB", "2 pounds", "1e9", "9" * 400])
 def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no size"):
+    with pytest.raises(ConfigError, match="is not a size"):
         parse_memory(text)
 
 

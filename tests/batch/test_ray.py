@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -398,3 +399,16 @@ def test_impossible_workers_and_a_missing_ray_are_refused(
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'restore-rwkv\[ray\]'"):
         RayEngine(settings)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_where_nothing_answers_is_told_at_once(
+    settings: WorkerSettings, address: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="nothing answers there"):
+        RayEngine(settings, RayOptions(address=address.format(port)))
+    assert time.monotonic() - began < 10

@@ -139,7 +139,7 @@ def test_weights_to_start_from_are_found_from_the_folder_of_the_recipe(tmp_path:
         ({"network": "lite"}, "network 'lite' is unknown"),
         ({"network": {"dims": 8}}, "did you mean 'dim'"),
         ({"network": 5}, "network is 5; give a table or a name"),
-        ({"sede": 1}, "unknown key 'sede' in top level; did you mean 'seed'"),
+        ({"sede": 1}, "unknown key 'sede' in the top level; did you mean 'seed'"),
         ({"training": {"iteration": 5}}, "did you mean 'iterations'"),
         ({"training": {"iterations": 0}}, "training.iterations is 0"),
         ({"training": {"ema": 1.0}}, "training.ema is 1.0"),

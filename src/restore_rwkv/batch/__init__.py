@@ -1,5 +1,9 @@
 """Many scans at once: finds them, has workers restore them in isolation, and keeps every outcome.
 
+`run_batch` does all of it, as `examples/restore_tree.py` shows; its parts can be used on their
+own. Workers are processes that import the script which starts them: start a batch below
+`if __name__ == "__main__":` only.
+
 Uses restoration, io and the rooms below; apps uses it. Training is its sibling.
 """
 

@@ -41,6 +41,7 @@ class Ended:
 
 
 Event: TypeAlias = "Started | Progressed | Ended"
+"""What an engine tells of its jobs."""
 
 
 class Engine(Protocol):

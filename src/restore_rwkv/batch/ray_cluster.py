@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from restore_rwkv.errors import ConfigError
 
+_SECONDS_TO_ANSWER = 5.0
 _OBJECT_STORE = 100 << 20  # bytes, of a cluster that is started here; nothing large goes through it
 
 
@@ -66,7 +68,9 @@ class Cluster:
             return
         address = address or os.environ.get("RAY_ADDRESS")
         where: dict[str, Any] = {"address": address}
-        if address is None:
+        if address is not None:
+            _require_listener(address)
+        else:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             # Its sockets do not bear a long path.
             short = "/tmp" if os.path.isdir("/tmp") else None
@@ -96,6 +100,21 @@ class Cluster:
         _show_messages(True)
         if self._files is not None:
             shutil.rmtree(self._files, ignore_errors=True)
+
+
+def _require_listener(address: str) -> None:
+    """Check that something listens at an address, as Ray waits for minutes where nothing does."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"address {address}: nothing answers there ({reason}); give HOST:PORT of the head node "
+            "of a Ray cluster that runs"
+        ) from error
 
 
 def marked(output: Path | None) -> Path | None:

@@ -57,7 +57,7 @@ def test_sizes_are_written_with_their_unit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "text", "message"),
     [
-        ("top", "qota = 3", "unknown key 'qota' in top level; did you mean 'quota'?"),
+        ("top", "qota = 3", "unknown key 'qota' in the top level; did you mean 'quota'?"),
         ("top", 'quota = "much"', "quota is 'much'; give a size such as"),
         ("top", "quota = 0", "quota is 0; give a size"),
         ("top", "port = 70000", "port is 70000; give a port, 1 to 65535"),

@@ -21,7 +21,7 @@ from restore_rwkv.apps.node import negotiation
 from restore_rwkv.apps.node.config import TLS, Limits, Peer
 from restore_rwkv.apps.node.receiver import Pace
 from restore_rwkv.apps.node.spool import Instance
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError, InputError, message_of
 from tests.helpers.certificates import Certificates, make_certificates
 from tests.helpers.derivable_series import classic, save
 from tests.helpers.live_receiver import CT, LiveReceiver, contexts_of, listening
@@ -356,8 +356,11 @@ def test_a_port_that_is_taken_is_an_error(live: LiveReceiver, tmp_path: Path) ->
     from restore_rwkv.apps.node.receiver import Receiver
 
     other = Receiver(live.receiver._config, live.accepted.append, live.spool, live.metrics)
-    with pytest.raises(OSError, match="in use"):
+    with pytest.raises(OSError, match="in use") as raised:
         other.start()
+    message = message_of(raised.value) or ""
+    assert message.startswith(f"127.0.0.1 port {live.receiver._config.port}: ")
+    assert message.endswith("; stop what listens there, or give another address or port")
 
 
 @pytest.fixture(scope="module")

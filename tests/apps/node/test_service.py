@@ -245,6 +245,17 @@ def test_a_fault_of_the_series_is_refused_with_its_reason(
     assert node.archive.received == []
 
 
+def test_equal_reasons_of_several_series_are_equal_text(begin: Callable[..., Running]) -> None:
+    node = begin()
+    folders = [node.service._spool.folder_of(uid).name for uid in ("1.2.3.4", "1.2.3.5")]
+    for folder, series in zip(folders, ("1.2.3.4", "1.2.3.5"), strict=True):
+        reason = f"{folder}: a localizer; give the scan itself"
+        node.workers.answers = [Outcome(key="", state="refused", kind="unfit", reason=reason)]
+        node.receive(series=series)
+        node.wait_for(refused=1 + folders.index(folder))
+    assert node.reasons() == ["a localizer; give the scan itself"] * 2
+
+
 def test_a_fault_of_the_machine_is_tried_again(begin: Callable[..., Running]) -> None:
     node = begin(attempts=3)
     fault = Outcome(key="", state="failed", kind="system", reason="ends its worker (signal 9)")

@@ -94,7 +94,7 @@ class BatchProgress:
         name = next(iter(self._running.values()), None)
         if name is not None:
             self._bar.stage(name)
-        faults = f", {self._faults} failed" if self._faults else ""
+        faults = f", {self._faults} not restored" if self._faults else ""
         self._bar.words = f"{self._ended}/{self._all} scans{faults}"
         done = _STEPS * (self._ended - self._unread) + sum(self._shares.values())
         self._steps = max(self._steps, done)  # a scan may begin anew

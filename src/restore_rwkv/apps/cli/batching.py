@@ -78,7 +78,7 @@ def batch(
         int, typer.Option(min=0, help="Worker processes; 0 chooses by device and cores.")
     ] = 0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the batch that OUT holds.")
+        bool, typer.Option("--resume", help="Resume the batch in OUT, with new scans.")
     ] = False,
     json_file: Annotated[
         str | None,
@@ -103,7 +103,7 @@ def batch(
     ] = "local",
     address: Annotated[
         str | None,
-        typer.Option(help="Address of the Ray cluster; starts one here where left out."),
+        typer.Option(help="Address of the Ray cluster, or auto; left out: one is started here."),
     ] = None,
     most_memory: Annotated[
         str | None,

@@ -380,7 +380,7 @@ def _located(values: Any, base: Path) -> Any:
         if isinstance(found.get(key), str) and found[key]:
             found[key] = base / Path(found[key]).expanduser()
             if key != "folder" and not found[key].is_file():
-                raise ConfigError(f"{key} is {found[key]}, which is no file; check the path")
+                raise ConfigError(f"{key} is {found[key]}, which is not a file; check the path")
             if key in _SECRETS:
                 _check_private(found[key])
     if isinstance(found.get("weights"), str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from collections import deque
@@ -117,6 +118,9 @@ class Coordinator:
     def _settle(self, restoration: Restoration, outcome: Outcome) -> None:
         """Note what came of a series."""
         entry, rule = restoration.entry, restoration.rule
+        # Without the name of the folder, so that equal reasons of several series can be counted.
+        folder = self._spool.folder_of(entry.series_uid).name
+        outcome = dataclasses.replace(outcome, reason=outcome.reason.removeprefix(f"{folder}: "))
         if outcome.is_fault and restoration.adopts:
             # The settings have changed since a process was killed: nothing of it has been sent.
             remove_derived(restoration.target)

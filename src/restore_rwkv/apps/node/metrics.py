@@ -127,7 +127,11 @@ class MetricsServer:
     def __init__(
         self, metrics: Metrics, faults: Callable[[], Mapping[str, str]], port: int
     ) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(metrics, faults))
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(metrics, faults))
+        except OSError as error:
+            where = f"metrics_port {port}"
+            raise OSError(error.errno, error.strerror, where) from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(

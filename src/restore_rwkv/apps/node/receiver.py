@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.node import negotiation
 from restore_rwkv.apps.node.negotiation import Rejection, Status
@@ -100,18 +100,23 @@ class Receiver:
             silence_seconds=SILENCE_SECONDS,
         )
         entity.network_timeout = entity.dimse_timeout = SILENCE_SECONDS
-        self._server = Server(
-            bounds,
-            self._begin,
-            *(entity, (config.host, config.port), config.ae_title),
-            negotiation.received_contexts(),
-            ssl_context=_tls(config.tls) if config.tls else None,
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._admit),
-                (evt.EVT_C_ECHO, self._echo),
-                (evt.EVT_C_STORE, self._store),
-            ],
-        )
+        secured = _tls(config.tls) if config.tls else None
+        handlers: Any = [
+            (evt.EVT_REQUESTED, self._admit),
+            (evt.EVT_C_ECHO, self._echo),
+            (evt.EVT_C_STORE, self._store),
+        ]
+        address = (config.host, config.port)
+        try:
+            self._server = Server(
+                *(bounds, self._begin),
+                *(entity, address, config.ae_title, negotiation.received_contexts()),
+                ssl_context=secured,
+                evt_handlers=handlers,
+            )
+        except OSError as error:
+            where = f"{config.host} port {config.port}"
+            raise OSError(error.errno, error.strerror, where) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_POLL_SECONDS,), name="receiver", daemon=True
         )

@@ -180,7 +180,7 @@ class Service:
             for source in self._sources.values():
                 self._ends.callback(source.stop)
                 source.start()
-            _logger.info("started")
+            _logger.info("started: %s", ", ".join(self._sources))
             while not self._stop.is_set():
                 self._turn()
         _logger.info("stopped")
