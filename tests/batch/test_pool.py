@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -333,6 +335,24 @@ def test_workers_end_with_a_parent_that_is_killed(tiny_weights: Path, tmp_path: 
             return
         time.sleep(0.05)
     pytest.fail("the worker lives on")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
+def test_no_worker_sees_an_interrupt_while_it_starts() -> None:
+    """Not the first one of a program either, with which Python starts a process of its own."""
+    code = (
+        "import multiprocessing as m, signal\n"
+        "from restore_rwkv.batch.pool import _without_interrupts\n"
+        "def serve(): pass\n"
+        "if __name__ == '__main__':\n"
+        "    with _without_interrupts():\n"
+        "        process = m.get_context('spawn').Process(target=serve)\n"
+        "        process.start()\n"
+        "        print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+        "    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["True", "False"], run.stderr
 
 
 def test_a_second_thread_of_the_parent_may_start_a_pool() -> None:
