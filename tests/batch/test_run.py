@@ -212,7 +212,7 @@ def test_new_weights_of_a_task_are_not_mixed_with_the_former(
     run_small(tmp_path, again(request))
     info = read_info(find_weights("light-mri-sr"))
     newer = dataclasses.replace(info, sha256="0" * 64)
-    monkeypatch.setattr("restore_rwkv.batch.run.read_info", lambda _: newer)
+    monkeypatch.setattr("restore_rwkv.batch.request.read_info", lambda _: newer)
     with pytest.raises(InputError, match="was begun with other weights; give the same"):
         run_small(tmp_path, again(request))
 

@@ -277,7 +277,7 @@ def test_a_picture_that_fails_costs_only_the_picture(
 
     if before:
         assert worker.run(job_of(source, target)).thumbnail
-    monkeypatch.setattr("restore_rwkv.batch.worker.thumbnail", fails)
+    monkeypatch.setattr("restore_rwkv.batch.thumbnail.thumbnail", fails)
     outcome = worker.run(job_of(source, target))
     assert (outcome.state, outcome.kind) == ("skipped" if before else "done", "ok"), outcome.reason
     assert outcome.thumbnail is None
@@ -361,6 +361,20 @@ def test_another_file_in_the_place_of_the_record_is_kept(
     assert "exists already" in outcome.reason
     assert record.read_text() == text
     assert names(target.parent) == {record.name}
+
+
+@pytest.mark.parametrize(
+    "change", [{"options": [1]}, {"options": None}, {"seconds": "long"}, {"task": 5}], ids=str
+)
+def test_a_record_that_was_edited_is_no_bug(
+    worker: Worker, source: Path, target: Path, change: dict[str, Any]
+) -> None:
+    worker.run(job_of(source, target))
+    record = target.parent / "a.restoration.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    outcome = worker.run(job_of(source, target))
+    assert (outcome.state, outcome.kind) == ("refused", "input"), outcome.details
+    assert target.exists()
 
 
 @pytest.mark.parametrize("with_record", [False, True])

@@ -12,7 +12,8 @@ from restore_rwkv.batch.find import FoundJob, find_jobs
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.manifest import Entry, Manifest
 from restore_rwkv.batch.pool import Pool
-from restore_rwkv.batch.run import BatchRequest, Listener, Part, Summary, run_batch
+from restore_rwkv.batch.request import BatchRequest, Part
+from restore_rwkv.batch.run import Listener, Summary, run_batch
 from restore_rwkv.batch.worker import Worker, WorkerSettings
 
 __all__ = [

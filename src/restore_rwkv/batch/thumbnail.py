@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from restore_rwkv.io import Volume
 
+_logger = logging.getLogger(__name__)
 _SIDE = 160  # pixels, the longer side of a panel
 _GAP = 4  # pixels between panels
 _MOST_BYTES = 60_000
@@ -95,6 +97,17 @@ def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = N
     if modality == "PT":
         shades = [1 - shade for shade in shades]
     return _encoded(shades, (difference / limit + 1) / 2, texts)
+
+
+def thumbnail_or_none(
+    before: Volume, after: Volume, axis: int | None, modality: str | None = None
+) -> bytes | None:
+    """Return a thumbnail; None where it cannot be made, which is no fault of the result."""
+    try:
+        return None if axis is None else thumbnail(before, after, axis, modality)
+    except Exception:
+        _logger.info("%s: has no picture in the overview", before.name, exc_info=True)
+        return None
 
 
 def thumbnail_texts(png: bytes) -> dict[str, str]:

@@ -10,31 +10,24 @@ import platform
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from restore_rwkv.batch.adoption import made_before, written_bytes
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.staging import in_terms_of, staged
-from restore_rwkv.batch.thumbnail import thumbnail
-from restore_rwkv.errors import InputError, NoMemoryError, RestoreError, kind_of_error, message_of
+from restore_rwkv.batch.thumbnail import thumbnail_or_none
+from restore_rwkv.errors import NoMemoryError, kind_of_error, message_of
 from restore_rwkv.io import (
     OutputOptions,
     Progress,
     Target,
-    Volume,
-    claimed,
-    identify,
-    identify_output,
-    read_volume,
-    read_volumes,
     record_values,
 )
 from restore_rwkv.io.outputs import OutputType
-from restore_rwkv.model import read_info
 from restore_rwkv.restoration import (
     FileRequest,
     Plan,
@@ -43,7 +36,6 @@ from restore_rwkv.restoration import (
     Restorer,
     restore_file,
 )
-from restore_rwkv.tasks import get_task
 
 _logger = logging.getLogger(__name__)
 _MOST_ATTEMPTS = 4  # each with half the memory of the one before, the last with the least
@@ -140,7 +132,7 @@ class Worker:
         notes = _Notes()
         attempt, options = 1, self.settings.options
         try:
-            made = self._made_before(job)
+            made = made_before(job, self.settings, self._restorer.weights_of)
             if made is not None:
                 return made
         except Exception as error:
@@ -162,58 +154,6 @@ class Worker:
                 return _faulty(job, shortage or error, attempt)
             else:
                 return _done(job, restored, notes.thumbnail, attempt)
-
-    def _made_before(self, job: Job) -> Outcome | None:
-        """Return the outcome of a job whose output is there already; None if it is not.
-
-        Raises:
-            InputError: an output of that name was made in another way.
-        """
-        target = Path(job.target)
-        if not target.exists():
-            _drop_orphan(job)
-            return None
-        with claimed(target, _record_path(job)):  # which removes what a killed process has left
-            return self._adopted(job, target)
-
-    def _adopted(self, job: Job, target: Path) -> Outcome:
-        record = _record_beside(job)
-        try:
-            weights = read_info(self._restorer.weights_of(get_task(str(record.get("task")))))
-        except RestoreError:
-            weights = None
-        asked = _comparable(dataclasses.asdict(self.settings.options))
-        same = (
-            weights is not None
-            and record.get("weights_sha256") == weights.sha256
-            and _comparable(record.get("options") or {}) == asked
-            and record.get("dtype") == self.settings.dtype
-            and record.get("keep_nan") == self.settings.keep_nan
-            and record.get("output_sha256") == identify_output(target, target.name).output_sha256
-        )
-        if same:
-            before = next(iter(_volumes(job)))
-            source = identify(before)
-            if source is not None and record.get("source_sha256") == source.source_sha256:
-                return self._kept(job, record, before)
-        raise InputError(
-            f"{target}: exists already, and its record does not say that it was made from this "
-            "scan with these weights and options; remove it, or name another folder"
-        )
-
-    def _kept(self, job: Job, record: Mapping[str, Any], before: Volume) -> Outcome:
-        image = None
-        if self.settings.thumbnails:
-            image = _picture(partial(_picture_of_file, job, record, before), job.name)
-        return Outcome(
-            key=job.key,
-            state="skipped",
-            network_seconds=float(record["seconds"]),
-            bytes_read=job.size,
-            bytes_written=_written(job),
-            record=record,
-            thumbnail=image,
-        )
 
 
 class _Turns(Restorer):
@@ -240,23 +180,9 @@ class _Turns(Restorer):
         with self._turn, self._leave(needed):
             restored = super().run_plan(plan, progress)
         if self._thumbnails and notes.thumbnail is None:
-            image = partial(thumbnail, plan.volume, restored.volume, plan.axis, plan.task.modality)
-            notes.thumbnail = _picture(image, plan.volume.name)
+            volumes = plan.volume, restored.volume
+            notes.thumbnail = thumbnail_or_none(*volumes, plan.axis, plan.task.modality)
         return restored
-
-
-def _picture(make: Callable[[], bytes], name: str) -> bytes | None:
-    """Return a thumbnail; None where it cannot be made, which is no fault of the result."""
-    try:
-        return make()
-    except Exception:
-        _logger.info("%s: has no picture in the overview", name, exc_info=True)
-        return None
-
-
-def _picture_of_file(job: Job, record: Mapping[str, Any], before: Volume) -> bytes:
-    after = read_volume(job.target, volume=None if record.get("volumes", 1) == 1 else 0)
-    return thumbnail(before, after, int(record["slice_axis"]), record.get("modality"))
 
 
 def _request(job: Job, worker: Worker, options: RestoreOptions) -> FileRequest:
@@ -271,64 +197,17 @@ def _request(job: Job, worker: Worker, options: RestoreOptions) -> FileRequest:
     )
 
 
-def _volumes(job: Job) -> Iterator[Volume]:
-    source = Path(job.source)
-    files = [source / name for name in job.files]
-    return iter(read_volumes(source, series=job.series, files=files))
-
-
-def _drop_orphan(job: Job) -> None:
-    """Remove the record of an output that is gone, or that a killed process did not come to."""
-    record = _record_beside(job)
-    if "source_sha256" in record and record.get("output") == Path(job.target).name:
-        with claimed(job.target, _record_path(job)):
-            if not os.path.lexists(job.target):
-                _record_path(job).unlink(missing_ok=True)
-
-
-def _record_path(job: Job) -> Path:
-    return Target(Path(job.target), job.is_series, OutputOptions()).record
-
-
-def _record_beside(job: Job) -> Mapping[str, Any]:
-    """Values of the record of a job's output; empty where it cannot be read."""
-    try:
-        values = json.loads(_record_path(job).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def _comparable(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options that decide on the values of a result, as JSON has them."""
-    kept = {name: value for name, value in options.items() if name not in _WITHOUT_EFFECT}
-    plain: Mapping[str, Any] = json.loads(json.dumps(kept))
-    return plain
-
-
-# A result in other tiles, after memory ran out, is no reason to compute it again; the others decide
-# what is refused.
-_WITHOUT_EFFECT = ("memory", "force", "strict")
-
-
 def _done(job: Job, restored: Restored, image: bytes | None, attempts: int) -> Outcome:
     return Outcome(
         key=job.key,
         state="done",
         network_seconds=restored.record.seconds,
         bytes_read=job.size,
-        bytes_written=_written(job),
+        bytes_written=written_bytes(job),
         record=json.loads(json.dumps(record_values(restored.record))),  # as its file is read
         thumbnail=image,
         attempts=attempts,
     )
-
-
-def _written(job: Job) -> int:
-    """Bytes of a job's output and its record."""
-    path = Path(job.target)
-    files = [*path.iterdir()] if job.is_series else [path]
-    return sum(file.stat().st_size for file in (*files, _record_path(job)))
 
 
 def _faulty(job: Job, error: BaseException, attempts: int) -> Outcome:
