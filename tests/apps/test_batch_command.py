@@ -107,7 +107,7 @@ def test_a_batch_ends_with_a_table_and_an_exit_code(finished: dict[str, Any]) ->
     assert finished["code"] == 1
     lines = finished["out"].splitlines()
     row = next(line for line in lines if "s0.nii.gz" in line)
-    assert re.search(r"p0/s0.nii.gz +done +\d+\.\d +\d+ kB +\d+ kB", row)
+    assert re.search(r"p0/s0.nii.gz +done +\d+\.\d +[\d.]+ kB +[\d.]+ kB", row)
     bad = next(line for line in lines if "bad[red]\\n.nii.gz" in line)
     assert "refused" in bad
     assert "gzip" in bad
@@ -223,7 +223,6 @@ def test_a_tree_without_scans_is_told_and_an_empty_share_is_no_fault(
         (2, ("--memory", "much"), "--memory 'much' is not a size"),
         (2, ("--scale", "9"), "scale 9 is out of range"),
         (5, ("--weights", "nowhere"), "nowhere"),
-        (3, ("--json", "nowhere/report.json"), "nowhere: no such folder; create it first"),
         (3, ("--json", "."), "is a folder; name a file in it"),
         (2, ("--device", "tpu"), "device 'tpu' is unknown"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from restore_rwkv.apps.cli.terminal import escaped, say, screen, show, show_line
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from restore_rwkv.batch import Manifest, Outcome, Summary
+    from restore_rwkv.batch import Entry, Manifest, Outcome, Summary
 
 _MOST_ROWS = 40
 
@@ -35,13 +37,29 @@ def report(path: Path, summary: Summary, json_file: str | None) -> None:
     with Manifest(path) as manifest:
         if json_file not in (None, "-"):
             _write_report(Path(str(json_file)), manifest, summary)
-        entries = chain(manifest.entries(faults=True), manifest.entries(faults=False))
+        found = chain(manifest.entries(faults=True), manifest.entries(faults=False))
+        warned: Counter[str] = Counter()
+        entries = (_in_flags(entry, warned) for entry in found)
         stem = path.stem.replace("manifest", "overview")
         overview = write_overview(entries, manifest.counts(), summary, path.parent, stem)
-        show(_table(manifest))
+        if manifest.counts():
+            show(_table(manifest))
     if screen.as_json:
         show_line({"summary": _totals(summary), "warnings": screen.warnings})
-    say(f"{_in_words(summary)}; every scan: {overview}")
+    warnings = f"; {warned.total()} restored with warnings" if warned else ""
+    say(f"{_in_words(summary)}{warnings}; every scan: {overview}")
+
+
+def _in_flags(entry: Entry, warned: Counter[str]) -> Entry:
+    """Return a scan with its messages in the words of the command line; count those warned of."""
+    if entry.outcome is None:
+        return entry
+    record = entry.outcome.record
+    if record and record.get("warnings"):
+        warned[entry.outcome.state] += 1
+        record = {**record, "warnings": [worded(str(text)) for text in record["warnings"]]}
+    reason = worded(entry.outcome.reason, entry.name, entry.source)
+    return replace(entry, outcome=replace(entry.outcome, reason=reason, record=record))
 
 
 def _in_words(summary: Summary) -> str:
@@ -54,6 +72,8 @@ def _in_words(summary: Summary) -> str:
 
 def _table(manifest: Manifest) -> Table:
     """Every scan where there are few, and else those without a result."""
+    from restore_rwkv.batch.description import size
+
     few = sum(manifest.counts().values()) <= _MOST_ROWS
     table = plain_table("scan", "outcome", "seconds", "read", "written", "reason")
     rows = 0
@@ -67,10 +87,10 @@ def _table(manifest: Manifest) -> Table:
             break
         table.add_row(
             escaped(entry.name),
-            outcome.state,
+            outcome.state + (", warned" if (outcome.record or {}).get("warnings") else ""),
             f"{outcome.seconds:.1f}",
-            _size(outcome.bytes_read),
-            _size(outcome.bytes_written),
+            size(outcome.bytes_read),
+            size(outcome.bytes_written),
             escaped(worded(outcome.reason, entry.name, entry.source)),
         )
     return table
@@ -80,6 +100,7 @@ def _write_report(path: Path, manifest: Manifest, summary: Summary) -> None:
     """Write the report, one scan after the other, as a batch may have many."""
     from restore_rwkv.io import atomic_file
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write(f'{{"summary": {json.dumps(_totals(summary))},\n "scans": [')
         for number, line in enumerate(_lines(manifest)):
@@ -137,11 +158,3 @@ def worded(text: str, name: str = "", source: str = "") -> str:
     text = with_flags(text, flags())
     told = (f"{one}: " for one in (name, source, Path(source).name) if one)
     return next((text.removeprefix(start) for start in told if text.startswith(start)), text)
-
-
-def _size(number: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}"
-        number //= 1000
-    return f"{number:.0f} GB"

@@ -162,7 +162,7 @@ def batch(
             strict=strict,
         )
         if json_file not in (None, "-"):
-            check_writable(Path(str(json_file)), overwrite=True)
+            check_writable(Path(str(json_file)), overwrite=True, make_folders=True)
         if bids and manifest is not None:
             raise ConfigError(
                 "manifest: cannot be given with bids=True; it lies in the derivative dataset"
@@ -191,6 +191,8 @@ def batch(
             exists=exists,
         )
         bound = None if most_memory is None else parse_memory(most_memory, "most_memory")
+        if engine == "ray" and bound is not None and not jobs:
+            raise ConfigError("most_memory: is shared by jobs on a cluster; give jobs=N too")
 
         def start() -> Engine:
             if engine == "ray":
