@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from restore_rwkv.apps.node.config import Limits, NodeConfig
-from restore_rwkv.apps.node.database import Database
 from restore_rwkv.apps.node.metrics import _HELP
+from restore_rwkv.apps.node.queueing.database import Database
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.batch import Manifest
 from restore_rwkv.options import from_mapping

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.apps.node.database import STATES, Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.entries import Entry, short_hash
-from restore_rwkv.apps.node.queue import Queue
+from restore_rwkv.apps.node.queueing.database import STATES, Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.entries import Entry, short_hash
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
-from restore_rwkv.apps.node.upkeep import Upkeep
 from restore_rwkv.errors import InputError
 from tests.helpers.node_parts import Clock, make_instance
 
@@ -369,7 +369,7 @@ def test_a_deletion_that_was_cut_off_is_finished_but_not_for_a_series_that_came_
 def test_a_second_process_is_refused(node: Node) -> None:
     with pytest.raises(InputError, match="another node uses this folder"):
         Database(node.folder)
-    code = f"from pathlib import Path\nfrom restore_rwkv.apps.node.database import Database\nDatabase(Path({str(node.folder)!r}))"  # noqa: E501
+    code = f"from pathlib import Path\nfrom restore_rwkv.apps.node.queueing.database import Database\nDatabase(Path({str(node.folder)!r}))"  # noqa: E501
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "another node uses this folder" in ended.stderr
 

@@ -19,8 +19,8 @@ from pynetdicom.presentation import build_context
 
 from restore_rwkv.apps.node import negotiation
 from restore_rwkv.apps.node.config import TLS, Limits, Peer
-from restore_rwkv.apps.node.receiver import Pace
-from restore_rwkv.apps.node.spool import Instance
+from restore_rwkv.apps.node.receiving.receiver import Pace
+from restore_rwkv.apps.node.spooling.spool import Instance
 from restore_rwkv.errors import ConfigError, InputError
 from tests.helpers.certificates import Certificates, make_certificates
 from tests.helpers.derivable_series import classic, save
@@ -353,7 +353,7 @@ def test_stopping_ends_associations_and_leaves_no_thread(tmp_path: Path) -> None
 
 
 def test_a_port_that_is_taken_is_an_error(live: LiveReceiver, tmp_path: Path) -> None:
-    from restore_rwkv.apps.node.receiver import Receiver
+    from restore_rwkv.apps.node.receiving.receiver import Receiver
 
     other = Receiver(live.receiver._config, live.accepted.append, live.spool, live.metrics)
     with pytest.raises(OSError, match="in use"):

@@ -23,11 +23,11 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
 from restore_rwkv.apps.node.config import TLS, Destination, NodeConfig, Peer, Rule
-from restore_rwkv.apps.node.multipart import Sizes, boundary_of, parts
+from restore_rwkv.apps.node.dicomweb.multipart import Sizes, boundary_of, parts
+from restore_rwkv.apps.node.dicomweb.request import Patience
 from restore_rwkv.apps.node.outgoing import SendError
-from restore_rwkv.apps.node.senders import WebSender, sender_of
-from restore_rwkv.apps.node.store_scu import StoreUser, Timeouts
-from restore_rwkv.apps.node.web import Patience
+from restore_rwkv.apps.node.sending.senders import WebSender, sender_of
+from restore_rwkv.apps.node.sending.store_scu import StoreUser, Timeouts
 from tests.helpers.certificates import Certificates, make_certificates
 from tests.helpers.derivable_series import write_source
 from tests.helpers.orthanc import free_port
@@ -399,7 +399,7 @@ def test_files_are_stored_by_stow_in_bounded_requests(
     config: NodeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = files[0].stat().st_size
-    monkeypatch.setattr("restore_rwkv.apps.node.dicomweb._BATCH_BYTES", int(2.5 * size))
+    monkeypatch.setattr("restore_rwkv.apps.node.dicomweb.client._BATCH_BYTES", int(2.5 * size))
     requests: list[list[Dataset]] = []
 
     def respond(*request: object) -> Reply:

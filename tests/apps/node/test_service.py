@@ -20,8 +20,8 @@ import pytest
 
 from restore_rwkv.apps.node import service
 from restore_rwkv.apps.node.config import Destination, NodeConfig, Peer
-from restore_rwkv.apps.node.entries import short_hash
 from restore_rwkv.apps.node.outgoing import SendError
+from restore_rwkv.apps.node.queueing.entries import short_hash
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.apps.node.service import Parts, Service
 from restore_rwkv.batch.engine import Ended, Event

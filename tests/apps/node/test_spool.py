@@ -18,8 +18,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from restore_rwkv.apps.node import spool as spool_module
-from restore_rwkv.apps.node.spool import ConflictError, SeriesTooLargeError, Spool, SpoolFull
+from restore_rwkv.apps.node.spooling import spool as spool_module
+from restore_rwkv.apps.node.spooling.spool import (
+    ConflictError,
+    SeriesTooLargeError,
+    Spool,
+    SpoolFull,
+)
 from restore_rwkv.errors import InputError
 from tests.helpers.derivable_series import classic, save
 
@@ -312,7 +317,7 @@ def test_threads_that_add_the_same_instances_store_each_once(tmp_path: Path, spo
 _ADD_FOREVER = """
 import sys
 from pathlib import Path
-from restore_rwkv.apps.node.spool import Spool
+from restore_rwkv.apps.node.spooling.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1 << 30, reserve=0)
 sent = Path(sys.argv[2]).read_bytes()
 k = 0

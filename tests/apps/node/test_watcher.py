@@ -17,10 +17,11 @@ import pytest
 from pydicom import dcmread
 
 from restore_rwkv.apps.node.config import Archive, Limits, NodeConfig, Rule
+from restore_rwkv.apps.node.dicomweb.request import Patience, WebError
 from restore_rwkv.apps.node.metrics import Metrics
-from restore_rwkv.apps.node.spool import Instance, Spool, SpoolFull
-from restore_rwkv.apps.node.watcher import Watcher, is_own
-from restore_rwkv.apps.node.web import Patience, WebError
+from restore_rwkv.apps.node.own import says_made_here
+from restore_rwkv.apps.node.spooling.spool import Instance, Spool, SpoolFull
+from restore_rwkv.apps.node.watching.watcher import Watcher
 from tests.helpers.enhanced_headers import of
 from tests.helpers.synthetic_series import make_slice, save
 from tests.helpers.web_peer import Archive as Peer
@@ -164,11 +165,11 @@ def test_our_own_series_are_left_alone(place: Place, metadata: bool) -> None:
     ],
 )
 def test_headers_of_others_are_not_ours(header: dict[str, object]) -> None:
-    assert not is_own(header)
+    assert not says_made_here(header)
 
 
 def test_a_map_that_we_made_is_ours() -> None:
-    assert is_own({"00080070": {"vr": "LO", "Value": ["restore-rwkv"]}})
+    assert says_made_here({"00080070": {"vr": "LO", "Value": ["restore-rwkv"]}})
 
 
 def test_an_archive_that_is_down_is_logged_once(
@@ -176,7 +177,7 @@ def test_an_archive_that_is_down_is_logged_once(
 ) -> None:
     place.peer.status = 503
     watcher = place.watcher()
-    with caplog.at_level(logging.INFO, "restore_rwkv.apps.node.watcher"):
+    with caplog.at_level(logging.INFO, "restore_rwkv.apps.node.watching.watcher"):
         watcher.start()
         until(lambda: place.peer.asked.count("/series") >= 3)
         assert "503" in watcher.fault

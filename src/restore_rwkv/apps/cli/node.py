@@ -41,7 +41,7 @@ def node(
     verbose: Verbose = False,
 ) -> None:
     """Serve as a DICOM node, until SIGTERM or Ctrl-C; the next start goes on where it ended."""
-    from restore_rwkv.apps.node.config import read_config
+    from restore_rwkv.apps.node.config_file import read_config
 
     settings = None if config is None else read_config(config)
     if statement:

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from restore_rwkv.apps.node.config import Archive, NodeConfig
-from restore_rwkv.apps.node.coordinating import Coordinator
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.delivering import Delivering, SenderOf
 from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.restoring import EngineOf, Restoring
-from restore_rwkv.apps.node.upkeep import Upkeep
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.queueing.upkeep import Upkeep
+from restore_rwkv.apps.node.restoring.coordinator import Coordinator
+from restore_rwkv.apps.node.restoring.workers import EngineOf, Restoring
+from restore_rwkv.apps.node.sending.delivering import Delivering, SenderOf
 from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.spool import Instance, Spool
+    from restore_rwkv.apps.node.spooling.spool import Instance, Spool
 
 _logger = logging.getLogger(__name__)
 _TURN_SECONDS = 0.2
@@ -86,7 +86,7 @@ class Service:
 
     def __init__(self, config: NodeConfig, parts: Parts = Parts()) -> None:
         _import_packages()
-        from restore_rwkv.apps.node.spool import Spool
+        from restore_rwkv.apps.node.spooling.spool import Spool
 
         self._config = config
         self._stop = threading.Event()
@@ -120,7 +120,7 @@ class Service:
     def _make_senders(self, parts: Parts) -> list[Delivering]:
         make = parts.sender_of
         if make is None:
-            from restore_rwkv.apps.node.senders import sender_of
+            from restore_rwkv.apps.node.sending.senders import sender_of
 
             make = sender_of
         return [
@@ -133,11 +133,11 @@ class Service:
         config = self._config
         receiver_of, watcher_of = parts.receiver_of, parts.watcher_of
         if receiver_of is None:
-            from restore_rwkv.apps.node.receiver import Receiver
+            from restore_rwkv.apps.node.receiving.receiver import Receiver
 
             receiver_of = Receiver
         if watcher_of is None:
-            from restore_rwkv.apps.node.watcher import Watcher
+            from restore_rwkv.apps.node.watching.watcher import Watcher
 
             watcher_of = Watcher
         sources: dict[str, Source] = {}

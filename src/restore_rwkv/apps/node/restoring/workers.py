@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import NodeConfig
-from restore_rwkv.apps.node.entries import Entry
+from restore_rwkv.apps.node.queueing.entries import Entry
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.errors import RestoreError
 

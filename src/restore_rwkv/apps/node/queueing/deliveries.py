@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from restore_rwkv.apps.node.database import Database, Run
-from restore_rwkv.apps.node.entries import short_hash
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.queueing.database import Database, Run
 
 
 @dataclass(frozen=True, kw_only=True)

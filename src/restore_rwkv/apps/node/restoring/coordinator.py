@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import NodeConfig
-from restore_rwkv.apps.node.entries import Entry, short_hash
 from restore_rwkv.apps.node.metrics import Metrics
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.restoring import (
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.own import is_made_here
+from restore_rwkv.apps.node.queueing.entries import Entry
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.restoring.workers import (
     Restoration,
     Restoring,
     derived_folder,
@@ -22,11 +24,11 @@ from restore_rwkv.apps.node.restoring import (
     remove_derived,
 )
 from restore_rwkv.apps.node.retrying import waiting_time
-from restore_rwkv.apps.node.rules import NO_RULE, Rule, first_match, is_made_here
+from restore_rwkv.apps.node.rules import NO_RULE, Rule, first_match
 from restore_rwkv.errors import RestoreError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.spool import Spool
+    from restore_rwkv.apps.node.spooling.spool import Spool
     from restore_rwkv.batch.job import Outcome
 
 _logger = logging.getLogger(__name__)

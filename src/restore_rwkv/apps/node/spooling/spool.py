@@ -18,20 +18,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from restore_rwkv.apps.node.arriving import (
+from restore_rwkv.apps.node.names import DIGITS, file_name
+from restore_rwkv.apps.node.spooling.arriving import (
     Arriving,
     ConflictError,
     Instance,
     SeriesTooLargeError,
     SpoolFull,
 )
-from restore_rwkv.apps.node.part10 import Facts, read_facts, read_head
+from restore_rwkv.apps.node.spooling.part10 import Facts, read_facts, read_head
 
 __all__ = ["Arriving", "ConflictError", "Instance", "SeriesTooLargeError", "Spool", "SpoolFull"]
 
 _BLOCK = 1 << 20
 _INCOMING = "incoming"
-_NAME = 32  # characters of a digest that names a file or folder
 _RESERVE = 512 << 20
 
 
@@ -111,7 +111,7 @@ class Spool:
 
     def folder_of(self, series_uid: str) -> Path:
         """Return the folder of a series, which exists once an instance of it is stored."""
-        return self._folder / _name(series_uid)
+        return self._folder / file_name(series_uid)
 
     def used(self) -> int:
         """Bytes of all instances, with those that are arriving."""
@@ -161,7 +161,7 @@ class Spool:
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folder.iterdir():
-            if folder != self._incoming and len(folder.name) == _NAME:
+            if folder != self._incoming and len(folder.name) == DIGITS:
                 yield from folder.glob("*.dcm")
 
     def _record(self, path: Path, size: int) -> None:
@@ -217,7 +217,7 @@ class Spool:
 
     def keep(self, arriving: Arriving, facts: Facts, digest: str) -> tuple[Path, bool]:
         """Give a complete file its name; return it, and whether there was none of that name."""
-        name = f"{_name(facts.sop_instance_uid)}.dcm"
+        name = f"{file_name(facts.sop_instance_uid)}.dcm"
         folder = self.folder_of(facts.series_uid)
         with self._lock:
             former = self._series_of.get(name)
@@ -233,10 +233,6 @@ class Spool:
             _flush_folder(self._folder)
             self._lasting.add(folder.name)
         return folder / name, former is None
-
-
-def _name(uid: str) -> str:
-    return hashlib.sha256(uid.encode()).hexdigest()[:_NAME]
 
 
 def _check_same(path: Path, facts: Facts, digest: str) -> None:

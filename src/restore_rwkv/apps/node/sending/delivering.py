@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import Destination, NodeConfig
-from restore_rwkv.apps.node.deliveries import Deliveries, Delivery
 from restore_rwkv.apps.node.metrics import Metrics
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries, Delivery
 from restore_rwkv.apps.node.retrying import waiting_time
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.senders import Sender
+    from restore_rwkv.apps.node.sending.senders import Sender
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -99,7 +99,7 @@ class Delivering:
 
     def _send(self, delivery: Delivery) -> bool:
         """Send what is left of a delivery; return whether the destination answers."""
-        from restore_rwkv.apps.node.senders import SendError
+        from restore_rwkv.apps.node.sending.senders import SendError
 
         started = time.monotonic()
         try:

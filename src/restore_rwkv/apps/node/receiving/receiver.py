@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import ssl
 import threading
@@ -11,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node import negotiation
+from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.negotiation import Rejection, Status
-from restore_rwkv.apps.node.part10 import MismatchError, head_of
-from restore_rwkv.apps.node.spool import (
+from restore_rwkv.apps.node.spooling.part10 import MismatchError, head_of
+from restore_rwkv.apps.node.spooling.spool import (
     Arriving,
     ConflictError,
     Instance,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pynetdicom.events import Event
 
     from restore_rwkv.apps.node.config import TLS, NodeConfig
-    from restore_rwkv.apps.node.connections import Server
     from restore_rwkv.apps.node.metrics import Metrics
+    from restore_rwkv.apps.node.receiving.connections import Server
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Receiver:
         """
         from pynetdicom import AE, evt
 
-        from restore_rwkv.apps.node.connections import Bounds, Server
+        from restore_rwkv.apps.node.receiving.connections import Bounds, Server
 
         _silence_libraries()
         config = self._config
@@ -179,7 +179,7 @@ class Receiver:
         if status is not negotiation.STORED:
             self._metrics.count("refused_instances_total", reason=status.reason)
             _log.warning(
-                "%s: instance %s refused: %s (%s)", peer, _short(uid), problem, status.when
+                "%s: instance %s refused: %s (%s)", peer, short_hash(uid), problem, status.when
             )
         return _answer(status)
 
@@ -227,7 +227,7 @@ class Pace:
 
 
 def _status_of(error: Exception) -> Status:
-    from restore_rwkv.apps.node.messages import InstanceTooLargeError
+    from restore_rwkv.apps.node.receiving.messages import InstanceTooLargeError
 
     if isinstance(error, (InstanceTooLargeError, SeriesTooLargeError)):
         return negotiation.TOO_LARGE
@@ -248,11 +248,6 @@ def _answer(status: Status) -> Dataset:
     if status is not negotiation.STORED:
         answer.ErrorComment = status.when[:64]
     return answer
-
-
-def _short(uid: str) -> str:
-    """Return what stands for a UID in the log."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
 def _tls(files: TLS) -> ssl.SSLContext:

@@ -21,8 +21,8 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from restore_rwkv.apps.node.messages import Begin, Messages
 from restore_rwkv.apps.node.negotiation import MAXIMUM_PDU
+from restore_rwkv.apps.node.receiving.messages import Begin, Messages
 
 _log = logging.getLogger(__name__)
 

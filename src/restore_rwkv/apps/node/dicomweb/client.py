@@ -14,15 +14,22 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from restore_rwkv.apps.node.multipart import (
+from restore_rwkv.apps.node.dicomweb.multipart import (
     MultipartError,
     MultipartFiles,
     Sizes,
     boundary_of,
     parts,
 )
+from restore_rwkv.apps.node.dicomweb.request import (
+    PATIENCE,
+    Patience,
+    Request,
+    WebError,
+    WebService,
+    ask,
+)
 from restore_rwkv.apps.node.outgoing import DUPLICATE, Outgoing, SendError, is_transient
-from restore_rwkv.apps.node.web import PATIENCE, Patience, Request, WebError, WebService, ask
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.entries import entry_of, is_superseded
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.entries import entry_of, is_superseded
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
 
 _INTERRUPTIONS = 3  # restorations that the end of the process cut off, before there is a wait

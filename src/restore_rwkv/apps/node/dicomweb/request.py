@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
-from restore_rwkv.apps.node.config import Archive, Destination, read_secret
+from restore_rwkv.apps.node.config import Archive, Destination
+from restore_rwkv.apps.node.config_file import read_secret
 from restore_rwkv.errors import ConfigError, RestoreError
 
 _BLOCK = 1 << 16
