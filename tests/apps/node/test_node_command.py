@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from restore_rwkv.apps.cli.app import app
 from restore_rwkv.apps.cli.terminal import screen
+from restore_rwkv.apps.node.service import Service
 
 CONFIG = """
 folder = "state"
@@ -62,3 +64,24 @@ def test_check_prints_json_for_machines(config: Path) -> None:
     result = CliRunner().invoke(app, ["node", str(config), "--check", "--json"])
     screen.reset(as_json=False)
     assert "peer ct1: CT1 from any address" in json.loads(result.output)["node"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
+def test_not_everyone_may_read_what_the_node_writes(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(service: Service) -> None:
+        with service._ends:
+            service._spool.begin(bytes(200)).discard()
+
+    monkeypatch.setattr(Service, "run", run)
+    config.write_text(CONFIG.partition("[[archives]]")[0])
+    before = os.umask(0o022)
+    try:
+        result = CliRunner().invoke(app, ["node", str(config)])
+    finally:
+        os.umask(before)
+    assert result.exit_code == 0, result.output
+    found = [config.parent / "state", *(config.parent / "state").rglob("*")]
+    assert {path.name for path in found} >= {"state", "spool", "incoming", "queue.sqlite"}
+    assert not [path for path in found if path.stat().st_mode & 0o007]

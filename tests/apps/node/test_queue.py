@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.queueing.database import STATES, Database
 from restore_rwkv.apps.node.queueing.deliveries import Deliveries
-from restore_rwkv.apps.node.queueing.entries import Entry, short_hash
+from restore_rwkv.apps.node.queueing.entries import Entry
 from restore_rwkv.apps.node.queueing.queue import Queue
 from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
@@ -398,6 +399,17 @@ def test_a_full_disk_changes_nothing_and_is_told_as_one(node: Node) -> None:
     (found,) = node.database.rows("SELECT instances FROM series")
     (rows,) = node.database.rows("SELECT count(*) FROM instances")
     assert found[0] == rows[0]
+
+
+def test_a_program_that_writes_to_the_queue_is_told_as_a_fault_that_passes(node: Node) -> None:
+    other = sqlite3.connect(node.folder / "queue.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    node.database._connection.execute("PRAGMA busy_timeout=10")
+    with pytest.raises(OSError, match="another program"):
+        node.add(1, 1)
+    other.execute("ROLLBACK")
+    other.close()
+    assert node.add(1, 1)
 
 
 def test_the_database_holds_of_the_header_what_rules_look_at_only(node: Node) -> None:

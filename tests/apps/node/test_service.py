@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -20,8 +21,9 @@ import pytest
 
 from restore_rwkv.apps.node import service
 from restore_rwkv.apps.node.config import Destination, NodeConfig, Peer
+from restore_rwkv.apps.node.names import file_name, short_hash
 from restore_rwkv.apps.node.outgoing import SendError
-from restore_rwkv.apps.node.queueing.entries import short_hash
+from restore_rwkv.apps.node.restoring import coordinator
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.apps.node.service import Parts, Service
 from restore_rwkv.batch.engine import Ended, Event
@@ -61,7 +63,7 @@ class Workers:
     def _run(self, job: Job) -> Outcome:
         if self.answers:
             answer = self.answers.pop(0)
-            return Outcome(key=job.key, state=answer.state, kind=answer.kind, reason=answer.reason)
+            return dataclasses.replace(answer, key=job.key)
         target = Path(job.target)
         target.mkdir(parents=True, exist_ok=True)
         for name in job.files:
@@ -243,6 +245,57 @@ def test_a_fault_of_the_series_is_refused_with_its_reason(
     node.wait_for(refused=1)
     assert node.reasons() == [f"it is {kind}"]
     assert node.archive.received == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "kept"),
+    [
+        (
+            "input",
+            "a.dcm: the header is damaged (could not convert string to float: 'DOE'); copy it",
+            "a.dcm: the header is damaged (could not convert string to float: '...'); copy it",
+        ),
+        (
+            "unfit",
+            "a: ImageType ORIGINAL\\PRIMARY\\JANE: a localizer; give the scan itself",
+            "a: ImageType: a localizer; give the scan itself",
+        ),
+        ("input", "a: has no series 1.2.3.4.5.6; export it", "a: has no series {hash}; export it"),
+        (
+            "bug",
+            "a bug in restore-rwkv, please report it: ValueError: DOE^JANE is odd",
+            "a bug in restore-rwkv, please report it: ValueError at b.py:7",
+        ),
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_reasons_quote_nothing_of_a_header_unless_it_is_configured(
+    begin: Callable[..., Running], allowed: bool, kind: Any, said: str, kept: str
+) -> None:
+    node = begin(log_patient_data=allowed)
+    details = 'Traceback:\n  File "/opt/a.py", line 3, in one\n  File "/opt/b.py", line 7, in two\n'
+    answer = Outcome(key="", state="refused", kind=kind, reason=said, details=details + "DOE")
+    node.workers.answers = [answer]
+    node.receive()
+    node.wait_for(refused=1)
+    assert node.reasons() == [said if allowed else kept.format(hash=short_hash("1.2.3.4.5.6"))]
+
+
+def test_a_bug_that_one_series_meets_holds_up_no_other(
+    begin: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(path: Path) -> bool:
+        if path.parent.name == file_name("1.2.3.4"):
+            raise KeyError("DOE^JANE")
+        return False
+
+    monkeypatch.setattr(coordinator, "is_made_here", odd)
+    node = begin(attempts=1)
+    node.receive()
+    node.receive(series="1.2.3.5")
+    node.wait_for(failed=1, done=1)
+    assert node.reasons()[0] == "a bug, KeyError"
+    assert "DOE" not in caplog.text
 
 
 def test_a_fault_of_the_machine_is_tried_again(begin: Callable[..., Running]) -> None:

@@ -57,6 +57,7 @@ def node(
         return
     from restore_rwkv.apps.node.service import Service
 
+    os.umask(os.umask(0o077) | 0o007)  # not everyone on this machine may read what comes
     _log(settings)
     service = Service(settings)
     if retry_failed:

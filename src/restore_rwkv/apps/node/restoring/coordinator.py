@@ -16,11 +16,11 @@ from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.own import is_made_here
 from restore_rwkv.apps.node.queueing.entries import Entry
 from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.restoring.reasons import is_disk_full, reason_of
 from restore_rwkv.apps.node.restoring.workers import (
     Restoration,
     Restoring,
     derived_folder,
-    is_disk_full,
     remove_derived,
 )
 from restore_rwkv.apps.node.retrying import waiting_time
@@ -108,25 +108,30 @@ class Coordinator:
                 self._notes.append(partial(self._refuse, entry, reason or NO_RULE, "rule"))
                 return
             _logger.info(
-                "%s: complete: %d instances from %s; restored by rule %s",
+                "%s: complete: %d instances from %s; taken by rule %s",
                 *(self._called(entry), entry.instances, entry.origin, rule.name),
             )
             source = self._spool.folder_of(entry.series_uid)
             self._restoring.start(entry, rule, source, files)
         except (OSError, RestoreError) as error:
             self._notes.append(partial(self._try_again, entry, str(error)))
+        except Exception as error:  # a bug that one series meets must not end the node
+            kind = type(error).__name__
+            _logger.error("%s: a bug in restore-rwkv, please report it: %s", entry.key, kind)
+            self._notes.append(partial(self._try_again, entry, f"a bug, {kind}"))
 
     def _settle(self, restoration: Restoration, outcome: Outcome) -> None:
         """Note what came of a series."""
         entry, rule = restoration.entry, restoration.rule
+        reason = reason_of(outcome, log_patient_data=self._config.log_patient_data)
         if outcome.is_fault and restoration.adopts:
             # The settings have changed since a process was killed: nothing of it has been sent.
             remove_derived(restoration.target)
-            self._queue.retry(entry, outcome.reason, 0)
+            self._queue.retry(entry, reason, 0)
         elif outcome.state == "refused":
-            self._refuse(entry, outcome.reason, outcome.kind)
+            self._refuse(entry, reason, outcome.kind)
         elif outcome.state == "failed":
-            self._try_again(entry, outcome.reason)
+            self._try_again(entry, reason)
         else:
             files = _outputs(restoration.target)
             outputs = dict.fromkeys(rule.send_to, files)

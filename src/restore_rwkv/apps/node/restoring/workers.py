@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
@@ -179,11 +178,6 @@ def remove_derived(target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     _record(target).unlink(missing_ok=True)
-
-
-def is_disk_full(reason: str) -> bool:
-    """Whether the reason of an outcome is that a disk is full."""
-    return os.strerror(errno.ENOSPC) in reason or os.strerror(errno.EDQUOT) in reason
 
 
 def _record(target: Path) -> Path:
