@@ -327,6 +327,29 @@ def test_a_clock_that_is_set_back_holds_up_nothing_for_long(node: Node) -> None:
     assert node.claim().series_uid == "1.2.1"
 
 
+@pytest.mark.parametrize("step", [-86400.0, 86400.0])
+def test_a_clock_that_is_set_by_a_day_changes_no_wait_and_no_age(node: Node, step: float) -> None:
+    node.queue.refuse(node.claimed(1), "no rule matches")
+    node.queue.retry(node.claimed(2), "no memory", 30)
+    node.queue.finished(node.claimed(3), 1.0, {"pacs": [node.folder / "a"]})
+    node.add(4, 1)
+    node.clock.now += 10
+    age = node.queue.oldest()
+    node.clock.now += step
+    node.upkeep.follow_clock(step)
+    assert node.queue.oldest() == age
+    assert node.queue.claim_ready() is None
+    assert node.queue.complete() == []
+    delivery = node.deliveries.next("pacs")
+    assert delivery is not None
+    assert delivery.age == 10
+    assert node.upkeep.purge(11, lambda _: None) == 0
+    assert node.upkeep.purge(10, lambda _: None) == 1
+    node.clock.now += QUIET - 10
+    assert node.claim().series_uid == "1.2.2"
+    assert [entry.series_uid for entry in node.queue.complete()] == ["1.2.4"]
+
+
 def test_ended_series_are_deleted_with_their_files_after_their_time(node: Node) -> None:
     removed: list[str] = []
     node.queue.refuse(node.claimed(1), "no rule matches")

@@ -136,10 +136,16 @@ class Running:
     def __init__(self, folder: Path, **changes: Any) -> None:
         self.config = make_config(folder, **changes)
         self.workers, self.archive = Workers(), Archive()
+        self.step = 0.0  # by which the clock is set
         self.start()
 
     def start(self) -> None:
-        parts = Parts(receiver_of=Receiver, engine_of=self.workers, sender_of=self.archive)
+        parts = Parts(
+            receiver_of=Receiver,
+            engine_of=self.workers,
+            sender_of=self.archive,
+            clock=lambda: time.time() + self.step,
+        )
         self.service = Service(self.config, parts)
         self._thread = threading.Thread(target=self.service.run)
         self._thread.start()
@@ -433,6 +439,63 @@ def test_ended_series_leave_no_files_after_their_time(begin: Callable[..., Runni
     node.wait_for()
     assert not list(node.config.folder.rglob("*.dcm"))
     assert not list((node.config.folder / "derived").iterdir())
+
+
+def test_series_that_are_done_make_room_before_the_quota_is_used_up(
+    begin: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = begin(quota=40_000, attempts=1)
+    node.workers.answers = [Outcome(key="", state="failed", kind="system", reason="no memory")]
+    for number in range(4):
+        node.receive(series=f"1.2.{number}")
+        node.wait_for(failed=1, **({"done": number} if number else {}))
+    each = node.service._spool.used() / 4
+    assert node.service._spool.used() < 0.8 * 40_000  # nothing is deleted before
+    node.service.purge()
+    node.wait_for(failed=1, done=3)
+    while node.service._spool.used() <= 0.8 * 40_000:
+        number += 1
+        node.receive(series=f"1.2.{number}")
+        node.wait_for(failed=1, done=number)
+    node.workers.held = True
+    node.receive(series="1.3.1")
+    node.wait_for(failed=1, done=number, restoring=1)
+    with caplog.at_level(logging.INFO, "restore_rwkv.apps.node"):
+        node.service.purge()
+    node.wait_for(failed=1, restoring=1)  # what was given up, and what is open, stays
+    assert node.service._spool.used() == 2 * each
+    assert f"deleted {number} series before their time" in caplog.text
+    node.workers.held = False
+    node.wait_for(failed=1, done=1)
+
+
+def test_series_that_are_done_make_room_before_the_disk_is_full(
+    begin: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = begin()
+    node.receive()
+    node.wait_for(done=1)
+    node.service.purge()
+    node.wait_for(done=1)
+    monkeypatch.setattr(service, "_LITTLE_ROOM", 1 << 60)
+    node.service.purge()
+    node.wait_for()
+    assert not list(node.config.folder.rglob("*.dcm"))
+
+
+def test_a_clock_that_is_set_back_while_the_node_runs_holds_nothing_up(
+    begin: Callable[..., Running],
+) -> None:
+    node = begin(quiet_seconds=0.5)
+    node.receive()
+    node.step = -86400.0
+    node.wait_for(done=1)
+    node.archive.faults = [SendError("pacs: away", transient=True)]
+    node.receive(series="1.2.3.5")
+    node.step = 9 * 86400.0  # longer than keep_days and send_days
+    node.wait_for(done=2)
+    node.service.purge()
+    node.wait_for(done=2)
 
 
 def test_health_and_metrics_are_served_on_this_machine(begin: Callable[..., Running]) -> None:

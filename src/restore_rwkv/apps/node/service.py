@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 import time
@@ -30,6 +31,8 @@ _TURN_SECONDS = 0.2
 _PURGE_SECONDS = 60.0
 _FAULT_SECONDS = 5.0  # between two tries after the disk failed
 _NEARLY_FULL = 0.8  # of the quota, from where on series that are done are deleted early
+_LITTLE_ROOM = 1 << 30  # bytes of the disk that are free, likewise
+_CLOCK_SECONDS = 5.0  # by which the clock has to be set until that is followed
 _AT_A_TIME = 10
 _STUCK_SECONDS = 120.0  # a turn that takes longer is a fault
 _SECONDS_TO_END = 5.0
@@ -63,12 +66,14 @@ class Parts:
         watcher_of: makes the watcher of an archive.
         engine_of: starts workers.
         sender_of: makes the sender to a destination.
+        clock: seconds since 1970, which may be set.
     """
 
     receiver_of: ReceiverOf | None = None
     watcher_of: WatcherOf | None = None
     engine_of: EngineOf | None = None
     sender_of: SenderOf | None = None
+    clock: Callable[[], float] = time.time
 
 
 class Service:
@@ -91,13 +96,15 @@ class Service:
         self._config = config
         self._stop = threading.Event()
         self._turned = self._purged = time.monotonic()
+        self._clock = parts.clock
+        self._offset = parts.clock() - time.monotonic()  # of the clock that nobody can set
         self._ends = ExitStack()
         database = Database(config.folder)
         self._ends.callback(database.close)
         try:
-            self.queue = Queue(database, config.quiet_seconds)
-            self.upkeep = Upkeep(database, config.quiet_seconds)
-            self.deliveries = Deliveries(database)
+            self.queue = Queue(database, config.quiet_seconds, parts.clock)
+            self.upkeep = Upkeep(database, config.quiet_seconds, parts.clock)
+            self.deliveries = Deliveries(database, parts.clock)
             self.metrics = Metrics()
             self._spool = Spool(
                 config.folder / "spool",
@@ -198,19 +205,27 @@ class Service:
             _logger.info("removed %d instances whose senders got no answer", forgotten)
 
     def purge(self) -> None:
-        """Delete what ended long ago, files too; and earlier where the quota is nearly used up."""
+        """Delete what ended long ago, files too; and earlier where quota or disk are nearly full.
+
+        Then series that are done or refused go, the oldest first, and those given up stay.
+        """
         remove = self._coordinator.remove
         number = self.upkeep.purge(self._config.keep_days * 86400, remove)
         if number:
             _logger.info("deleted %d series that ended long ago", number)
         early = 0
-        while self._spool.used() > _NEARLY_FULL * self._config.quota:
+        while self._is_short():
             deleted = self.upkeep.purge(0.0, remove, most=_AT_A_TIME, failed=False)
             if not deleted:
                 break
             early += deleted
         if early:
-            _logger.info("deleted %d series before their time, as the quota was nearly used", early)
+            _logger.info("deleted %d series before their time, to make room", early)
+
+    def _is_short(self) -> bool:
+        """Whether there is little room, of the quota or of the disk."""
+        free = shutil.disk_usage(self._config.folder).free
+        return self._spool.used() > _NEARLY_FULL * self._config.quota or free < _LITTLE_ROOM
 
     def _stop_senders(self) -> None:
         for sender in self._senders:
@@ -223,6 +238,7 @@ class Service:
         """Do what is due; afterwards something has happened, or a moment has passed."""
         self._turned = began = time.monotonic()
         try:
+            self._follow_clock()
             self._coordinator.turn(_TURN_SECONDS, self._stop.is_set)
             if time.monotonic() - self._purged > _PURGE_SECONDS:
                 self._purged = time.monotonic()
@@ -232,6 +248,15 @@ class Service:
             self._stop.wait(_FAULT_SECONDS)
         if not self._restoring.running:
             self._stop.wait(max(0.0, began + _TURN_SECONDS - time.monotonic()))
+
+    def _follow_clock(self) -> None:
+        """Move the times of the queue where the clock was set while the node runs."""
+        offset = self._clock() - time.monotonic()
+        step = offset - self._offset
+        if abs(step) > _CLOCK_SECONDS:
+            self.upkeep.follow_clock(step)
+            self._offset = offset
+            _logger.warning("the clock was set by %+.0f s; waits and ages stay as they are", step)
 
     def faults(self) -> dict[str, str]:
         """Return what is wrong now, by part; empty for a healthy node."""

@@ -52,6 +52,22 @@ class Upkeep:
             (number,) = run("SELECT count(*) FROM series WHERE ended_at IS NULL").fetchone()
         return int(number)
 
+    def follow_clock(self, seconds: float) -> None:
+        """Move all times by as much as the clock was set, so that waits and ages stay as they are.
+
+        Args:
+            seconds: by which it was set forward.
+        """
+        with self._database.transaction() as run:
+            run(
+                "UPDATE series SET first_at = first_at + ?, due = due + ?, ended_at = ended_at + ?",
+                (seconds, seconds, seconds),
+            )
+            run(
+                "UPDATE deliveries SET created_at = created_at + ?, due = due + ?",
+                (seconds, seconds),
+            )
+
     def file_names(self) -> set[str]:
         """Return the names of the files of all instances."""
         rows = self._database.rows("SELECT path FROM instances")
