@@ -106,10 +106,12 @@ class Receiver:
     """Stands for the receiver; the test puts instances in by `receive`."""
 
     alive = True
+    started = threading.Event()
 
     def __init__(self, *_: Any) -> None: ...
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self.started.set()
 
     def stop(self) -> None: ...
 
@@ -123,7 +125,7 @@ def make_config(folder: Path, **changes: Any) -> NodeConfig:
         "destinations": (
             Destination(name="pacs", kind="dimse", ae_title="P", host="127.0.0.1", port=4242),
         ),
-        "quiet_seconds": 0.05,
+        "quiet_seconds": 0.15,
         "retry_seconds": 0.05,
         "metrics_port": 0,
     }
@@ -148,7 +150,9 @@ class Running:
         )
         self.service = Service(self.config, parts)
         self._thread = threading.Thread(target=self.service.run)
+        Receiver.started.clear()
         self._thread.start()
+        assert Receiver.started.wait(SECONDS)
 
     def receive(
         self,
@@ -411,6 +415,21 @@ def test_a_stopped_node_goes_on_where_it_was(begin: Callable[..., Running]) -> N
     node.start()
     node.wait_for(done=1)
     assert len(node.archive.files()) == SLICES
+
+
+def test_what_the_queue_does_not_know_is_noted_when_the_node_starts(
+    begin: Callable[..., Running],
+) -> None:
+    node = begin(rules=(Rule(name="own", peer="CT1", send_to=("pacs",)),))
+    node.receive()
+    node.wait_for(done=1)
+    node.stop()
+    for file in node.config.folder.glob("queue.sqlite*"):
+        file.unlink()  # lost, or a copy from before was put back
+    node.start()
+    node.wait_for(done=1)
+    assert sorted(set(node.archive.files())) == sorted(node.archive.files()[:SLICES])
+    assert len(node.archive.files()) == 2 * SLICES  # with the UIDs that they had
 
 
 def test_an_output_of_other_settings_is_made_anew(begin: Callable[..., Running]) -> None:

@@ -21,7 +21,7 @@ from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.restoring.coordinator import Coordinator
 from restore_rwkv.apps.node.restoring.workers import EngineOf, Restoring
 from restore_rwkv.apps.node.sending.delivering import Delivering, SenderOf
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.spooling.spool import Instance, Spool
@@ -200,9 +200,19 @@ class Service:
         if number:
             _logger.info("goes on with %d series", number)
         self.purge()
-        forgotten = self._spool.retain(self.upkeep.file_names())
-        if forgotten:
-            _logger.info("removed %d instances whose senders got no answer", forgotten)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Note the instances in the queue that it does not know: none that came whole is lost."""
+        count = 0
+        for instance in self._spool.strangers(self.upkeep.file_names()):
+            try:
+                self.accept(instance)
+                count += 1
+            except InputError:  # it was refused, and the process killed before its file was removed
+                self._spool.discard(instance)
+        if count:
+            _logger.info("noted %d instances that the queue did not know", count)
 
     def purge(self) -> None:
         """Delete what ended long ago, files too; and earlier where quota or disk are nearly full.

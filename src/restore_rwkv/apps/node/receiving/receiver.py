@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from restore_rwkv.apps.node import negotiation
 from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.negotiation import Rejection, Status
-from restore_rwkv.apps.node.spooling.part10 import MismatchError, head_of
+from restore_rwkv.apps.node.spooling.part10 import MismatchError, head_of, with_origin
 from restore_rwkv.apps.node.spooling.spool import (
     Arriving,
     ConflictError,
@@ -159,9 +159,9 @@ class Receiver:
     ) -> Arriving:
         """Open the file of an instance that comes."""
         sender = str(association.requestor.ae_title).strip()
-        return self._spool.begin(
-            head_of(sop_class, instance, syntax, sender=sender, receiver=self._config.ae_title)
-        )
+        title = self._config.ae_title
+        head = head_of(sop_class, instance, syntax, sender=sender, receiver=title)
+        return self._spool.begin(with_origin(head, f"dimse:{sender}"))
 
     def _echo(self, event: Event) -> int:
         return negotiation.STORED.code

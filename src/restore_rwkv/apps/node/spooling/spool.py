@@ -26,7 +26,14 @@ from restore_rwkv.apps.node.spooling.arriving import (
     SeriesTooLargeError,
     SpoolFull,
 )
-from restore_rwkv.apps.node.spooling.part10 import Facts, read_facts, read_head
+from restore_rwkv.apps.node.spooling.part10 import (
+    Facts,
+    read_facts,
+    read_head,
+    read_origin,
+    with_origin,
+)
+from restore_rwkv.errors import InputError
 
 __all__ = ["Arriving", "ConflictError", "Instance", "SeriesTooLargeError", "Spool", "SpoolFull"]
 
@@ -92,7 +99,7 @@ class Spool:
             InputError: It is not DICOM, damaged, or its UIDs are missing or contradict each other.
         """
         stream = io.BytesIO(part10) if isinstance(part10, bytes) else part10
-        with self.begin(read_head(stream)) as arriving:
+        with self.begin(with_origin(read_head(stream), origin)) as arriving:
             while block := stream.read(_BLOCK):
                 arriving.write(block)
             return arriving.store(origin)
@@ -101,7 +108,7 @@ class Spool:
         """Open an instance whose data set comes piece by piece.
 
         Args:
-            head: Preamble, signature and file meta information, from `head_of` or `read_head`.
+            head: Preamble, signature and file meta information, from `with_origin`.
 
         Raises:
             SpoolFull: The quota or the disk does not hold it.
@@ -135,20 +142,30 @@ class Spool:
         """Remove one instance, such as one that was not registered after all."""
         self._drop([instance.path])
 
-    def retain(self, names: Collection[str]) -> int:
-        """Remove the instances that nobody knows of, as when a sender was not answered any more.
+    def strangers(self, names: Collection[str]) -> Iterator[Instance]:
+        """Give the instances that nobody knows of; remove files that are not whole.
 
-        It is called before anything is received.
+        The process was killed before an instance was noted in the queue, or the queue is an older
+        copy. It is called before anything is received.
 
         Args:
-            names: `Instance.path.name` of those that stay.
-
-        Returns:
-            How many were removed.
+            names: `Instance.path.name` of those that are known.
         """
-        unknown = [path for path in self._files() if path.name not in names]
-        self._drop(unknown)
-        return len(unknown)
+        for path in [path for path in self._files() if path.name not in names]:
+            try:
+                facts = read_facts(path)
+                if file_name(facts.sop_instance_uid) != path.stem:
+                    raise InputError("instance: another one than its name says")
+            except InputError:
+                self._drop([path])
+                continue
+            yield Instance(
+                **vars(facts),
+                origin=read_origin(path),
+                path=path,
+                size=path.stat().st_size,
+                sha256=_digest(path),
+            )
 
     def _drop(self, paths: Collection[Path]) -> None:
         with self._lock:
@@ -235,15 +252,20 @@ class Spool:
         return folder / name, former is None
 
 
-def _check_same(path: Path, facts: Facts, digest: str) -> None:
-    """Raise ConflictError unless a stored file is the instance that has come again."""
-    stored = hashlib.sha256()
+def _digest(path: Path) -> str:
+    """Digest of the data set of a stored file, as `Instance` has it."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         read_head(stream)
         while block := stream.read(_BLOCK):
-            stored.update(block)
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_same(path: Path, facts: Facts, digest: str) -> None:
+    """Raise ConflictError unless a stored file is the instance that has come again."""
     syntax = read_facts(path).transfer_syntax
-    if stored.hexdigest() != digest or syntax != facts.transfer_syntax:
+    if _digest(path) != digest or syntax != facts.transfer_syntax:
         raise ConflictError(
             "instance: another one with its SOPInstanceUID has come before; give each its own"
         )
