@@ -9,7 +9,11 @@ from typer.testing import CliRunner
 
 from restore_rwkv.apps.cli.app import app
 from restore_rwkv.apps.cli.terminal import screen
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.queue import Queue
 from restore_rwkv.apps.node.service import Service
+from tests.helpers.certificates import make_certificates
+from tests.helpers.node_parts import make_instance
 
 CONFIG = """
 folder = "state"
@@ -85,3 +89,51 @@ def test_not_everyone_may_read_what_the_node_writes(
     found = [config.parent / "state", *(config.parent / "state").rglob("*")]
     assert {path.name for path in found} >= {"state", "spool", "incoming", "queue.sqlite"}
     assert not [path for path in found if path.stat().st_mode & 0o007]
+
+
+def test_the_queue_is_listed_with_reasons_while_the_node_runs(config: Path) -> None:
+    def invoke(*words: str) -> str:
+        result = CliRunner().invoke(app, ["node", str(config), "--queue", *words])
+        screen.reset(as_json=False)
+        assert result.exit_code == 0, result.output
+        return str(result.output)
+
+    folder = config.parent / "state"
+    database = Database(folder)  # which is what a running node has
+    queue = Queue(database, 60.0)
+    queue.add(make_instance(folder, 1, 1, announced=1))
+    entry = queue.claim_ready()
+    assert entry is not None
+    queue.refuse(entry, "no rule matches")
+    queue.add(make_instance(folder, 2, 1))
+    try:
+        lines = invoke()
+        values = json.loads(invoke("--json"))
+        config.write_text("log_patient_data = true\n" + CONFIG)
+        open_lines = invoke()
+    finally:
+        database.close()
+    assert entry.key in lines
+    assert "no rule matches" in lines
+    assert lines.splitlines()[-1] == (
+        "1 receiving, 0 ready, 0 restoring, 0 restored, 0 sending, 0 done, 1 refused, 0 failed"
+    )
+    assert "1.2.1" not in lines
+    assert "1.2.1" in open_lines
+    assert values["series"]["refused"] == 1
+    assert values["listed"][1]["reason"] == "no rule matches"
+    assert "series_uid" not in values["listed"][1]
+
+
+def test_check_refuses_certificates_that_do_not_belong_together(
+    config: Path, tmp_path: Path
+) -> None:
+    made = make_certificates(tmp_path)
+    made.key.chmod(0o600)
+    table = "[tls]\ncertificate = {!r}\nkey = {!r}\nauthorities = {!r}\n"
+    for certificate, code in ((made.certificate, 0), (made.authorities, 2)):
+        names = (str(certificate), str(made.key), str(made.authorities))
+        config.write_text(CONFIG + table.format(*names))
+        result = CliRunner().invoke(app, ["node", str(config), "--check"])
+        assert (result.exit_code == 0) == (code == 0), result.output
+    assert "belong together" in str(result.exception)

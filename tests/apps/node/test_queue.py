@@ -12,6 +12,7 @@ from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.queueing.database import STATES, Database
 from restore_rwkv.apps.node.queueing.deliveries import Deliveries
 from restore_rwkv.apps.node.queueing.entries import Entry
+from restore_rwkv.apps.node.queueing.listing import listed
 from restore_rwkv.apps.node.queueing.queue import Queue
 from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
@@ -277,6 +278,46 @@ def test_what_was_given_up_can_be_put_back(node: Node) -> None:
     assert node.states() == {"ready": 1, "restored": 1, "refused": 1}
     assert node.claim().series_uid == "1.2.1"
     assert node.deliveries.next("pacs") is not None
+
+
+def test_what_was_refused_can_be_put_back_as_after_a_change_of_rules(node: Node) -> None:
+    node.queue.refuse(node.claimed(1), "no rule matches")
+    node.queue.fail(node.claimed(2), "no memory")
+    assert not node.add(1, 0)  # a sender that repeats it changes nothing
+    assert node.states() == {"refused": 1, "failed": 1}
+    assert node.upkeep.revive("refused") == 1
+    assert node.states() == {"ready": 1, "failed": 1}
+    assert len(node.queue.files(node.claim())) == 2
+
+
+def test_a_listing_has_what_is_open_refused_or_given_up_with_reasons(node: Node) -> None:
+    with pytest.raises(InputError, match="no queue"):
+        listed(node.folder / "elsewhere", node.clock.now)
+    node.queue.refuse(node.claimed(1), "no rule matches")
+    node.clock.now += 100
+    node.queue.retry(node.claimed(2), "no memory", 30)
+    node.queue.finished(node.claimed(3), 1.0, {"pacs": [node.folder / "a"]})
+    delivery = node.deliveries.next("pacs")
+    assert delivery is not None
+    node.deliveries.retry(delivery, "pacs: cannot be reached", 60)
+    node.queue.fail(node.claimed(4), "no memory")
+    node.queue.finished(node.claimed(5), 1.0, {})
+    node.add(6, 1)
+    node.clock.now += 10
+    counts, found = listed(node.folder, node.clock.now)
+    assert counts == node.queue.counts()
+    assert [
+        (row.state, row.series_uid, row.seconds, row.attempts, row.wait, row.reason)
+        for row in found
+        if row.series_uid != "1.2.5"
+    ] == [
+        ("receiving", "1.2.6", 10, 0, QUIET - 10, ""),
+        ("ready", "1.2.2", 10, 1, 20, "no memory"),
+        ("restored", "1.2.3", 10, 1, 50, "pacs: cannot be reached"),
+        ("refused", "1.2.1", 110, 0, 0, "no rule matches"),
+        ("failed", "1.2.4", 10, 0, 0, "no memory"),
+    ]
+    assert {row.origin for row in found} == {"dimse:CT1"}
 
 
 def test_a_restart_puts_back_what_was_unfinished(node: Node) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node import negotiation
+from restore_rwkv.apps.node.certificates import server_context
 from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.negotiation import Rejection, Status
 from restore_rwkv.apps.node.spooling.part10 import MismatchError, head_of, with_origin
@@ -20,14 +20,14 @@ from restore_rwkv.apps.node.spooling.spool import (
     SeriesTooLargeError,
     Spool,
 )
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import InputError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-    from restore_rwkv.apps.node.config import TLS, NodeConfig
+    from restore_rwkv.apps.node.config import NodeConfig
     from restore_rwkv.apps.node.metrics import Metrics
     from restore_rwkv.apps.node.receiving.connections import Server
 
@@ -105,7 +105,7 @@ class Receiver:
             self._begin,
             *(entity, (config.host, config.port), config.ae_title),
             negotiation.received_contexts(),
-            ssl_context=_tls(config.tls) if config.tls else None,
+            ssl_context=server_context(config.tls) if config.tls else None,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._admit),
                 (evt.EVT_C_ECHO, self._echo),
@@ -248,23 +248,6 @@ def _answer(status: Status) -> Dataset:
     if status is not negotiation.STORED:
         answer.ErrorComment = status.when[:64]
     return answer
-
-
-def _tls(files: TLS) -> ssl.SSLContext:
-    """Return the TLS context of a server that asks every peer for a certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(files.certificate, files.key)
-        if files.authorities:
-            context.load_verify_locations(files.authorities)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"node: tls: the certificate, its key or the authorities cannot be used ({error}); "
-            "give PEM files that belong together"
-        ) from error
-    return context
 
 
 def _silence_libraries() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore_rwkv.apps.node.certificates import client_context
 from restore_rwkv.apps.node.config import Destination, NodeConfig
 from restore_rwkv.apps.node.negotiation import (
     EXPLICIT,
@@ -27,6 +28,7 @@ from restore_rwkv.apps.node.outgoing import (
     is_transient,
     read_outgoing,
 )
+from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -121,6 +123,8 @@ class StoreUser:
                     (evt.EVT_DATA_SENT, _confirm_at_once),
                 ],
             )
+        except ConfigError as error:  # a file is being replaced, perhaps
+            raise self._error(str(error), transient=True) from error
         except OSError as error:  # the host's name, or a certificate
             raise self._error(_why(error), transient=True) from error
         if not association.is_established:
@@ -148,9 +152,7 @@ class StoreUser:
         tls = self._config.tls
         if not self._destination.tls or tls is None:
             return None
-        context = ssl.create_default_context(cafile=tls.authorities)
-        context.load_cert_chain(tls.certificate, tls.key)
-        return context
+        return client_context(tls)
 
     def _no_association(
         self, association: Association, opened: bool, tls: ssl.SSLContext | None
