@@ -135,8 +135,9 @@ def make_config(folder: Path, **changes: Any) -> NodeConfig:
 class Running:
     """A service that runs in a thread."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, *, own_workers: bool = False, **changes: Any) -> None:
         self.config = make_config(folder, **changes)
+        self.own_workers = own_workers
         self.workers, self.archive = Workers(), Archive()
         self.step = 0.0  # by which the clock is set
         self.start()
@@ -144,7 +145,7 @@ class Running:
     def start(self) -> None:
         parts = Parts(
             receiver_of=Receiver,
-            engine_of=self.workers,
+            engine_of=None if self.own_workers else self.workers,
             sender_of=self.archive,
             clock=lambda: time.time() + self.step,
         )
@@ -402,7 +403,7 @@ def test_a_destination_that_stays_away_is_given_up_in_the_end(
     node.archive.faults = [SendError("pacs: unreachable", transient=True)] * 9
     node.receive()
     node.wait_for(failed=1)
-    assert node.reasons() == ["pacs: pacs: unreachable"]
+    assert node.reasons() == ["pacs: unreachable"]
 
 
 def test_a_stopped_node_goes_on_where_it_was(begin: Callable[..., Running]) -> None:
@@ -570,6 +571,26 @@ def test_the_log_has_one_line_for_each_event_and_no_patient_data(
     text = "\n".join(lines)
     for secret in ("DOE", "Jane", "1.2.3.4"):
         assert secret not in text
+
+
+@pytest.mark.parametrize(("given", "bound"), [(None, 800), (300, 300)])
+def test_workers_take_no_more_memory_than_is_allowed_or_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int | None, bound: int
+) -> None:
+    pools: list[tuple[int, int]] = []
+
+    class Pool(Workers):
+        def __init__(self, settings: WorkerSettings, jobs: int, memory: int) -> None:
+            super().__init__()
+            pools.append((jobs, memory))
+
+    monkeypatch.setattr("restore_rwkv.batch.pool.Pool", Pool)
+    monkeypatch.setattr("restore_rwkv.restoration.memory.free_memory", lambda device: 1000)
+    node = Running(tmp_path / "node", jobs=2, max_memory=given, own_workers=True)
+    node.receive()
+    node.wait_for(done=1)
+    node.stop()
+    assert pools == [(2, bound)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")

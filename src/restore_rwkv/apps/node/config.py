@@ -226,6 +226,8 @@ class NodeConfig:
         device: of the network: "auto", "cpu", "cuda", ...
         jobs: number of processes that restore.
         memory: for the activations of the network of one process.
+        max_memory: most that the processes of one way to restore take together; a series that does
+            not fit now waits. None for 80 % of what is free when they start.
         metrics_port: port on 127.0.0.1 of /metrics and /health; 0 for none.
         log_patient_data: write UIDs and descriptions to the log, instead of short hashes.
         peers: who may send; nobody else.
@@ -249,6 +251,7 @@ class NodeConfig:
     device: str = "auto"
     jobs: Count = 1
     memory: Size = 2 << 30
+    max_memory: Size | None = None
     metrics_port: Annotated[int, Ge(0), Le(65535), Expected("a port, or 0 for none")] = 9104
     log_patient_data: bool = False
     peers: tuple[Peer, ...] = ()

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from restore_rwkv.batch.worker import WorkerSettings
 
 _IDLE_SECONDS = 600.0
+_OF_FREE = 0.8  # of the free memory, that the workers of a pool may take
 _SLICE = 0.2  # seconds to wait for the events of one pool, where there are several
 
 EngineOf = Callable[["WorkerSettings", int], "Engine"]
@@ -57,7 +59,7 @@ class Restoring:
 
     def __init__(self, config: NodeConfig, engine_of: EngineOf | None = None) -> None:
         self._config = config
-        self._engine_of = engine_of or _local_pool
+        self._engine_of = engine_of or partial(_local_pool, config.max_memory)
         self._engines: dict[WorkerSettings, Engine] = {}
         self._used: dict[WorkerSettings, float] = {}
         self._running: dict[str, tuple[Restoration, WorkerSettings]] = {}
@@ -207,7 +209,12 @@ def _settings(rule: Rule, config: NodeConfig) -> WorkerSettings:
     )
 
 
-def _local_pool(settings: WorkerSettings, jobs: int) -> Engine:
-    from restore_rwkv.batch.pool import Pool
+def _local_pool(memory: int | None, settings: WorkerSettings, jobs: int) -> Engine:
+    import torch
 
-    return Pool(settings, jobs)
+    from restore_rwkv.batch.pool import Pool
+    from restore_rwkv.restoration.memory import free_memory
+
+    if memory is None:
+        memory = int(_OF_FREE * free_memory(torch.device("cpu")))
+    return Pool(settings, jobs, memory)
