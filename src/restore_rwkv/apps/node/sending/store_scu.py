@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from restore_rwkv.apps.node.outgoing import (
     is_transient,
     read_outgoing,
 )
+from restore_rwkv.apps.node.tcp import confirm_at_once
 from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -277,15 +277,9 @@ def _prepare(event: Event, seconds: float) -> None:
 
 
 def _confirm_at_once(event: Event) -> None:
-    """Let the next bytes of the peer be confirmed without delay.
-
-    DCMTK, and with it many archives, sends the two parts of an answer one after the other, and the
-    second waits for the confirmation of the first: 40 ms for each instance. Linux forgets the
-    option after a while, so it is set again after each message.
-    """
     wrapper = event.assoc.dul.socket
-    if wrapper is not None and wrapper.socket is not None and sys.platform == "linux":
-        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    if wrapper is not None and wrapper.socket is not None:
+        confirm_at_once(wrapper.socket)
 
 
 def _tell_of_end(association: Association) -> None:
