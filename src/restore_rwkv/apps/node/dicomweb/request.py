@@ -152,14 +152,14 @@ class Answer:
             )
         return block
 
-    def json(self, most: int) -> Any:
-        """Return the body, which is JSON.
+    def body(self, most: int) -> bytes:
+        """Return the whole body.
 
         Args:
             most: most bytes.
 
         Raises:
-            WebError: it is longer, or not JSON.
+            WebError: it is longer, or breaks off.
         """
         body = bytearray()
         while block := self.read():
@@ -169,6 +169,15 @@ class Answer:
                     f"{self._name}: answers with more than {most} bytes; check its url",
                     transient=False,
                 )
+        return bytes(body)
+
+    def json(self, most: int) -> Any:
+        """Return the body, which is JSON; arguments and errors are those of `body`.
+
+        Raises:
+            WebError: it is not JSON.
+        """
+        body = self.body(most)
         if self.status == 204:
             return []
         try:
