@@ -23,9 +23,10 @@ from restore_rwkv.apps.node import service
 from restore_rwkv.apps.node.config import Destination, NodeConfig, Peer
 from restore_rwkv.apps.node.names import file_name, short_hash
 from restore_rwkv.apps.node.outgoing import SendError
+from restore_rwkv.apps.node.parts import Parts
 from restore_rwkv.apps.node.restoring import coordinator
 from restore_rwkv.apps.node.rules import Rule
-from restore_rwkv.apps.node.service import Parts, Service
+from restore_rwkv.apps.node.service import Service
 from restore_rwkv.batch.engine import Ended, Event
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.worker import WorkerSettings

@@ -173,6 +173,21 @@ def test_a_map_that_we_made_is_ours() -> None:
     assert says_made_here({"00080070": {"vr": "LO", "Value": ["restore-rwkv"]}})
 
 
+def test_a_series_that_the_archive_cannot_give_holds_up_no_other(place: Place) -> None:
+    place.peer.series = {
+        uid: [instance_of(place.folder, uid, number) for number in range(3)]
+        for uid in (FIRST, SECOND)
+    }
+    place.peer.damaged = {FIRST}
+    watcher = place.watcher()
+    assert place.polls(watcher, 2) == 1
+    assert place.uids() == [f"{SECOND}.{number}" for number in range(3)]
+    place.polls(watcher, 2 * place.config.attempts)
+    place.peer.damaged = set()  # which is not given up, as the archive may be put right
+    assert place.polls(watcher, 100) == 1
+    watcher.stop()
+
+
 def test_an_archive_that_is_down_is_logged_once(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,8 @@ From a series that comes to a series that is sent:
                                                     restoring/ --> workers (`batch`)
 
 - `service.py` starts all parts and ends them, and calls `restoring/coordinator.py` in a loop. A
-  part gets what it uses as arguments; only the service knows all of them.
+  part gets what it uses as arguments; only the service knows all of them (`parts.py`: which a
+  test replaces).
 - `receiving/` and `watching/` put an instance into `spooling/`, then give it to
   `Service.accept`, which notes it in `queueing/`; only then the sender is answered. They know
   nothing of what follows.
@@ -22,5 +23,6 @@ From a series that comes to a series that is sent:
   tables that `receiving/`, `sending/` and `statement.py` share.
 - `config.py` are the settings, which `config_file.py` reads; `names.py` makes names of UIDs,
   `own.py` knows what this program made, `outgoing.py` what a file to be sent is, and
-  `retrying.py` how long to wait; `metrics.py` shows numbers and faults.
+  `retrying.py` how long to wait; `metrics.py` shows numbers and faults. Both roles of DIMSE
+  share `certificates.py` and `tcp.py`.
 """

@@ -9,22 +9,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from restore_rwkv.apps.node.config import Archive, NodeConfig
+from restore_rwkv.apps.node.config import NodeConfig
 from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
+from restore_rwkv.apps.node.parts import Parts, Source
 from restore_rwkv.apps.node.queueing.database import Database
 from restore_rwkv.apps.node.queueing.deliveries import Deliveries
 from restore_rwkv.apps.node.queueing.queue import Queue
 from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.restoring.coordinator import Coordinator
-from restore_rwkv.apps.node.restoring.workers import EngineOf, Restoring
-from restore_rwkv.apps.node.sending.delivering import Delivering, SenderOf
+from restore_rwkv.apps.node.restoring.workers import Restoring
+from restore_rwkv.apps.node.sending.delivering import Delivering
 from restore_rwkv.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.spooling.spool import Instance, Spool
+    from restore_rwkv.apps.node.spooling.spool import Instance
 
 _logger = logging.getLogger(__name__)
 _TURN_SECONDS = 0.2
@@ -38,50 +38,12 @@ _STUCK_SECONDS = 120.0  # a turn that takes longer is a fault
 _SECONDS_TO_END = 5.0
 
 
-class Source(Protocol):
-    """What instances come from: the receiver, or the watcher of an archive."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End within seconds; what is being taken then is safe, or not confirmed."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-
-
-Accept = Callable[["Instance"], None]
-ReceiverOf = Callable[[NodeConfig, Accept, "Spool", Metrics], Source]
-WatcherOf = Callable[[Archive, NodeConfig, "Spool", Accept, Metrics], Source]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a service is made of; None for the node's own.
-
-    Attributes:
-        receiver_of: makes the receiver.
-        watcher_of: makes the watcher of an archive.
-        engine_of: starts workers.
-        sender_of: makes the sender to a destination.
-        clock: seconds since 1970, which may be set.
-    """
-
-    receiver_of: ReceiverOf | None = None
-    watcher_of: WatcherOf | None = None
-    engine_of: EngineOf | None = None
-    sender_of: SenderOf | None = None
-    clock: Callable[[], float] = time.time
-
-
 class Service:
     """One node.
 
     Args:
         config: its settings.
-        parts: what it is made of.
+        parts: what it is made of; None for the node's own.
 
     Raises:
         ConfigError: a package of the extra `node` is not installed.
@@ -89,7 +51,8 @@ class Service:
         OSError: the folder cannot be written to.
     """
 
-    def __init__(self, config: NodeConfig, parts: Parts = Parts()) -> None:
+    def __init__(self, config: NodeConfig, parts: Parts | None = None) -> None:
+        parts = parts or Parts()
         _import_packages()
         from restore_rwkv.apps.node.spooling.spool import Spool
 

@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 600.0  # seconds, of an archive that does not answer
 _LONGEST_GOODBYE = 10.0  # seconds, of an archive that is being read from
 _SERIES_UID = "0020000E"
+_OF_A_SERIES = (500, 504)  # statuses that one damaged series has, while others can be had
 
 
 class Watcher:
@@ -176,7 +177,7 @@ class Watcher:
                 return 0
         except WebError as error:
             self._put_off(series, error)
-            if error.transient:
+            if error.transient and error.status not in _OF_A_SERIES:
                 raise
             return 0
         self._faults.pop(uid, None)
