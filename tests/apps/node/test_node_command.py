@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,23 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what the command does to its process."""
+    names = ("restore_rwkv.apps.node", "pydicom", "pynetdicom", "highdicom")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    monkeypatch.setenv("PYTHONWARNINGS", os.environ.get("PYTHONWARNINGS", ""))
+    mask = os.umask(0o022)
+    with warnings.catch_warnings():
+        yield
+    os.umask(mask)
+    screen.reset(as_json=False)
+    for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
 def test_check_says_what_the_node_would_do_and_starts_nothing(config: Path) -> None:
     screen.reset(as_json=False)
     result = CliRunner().invoke(app, ["node", str(config), "--check"])
@@ -80,15 +100,28 @@ def test_not_everyone_may_read_what_the_node_writes(
 
     monkeypatch.setattr(Service, "run", run)
     config.write_text(CONFIG.partition("[[archives]]")[0])
-    before = os.umask(0o022)
-    try:
-        result = CliRunner().invoke(app, ["node", str(config)])
-    finally:
-        os.umask(before)
+    result = CliRunner().invoke(app, ["node", str(config)])
     assert result.exit_code == 0, result.output
     found = [config.parent / "state", *(config.parent / "state").rglob("*")]
     assert {path.name for path in found} >= {"state", "spool", "incoming", "queue.sqlite"}
     assert not [path for path in found if path.stat().st_mode & 0o007]
+
+
+def test_a_bug_that_ends_the_node_quotes_nothing(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(service: Service) -> None:
+        with service._ends:
+            raise KeyError("DOE^JANE")
+
+    monkeypatch.setattr(Service, "run", run)
+    config.write_text(CONFIG.partition("[[archives]]")[0])
+    result = CliRunner().invoke(app, ["node", str(config)])
+    assert result.exit_code == 70
+    assert "KeyError at test_node_command.py" in result.output
+    assert "DOE" not in result.output
+    config.write_text("log_patient_data = true\n" + config.read_text())
+    assert isinstance(CliRunner().invoke(app, ["node", str(config)]).exception, KeyError)
 
 
 def test_the_queue_is_listed_with_reasons_while_the_node_runs(config: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from restore_rwkv.apps.cli.console import plain_table
+from restore_rwkv.apps.cli.exit_codes import BUG
 from restore_rwkv.apps.cli.options import Json, Quiet, Verbose
 from restore_rwkv.apps.cli.progress import in_words
-from restore_rwkv.apps.cli.terminal import escaped, say, screen, show, show_json
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.apps.cli.terminal import escaped, say, say_aside, screen, show, show_json
+from restore_rwkv.errors import ConfigError, kind_of_error
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.config import NodeConfig
@@ -90,7 +92,16 @@ def node(
         say(f"{service.upkeep.revive('failed')} series that were given up are tried again")
     if retry_refused:
         say(f"{service.upkeep.revive('refused')} series that were refused are tried again")
-    service.run()
+    try:
+        service.run()
+    except Exception as error:
+        if settings.log_patient_data or kind_of_error(error) != "bug":
+            raise
+        # Its message, which a traceback would show, may quote what was received.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+        say_aside(f"error: this is a bug in restore-rwkv, please report it: {where}")
+        raise typer.Exit(BUG.code) from None
 
 
 def summary(config: NodeConfig) -> list[str]:
