@@ -213,7 +213,7 @@ def watches(folder: str) -> dict[str, Any]:
             "uids": sorted({instance.sop_instance_uid for instance in accepted}),
             "announced": sorted({instance.announced for instance in accepted}),
             "same": all(
-                instance.path.read_bytes() == stored[instance.sop_instance_uid]
+                instance.path.read_bytes()[128:] == stored[instance.sop_instance_uid][128:]
                 for instance in accepted
             ),
         }
