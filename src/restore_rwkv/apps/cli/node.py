@@ -167,8 +167,11 @@ def _log(config: NodeConfig) -> None:
 
     Their warnings quote values of headers. Workers inherit the environment.
     """
+    from restore_rwkv.apps.node.calm_log import CalmLog
+
     own = logging.getLogger("restore_rwkv.apps.node")
     handler = logging.StreamHandler()
+    handler.addFilter(CalmLog())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     own.addHandler(handler)
     own.propagate = False
