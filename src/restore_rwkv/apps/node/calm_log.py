@@ -13,8 +13,8 @@ _SECONDS = 60.0
 class CalmLog(logging.Filter):
     """Lets a number of warnings of each kind pass in a minute, and counts the others.
 
-    What happens to a series is said at other levels, and always. Warnings are of one kind if they come from one place of the program. The first one after its
-    minute says how many were left out.
+    What happens to a series is said at other levels, and always. Warnings are of one kind if they
+    come from one place of the program. The first one after its minute says how many were left out.
 
     Args:
         clock: in seconds, which cannot be set.
