@@ -489,33 +489,39 @@ def full_disk(folder: Path) -> list[Row]:
 def soak(folder: Path, minutes: float) -> list[Row]:
     """Series after series; the memory of the node must not grow."""
     began = time.monotonic()
-    samples: list[tuple[float, float]] = []
+    samples: list[tuple[float, float, float]] = []  # seconds, MiB of the node, of its workers
     with orthanc(folder / "archive") as archive, running(Node(folder / "node", archive)) as node:
         scanner = Scanner(folder / "sent", node)
         number = 0
         while time.monotonic() - began < 60 * minutes:
             scanner.send(scanner.make(number))
             number += 1
-            memory = 0
-            for process in node.processes():
-                with contextlib.suppress(psutil.Error):
-                    memory += process.memory_info().rss
-            samples.append((time.monotonic() - began, memory / 2**20))
+            own, *workers = [_resident(process) for process in node.processes()]
+            samples.append((time.monotonic() - began, own, sum(workers)))
             time.sleep(3)
         wrong = [] if wait_until_quiet(node) else ["not ended"]
         wrong += faults_of(scanner, archive)
-    times, memory_of = np.array(samples).T
-    settled = times > times[-1] / 4
-    slope = np.polyfit(times[settled], memory_of[settled], 1)[0] * 3600
-    first, last = memory_of[settled][:20].mean(), memory_of[-20:].mean()
+    _, *memory = np.array(samples).T
+    flat, texts = True, []
+    for name, values in zip(("node", "workers"), memory, strict=True):
+        quarters = [part.mean() for part in np.array_split(values, 4)]
+        flat = flat and quarters[3] - quarters[1] < 0.03 * quarters[1]
+        texts.append(f"{name} {', '.join(f'{mean:.1f}' for mean in quarters)}")
     result = (
-        f"{number} series, {first:.0f} MiB after a quarter of the time and {last:.0f} MiB at the "
-        f"end ({slope:+.1f} MiB an hour), {len(wrong)} wrong"
+        f"{number} series, {len(wrong)} wrong; resident MiB in the quarters of the time: "
+        f"{'; '.join(texts)}"
     )
     for text in wrong[:5]:
         print("  wrong:", text, flush=True)
-    flat = last - first < 0.05 * first
     return [Row(f"{minutes:g} minutes of series", flat and not wrong, result, 60 * minutes)]
+
+
+def _resident(process: psutil.Process) -> float:
+    """Resident memory in MiB; 0 for a process that has ended."""
+    try:
+        return float(process.memory_info().rss) / 2**20
+    except psutil.Error:
+        return 0.0
 
 
 def main() -> int:

@@ -37,11 +37,11 @@ from benchmarks.node_load import (
     enough_workers,
     read_times,
 )
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.entries import Entry
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.spool import Instance
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.entries import Entry
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.spooling.spool import Instance
 
 _QUIET = 60.0  # seconds, as is the node's default
 _START = 1_800_000_000.0

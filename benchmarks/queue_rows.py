@@ -21,11 +21,11 @@ import numpy as np
 from pydicom.uid import generate_uid
 
 from benchmarks import timing
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.spool import Instance, Spool
-from restore_rwkv.apps.node.upkeep import Upkeep
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.queueing.upkeep import Upkeep
+from restore_rwkv.apps.node.spooling.spool import Instance, Spool
 from tests.helpers.derivable_series import classic, save
 
 _NOW = 1_800_000_000.0

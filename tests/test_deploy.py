@@ -20,7 +20,8 @@ import typer
 import yaml
 
 from restore_rwkv.apps.cli.app import app
-from restore_rwkv.apps.node.config import NodeConfig, read_config
+from restore_rwkv.apps.node.config import NodeConfig
+from restore_rwkv.apps.node.config_file import read_config
 from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
 from tests.helpers import ROOT
 

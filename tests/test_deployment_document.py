@@ -9,9 +9,10 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from restore_rwkv.apps.node.config import Limits, NodeConfig, read_config
-from restore_rwkv.apps.node.database import Database
+from restore_rwkv.apps.node.config import Limits, NodeConfig
+from restore_rwkv.apps.node.config_file import read_config
 from restore_rwkv.apps.node.metrics import _HELP
+from restore_rwkv.apps.node.queueing.database import Database
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.batch import Manifest
 from restore_rwkv.options import from_mapping
@@ -36,12 +37,12 @@ def test_queries_of_the_document_are_answered(tmp_path: Path) -> None:
     with Manifest(tmp_path / "manifest.sqlite"):
         pass
     Database(tmp_path / "node").close()
-    for path, place in (
-        (tmp_path / "manifest.sqlite", "manifest.sqlite"),
-        (tmp_path / "node" / "queue.sqlite", "queue.sqlite"),
+    for path, place, number in (
+        (tmp_path / "manifest.sqlite", "manifest.sqlite", 4),
+        (tmp_path / "node" / "queue.sqlite", "queue.sqlite", 2),
     ):
         asked = queries(place)
-        assert len(asked) >= 4
+        assert len(asked) >= number
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         for query in asked:
             connection.execute(query.replace("/backup", str(tmp_path))).fetchall()

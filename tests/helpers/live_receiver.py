@@ -19,9 +19,9 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from restore_rwkv.apps.node.config import TLS, Limits, NodeConfig, Peer
-from restore_rwkv.apps.node.receiver import Receiver
+from restore_rwkv.apps.node.receiving.receiver import Receiver
 from restore_rwkv.apps.node.rules import Rule
-from restore_rwkv.apps.node.spool import Instance, Spool
+from restore_rwkv.apps.node.spooling.spool import Instance, Spool
 
 NODE, SCANNER = "NODE", "SCANNER"
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from restore_rwkv.apps.node.spool import Instance
+from restore_rwkv.apps.node.spooling.spool import Instance
 
 UNSENT: Mapping[str, str] = {}
 

@@ -89,6 +89,7 @@ class Archive:
         rows: changes the rows of a search, before they are divided into pages.
         parts: changes the files of a series as they are retrieved.
         status: answered to everything, where it is not 200.
+        damaged: series that status 500 is answered to.
         asked: paths, in order.
     """
 
@@ -101,6 +102,7 @@ class Archive:
         self.parts: Callable[[list[bytes]], list[bytes]] = lambda parts: parts
         self.metadata: dict[str, object] = {}
         self.status = 200
+        self.damaged: set[str] = set()
         self.asked: list[str] = []
 
     def __call__(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Reply:
@@ -108,6 +110,8 @@ class Archive:
         self.asked.append(path)
         if self.status != 200:
             return self.status, {}, b"<html>Anna Smith is not here</html>"
+        if self.damaged & set(path.split("/")):
+            return 500, {}, b"<html>Anna Smith cannot be read</html>"
         if path == "/series":
             rows = [self._row(uid) for uid in sorted(self.series)]
             if "Modality" in query and query["Modality"] != [self.modality]:

@@ -14,13 +14,13 @@ from typing import Any
 from pydicom import Dataset, dcmread
 
 from restore_rwkv.apps.node.config import Archive, Destination, NodeConfig, Rule
-from restore_rwkv.apps.node.dicomweb import DicomWeb
+from restore_rwkv.apps.node.dicomweb.client import DicomWeb
+from restore_rwkv.apps.node.dicomweb.multipart import Sizes
 from restore_rwkv.apps.node.metrics import Metrics
-from restore_rwkv.apps.node.multipart import Sizes
 from restore_rwkv.apps.node.outgoing import SendError
-from restore_rwkv.apps.node.senders import Sender, sender_of
-from restore_rwkv.apps.node.spool import Instance, Spool
-from restore_rwkv.apps.node.watcher import Watcher
+from restore_rwkv.apps.node.sending.senders import Sender, sender_of
+from restore_rwkv.apps.node.spooling.spool import Instance, Spool
+from restore_rwkv.apps.node.watching.watcher import Watcher
 from tests.helpers.derivable_series import Kind, write_source
 from tests.helpers.namespace import small_disk
 from tests.helpers.orthanc import Orthanc, orthanc
@@ -213,7 +213,7 @@ def watches(folder: str) -> dict[str, Any]:
             "uids": sorted({instance.sop_instance_uid for instance in accepted}),
             "announced": sorted({instance.announced for instance in accepted}),
             "same": all(
-                instance.path.read_bytes() == stored[instance.sop_instance_uid]
+                instance.path.read_bytes()[128:] == stored[instance.sop_instance_uid][128:]
                 for instance in accepted
             ),
         }

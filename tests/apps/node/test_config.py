@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.apps.node.config import Peer, read_config, read_secret
+from restore_rwkv.apps.node.config import Peer
+from restore_rwkv.apps.node.config_file import read_config, read_secret
 from restore_rwkv.errors import ConfigError
 
 SMALLEST = """

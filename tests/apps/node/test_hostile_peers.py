@@ -21,8 +21,8 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import build_context
 
 from restore_rwkv.apps.node import negotiation
-from restore_rwkv.apps.node import receiver as receiver_module
 from restore_rwkv.apps.node.config import TLS, Limits
+from restore_rwkv.apps.node.receiving import receiver as receiver_module
 from tests.helpers.certificates import make_certificates
 from tests.helpers.derivable_series import classic, save
 from tests.helpers.live_receiver import CT, LiveReceiver, listening, open_files

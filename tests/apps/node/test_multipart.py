@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restore_rwkv.apps.node.multipart import (
+from restore_rwkv.apps.node.dicomweb.multipart import (
     MultipartError,
     MultipartFiles,
     Sizes,

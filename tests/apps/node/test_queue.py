@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.apps.node.database import STATES, Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.entries import Entry, short_hash
-from restore_rwkv.apps.node.queue import Queue
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.queueing.database import STATES, Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.entries import Entry
+from restore_rwkv.apps.node.queueing.listing import listed
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
-from restore_rwkv.apps.node.upkeep import Upkeep
 from restore_rwkv.errors import InputError
 from tests.helpers.node_parts import Clock, make_instance
 
@@ -278,6 +280,46 @@ def test_what_was_given_up_can_be_put_back(node: Node) -> None:
     assert node.deliveries.next("pacs") is not None
 
 
+def test_what_was_refused_can_be_put_back_as_after_a_change_of_rules(node: Node) -> None:
+    node.queue.refuse(node.claimed(1), "no rule matches")
+    node.queue.fail(node.claimed(2), "no memory")
+    assert not node.add(1, 0)  # a sender that repeats it changes nothing
+    assert node.states() == {"refused": 1, "failed": 1}
+    assert node.upkeep.revive("refused") == 1
+    assert node.states() == {"ready": 1, "failed": 1}
+    assert len(node.queue.files(node.claim())) == 2
+
+
+def test_a_listing_has_what_is_open_refused_or_given_up_with_reasons(node: Node) -> None:
+    with pytest.raises(InputError, match="no queue"):
+        listed(node.folder / "elsewhere", node.clock.now)
+    node.queue.refuse(node.claimed(1), "no rule matches")
+    node.clock.now += 100
+    node.queue.retry(node.claimed(2), "no memory", 30)
+    node.queue.finished(node.claimed(3), 1.0, {"pacs": [node.folder / "a"]})
+    delivery = node.deliveries.next("pacs")
+    assert delivery is not None
+    node.deliveries.retry(delivery, "pacs: cannot be reached", 60)
+    node.queue.fail(node.claimed(4), "no memory")
+    node.queue.finished(node.claimed(5), 1.0, {})
+    node.add(6, 1)
+    node.clock.now += 10
+    counts, found = listed(node.folder, node.clock.now)
+    assert counts == node.queue.counts()
+    assert [
+        (row.state, row.series_uid, row.seconds, row.attempts, row.wait, row.reason)
+        for row in found
+        if row.series_uid != "1.2.5"
+    ] == [
+        ("receiving", "1.2.6", 10, 0, QUIET - 10, ""),
+        ("ready", "1.2.2", 10, 1, 20, "no memory"),
+        ("restored", "1.2.3", 10, 1, 50, "pacs: cannot be reached"),
+        ("refused", "1.2.1", 110, 0, 0, "no rule matches"),
+        ("failed", "1.2.4", 10, 0, 0, "no memory"),
+    ]
+    assert {row.origin for row in found} == {"dimse:CT1"}
+
+
 def test_a_restart_puts_back_what_was_unfinished(node: Node) -> None:
     node.claimed(1)
     node.queue.finished(node.claimed(2), 1.0, {"pacs": [node.folder / "a"]})
@@ -326,6 +368,29 @@ def test_a_clock_that_is_set_back_holds_up_nothing_for_long(node: Node) -> None:
     assert node.claim().series_uid == "1.2.1"
 
 
+@pytest.mark.parametrize("step", [-86400.0, 86400.0])
+def test_a_clock_that_is_set_by_a_day_changes_no_wait_and_no_age(node: Node, step: float) -> None:
+    node.queue.refuse(node.claimed(1), "no rule matches")
+    node.queue.retry(node.claimed(2), "no memory", 30)
+    node.queue.finished(node.claimed(3), 1.0, {"pacs": [node.folder / "a"]})
+    node.add(4, 1)
+    node.clock.now += 10
+    age = node.queue.oldest()
+    node.clock.now += step
+    node.upkeep.follow_clock(step)
+    assert node.queue.oldest() == age
+    assert node.queue.claim_ready() is None
+    assert node.queue.complete() == []
+    delivery = node.deliveries.next("pacs")
+    assert delivery is not None
+    assert delivery.age == 10
+    assert node.upkeep.purge(11, lambda _: None) == 0
+    assert node.upkeep.purge(10, lambda _: None) == 1
+    node.clock.now += QUIET - 10
+    assert node.claim().series_uid == "1.2.2"
+    assert [entry.series_uid for entry in node.queue.complete()] == ["1.2.4"]
+
+
 def test_ended_series_are_deleted_with_their_files_after_their_time(node: Node) -> None:
     removed: list[str] = []
     node.queue.refuse(node.claimed(1), "no rule matches")
@@ -369,7 +434,7 @@ def test_a_deletion_that_was_cut_off_is_finished_but_not_for_a_series_that_came_
 def test_a_second_process_is_refused(node: Node) -> None:
     with pytest.raises(InputError, match="another node uses this folder"):
         Database(node.folder)
-    code = f"from pathlib import Path\nfrom restore_rwkv.apps.node.database import Database\nDatabase(Path({str(node.folder)!r}))"  # noqa: E501
+    code = f"from pathlib import Path\nfrom restore_rwkv.apps.node.queueing.database import Database\nDatabase(Path({str(node.folder)!r}))"  # noqa: E501
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "another node uses this folder" in ended.stderr
 
@@ -398,6 +463,17 @@ def test_a_full_disk_changes_nothing_and_is_told_as_one(node: Node) -> None:
     (found,) = node.database.rows("SELECT instances FROM series")
     (rows,) = node.database.rows("SELECT count(*) FROM instances")
     assert found[0] == rows[0]
+
+
+def test_a_program_that_writes_to_the_queue_is_told_as_a_fault_that_passes(node: Node) -> None:
+    other = sqlite3.connect(node.folder / "queue.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    node.database._connection.execute("PRAGMA busy_timeout=10")
+    with pytest.raises(OSError, match="another program"):
+        node.add(1, 1)
+    other.execute("ROLLBACK")
+    other.close()
+    assert node.add(1, 1)
 
 
 def test_the_database_holds_of_the_header_what_rules_look_at_only(node: Node) -> None:

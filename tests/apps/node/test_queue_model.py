@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.entries import Entry
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.upkeep import Upkeep
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.entries import Entry
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from tests.helpers.node_parts import Clock, make_instance
 
 DESTINATIONS = ("pacs", "web")

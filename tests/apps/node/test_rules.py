@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from restore_rwkv.apps.node.rules import Rule, first_match, is_made_here, made_here
+from restore_rwkv.apps.node.own import is_made_here, made_here
+from restore_rwkv.apps.node.rules import Rule, first_match
 from restore_rwkv.errors import ConfigError
 from tests.helpers.synthetic_series import make_slice, save
 

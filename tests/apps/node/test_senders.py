@@ -23,11 +23,11 @@ from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
 from restore_rwkv.apps.node.config import TLS, Destination, NodeConfig, Peer, Rule
-from restore_rwkv.apps.node.multipart import Sizes, boundary_of, parts
+from restore_rwkv.apps.node.dicomweb.multipart import Sizes, boundary_of, parts
+from restore_rwkv.apps.node.dicomweb.request import Patience
 from restore_rwkv.apps.node.outgoing import SendError
-from restore_rwkv.apps.node.senders import WebSender, sender_of
-from restore_rwkv.apps.node.store_scu import StoreUser, Timeouts
-from restore_rwkv.apps.node.web import Patience
+from restore_rwkv.apps.node.sending.senders import WebSender, sender_of
+from restore_rwkv.apps.node.sending.store_scu import StoreUser, Timeouts
 from tests.helpers.certificates import Certificates, make_certificates
 from tests.helpers.derivable_series import write_source
 from tests.helpers.orthanc import free_port
@@ -399,7 +399,7 @@ def test_files_are_stored_by_stow_in_bounded_requests(
     config: NodeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = files[0].stat().st_size
-    monkeypatch.setattr("restore_rwkv.apps.node.dicomweb._BATCH_BYTES", int(2.5 * size))
+    monkeypatch.setattr("restore_rwkv.apps.node.dicomweb.client._BATCH_BYTES", int(2.5 * size))
     requests: list[list[Dataset]] = []
 
     def respond(*request: object) -> Reply:
@@ -479,8 +479,32 @@ def test_files_that_all_are_there_already_are_accepted(
 
 
 def test_status_200_without_a_word_is_taken_for_all(config: NodeConfig, files: list[Path]) -> None:
-    with web_server(lambda *request: (200, {"Content-Type": "text/xml"}, b"<ok/>")) as url:
-        assert list(sender_of(web(url), config).send(files)) == files
+    for kind, body in (("text/xml", b"<ok/>"), ("text/plain", b""), ("application/json", b"{}")):
+        reply: Reply = (200, {"Content-Type": kind}, body)
+        with web_server(lambda *request, reply=reply: reply) as url:
+            assert list(sender_of(web(url), config).send(files)) == files
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html", b"<html>Anna Smith, please log in</html>"),
+        ("", b"<!doctype html>"),
+        ("text/xml", b"<HTML>please log in</HTML>"),
+        ("application/dicom+xml", b'<NativeDicomModel><DicomAttribute tag="00081198"/>'),
+        ("application/json", b'{"error": "Anna Smith is not allowed"}'),
+        ("application/json", b'"ok"'),
+    ],
+)
+def test_an_answer_that_does_not_say_that_files_were_taken_is_no_success(
+    files: list[Path], config: NodeConfig, kind: str, body: bytes
+) -> None:
+    with web_server(lambda *request: (200, {"Content-Type": kind}, body)) as url:
+        accepted, error = send_all(WebSender(web(url), config), files)
+    assert accepted == []
+    assert error.transient
+    assert "does not say that it has the files" in str(error)
+    assert "Anna" not in str(error)
 
 
 def test_a_server_that_refuses_before_it_has_read_is_understood(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -20,10 +21,12 @@ import pytest
 
 from restore_rwkv.apps.node import service
 from restore_rwkv.apps.node.config import Destination, NodeConfig, Peer
-from restore_rwkv.apps.node.entries import short_hash
+from restore_rwkv.apps.node.names import file_name, short_hash
 from restore_rwkv.apps.node.outgoing import SendError
+from restore_rwkv.apps.node.parts import Parts
+from restore_rwkv.apps.node.restoring import coordinator
 from restore_rwkv.apps.node.rules import Rule
-from restore_rwkv.apps.node.service import Parts, Service
+from restore_rwkv.apps.node.service import Service
 from restore_rwkv.batch.engine import Ended, Event
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.worker import WorkerSettings
@@ -61,7 +64,7 @@ class Workers:
     def _run(self, job: Job) -> Outcome:
         if self.answers:
             answer = self.answers.pop(0)
-            return Outcome(key=job.key, state=answer.state, kind=answer.kind, reason=answer.reason)
+            return dataclasses.replace(answer, key=job.key)
         target = Path(job.target)
         target.mkdir(parents=True, exist_ok=True)
         for name in job.files:
@@ -104,10 +107,12 @@ class Receiver:
     """Stands for the receiver; the test puts instances in by `receive`."""
 
     alive = True
+    started = threading.Event()
 
     def __init__(self, *_: Any) -> None: ...
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self.started.set()
 
     def stop(self) -> None: ...
 
@@ -121,7 +126,7 @@ def make_config(folder: Path, **changes: Any) -> NodeConfig:
         "destinations": (
             Destination(name="pacs", kind="dimse", ae_title="P", host="127.0.0.1", port=4242),
         ),
-        "quiet_seconds": 0.05,
+        "quiet_seconds": 0.15,
         "retry_seconds": 0.05,
         "metrics_port": 0,
     }
@@ -131,16 +136,25 @@ def make_config(folder: Path, **changes: Any) -> NodeConfig:
 class Running:
     """A service that runs in a thread."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, *, own_workers: bool = False, **changes: Any) -> None:
         self.config = make_config(folder, **changes)
+        self.own_workers = own_workers
         self.workers, self.archive = Workers(), Archive()
+        self.step = 0.0  # by which the clock is set
         self.start()
 
     def start(self) -> None:
-        parts = Parts(receiver_of=Receiver, engine_of=self.workers, sender_of=self.archive)
+        parts = Parts(
+            receiver_of=Receiver,
+            engine_of=None if self.own_workers else self.workers,
+            sender_of=self.archive,
+            clock=lambda: time.time() + self.step,
+        )
         self.service = Service(self.config, parts)
         self._thread = threading.Thread(target=self.service.run)
+        Receiver.started.clear()
         self._thread.start()
+        assert Receiver.started.wait(SECONDS)
 
     def receive(
         self,
@@ -256,6 +270,57 @@ def test_equal_reasons_of_several_series_are_equal_text(begin: Callable[..., Run
     assert node.reasons() == ["a localizer; give the scan itself"] * 2
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "kept"),
+    [
+        (
+            "input",
+            "a.dcm: the header is damaged (could not convert string to float: 'DOE'); copy it",
+            "a.dcm: the header is damaged (could not convert string to float: '...'); copy it",
+        ),
+        (
+            "unfit",
+            "a: ImageType ORIGINAL\\PRIMARY\\JANE: a localizer; give the scan itself",
+            "a: ImageType: a localizer; give the scan itself",
+        ),
+        ("input", "a: has no series 1.2.3.4.5.6; export it", "a: has no series {hash}; export it"),
+        (
+            "bug",
+            "a bug in restore-rwkv, please report it: ValueError: DOE^JANE is odd",
+            "a bug in restore-rwkv, please report it: ValueError at b.py:7",
+        ),
+    ],
+)
+@pytest.mark.parametrize("allowed", [False, True])
+def test_reasons_quote_nothing_of_a_header_unless_it_is_configured(
+    begin: Callable[..., Running], allowed: bool, kind: Any, said: str, kept: str
+) -> None:
+    node = begin(log_patient_data=allowed)
+    details = 'Traceback:\n  File "/opt/a.py", line 3, in one\n  File "/opt/b.py", line 7, in two\n'
+    answer = Outcome(key="", state="refused", kind=kind, reason=said, details=details + "DOE")
+    node.workers.answers = [answer]
+    node.receive()
+    node.wait_for(refused=1)
+    assert node.reasons() == [said if allowed else kept.format(hash=short_hash("1.2.3.4.5.6"))]
+
+
+def test_a_bug_that_one_series_meets_holds_up_no_other(
+    begin: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(path: Path) -> bool:
+        if path.parent.name == file_name("1.2.3.4"):
+            raise KeyError("DOE^JANE")
+        return False
+
+    monkeypatch.setattr(coordinator, "is_made_here", odd)
+    node = begin(attempts=1)
+    node.receive()
+    node.receive(series="1.2.3.5")
+    node.wait_for(failed=1, done=1)
+    assert node.reasons()[0] == "a bug, KeyError"
+    assert "DOE" not in caplog.text
+
+
 def test_a_fault_of_the_machine_is_tried_again(begin: Callable[..., Running]) -> None:
     node = begin(attempts=3)
     fault = Outcome(key="", state="failed", kind="system", reason="ends its worker (signal 9)")
@@ -350,7 +415,7 @@ def test_a_destination_that_stays_away_is_given_up_in_the_end(
     node.archive.faults = [SendError("pacs: unreachable", transient=True)] * 9
     node.receive()
     node.wait_for(failed=1)
-    assert node.reasons() == ["pacs: pacs: unreachable"]
+    assert node.reasons() == ["pacs: unreachable"]
 
 
 def test_a_stopped_node_goes_on_where_it_was(begin: Callable[..., Running]) -> None:
@@ -363,6 +428,21 @@ def test_a_stopped_node_goes_on_where_it_was(begin: Callable[..., Running]) -> N
     node.start()
     node.wait_for(done=1)
     assert len(node.archive.files()) == SLICES
+
+
+def test_what_the_queue_does_not_know_is_noted_when_the_node_starts(
+    begin: Callable[..., Running],
+) -> None:
+    node = begin(rules=(Rule(name="own", peer="CT1", send_to=("pacs",)),))
+    node.receive()
+    node.wait_for(done=1)
+    node.stop()
+    for file in node.config.folder.glob("queue.sqlite*"):
+        file.unlink()  # lost, or a copy from before was put back
+    node.start()
+    node.wait_for(done=1)
+    assert sorted(set(node.archive.files())) == sorted(node.archive.files()[:SLICES])
+    assert len(node.archive.files()) == 2 * SLICES  # with the UIDs that they had
 
 
 def test_an_output_of_other_settings_is_made_anew(begin: Callable[..., Running]) -> None:
@@ -391,6 +471,63 @@ def test_ended_series_leave_no_files_after_their_time(begin: Callable[..., Runni
     node.wait_for()
     assert not list(node.config.folder.rglob("*.dcm"))
     assert not list((node.config.folder / "derived").iterdir())
+
+
+def test_series_that_are_done_make_room_before_the_quota_is_used_up(
+    begin: Callable[..., Running], caplog: pytest.LogCaptureFixture
+) -> None:
+    node = begin(quota=40_000, attempts=1)
+    node.workers.answers = [Outcome(key="", state="failed", kind="system", reason="no memory")]
+    for number in range(4):
+        node.receive(series=f"1.2.{number}")
+        node.wait_for(failed=1, **({"done": number} if number else {}))
+    each = node.service._spool.used() / 4
+    assert node.service._spool.used() < 0.8 * 40_000  # nothing is deleted before
+    node.service.purge()
+    node.wait_for(failed=1, done=3)
+    while node.service._spool.used() <= 0.8 * 40_000:
+        number += 1
+        node.receive(series=f"1.2.{number}")
+        node.wait_for(failed=1, done=number)
+    node.workers.held = True
+    node.receive(series="1.3.1")
+    node.wait_for(failed=1, done=number, restoring=1)
+    with caplog.at_level(logging.INFO, "restore_rwkv.apps.node"):
+        node.service.purge()
+    node.wait_for(failed=1, restoring=1)  # what was given up, and what is open, stays
+    assert node.service._spool.used() == 2 * each
+    assert f"deleted {number} series before their time" in caplog.text
+    node.workers.held = False
+    node.wait_for(failed=1, done=1)
+
+
+def test_series_that_are_done_make_room_before_the_disk_is_full(
+    begin: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = begin()
+    node.receive()
+    node.wait_for(done=1)
+    node.service.purge()
+    node.wait_for(done=1)
+    monkeypatch.setattr(service, "_LITTLE_ROOM", 1 << 60)
+    node.service.purge()
+    node.wait_for()
+    assert not list(node.config.folder.rglob("*.dcm"))
+
+
+def test_a_clock_that_is_set_back_while_the_node_runs_holds_nothing_up(
+    begin: Callable[..., Running],
+) -> None:
+    node = begin(quiet_seconds=0.5)
+    node.receive()
+    node.step = -86400.0
+    node.wait_for(done=1)
+    node.archive.faults = [SendError("pacs: away", transient=True)]
+    node.receive(series="1.2.3.5")
+    node.step = 9 * 86400.0  # longer than keep_days and send_days
+    node.wait_for(done=2)
+    node.service.purge()
+    node.wait_for(done=2)
 
 
 def test_health_and_metrics_are_served_on_this_machine(begin: Callable[..., Running]) -> None:
@@ -446,6 +583,26 @@ def test_the_log_has_one_line_for_each_event_and_no_patient_data(
     text = "\n".join(lines)
     for secret in ("DOE", "Jane", "1.2.3.4"):
         assert secret not in text
+
+
+@pytest.mark.parametrize(("given", "bound"), [(None, 800), (300, 300)])
+def test_workers_take_no_more_memory_than_is_allowed_or_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int | None, bound: int
+) -> None:
+    pools: list[tuple[int, int]] = []
+
+    class Pool(Workers):
+        def __init__(self, settings: WorkerSettings, jobs: int, memory: int) -> None:
+            super().__init__()
+            pools.append((jobs, memory))
+
+    monkeypatch.setattr("restore_rwkv.batch.pool.Pool", Pool)
+    monkeypatch.setattr("restore_rwkv.restoration.memory.free_memory", lambda device: 1000)
+    node = Running(tmp_path / "node", jobs=2, max_memory=given, own_workers=True)
+    node.receive()
+    node.wait_for(done=1)
+    node.stop()
+    assert pools == [(2, bound)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")

@@ -18,8 +18,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from restore_rwkv.apps.node import spool as spool_module
-from restore_rwkv.apps.node.spool import ConflictError, SeriesTooLargeError, Spool, SpoolFull
+from restore_rwkv.apps.node.spooling import spool as spool_module
+from restore_rwkv.apps.node.spooling.spool import (
+    ConflictError,
+    SeriesTooLargeError,
+    Spool,
+    SpoolFull,
+)
 from restore_rwkv.errors import InputError
 from tests.helpers.derivable_series import classic, save
 
@@ -68,7 +73,7 @@ def test_an_instance_is_described_and_its_data_set_is_stored_as_it_came(
     assert "StationName" not in instance.header
     assert instance.announced is None
     stored = instance.path.read_bytes()
-    assert stored == sent
+    assert stored[128:] == sent[128:]
     assert instance.size == len(stored) == spool.used()
     assert instance.path.parent == spool.folder_of(instance.series_uid)
     data_set = sent[144 + int.from_bytes(sent[140:144], "little") :]
@@ -85,10 +90,14 @@ def test_nothing_that_identifies_a_patient_is_in_the_description(
         assert str(image[keyword].value) not in instance.header.values()
 
 
-def test_the_preamble_is_blanked_since_it_may_hold_a_program(tmp_path: Path, spool: Spool) -> None:
+def test_the_preamble_which_may_hold_a_program_says_who_sent_the_file(
+    tmp_path: Path, spool: Spool
+) -> None:
     sent = file_of(tmp_path)
     instance, _ = spool.add(b"MZ" + bytes(126) + sent[128:], "web:archive")
-    assert instance.path.read_bytes() == sent
+    stored = instance.path.read_bytes()
+    assert stored[:128].rstrip(b"\0") == b"restore-rwkv node, from web:archive"
+    assert stored[128:] == sent[128:]
 
 
 def test_the_same_instance_again_is_not_stored_twice(tmp_path: Path, spool: Spool) -> None:
@@ -276,14 +285,33 @@ def test_a_pet_series_of_one_volume_announces_its_slices(tmp_path: Path, spool: 
     assert spool.add((tmp_path / "pet.dcm").read_bytes(), "dimse:A")[0].announced is None
 
 
-def test_instances_that_nobody_knows_of_are_removed(tmp_path: Path, spool: Spool) -> None:
+def test_instances_that_nobody_knows_of_are_found_as_they_came(
+    tmp_path: Path, spool: Spool
+) -> None:
     kept, _ = spool.add(file_of(tmp_path), "dimse:A")
-    spool.add(file_of(tmp_path, k=1), "dimse:A")
-    lost, _ = spool.add(file_of(tmp_path, _other_series, k=2), "dimse:A")
-    assert spool.retain({kept.path.name}) == 2
+    first, _ = spool.add(file_of(tmp_path, k=1), "web:" + 64 * "n")
+    second, _ = spool.add(file_of(tmp_path, _other_series, k=2), "dimse:CT 1")
+    again = Spool(tmp_path / "spool", LARGE, reserve=0)
+    found = sorted(
+        again.strangers({kept.path.name}), key=lambda instance: instance.sop_instance_uid
+    )
+    assert found == sorted([first, second], key=lambda instance: instance.sop_instance_uid)
+    assert again.used() == spool.used()
+
+
+def test_of_instances_that_nobody_knows_of_the_damaged_are_removed(
+    tmp_path: Path, spool: Spool
+) -> None:
+    kept, _ = spool.add(file_of(tmp_path), "dimse:A")
+    damaged, _ = spool.add(file_of(tmp_path, k=1), "dimse:A")
+    renamed, _ = spool.add(file_of(tmp_path, _other_series, k=2), "dimse:A")
+    damaged.path.write_bytes(damaged.path.read_bytes()[:300])
+    renamed.path.rename(renamed.path.with_stem("0" * 32))
+    again = Spool(tmp_path / "spool", LARGE, reserve=0)
+    assert list(again.strangers({kept.path.name})) == []
     assert files_of(tmp_path / "spool") == [kept.path]
-    assert not lost.path.parent.exists()
-    assert spool.used() == kept.size
+    assert not renamed.path.parent.exists()
+    assert again.used() == kept.size
 
 
 def test_threads_that_add_the_same_instances_store_each_once(tmp_path: Path, spool: Spool) -> None:
@@ -312,7 +340,7 @@ def test_threads_that_add_the_same_instances_store_each_once(tmp_path: Path, spo
 _ADD_FOREVER = """
 import sys
 from pathlib import Path
-from restore_rwkv.apps.node.spool import Spool
+from restore_rwkv.apps.node.spooling.spool import Spool
 spool = Spool(Path(sys.argv[1]), 1 << 30, reserve=0)
 sent = Path(sys.argv[2]).read_bytes()
 k = 0
@@ -347,4 +375,4 @@ def test_a_process_killed_at_any_moment_loses_nothing_it_confirmed(tmp_path: Pat
         assert set(confirmed) <= stored
         assert len(stored) <= len(confirmed) + 1
         assert {path.stat().st_size for path in paths} == {len(sent)}
-        assert spool.retain(()) == len(stored)
+        assert len(list(spool.strangers(()))) == len(stored)

@@ -17,10 +17,11 @@ import pytest
 from pydicom import dcmread
 
 from restore_rwkv.apps.node.config import Archive, Limits, NodeConfig, Rule
+from restore_rwkv.apps.node.dicomweb.request import Patience, WebError
 from restore_rwkv.apps.node.metrics import Metrics
-from restore_rwkv.apps.node.spool import Instance, Spool, SpoolFull
-from restore_rwkv.apps.node.watcher import Watcher, is_own
-from restore_rwkv.apps.node.web import Patience, WebError
+from restore_rwkv.apps.node.own import says_made_here
+from restore_rwkv.apps.node.spooling.spool import Instance, Spool, SpoolFull
+from restore_rwkv.apps.node.watching.watcher import Watcher
 from tests.helpers.enhanced_headers import of
 from tests.helpers.synthetic_series import make_slice, save
 from tests.helpers.web_peer import Archive as Peer
@@ -99,7 +100,8 @@ def test_a_series_is_fetched_once_and_whole(place: Place) -> None:
     for instance in place.accepted:
         assert instance.origin == "web:pacs"
         assert instance.announced == 3
-        assert instance.path.read_bytes() in place.peer.series[FIRST]
+        stored = instance.path.read_bytes()[128:]
+        assert stored in [sent[128:] for sent in place.peer.series[FIRST]]
     assert place.polls(watcher, 3) == 0
     watcher.stop()
     again = place.watcher()  # remembered by the disk
@@ -164,11 +166,26 @@ def test_our_own_series_are_left_alone(place: Place, metadata: bool) -> None:
     ],
 )
 def test_headers_of_others_are_not_ours(header: dict[str, object]) -> None:
-    assert not is_own(header)
+    assert not says_made_here(header)
 
 
 def test_a_map_that_we_made_is_ours() -> None:
-    assert is_own({"00080070": {"vr": "LO", "Value": ["restore-rwkv"]}})
+    assert says_made_here({"00080070": {"vr": "LO", "Value": ["restore-rwkv"]}})
+
+
+def test_a_series_that_the_archive_cannot_give_holds_up_no_other(place: Place) -> None:
+    place.peer.series = {
+        uid: [instance_of(place.folder, uid, number) for number in range(3)]
+        for uid in (FIRST, SECOND)
+    }
+    place.peer.damaged = {FIRST}
+    watcher = place.watcher()
+    assert place.polls(watcher, 2) == 1
+    assert place.uids() == [f"{SECOND}.{number}" for number in range(3)]
+    place.polls(watcher, 2 * place.config.attempts)
+    place.peer.damaged = set()  # which is not given up, as the archive may be put right
+    assert place.polls(watcher, 100) == 1
+    watcher.stop()
 
 
 def test_an_archive_that_is_down_is_logged_once(
@@ -176,7 +193,7 @@ def test_an_archive_that_is_down_is_logged_once(
 ) -> None:
     place.peer.status = 503
     watcher = place.watcher()
-    with caplog.at_level(logging.INFO, "restore_rwkv.apps.node.watcher"):
+    with caplog.at_level(logging.INFO, "restore_rwkv.apps.node.watching.watcher"):
         watcher.start()
         until(lambda: place.peer.asked.count("/series") >= 3)
         assert "503" in watcher.fault

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from restore_rwkv.apps.node.config import Archive
-from restore_rwkv.apps.node.web import Patience, Request, WebError, ask
+from restore_rwkv.apps.node.dicomweb.request import Patience, Request, WebError, ask
 from tests.helpers.certificates import Certificates, make_certificates
 from tests.helpers.tools import needs
 from tests.helpers.web_peer import Reply, raw_server, web_server

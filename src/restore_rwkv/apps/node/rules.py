@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StringConstraints
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import Expected, validated
-
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
 
 Name = Annotated[
     str,
@@ -128,32 +124,6 @@ class Rule:
 def first_match(rules: Iterable[Rule], header: Mapping[str, str], origin: str) -> Rule | None:
     """Return the first rule whose conditions a series meets; None where there is none."""
     return next((rule for rule in rules if rule.matches(header, origin)), None)
-
-
-def made_here(header: Dataset) -> bool:
-    """Whether the header of an instance says that this program restored it.
-
-    Such series come back from archives that the node both sends to and receives from; restoring
-    them again would never end.
-    """
-    from restore_rwkv.io.dicom.statements import findings_of
-
-    return any(finding.kind == "already-restored" for finding in findings_of([header]))
-
-
-def is_made_here(path: Path) -> bool:
-    """Whether this program restored what a file holds; False where its header cannot be read."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    from restore_rwkv.io.decoding import DECODING_ERRORS
-    from restore_rwkv.io.dicom.statements import STATEMENT_FIELDS
-
-    try:
-        fields = list(STATEMENT_FIELDS)
-        return made_here(dcmread(path, stop_before_pixels=True, specific_tags=fields))
-    except (*DECODING_ERRORS, InvalidDicomError):  # the worker will say why
-        return False
 
 
 def _alike(pattern: str, value: str) -> bool:

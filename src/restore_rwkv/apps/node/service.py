@@ -3,72 +3,39 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from restore_rwkv.apps.node.config import Archive, NodeConfig
-from restore_rwkv.apps.node.coordinating import Coordinator
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.deliveries import Deliveries
-from restore_rwkv.apps.node.delivering import Delivering, SenderOf
+from restore_rwkv.apps.node.config import NodeConfig
 from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.restoring import EngineOf, Restoring
-from restore_rwkv.apps.node.upkeep import Upkeep
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.apps.node.parts import Parts, Source
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.queueing.upkeep import Upkeep
+from restore_rwkv.apps.node.restoring.coordinator import Coordinator
+from restore_rwkv.apps.node.restoring.workers import Restoring
+from restore_rwkv.apps.node.sending.delivering import Delivering
+from restore_rwkv.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.spool import Instance, Spool
+    from restore_rwkv.apps.node.spooling.spool import Instance
 
 _logger = logging.getLogger(__name__)
 _TURN_SECONDS = 0.2
 _PURGE_SECONDS = 60.0
 _FAULT_SECONDS = 5.0  # between two tries after the disk failed
 _NEARLY_FULL = 0.8  # of the quota, from where on series that are done are deleted early
+_LITTLE_ROOM = 1 << 30  # bytes of the disk that are free, likewise
+_CLOCK_SECONDS = 5.0  # by which the clock has to be set until that is followed
 _AT_A_TIME = 10
 _STUCK_SECONDS = 120.0  # a turn that takes longer is a fault
 _SECONDS_TO_END = 5.0
-
-
-class Source(Protocol):
-    """What instances come from: the receiver, or the watcher of an archive."""
-
-    def start(self) -> None:
-        """Begin."""
-
-    def stop(self) -> None:
-        """End within seconds; what is being taken then is safe, or not confirmed."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-
-
-Accept = Callable[["Instance"], None]
-ReceiverOf = Callable[[NodeConfig, Accept, "Spool", Metrics], Source]
-WatcherOf = Callable[[Archive, NodeConfig, "Spool", Accept, Metrics], Source]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a service is made of; None for the node's own.
-
-    Attributes:
-        receiver_of: makes the receiver.
-        watcher_of: makes the watcher of an archive.
-        engine_of: starts workers.
-        sender_of: makes the sender to a destination.
-    """
-
-    receiver_of: ReceiverOf | None = None
-    watcher_of: WatcherOf | None = None
-    engine_of: EngineOf | None = None
-    sender_of: SenderOf | None = None
 
 
 class Service:
@@ -76,7 +43,7 @@ class Service:
 
     Args:
         config: its settings.
-        parts: what it is made of.
+        parts: what it is made of; None for the node's own.
 
     Raises:
         ConfigError: a package of the extra `node` is not installed.
@@ -84,20 +51,23 @@ class Service:
         OSError: the folder cannot be written to.
     """
 
-    def __init__(self, config: NodeConfig, parts: Parts = Parts()) -> None:
+    def __init__(self, config: NodeConfig, parts: Parts | None = None) -> None:
+        parts = parts or Parts()
         _import_packages()
-        from restore_rwkv.apps.node.spool import Spool
+        from restore_rwkv.apps.node.spooling.spool import Spool
 
         self._config = config
         self._stop = threading.Event()
         self._turned = self._purged = time.monotonic()
+        self._clock = parts.clock
+        self._offset = parts.clock() - time.monotonic()  # of the clock that nobody can set
         self._ends = ExitStack()
         database = Database(config.folder)
         self._ends.callback(database.close)
         try:
-            self.queue = Queue(database, config.quiet_seconds)
-            self.upkeep = Upkeep(database, config.quiet_seconds)
-            self.deliveries = Deliveries(database)
+            self.queue = Queue(database, config.quiet_seconds, parts.clock)
+            self.upkeep = Upkeep(database, config.quiet_seconds, parts.clock)
+            self.deliveries = Deliveries(database, parts.clock)
             self.metrics = Metrics()
             self._spool = Spool(
                 config.folder / "spool",
@@ -120,7 +90,7 @@ class Service:
     def _make_senders(self, parts: Parts) -> list[Delivering]:
         make = parts.sender_of
         if make is None:
-            from restore_rwkv.apps.node.senders import sender_of
+            from restore_rwkv.apps.node.sending.senders import sender_of
 
             make = sender_of
         return [
@@ -133,11 +103,11 @@ class Service:
         config = self._config
         receiver_of, watcher_of = parts.receiver_of, parts.watcher_of
         if receiver_of is None:
-            from restore_rwkv.apps.node.receiver import Receiver
+            from restore_rwkv.apps.node.receiving.receiver import Receiver
 
             receiver_of = Receiver
         if watcher_of is None:
-            from restore_rwkv.apps.node.watcher import Watcher
+            from restore_rwkv.apps.node.watching.watcher import Watcher
 
             watcher_of = Watcher
         sources: dict[str, Source] = {}
@@ -193,24 +163,42 @@ class Service:
         if number:
             _logger.info("goes on with %d series", number)
         self.purge()
-        forgotten = self._spool.retain(self.upkeep.file_names())
-        if forgotten:
-            _logger.info("removed %d instances whose senders got no answer", forgotten)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Note the instances in the queue that it does not know: none that came whole is lost."""
+        count = 0
+        for instance in self._spool.strangers(self.upkeep.file_names()):
+            try:
+                self.accept(instance)
+                count += 1
+            except InputError:  # it was refused, and the process killed before its file was removed
+                self._spool.discard(instance)
+        if count:
+            _logger.info("noted %d instances that the queue did not know", count)
 
     def purge(self) -> None:
-        """Delete what ended long ago, files too; and earlier where the quota is nearly used up."""
+        """Delete what ended long ago, files too; and earlier where quota or disk are nearly full.
+
+        Then series that are done or refused go, the oldest first, and those given up stay.
+        """
         remove = self._coordinator.remove
         number = self.upkeep.purge(self._config.keep_days * 86400, remove)
         if number:
             _logger.info("deleted %d series that ended long ago", number)
         early = 0
-        while self._spool.used() > _NEARLY_FULL * self._config.quota:
+        while self._is_short():
             deleted = self.upkeep.purge(0.0, remove, most=_AT_A_TIME, failed=False)
             if not deleted:
                 break
             early += deleted
         if early:
-            _logger.info("deleted %d series before their time, as the quota was nearly used", early)
+            _logger.info("deleted %d series before their time, to make room", early)
+
+    def _is_short(self) -> bool:
+        """Whether there is little room, of the quota or of the disk."""
+        free = shutil.disk_usage(self._config.folder).free
+        return self._spool.used() > _NEARLY_FULL * self._config.quota or free < _LITTLE_ROOM
 
     def _stop_senders(self) -> None:
         for sender in self._senders:
@@ -223,6 +211,7 @@ class Service:
         """Do what is due; afterwards something has happened, or a moment has passed."""
         self._turned = began = time.monotonic()
         try:
+            self._follow_clock()
             self._coordinator.turn(_TURN_SECONDS, self._stop.is_set)
             if time.monotonic() - self._purged > _PURGE_SECONDS:
                 self._purged = time.monotonic()
@@ -232,6 +221,15 @@ class Service:
             self._stop.wait(_FAULT_SECONDS)
         if not self._restoring.running:
             self._stop.wait(max(0.0, began + _TURN_SECONDS - time.monotonic()))
+
+    def _follow_clock(self) -> None:
+        """Move the times of the queue where the clock was set while the node runs."""
+        offset = self._clock() - time.monotonic()
+        step = offset - self._offset
+        if abs(step) > _CLOCK_SECONDS:
+            self.upkeep.follow_clock(step)
+            self._offset = offset
+            _logger.warning("the clock was set by %+.0f s; waits and ages stay as they are", step)
 
     def faults(self) -> dict[str, str]:
         """Return what is wrong now, by part; empty for a healthy node."""

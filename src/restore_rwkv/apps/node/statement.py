@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from restore_rwkv.apps.node import negotiation, receiver
-from restore_rwkv.apps.node.part10 import HEADER_FIELDS
+from restore_rwkv.apps.node import negotiation
+from restore_rwkv.apps.node.receiving import receiver
+from restore_rwkv.apps.node.spooling.part10 import HEADER_FIELDS
 from restore_rwkv.io.dicom.changes import ADDED, CHANGED, DROPPED, DROPPED_KINDS, KEPT, Change
 from restore_rwkv.io.dicom.derived import SOFTWARE
 from restore_rwkv.io.dicom.syntaxes import syntax_name

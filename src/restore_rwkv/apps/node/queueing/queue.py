@@ -20,20 +20,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restore_rwkv.apps.node.database import Database, Run
-from restore_rwkv.apps.node.entries import (
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.queueing.database import Database, Run
+from restore_rwkv.apps.node.queueing.entries import (
     SUPERSEDED,
     Entry,
     end,
     entry_of,
     is_superseded,
-    short_hash,
 )
 from restore_rwkv.apps.node.rules import HEADER_KEYWORDS
 from restore_rwkv.errors import InputError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.spool import Instance
+    from restore_rwkv.apps.node.spooling.spool import Instance
 
 
 class Queue:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 from collections import deque
@@ -12,22 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import NodeConfig
-from restore_rwkv.apps.node.entries import Entry, short_hash
 from restore_rwkv.apps.node.metrics import Metrics
-from restore_rwkv.apps.node.queue import Queue
-from restore_rwkv.apps.node.restoring import (
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.own import is_made_here
+from restore_rwkv.apps.node.queueing.entries import Entry
+from restore_rwkv.apps.node.queueing.queue import Queue
+from restore_rwkv.apps.node.restoring.reasons import is_disk_full, reason_of
+from restore_rwkv.apps.node.restoring.workers import (
     Restoration,
     Restoring,
     derived_folder,
-    is_disk_full,
     remove_derived,
 )
 from restore_rwkv.apps.node.retrying import waiting_time
-from restore_rwkv.apps.node.rules import NO_RULE, Rule, first_match, is_made_here
+from restore_rwkv.apps.node.rules import NO_RULE, Rule, first_match
 from restore_rwkv.errors import RestoreError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.spool import Spool
+    from restore_rwkv.apps.node.spooling.spool import Spool
     from restore_rwkv.batch.job import Outcome
 
 _logger = logging.getLogger(__name__)
@@ -107,28 +108,33 @@ class Coordinator:
                 self._notes.append(partial(self._refuse, entry, reason or NO_RULE, "rule"))
                 return
             _logger.info(
-                "%s: complete: %d instances from %s; restored by rule %s",
+                "%s: complete: %d instances from %s; taken by rule %s",
                 *(self._called(entry), entry.instances, entry.origin, rule.name),
             )
             source = self._spool.folder_of(entry.series_uid)
             self._restoring.start(entry, rule, source, files)
         except (OSError, RestoreError) as error:
             self._notes.append(partial(self._try_again, entry, str(error)))
+        except Exception as error:  # a bug that one series meets must not end the node
+            kind = type(error).__name__
+            _logger.error("%s: a bug in restore-rwkv, please report it: %s", entry.key, kind)
+            self._notes.append(partial(self._try_again, entry, f"a bug, {kind}"))
 
     def _settle(self, restoration: Restoration, outcome: Outcome) -> None:
         """Note what came of a series."""
         entry, rule = restoration.entry, restoration.rule
         # Without the name of the folder, so that equal reasons of several series can be counted.
         folder = self._spool.folder_of(entry.series_uid).name
-        outcome = dataclasses.replace(outcome, reason=outcome.reason.removeprefix(f"{folder}: "))
+        reason = reason_of(outcome, log_patient_data=self._config.log_patient_data)
+        reason = reason.removeprefix(f"{folder}: ")
         if outcome.is_fault and restoration.adopts:
             # The settings have changed since a process was killed: nothing of it has been sent.
             remove_derived(restoration.target)
-            self._queue.retry(entry, outcome.reason, 0)
+            self._queue.retry(entry, reason, 0)
         elif outcome.state == "refused":
-            self._refuse(entry, outcome.reason, outcome.kind)
+            self._refuse(entry, reason, outcome.kind)
         elif outcome.state == "failed":
-            self._try_again(entry, outcome.reason)
+            self._try_again(entry, reason)
         else:
             files = _outputs(restoration.target)
             outputs = dict.fromkeys(rule.send_to, files)

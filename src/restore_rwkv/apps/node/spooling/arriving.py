@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from restore_rwkv.apps.node.part10 import Facts, read_facts
+from restore_rwkv.apps.node.spooling.part10 import Facts, read_facts
 from restore_rwkv.errors import InputError, RestoreError
 
 

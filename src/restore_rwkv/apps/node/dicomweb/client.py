@@ -14,15 +14,23 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from restore_rwkv.apps.node.multipart import (
+from restore_rwkv.apps.node.dicomweb.multipart import (
     MultipartError,
     MultipartFiles,
     Sizes,
     boundary_of,
     parts,
 )
+from restore_rwkv.apps.node.dicomweb.request import (
+    PATIENCE,
+    Answer,
+    Patience,
+    Request,
+    WebError,
+    WebService,
+    ask,
+)
 from restore_rwkv.apps.node.outgoing import DUPLICATE, Outgoing, SendError, is_transient
-from restore_rwkv.apps.node.web import PATIENCE, Patience, Request, WebError, WebService, ask
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,6 +38,7 @@ _PAGE = 200
 _MOST_PAGES = 5000
 _MOST_JSON = 64 * 2**20
 _BATCH_BYTES = 32 * 2**20
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _UID = re.compile(r"[0-9.]{1,64}")
 
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
@@ -198,12 +207,32 @@ class DicomWeb:
         try:
             with ask(self._service, request, self._patience) as answer:
                 if answer.status == 200 and "json" not in answer.content_type:
+                    self._check_confirmed(answer)
                     return answer.status, {}
                 said = answer.json(_MOST_JSON)
         finally:
             body.close()
         said = said[0] if isinstance(said, list) and said else said
+        if answer.status == 200 and not (isinstance(said, dict) and all(map(_TAG.fullmatch, said))):
+            raise self._not_confirmed()
         return answer.status, said if isinstance(said, dict) else {}
+
+    def _check_confirmed(self, answer: Answer) -> None:
+        """Raise WebError unless an answer with status 200 that is not JSON says that all is well.
+
+        A page on which someone shall log in comes with status 200 too.
+        """
+        body = answer.body(_MOST_JSON)
+        kind = answer.content_type.lower()
+        is_xml = "xml" in kind and "html" not in kind and b"<html" not in body.lower()
+        if body.strip() and (not is_xml or _FAILED.encode() in body):
+            raise self._not_confirmed()
+
+    def _not_confirmed(self) -> WebError:
+        return WebError(
+            f"{self._service.name}: answers, and does not say that it has the files; check its url",
+            transient=True,
+        )
 
     def _taken(
         self, batch: Sequence[Outgoing], status: int, said: Mapping[str, Any]

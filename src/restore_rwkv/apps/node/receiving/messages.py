@@ -16,7 +16,7 @@ from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
 from restore_rwkv.apps.node.negotiation import VERIFICATION
-from restore_rwkv.apps.node.spool import Arriving, Instance
+from restore_rwkv.apps.node.spooling.spool import Arriving, Instance
 from restore_rwkv.errors import InputError, RestoreError
 
 _log = logging.getLogger(__name__)

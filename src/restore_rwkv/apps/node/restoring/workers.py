@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import NodeConfig
-from restore_rwkv.apps.node.entries import Entry
+from restore_rwkv.apps.node.queueing.entries import Entry
 from restore_rwkv.apps.node.rules import Rule
 from restore_rwkv.errors import RestoreError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from restore_rwkv.batch.worker import WorkerSettings
 
 _IDLE_SECONDS = 600.0
+_OF_FREE = 0.8  # of the free memory, that the workers of a pool may take
 _SLICE = 0.2  # seconds to wait for the events of one pool, where there are several
 
 EngineOf = Callable[["WorkerSettings", int], "Engine"]
@@ -58,7 +59,7 @@ class Restoring:
 
     def __init__(self, config: NodeConfig, engine_of: EngineOf | None = None) -> None:
         self._config = config
-        self._engine_of = engine_of or _local_pool
+        self._engine_of = engine_of or partial(_local_pool, config.max_memory)
         self._engines: dict[WorkerSettings, Engine] = {}
         self._used: dict[WorkerSettings, float] = {}
         self._running: dict[str, tuple[Restoration, WorkerSettings]] = {}
@@ -181,11 +182,6 @@ def remove_derived(target: Path) -> None:
     _record(target).unlink(missing_ok=True)
 
 
-def is_disk_full(reason: str) -> bool:
-    """Whether the reason of an outcome is that a disk is full."""
-    return os.strerror(errno.ENOSPC) in reason or os.strerror(errno.EDQUOT) in reason
-
-
 def _record(target: Path) -> Path:
     from restore_rwkv.io import OutputOptions, Target
 
@@ -213,7 +209,12 @@ def _settings(rule: Rule, config: NodeConfig) -> WorkerSettings:
     )
 
 
-def _local_pool(settings: WorkerSettings, jobs: int) -> Engine:
-    from restore_rwkv.batch.pool import Pool
+def _local_pool(memory: int | None, settings: WorkerSettings, jobs: int) -> Engine:
+    import torch
 
-    return Pool(settings, jobs)
+    from restore_rwkv.batch.pool import Pool
+    from restore_rwkv.restoration.memory import free_memory
+
+    if memory is None:
+        memory = int(_OF_FREE * free_memory(torch.device("cpu")))
+    return Pool(settings, jobs, memory)

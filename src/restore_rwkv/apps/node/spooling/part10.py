@@ -38,6 +38,7 @@ _COUNTS = ("NumberOfSeriesRelatedInstances", "NumberOfSlices", "SeriesType")
 _PET = "1.2.840.10008.5.1.4.1.1.128"
 _ONE_VOLUME = {"STATIC", "WHOLE BODY"}  # kinds of PET series, PS3.3 C.8.9.1.1.4
 _PREAMBLE = bytes(128) + b"DICM"
+_ORIGIN = b"restore-rwkv node, from "  # and the origin, in the preamble of a stored file
 _GROUP_LENGTH = b"\x02\x00\x00\x00UL\x04\x00"
 _LONGEST_META = 1 << 16
 _LONGEST_TEXT = 1024  # of an element of the header, which may be longer than the standard allows
@@ -124,6 +125,20 @@ def head_of(
     stream = io.BytesIO()
     write_file_meta_info(stream, meta)
     return _PREAMBLE + stream.getvalue()
+
+
+def with_origin(head: bytes, origin: str) -> bytes:
+    """Return a head whose preamble says who sent the file; `head` as from the functions above."""
+    return (_ORIGIN + origin.encode()).ljust(128, b"\0")[:128] + head[128:]
+
+
+def read_origin(path: Path) -> str:
+    """Return who sent a stored file; "" where it does not say so."""
+    with path.open("rb") as stream:
+        preamble = stream.read(128)
+    if not preamble.startswith(_ORIGIN):
+        return ""
+    return preamble[len(_ORIGIN) :].rstrip(b"\0").decode(errors="replace")
 
 
 def read_facts(path: Path) -> Facts:

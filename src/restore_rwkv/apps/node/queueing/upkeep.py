@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
-from restore_rwkv.apps.node.database import Database
-from restore_rwkv.apps.node.entries import entry_of, is_superseded
+from restore_rwkv.apps.node.queueing.database import Database
+from restore_rwkv.apps.node.queueing.entries import entry_of, is_superseded
 from restore_rwkv.apps.node.retrying import LONGEST, waiting_time
 
 _INTERRUPTIONS = 3  # restorations that the end of the process cut off, before there is a wait
@@ -52,13 +53,32 @@ class Upkeep:
             (number,) = run("SELECT count(*) FROM series WHERE ended_at IS NULL").fetchone()
         return int(number)
 
+    def follow_clock(self, seconds: float) -> None:
+        """Move all times by as much as the clock was set, so that waits and ages stay as they are.
+
+        Args:
+            seconds: by which it was set forward.
+        """
+        with self._database.transaction() as run:
+            run(
+                "UPDATE series SET first_at = first_at + ?, due = due + ?, ended_at = ended_at + ?",
+                (seconds, seconds, seconds),
+            )
+            run(
+                "UPDATE deliveries SET created_at = created_at + ?, due = due + ?",
+                (seconds, seconds),
+            )
+
     def file_names(self) -> set[str]:
         """Return the names of the files of all instances."""
         rows = self._database.rows("SELECT path FROM instances")
         return {row["path"].rpartition("/")[2] for row in rows}
 
-    def revive(self) -> int:
-        """Put back the last revisions that were given up, to be restored or sent again.
+    def revive(self, state: Literal["failed", "refused"] = "failed") -> int:
+        """Put back the last revisions that were given up, or refused, to be tried again.
+
+        A sender that repeats a series that was refused is told that it is there: a rule that was
+        missing then is asked only in this way.
 
         Returns:
             Number of series.
@@ -66,16 +86,17 @@ class Upkeep:
         now = self._clock()
         with self._database.transaction() as run:
             rows = run(
-                "SELECT id, seconds FROM series AS given WHERE state = 'failed' AND NOT EXISTS ("
+                "SELECT id, seconds FROM series AS given WHERE state = ? AND NOT EXISTS ("
                 "SELECT 1 FROM series WHERE series_uid = given.series_uid "
-                "AND revision > given.revision)"
+                "AND revision > given.revision)",
+                (state,),
             ).fetchall()
             for row in rows:
-                state = "ready" if row["seconds"] is None else "restored"
+                next_state = "ready" if row["seconds"] is None else "restored"
                 run(
                     "UPDATE series SET state = ?, attempts = 0, due = ?, ended_at = NULL "
                     "WHERE id = ?",
-                    (state, now, row["id"]),
+                    (next_state, now, row["id"]),
                 )
                 run(
                     "UPDATE deliveries SET state = 'open', attempts = 0, created_at = ?, due = ? "

@@ -21,8 +21,9 @@ from pynetdicom.association import Association
 from pynetdicom.fsm import StateMachine
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from restore_rwkv.apps.node.messages import Begin, Messages
 from restore_rwkv.apps.node.negotiation import MAXIMUM_PDU
+from restore_rwkv.apps.node.receiving.messages import Begin, Messages
+from restore_rwkv.apps.node.tcp import confirm_at_once
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class _Socket(AssociationSocket):  # type: ignore[misc]
         try:
             while len(data) < nr_bytes:
                 connection.settimeout(max(0.001, until - time.monotonic()))
+                confirm_at_once(connection)
                 block = connection.recv(nr_bytes - len(data))
                 if not block:
                     break

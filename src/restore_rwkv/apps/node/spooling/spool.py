@@ -18,20 +18,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from restore_rwkv.apps.node.arriving import (
+from restore_rwkv.apps.node.names import DIGITS, file_name
+from restore_rwkv.apps.node.spooling.arriving import (
     Arriving,
     ConflictError,
     Instance,
     SeriesTooLargeError,
     SpoolFull,
 )
-from restore_rwkv.apps.node.part10 import Facts, read_facts, read_head
+from restore_rwkv.apps.node.spooling.part10 import (
+    Facts,
+    read_facts,
+    read_head,
+    read_origin,
+    with_origin,
+)
+from restore_rwkv.errors import InputError
 
 __all__ = ["Arriving", "ConflictError", "Instance", "SeriesTooLargeError", "Spool", "SpoolFull"]
 
 _BLOCK = 1 << 20
 _INCOMING = "incoming"
-_NAME = 32  # characters of a digest that names a file or folder
 _RESERVE = 512 << 20
 
 
@@ -92,7 +99,7 @@ class Spool:
             InputError: It is not DICOM, damaged, or its UIDs are missing or contradict each other.
         """
         stream = io.BytesIO(part10) if isinstance(part10, bytes) else part10
-        with self.begin(read_head(stream)) as arriving:
+        with self.begin(with_origin(read_head(stream), origin)) as arriving:
             while block := stream.read(_BLOCK):
                 arriving.write(block)
             return arriving.store(origin)
@@ -101,7 +108,7 @@ class Spool:
         """Open an instance whose data set comes piece by piece.
 
         Args:
-            head: Preamble, signature and file meta information, from `head_of` or `read_head`.
+            head: Preamble, signature and file meta information, from `with_origin`.
 
         Raises:
             SpoolFull: The quota or the disk does not hold it.
@@ -111,7 +118,7 @@ class Spool:
 
     def folder_of(self, series_uid: str) -> Path:
         """Return the folder of a series, which exists once an instance of it is stored."""
-        return self._folder / _name(series_uid)
+        return self._folder / file_name(series_uid)
 
     def used(self) -> int:
         """Bytes of all instances, with those that are arriving."""
@@ -135,20 +142,30 @@ class Spool:
         """Remove one instance, such as one that was not registered after all."""
         self._drop([instance.path])
 
-    def retain(self, names: Collection[str]) -> int:
-        """Remove the instances that nobody knows of, as when a sender was not answered any more.
+    def strangers(self, names: Collection[str]) -> Iterator[Instance]:
+        """Give the instances that nobody knows of; remove files that are not whole.
 
-        It is called before anything is received.
+        The process was killed before an instance was noted in the queue, or the queue is an older
+        copy. It is called before anything is received.
 
         Args:
-            names: `Instance.path.name` of those that stay.
-
-        Returns:
-            How many were removed.
+            names: `Instance.path.name` of those that are known.
         """
-        unknown = [path for path in self._files() if path.name not in names]
-        self._drop(unknown)
-        return len(unknown)
+        for path in [path for path in self._files() if path.name not in names]:
+            try:
+                facts = read_facts(path)
+                if file_name(facts.sop_instance_uid) != path.stem:
+                    raise InputError("instance: another one than its name says")
+            except InputError:
+                self._drop([path])
+                continue
+            yield Instance(
+                **vars(facts),
+                origin=read_origin(path),
+                path=path,
+                size=path.stat().st_size,
+                sha256=_digest(path),
+            )
 
     def _drop(self, paths: Collection[Path]) -> None:
         with self._lock:
@@ -161,7 +178,7 @@ class Spool:
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folder.iterdir():
-            if folder != self._incoming and len(folder.name) == _NAME:
+            if folder != self._incoming and len(folder.name) == DIGITS:
                 yield from folder.glob("*.dcm")
 
     def _record(self, path: Path, size: int) -> None:
@@ -217,7 +234,7 @@ class Spool:
 
     def keep(self, arriving: Arriving, facts: Facts, digest: str) -> tuple[Path, bool]:
         """Give a complete file its name; return it, and whether there was none of that name."""
-        name = f"{_name(facts.sop_instance_uid)}.dcm"
+        name = f"{file_name(facts.sop_instance_uid)}.dcm"
         folder = self.folder_of(facts.series_uid)
         with self._lock:
             former = self._series_of.get(name)
@@ -235,19 +252,20 @@ class Spool:
         return folder / name, former is None
 
 
-def _name(uid: str) -> str:
-    return hashlib.sha256(uid.encode()).hexdigest()[:_NAME]
+def _digest(path: Path) -> str:
+    """Digest of the data set of a stored file, as `Instance` has it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        read_head(stream)
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _check_same(path: Path, facts: Facts, digest: str) -> None:
     """Raise ConflictError unless a stored file is the instance that has come again."""
-    stored = hashlib.sha256()
-    with path.open("rb") as stream:
-        read_head(stream)
-        while block := stream.read(_BLOCK):
-            stored.update(block)
     syntax = read_facts(path).transfer_syntax
-    if stored.hexdigest() != digest or syntax != facts.transfer_syntax:
+    if _digest(path) != digest or syntax != facts.transfer_syntax:
         raise ConflictError(
             "instance: another one with its SOPInstanceUID has come before; give each its own"
         )

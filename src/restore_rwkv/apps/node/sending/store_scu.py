@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore_rwkv.apps.node.certificates import client_context
 from restore_rwkv.apps.node.config import Destination, NodeConfig
 from restore_rwkv.apps.node.negotiation import (
     EXPLICIT,
@@ -27,6 +27,8 @@ from restore_rwkv.apps.node.outgoing import (
     is_transient,
     read_outgoing,
 )
+from restore_rwkv.apps.node.tcp import confirm_at_once
+from restore_rwkv.errors import ConfigError
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -121,6 +123,8 @@ class StoreUser:
                     (evt.EVT_DATA_SENT, _confirm_at_once),
                 ],
             )
+        except ConfigError as error:  # a file is being replaced, perhaps
+            raise self._error(str(error), transient=True) from error
         except OSError as error:  # the host's name, or a certificate
             raise self._error(_why(error), transient=True) from error
         if not association.is_established:
@@ -148,9 +152,7 @@ class StoreUser:
         tls = self._config.tls
         if not self._destination.tls or tls is None:
             return None
-        context = ssl.create_default_context(cafile=tls.authorities)
-        context.load_cert_chain(tls.certificate, tls.key)
-        return context
+        return client_context(tls)
 
     def _no_association(
         self, association: Association, opened: bool, tls: ssl.SSLContext | None
@@ -275,15 +277,9 @@ def _prepare(event: Event, seconds: float) -> None:
 
 
 def _confirm_at_once(event: Event) -> None:
-    """Let the next bytes of the peer be confirmed without delay.
-
-    DCMTK, and with it many archives, sends the two parts of an answer one after the other, and the
-    second waits for the confirmation of the first: 40 ms for each instance. Linux forgets the
-    option after a while, so it is set again after each message.
-    """
     wrapper = event.assoc.dul.socket
-    if wrapper is not None and wrapper.socket is not None and sys.platform == "linux":
-        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+    if wrapper is not None and wrapper.socket is not None:
+        confirm_at_once(wrapper.socket)
 
 
 def _tell_of_end(association: Association) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 from restore_rwkv.apps.node.config import Destination, NodeConfig
-from restore_rwkv.apps.node.dicomweb import DicomWeb
-from restore_rwkv.apps.node.multipart import Sizes
+from restore_rwkv.apps.node.dicomweb.client import DicomWeb
+from restore_rwkv.apps.node.dicomweb.multipart import Sizes
+from restore_rwkv.apps.node.dicomweb.request import PATIENCE, Patience, WebError
 from restore_rwkv.apps.node.outgoing import SendError, read_outgoing
-from restore_rwkv.apps.node.store_scu import StoreUser
-from restore_rwkv.apps.node.web import PATIENCE, Patience, WebError
+from restore_rwkv.apps.node.sending.store_scu import StoreUser
 
 __all__ = ["SendError", "Sender", "WebSender", "sender_of"]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from restore_rwkv.apps.node.database import Run
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.queueing.database import Run
 
 SUPERSEDED = "superseded: more instances came, and all are restored together"
 
@@ -42,11 +42,6 @@ class Entry:
     def key(self) -> str:
         """Name for logs, files and jobs: 16 hex digits for the series, then the revision."""
         return f"{short_hash(self.series_uid)}-r{self.revision}"
-
-
-def short_hash(uid: str) -> str:
-    """Return 16 hex digits that stand for a UID where patient data may not be."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:16]
 
 
 def entry_of(row: Mapping[str, object]) -> Entry:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from restore_rwkv.apps.node.database import Database, Run
-from restore_rwkv.apps.node.entries import short_hash
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.queueing.database import Database, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class Deliveries:
         with self._database.transaction() as run:
             run(
                 "UPDATE deliveries SET attempts = attempts + 1, reason = ?, due = ? WHERE id = ?",
-                (reason, self._clock() + wait, delivery.id),
+                (_named(delivery, reason), self._clock() + wait, delivery.id),
             )
             run("UPDATE series SET state = 'restored' WHERE id = ?", (delivery.series,))
 
@@ -111,7 +111,7 @@ class Deliveries:
         with self._database.transaction() as run:
             run(
                 "UPDATE deliveries SET state = 'failed', reason = ? WHERE id = ?",
-                (f"{delivery.destination}: {reason}", delivery.id),
+                (_named(delivery, reason), delivery.id),
             )
             return self._settle(run, delivery.series)
 
@@ -154,3 +154,9 @@ class Deliveries:
             (state, reason, self._clock(), series),
         )
         return state
+
+
+def _named(delivery: Delivery, reason: str) -> str:
+    """Return a reason that begins with the name of the destination, as those of senders do."""
+    name = f"{delivery.destination}: "
+    return reason if reason.startswith(name) else name + reason

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
-from restore_rwkv.apps.node.config import Archive, Destination, read_secret
+from restore_rwkv.apps.node.config import Archive, Destination
+from restore_rwkv.apps.node.config_file import read_secret
 from restore_rwkv.errors import ConfigError, RestoreError
 
 _BLOCK = 1 << 16
@@ -151,14 +152,14 @@ class Answer:
             )
         return block
 
-    def json(self, most: int) -> Any:
-        """Return the body, which is JSON.
+    def body(self, most: int) -> bytes:
+        """Return the whole body.
 
         Args:
             most: most bytes.
 
         Raises:
-            WebError: it is longer, or not JSON.
+            WebError: it is longer, or breaks off.
         """
         body = bytearray()
         while block := self.read():
@@ -168,6 +169,15 @@ class Answer:
                     f"{self._name}: answers with more than {most} bytes; check its url",
                     transient=False,
                 )
+        return bytes(body)
+
+    def json(self, most: int) -> Any:
+        """Return the body, which is JSON; arguments and errors are those of `body`.
+
+        Raises:
+            WebError: it is not JSON.
+        """
+        body = self.body(most)
         if self.status == 204:
             return []
         try:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import Destination, NodeConfig
-from restore_rwkv.apps.node.deliveries import Deliveries, Delivery
 from restore_rwkv.apps.node.metrics import Metrics
+from restore_rwkv.apps.node.queueing.deliveries import Deliveries, Delivery
 from restore_rwkv.apps.node.retrying import waiting_time
+from restore_rwkv.errors import RestoreError
 
 if TYPE_CHECKING:
-    from restore_rwkv.apps.node.senders import Sender
+    from restore_rwkv.apps.node.sending.senders import Sender
 
 _logger = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0
@@ -92,14 +93,16 @@ class Delivering:
                 if self._stop.is_set():
                     return
                 faults += 1
-                _logger.warning("to %s: cannot go on now (%s)", self.name, error)
+                known = isinstance(error, (OSError, RestoreError))
+                words = error if known else f"a bug, {type(error).__name__}"
+                _logger.warning("to %s: cannot go on now (%s)", self.name, words)
             if faults:
                 pause = waiting_time(faults, self._config.retry_seconds)
                 self._stop.wait(min(pause, _LONGEST_PAUSE))
 
     def _send(self, delivery: Delivery) -> bool:
         """Send what is left of a delivery; return whether the destination answers."""
-        from restore_rwkv.apps.node.senders import SendError
+        from restore_rwkv.apps.node.sending.senders import SendError
 
         started = time.monotonic()
         try:

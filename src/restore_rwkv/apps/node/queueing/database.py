@@ -83,7 +83,7 @@ class Database:
     def __init__(self, folder: Path) -> None:
         from filelock import FileLock, Timeout
 
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder = folder.resolve()
         # Threads other than the one that opened the node may close it.
         self._claim = FileLock(folder / "node.lock", timeout=0, thread_local=False)
@@ -179,6 +179,8 @@ def _as_os_errors() -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
+        if "locked" in text:
+            raise OSError(errno.EBUSY, "another program writes to the queue") from error
         if "full" in text:
             raise OSError(errno.ENOSPC, "the disk of the queue is full") from error
         if "I/O" in text or "readonly" in text or "unable to open" in text:

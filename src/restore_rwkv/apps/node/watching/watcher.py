@@ -12,25 +12,25 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.node.config import Archive, NodeConfig
-from restore_rwkv.apps.node.dicomweb import ArchivedSeries, DicomWeb
-from restore_rwkv.apps.node.entries import short_hash
-from restore_rwkv.apps.node.multipart import Sizes
+from restore_rwkv.apps.node.dicomweb.client import ArchivedSeries, DicomWeb
+from restore_rwkv.apps.node.dicomweb.multipart import Sizes
+from restore_rwkv.apps.node.dicomweb.request import PATIENCE, Patience, WebError
+from restore_rwkv.apps.node.names import short_hash
+from restore_rwkv.apps.node.own import TAGS, says_made_here
 from restore_rwkv.apps.node.retrying import waiting_time
-from restore_rwkv.apps.node.watched import Watched
-from restore_rwkv.apps.node.web import PATIENCE, Patience, WebError
+from restore_rwkv.apps.node.watching.watched import Watched
 from restore_rwkv.errors import RestoreError
-from restore_rwkv.io.dicom.statements import RESTORED_BY
 
 if TYPE_CHECKING:
     from restore_rwkv.apps.node.metrics import Metrics
-    from restore_rwkv.apps.node.spool import Instance, Spool
+    from restore_rwkv.apps.node.spooling.spool import Instance, Spool
 
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 600.0  # seconds, of an archive that does not answer
 _LONGEST_GOODBYE = 10.0  # seconds, of an archive that is being read from
-_MANUFACTURER, _DERIVATION, _EQUIPMENT = "00080070", "00082111", "0018A001"
 _SERIES_UID = "0020000E"
+_OF_A_SERIES = (500, 504)  # statuses that one damaged series has, while others can be had
 
 
 class Watcher:
@@ -177,7 +177,7 @@ class Watcher:
                 return 0
         except WebError as error:
             self._put_off(series, error)
-            if error.transient:
+            if error.transient and error.status not in _OF_A_SERIES:
                 raise
             return 0
         self._faults.pop(uid, None)
@@ -193,7 +193,7 @@ class Watcher:
             if error.transient:
                 raise
             return False  # an archive without metadata: each instance is looked at
-        own = is_own(header)
+        own = says_made_here(header)
         if own:
             self._watched.note(series.series_uid, "own", series.instances)
         return own
@@ -205,7 +205,7 @@ class Watcher:
             if self._stop.is_set():
                 return False
             header = _head(part)
-            if is_own(header):
+            if says_made_here(header):
                 self._watched.note(series.series_uid, "own", series.instances)
                 return False
             if _value(header, _SERIES_UID) not in ("", series.series_uid):
@@ -260,15 +260,6 @@ class Watcher:
         return uid if self._config.log_patient_data else short_hash(uid)
 
 
-def is_own(header: Mapping[str, Any]) -> bool:
-    """Whether metadata, as DICOM JSON, are of an image that this program made."""
-    said = [_value(header, _MANUFACTURER), _value(header, _DERIVATION)]
-    equipment = header.get(_EQUIPMENT)
-    items = equipment.get("Value") if isinstance(equipment, Mapping) else None
-    said += [_value(item, _MANUFACTURER) for item in items or () if isinstance(item, Mapping)]
-    return any(text.lower().startswith(RESTORED_BY) for text in said)
-
-
 def _value(header: Mapping[str, Any], tag: str) -> str:
     element = header.get(tag)
     values = element.get("Value") if isinstance(element, Mapping) else None
@@ -279,8 +270,7 @@ def _head(part: bytes) -> Mapping[str, Any]:
     """Return what has to be known of an instance before it is kept, as DICOM JSON."""
     from pydicom import dcmread
 
-    wanted: list[Any] = [int(tag, 16) for tag in (_MANUFACTURER, _DERIVATION, _EQUIPMENT)]
-    wanted.append(int(_SERIES_UID, 16))
+    wanted: list[Any] = [int(tag, 16) for tag in (*TAGS, _SERIES_UID)]
     try:
         dataset = dcmread(io.BytesIO(part), stop_before_pixels=True, specific_tags=wanted)
         head: Mapping[str, Any] = dataset.to_json_dict(suppress_invalid_tags=True)

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node import negotiation
+from restore_rwkv.apps.node.certificates import server_context
+from restore_rwkv.apps.node.names import short_hash
 from restore_rwkv.apps.node.negotiation import Rejection, Status
-from restore_rwkv.apps.node.part10 import MismatchError, head_of
-from restore_rwkv.apps.node.spool import (
+from restore_rwkv.apps.node.spooling.part10 import MismatchError, head_of, with_origin
+from restore_rwkv.apps.node.spooling.spool import (
     Arriving,
     ConflictError,
     Instance,
     SeriesTooLargeError,
     Spool,
 )
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import InputError
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-    from restore_rwkv.apps.node.config import TLS, NodeConfig
-    from restore_rwkv.apps.node.connections import Server
+    from restore_rwkv.apps.node.config import NodeConfig
     from restore_rwkv.apps.node.metrics import Metrics
+    from restore_rwkv.apps.node.receiving.connections import Server
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Receiver:
         """
         from pynetdicom import AE, evt
 
-        from restore_rwkv.apps.node.connections import Bounds, Server
+        from restore_rwkv.apps.node.receiving.connections import Bounds, Server
 
         _silence_libraries()
         config = self._config
@@ -100,19 +100,18 @@ class Receiver:
             silence_seconds=SILENCE_SECONDS,
         )
         entity.network_timeout = entity.dimse_timeout = SILENCE_SECONDS
-        secured = _tls(config.tls) if config.tls else None
-        handlers: Any = [
-            (evt.EVT_REQUESTED, self._admit),
-            (evt.EVT_C_ECHO, self._echo),
-            (evt.EVT_C_STORE, self._store),
-        ]
-        address = (config.host, config.port)
         try:
             self._server = Server(
-                *(bounds, self._begin),
-                *(entity, address, config.ae_title, negotiation.received_contexts()),
-                ssl_context=secured,
-                evt_handlers=handlers,
+                bounds,
+                self._begin,
+                *(entity, (config.host, config.port), config.ae_title),
+                negotiation.received_contexts(),
+                ssl_context=server_context(config.tls) if config.tls else None,
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._admit),
+                    (evt.EVT_C_ECHO, self._echo),
+                    (evt.EVT_C_STORE, self._store),
+                ],
             )
         except OSError as error:
             where = f"{config.host} port {config.port}"
@@ -164,9 +163,9 @@ class Receiver:
     ) -> Arriving:
         """Open the file of an instance that comes."""
         sender = str(association.requestor.ae_title).strip()
-        return self._spool.begin(
-            head_of(sop_class, instance, syntax, sender=sender, receiver=self._config.ae_title)
-        )
+        title = self._config.ae_title
+        head = head_of(sop_class, instance, syntax, sender=sender, receiver=title)
+        return self._spool.begin(with_origin(head, f"dimse:{sender}"))
 
     def _echo(self, event: Event) -> int:
         return negotiation.STORED.code
@@ -184,7 +183,7 @@ class Receiver:
         if status is not negotiation.STORED:
             self._metrics.count("refused_instances_total", reason=status.reason)
             _log.warning(
-                "%s: instance %s refused: %s (%s)", peer, _short(uid), problem, status.when
+                "%s: instance %s refused: %s (%s)", peer, short_hash(uid), problem, status.when
             )
         return _answer(status)
 
@@ -232,7 +231,7 @@ class Pace:
 
 
 def _status_of(error: Exception) -> Status:
-    from restore_rwkv.apps.node.messages import InstanceTooLargeError
+    from restore_rwkv.apps.node.receiving.messages import InstanceTooLargeError
 
     if isinstance(error, (InstanceTooLargeError, SeriesTooLargeError)):
         return negotiation.TOO_LARGE
@@ -253,28 +252,6 @@ def _answer(status: Status) -> Dataset:
     if status is not negotiation.STORED:
         answer.ErrorComment = status.when[:64]
     return answer
-
-
-def _short(uid: str) -> str:
-    """Return what stands for a UID in the log."""
-    return hashlib.sha256(uid.encode()).hexdigest()[:8]
-
-
-def _tls(files: TLS) -> ssl.SSLContext:
-    """Return the TLS context of a server that asks every peer for a certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(files.certificate, files.key)
-        if files.authorities:
-            context.load_verify_locations(files.authorities)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"node: tls: the certificate, its key or the authorities cannot be used ({error}); "
-            "give PEM files that belong together"
-        ) from error
-    return context
 
 
 def _silence_libraries() -> None:

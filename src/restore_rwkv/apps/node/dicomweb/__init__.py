@@ -1,0 +1,1 @@
+"""The DICOMweb protocol (PS3.18): requests, bodies of several parts, search, retrieve, store."""

@@ -1,0 +1,1 @@
+"""Derived series go to their destinations, by C-STORE or STOW-RS."""

@@ -1,0 +1,1 @@
+"""DICOMweb archives that are searched for new series, which go into the spool and the queue."""
