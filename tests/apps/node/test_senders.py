@@ -182,7 +182,8 @@ def test_a_rejected_association_says_whether_to_try_again(
     config: NodeConfig, files: list[Path], result: int, source: int, reason: int, transient: bool
 ) -> None:
     def talk(connection: socket.socket) -> None:
-        connection.recv(10_000)
+        head = connection.recv(6, socket.MSG_WAITALL)  # all of it, or closing would reset
+        connection.recv(int.from_bytes(head[2:], "big"), socket.MSG_WAITALL)
         connection.sendall(bytes([3, 0, 0, 0, 0, 4, 0, result, source, reason]))
         connection.recv(1)
 
