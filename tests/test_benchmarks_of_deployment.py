@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import node_load, node_queue, queue_rows, throughput
+from benchmarks import batch, node_load, node_queue, queue_rows, throughput
+from tests.helpers.namespace import needs_namespace
+from tests.helpers.tools import needs
 
 OPTIONS = argparse.Namespace(days=1, seed=3, send_ms=5.0)
 
@@ -88,3 +94,36 @@ def test_throughput_is_measured_and_read_by_the_simulation(
     assert times.slices == 10
     assert times.bytes_read > 10 * 2 * 32 * 32
     assert times.seconds > times.around_seconds > 0
+
+
+@pytest.mark.slow
+@needs("Orthanc", "storescu", "dciodvfy")
+@needs_namespace()
+def test_a_few_series_survive_a_kill_and_a_restart(tmp_path: Path) -> None:
+    words = [
+        "--only",
+        "many",
+        "--series",
+        "4",
+        "--kills",
+        "1",
+        "--out",
+        str(tmp_path / "rows.json"),
+    ]
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.node_faults", *words], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    [row] = json.loads((tmp_path / "rows.json").read_text())
+    assert row["survived"] is True
+    assert "4 derived series in the archive, 0 wrong" in row["result"]
+
+
+@pytest.mark.slow
+def test_a_batch_is_timed_beside_the_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["batch", "--volumes", "2", "--rounds", "1", "--jobs", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    batch.main()
+    assert re.search(r"batch --jobs 1: \d+\.\d+ s .*, \d+\.\d\d times", capsys.readouterr().out)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-_MARK = "RESTORE_RWKV_NAMESPACE"
+MARK = "RESTORE_RWKV_NAMESPACE"
 _ROOT = Path(__file__).resolve().parents[2]
 _CALL = """
 import importlib, json, sys
@@ -32,7 +32,7 @@ print("\\n" + json.dumps(found))
 
 def inside() -> bool:
     """Return whether this process is in such a network."""
-    return os.environ.get(_MARK) == str(os.stat("/proc/self/ns/net").st_ino)
+    return os.environ.get(MARK) == str(os.stat("/proc/self/ns/net").st_ino)
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def run(words: Sequence[str], timeout: float | None = None) -> subprocess.Comple
         words: program and arguments.
         timeout: seconds after which it is killed; its output is kept then too.
     """
-    mark = f"{_MARK}=$(stat -Lc %i /proc/self/ns/net)"
+    mark = f"{MARK}=$(stat -Lc %i /proc/self/ns/net)"
     script = f'ip link set lo up && exec env "{mark}" "$@"'
     process = subprocess.Popen(
         ["unshare", "-rnm", "sh", "-c", script, "sh", *words],
