@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from restore_rwkv.batch.job import Job, Outcome
+
+_SECONDS_BETWEEN_REPORTS = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,33 @@ class Ended:
 
 Event: TypeAlias = "Started | Progressed | Ended"
 """What an engine tells of its jobs."""
+
+
+class Report:
+    """Progress of a job, told as `Progressed` a few times a second; see `io.Progress`.
+
+    Args:
+        key: of the job.
+        tell: takes what has happened.
+    """
+
+    def __init__(self, key: str, tell: Callable[[Progressed], None]) -> None:
+        self._key, self._tell = key, tell
+        self._stage = ""
+        self._told = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell that `done` of `total` is done."""
+        now = time.monotonic()
+        if now - self._told < _SECONDS_BETWEEN_REPORTS and done < total:
+            return
+        self._told = now
+        self._tell(Progressed(self._key, self._stage or "restoring", done, total))
+
+    def stage(self, name: str, unit: str = "") -> None:
+        """Name what is being done."""
+        self._stage = name
+        self._tell(Progressed(self._key, name, 0, 0))
 
 
 class Engine(Protocol):

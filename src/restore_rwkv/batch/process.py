@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -16,12 +15,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from restore_rwkv.batch.engine import Ended, Progressed, Started
+from restore_rwkv.batch.engine import Ended, Report, Started
 from restore_rwkv.batch.job import Job
 from restore_rwkv.batch.worker import Worker, WorkerSettings
 from restore_rwkv.errors import NoMemoryError, RestoreError
 
-_SECONDS_BETWEEN_REPORTS = 0.2
 _SWITCH_SECONDS = 0.0005  # a thread that reads headers may not hold up the one that computes
 
 
@@ -124,7 +122,7 @@ class _Server:
     def _work(self, worker: Worker, job: Job) -> None:
         try:
             self._send(Started(job.key))
-            self._send(Ended(worker.run(job, _Report(job.key, self))))
+            self._send(Ended(worker.run(job, Report(job.key, self._send))))
         except BaseException:  # the parent would wait for ever for a job that does not end
             traceback.print_exc()
             os._exit(1)
@@ -152,24 +150,3 @@ class _Server:
                 self._connection.send(message)
             except OSError:
                 os._exit(1)
-
-
-class _Report:
-    """Progress of a job, sent a few times a second."""
-
-    def __init__(self, key: str, server: _Server) -> None:
-        self._key, self._server = key, server
-        self._stage = ""
-        self._sent = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._sent < _SECONDS_BETWEEN_REPORTS and done < total:
-            return
-        self._sent = now
-        self._server._send(Progressed(self._key, self._stage or "restoring", done, total))
-
-    def stage(self, name: str, unit: str = "") -> None:
-        """Name what is being done."""
-        self._stage = name
-        self._server._send(Progressed(self._key, name, 0, 0))

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from restore_rwkv.batch.engine import Progressed, Started
+from restore_rwkv.batch.engine import Progressed, Report, Started
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.storage import is_url, plain
 from restore_rwkv.batch.worker import Worker, WorkerSettings
@@ -29,7 +29,6 @@ LARGEST_OUTCOME = 1 << 20
 
 _LISTS = ("source_files", "output_files", "sop_instance_uids", "each_volume", "warnings")
 _SECONDS_OF_A_CALL = 5.0  # after which `news` returns without any
-_SECONDS_BETWEEN_REPORTS = 0.2
 _SWITCH_SECONDS = 0.0005  # as in `process.py`
 _SECONDS_TO_SEE = 10.0  # until a new file is seen through a network file system
 
@@ -99,7 +98,7 @@ class RayWorker:
         if missing is not None:
             return dataclasses.replace(missing, worker=self._worker.name)
         self.tell(Started(job.key))
-        return bounded(self._worker.run(job, _Report(job.key, self)))
+        return bounded(self._worker.run(job, Report(job.key, self.tell)))
 
     def news(self) -> list[Started | Progressed]:
         """Return what has happened since the last call; wait a while for the first of it."""
@@ -146,27 +145,6 @@ class RayWorker:
                 f"{memory / 2**30:.1f} GiB; allow more"
             )
         yield
-
-
-class _Report:
-    """Progress of a job, noted a few times a second."""
-
-    def __init__(self, key: str, worker: RayWorker) -> None:
-        self._key, self._worker = key, worker
-        self._stage = ""
-        self._sent = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now - self._sent < _SECONDS_BETWEEN_REPORTS and done < total:
-            return
-        self._sent = now
-        self._worker.tell(Progressed(self._key, self._stage or "restoring", done, total))
-
-    def stage(self, name: str, unit: str = "") -> None:
-        """Name what is being done."""
-        self._stage = name
-        self._worker.tell(Progressed(self._key, name, 0, 0))
 
 
 def bounded(outcome: Outcome) -> Outcome:

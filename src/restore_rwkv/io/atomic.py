@@ -93,7 +93,7 @@ def atomic_files(*paths: str | Path, overwrite: bool) -> Iterator[tuple[Path, ..
                 error.filename = final_of.get(str(error.filename), str(finals[0]))
         raise
     for folder in {final.parent for final in finals}:
-        _flush_folder(folder)
+        flush_folder(folder)
 
 
 def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
@@ -329,14 +329,14 @@ def _renamed_at_the_end(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def _flush_all(folder: Path) -> None:
     for here, _, names in os.walk(folder):
         for name in names:
             _flush(Path(here, name))
-        _flush_folder(Path(here))
+        flush_folder(Path(here))
 
 
 def _flush(path: Path) -> None:
@@ -344,7 +344,7 @@ def _flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the new name survive a power cut, on systems where folders can be flushed."""
     if os.name != "posix":
         return

@@ -34,6 +34,7 @@ from restore_rwkv.apps.node.spooling.part10 import (
     with_origin,
 )
 from restore_rwkv.errors import InputError
+from restore_rwkv.io.atomic import flush_folder
 
 __all__ = ["Arriving", "ConflictError", "Instance", "SeriesTooLargeError", "Spool", "SpoolFull"]
 
@@ -74,7 +75,7 @@ class Spool:
         self._used = 0
         self._incoming = self._folder / _INCOMING
         self._incoming.mkdir(parents=True, exist_ok=True)
-        _flush_folder(self._folder.parent)
+        flush_folder(self._folder.parent)
         for left in self._incoming.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         for path in self._files():
@@ -135,7 +136,7 @@ class Spool:
                 return
             for path in gone.iterdir():
                 self._forget(path.name, folder.name, path.stat().st_size)
-        _flush_folder(self._folder)
+        flush_folder(self._folder)
         shutil.rmtree(gone)
 
     def discard(self, instance: Instance) -> None:
@@ -245,9 +246,9 @@ class Spool:
                 self._record(folder / name, arriving.size)
         if former is not None:
             _check_same(self._folder / former / name, facts, digest)
-        _flush_folder(folder)
+        flush_folder(folder)
         if folder.name not in self._lasting:
-            _flush_folder(self._folder)
+            flush_folder(self._folder)
             self._lasting.add(folder.name)
         return folder / name, former is None
 
@@ -269,14 +270,3 @@ def _check_same(path: Path, facts: Facts, digest: str) -> None:
         raise ConflictError(
             "instance: another one with its SOPInstanceUID has come before; give each its own"
         )
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, on systems where folders can be flushed."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
