@@ -24,6 +24,8 @@ from tests.helpers.derivable_series import write_source
 from tests.helpers.source_trees import blob, save_nifti
 from tests.helpers.stores import S3
 
+pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
+
 KEY = "0123456789abcdef"
 
 

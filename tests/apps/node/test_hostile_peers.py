@@ -28,6 +28,8 @@ from tests.helpers.derivable_series import classic, save
 from tests.helpers.live_receiver import CT, LiveReceiver, listening, open_files
 from tests.helpers.tools import needs
 
+pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
+
 ABORT, REJECT, ACCEPT, RELEASED = b"\x07", b"\x03", b"\x02", b"\x06"
 VERSION, CONTEXT = 6, 74 + 4  # bytes of the request: protocol version, application context name
 

@@ -29,6 +29,8 @@ from tests.helpers.derivable_series import classic, save
 from tests.helpers.live_receiver import CT, LiveReceiver, contexts_of, listening
 from tests.helpers.tools import needs
 
+pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
+
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[LiveReceiver]:

@@ -37,7 +37,10 @@ from tests.helpers.web_peer import Reply, raw_server, web_server
 
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 # pynetdicom leaves a socket that could not connect to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [
+    pytest.mark.slow,  # beside servers and peers, which takes its time
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 QUICK = Timeouts(connect=1, association=1, silence=1, response=1, pace=1e6)
 

@@ -32,6 +32,8 @@ from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.worker import WorkerSettings
 from tests.helpers.synthetic_series import SLICES, make_slice, save
 
+pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
+
 SECONDS = 20.0
 
 

@@ -17,6 +17,8 @@ from restore_rwkv.apps.node.statement import conformance_statement
 from restore_rwkv.io.dicom.changes import ADDED, CHANGED, DROPPED, KEPT
 from tests.helpers.live_receiver import CT, LiveReceiver, listening
 
+pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
+
 Row = tuple[str, ...]
 
 

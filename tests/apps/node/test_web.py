@@ -20,6 +20,8 @@ from tests.helpers.certificates import Certificates, make_certificates
 from tests.helpers.tools import needs
 from tests.helpers.web_peer import Reply, raw_server, web_server
 
+pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
+
 QUICK = Patience(connect=2, silence=0.5, answer=0.8, pace=10_000)
 SEARCH = Request(path="/series")
 
