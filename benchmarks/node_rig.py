@@ -33,7 +33,7 @@ from tests.helpers.derivable_series import write_source
 from tests.helpers.orthanc import Orthanc, free_port
 
 _TIMEOUT = 1800.0
-RECEIVING = """
+_COMMON = """
 folder = "{folder}"
 ae_title = "NODE"
 port = {port}
@@ -49,38 +49,25 @@ address = "127.0.0.1"
 name = "all"
 fit = "any"
 send_to = ["pacs"]
+"""
+RECEIVING = f"""{_COMMON}
 [[destinations]]
 name = "pacs"
 kind = "dimse"
 ae_title = "ORTHANC"
 host = "127.0.0.1"
-port = {archive}
+port = {{archive}}
 """
-
-WATCHING = """
-folder = "{folder}"
-ae_title = "NODE"
-port = {port}
-quiet_seconds = {quiet}
-retry_seconds = 0.5
-metrics_port = {metrics}
-quota = "{quota}"
+WATCHING = f"""{_COMMON}
 [[archives]]
 name = "pacs"
-url = "{web}"
+url = "{{web}}"
 every_seconds = 1
 days = 36500
-[[peers]]
-name = "scanner"
-ae_title = "SCANNER"
-[[rules]]
-name = "all"
-fit = "any"
-send_to = ["pacs"]
 [[destinations]]
 name = "pacs"
 kind = "web"
-url = "{web}"
+url = "{{web}}"
 """
 
 

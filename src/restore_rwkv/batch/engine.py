@@ -9,6 +9,10 @@ from typing import Protocol, TypeAlias
 
 from restore_rwkv.batch.job import Job, Outcome
 
+SLOTS = 3
+"""Jobs that a worker has at once: one is read, one computed, one written."""
+MOST_DEATHS = 2
+"""Deaths of workers that a job may cost which runs on its own."""
 _SECONDS_BETWEEN_REPORTS = 0.2
 
 

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from restore_rwkv.batch.engine import Ended, Event, Progressed, Started
+from restore_rwkv.batch.engine import MOST_DEATHS, SLOTS, Ended, Event, Progressed, Started
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.process import (
     Answer,
@@ -37,8 +37,6 @@ from restore_rwkv.batch.worker import WorkerSettings
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.io import OutputOptions, Target, claimed
 
-_SLOTS = 3  # jobs of a worker: one is read, one computed, one written
-_MOST_DEATHS = 2  # of a job that runs on its own
 _UNPACKED = 6  # times the size of a scan's files: as float32, after gzip or JPEG
 _SECONDS_TO_END = 5.0
 
@@ -111,7 +109,7 @@ class Pool:
     def room(self) -> int:
         """Number of further jobs that keep every worker busy."""
         held = sum(len(worker.jobs) for worker in self._workers)
-        return max(0, _SLOTS * len(self._workers) - held - len(self._waiting))
+        return max(0, SLOTS * len(self._workers) - held - len(self._waiting))
 
     def submit(self, job: Job) -> None:
         """Take a job; every job ends in exactly one `Ended`."""
@@ -151,7 +149,7 @@ class Pool:
     def _start(self) -> _Process:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=self._main, args=(theirs, self._settings, _SLOTS), daemon=True
+            target=self._main, args=(theirs, self._settings, SLOTS), daemon=True
         )
         with _without_interrupts():
             process.start()
@@ -215,7 +213,7 @@ class Pool:
             quietest.alone = True
             self._send(quietest, self._suspects.popleft())
         free.sort(key=lambda worker: len(worker.jobs))
-        for slots in range(1, _SLOTS + 1):  # the first job of each before the second of any
+        for slots in range(1, SLOTS + 1):  # the first job of each before the second of any
             for worker in free:
                 if self._waiting and len(worker.jobs) < slots and self._holds(self._waiting[0]):
                     self._send(worker, self._waiting.popleft())
@@ -246,7 +244,7 @@ class Pool:
         self._asking = deque(item for item in self._asking if item[0] is not worker)
         for job in worker.jobs.values():
             deaths = self._deaths.get(job.key, 0) + worker.ready
-            if deaths < _MOST_DEATHS:
+            if deaths < MOST_DEATHS:
                 self._deaths[job.key] = deaths
                 self._suspects.append(job)
             else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from restore_rwkv.batch.engine import Ended, Event
+from restore_rwkv.batch.engine import MOST_DEATHS, SLOTS, Ended, Event
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.pool import remove_partial
 from restore_rwkv.batch.ray_actor import Begun, RayWorker, Terms
@@ -25,8 +25,6 @@ from restore_rwkv.errors import ConfigError
 
 __all__ = ["RayEngine", "RayOptions"]
 
-_SLOTS = 3  # jobs of a worker: one is read, one computed, one written
-_MOST_DEATHS = 2  # of a job that runs on its own
 _SECONDS_WITHOUT_NODES = 120.0  # after which jobs are given up
 _SECONDS_OF_FAILED_STARTS = 30.0  # after which they are no accident
 _SECONDS_BETWEEN_LOOKS = 1.0  # at the nodes
@@ -63,7 +61,7 @@ class RayEngine:
     """An engine of workers on a Ray cluster; see `Engine`.
 
     A worker or a node that is lost costs no scan: its jobs are tried again elsewhere, each on its
-    own, and one that is lost `_MOST_DEATHS` times on its own is given up. Actors belong to this
+    own, and one that is lost `MOST_DEATHS` times on its own is given up. Actors belong to this
     process and end with it, also where it is killed.
 
     A cluster that is started here has no dashboard, sends no usage statistics, listens on the
@@ -114,7 +112,7 @@ class RayEngine:
     def room(self) -> int:
         """Number of further jobs that keep every worker busy."""
         held = sum(len(actor.jobs) for actor in self._actors)
-        return max(0, _SLOTS * len(self._actors) - held - len(self._waiting))
+        return max(0, SLOTS * len(self._actors) - held - len(self._waiting))
 
     def submit(self, job: Job) -> None:
         """Take a job; every job ends in exactly one `Ended`."""
@@ -199,7 +197,7 @@ class RayEngine:
         for job in actor.jobs.values():
             self._tries[job.key] = self._tries.get(job.key, 0) + 1
             self._deaths[job.key] = self._deaths.get(job.key, 0) + actor.alone
-            if self._deaths[job.key] < _MOST_DEATHS:
+            if self._deaths[job.key] < MOST_DEATHS:
                 self._suspects.append(job)
             else:
                 yield self._ended(job, _given_up(job, actor.process, error))
@@ -243,7 +241,7 @@ class RayEngine:
             num_cpus=options.cpus,
             num_gpus=self._gpus,
             memory=options.memory,
-            max_concurrency=_SLOTS + 1,  # and `news`
+            max_concurrency=SLOTS + 1,  # and `news`
             max_restarts=0,
             max_task_retries=0,
         )(RayWorker)
@@ -272,7 +270,7 @@ class RayEngine:
                 actor.alone = True
                 self._send(actor, self._suspects.popleft())
         by_load = sorted(ready, key=lambda actor: len(actor.jobs))
-        for slots in range(1, _SLOTS + 1):  # the first job of each before the second of any
+        for slots in range(1, SLOTS + 1):  # the first job of each before the second of any
             for actor in by_load:
                 if self._waiting and not actor.alone and len(actor.jobs) < slots:
                     self._send(actor, self._waiting.popleft())

@@ -61,10 +61,6 @@ class Delivering:
         """Begin to send."""
         self._thread.start()
 
-    def wake(self) -> None:
-        """Look now, as there is something new to be sent."""
-        self._work.set()
-
     @property
     def alive(self) -> bool:
         """Whether the thread runs."""
