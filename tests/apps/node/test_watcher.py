@@ -352,7 +352,6 @@ from pathlib import Path
 from tests.apps.node.test_watcher import Place
 from tests.helpers.web_peer import Archive
 
-pytestmark = pytest.mark.slow  # beside servers and peers, which takes time
 place = Place(Path(sys.argv[1]), Archive({}), sys.argv[2])
 def accept(instance):
     if len(place.accepted) == int(sys.argv[3]):
