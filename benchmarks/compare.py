@@ -1,0 +1,188 @@
+"""Restore-RWKV and other networks in one harness: the same data, crops, seeds, loss and choices.
+
+    python -m benchmarks.compare time runs/open      # seconds of a training step, interleaved
+    python -m benchmarks.compare train runs/open     # the sweep, then both budgets; resumes
+    python -m benchmarks.compare filters runs/open   # methods without training
+    python -m benchmarks.compare table               # docs/compare.json -> tables and a plot
+
+Every network has about as many parameters as `light`. A sweep over the same optimisers and rates,
+on the validation subject with a seed of its own, gives each network its own; the two budgets then
+train it with three seeds: for as many iterations as every other, and for as many seconds of one
+thread as `light` takes for these. Seconds are turned into iterations by the times of `time`, which
+is run on an otherwise idle machine, so that a run can be repeated to the bit.
+
+`--runs` (runs/compare) holds the runs; results go to `--output` (docs/compare.json) as they come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.campaign import Run, run, scores_of
+from restore_rwkv.data.prepared import find_sets
+from restore_rwkv.io import atomic_file
+from restore_rwkv.training.loop import Machine
+from restore_rwkv.training.pairs import PairSampler
+from restore_rwkv.training.recipe import Recipe, overlaid
+from restore_rwkv.training.state import Trainer
+
+NETWORKS = ("light", "unet", "restormer", "nafnet", "swinir-light", "redcnn", "edsr", "dncnn")
+TASKS = ("mri-sr", "ct-denoise")
+ITERATIONS = 300
+SWEEP_ITERATIONS = 100
+SEEDS = (0, 1, 2)
+_SWEEP_SEED = 100  # no seed of the compared runs
+SWEEP: dict[str, dict[str, Any]] = {
+    "adam-5e-4": {"optimizer": "adam", "learning_rate": 5e-4},
+    "adam-2e-3": {"optimizer": "adam", "learning_rate": 2e-3},
+    "muon-1e-2": {"optimizer": "muon", "learning_rate": 1.5e-3, "matrix_rate": 1e-2},
+    "muon-3e-2": {"optimizer": "muon", "learning_rate": 1.5e-3, "matrix_rate": 3e-2},
+}
+"""Optimisers and rates, by name; the same for every network."""
+BUDGET: dict[str, Any] = {
+    "scaling": "own",
+    "data": {
+        "crop": 64,
+        "balance": "tasks",
+        "augment": True,
+        "avoid_air": True,
+        "validation_slices": 4,
+    },
+    "training": {
+        "batch_size": 2,
+        "final_learning_rate": 1e-6,
+        "warm_up": 20,
+        "clip": 1.0,
+        "ema": 0.98,
+    },
+}
+"""What all runs share."""
+_ROUNDS, _STEPS = 5, 3
+
+
+def recipe_of(task: str, network: str, choice: str, iterations: int, seed: int) -> Recipe:
+    """Return the recipe of one run."""
+    training = {**SWEEP[choice], "iterations": iterations, "validate_every": iterations}
+    changes = {"task": task, "network": network, "training": training, "seed": seed}
+    return Recipe.from_dict(overlaid(BUDGET, changes))
+
+
+def step_seconds(networks: Sequence[str], data: Path) -> dict[str, float]:
+    """Measure a training step of each network: median over rounds, in which all take turns."""
+    torch.set_num_threads(1)
+    sets = find_sets([data], ("mri-sr",))
+    trainers = {}
+    for name in networks:
+        recipe = recipe_of("mri-sr", name, "muon-1e-2", ITERATIONS, 0)
+        trainers[name] = Trainer(recipe, Machine().fabric("32-true")), PairSampler(sets, recipe)
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for number in range(_ROUNDS + 1):  # the first is not counted
+        for name, (trainer, sampler) in trainers.items():
+            batch = sampler.batch(sampler.draws(number), BUDGET["data"]["crop"])
+            start = time.perf_counter()
+            for _ in range(_STEPS):
+                trainer.step(*batch)
+            if number:
+                times[name].append((time.perf_counter() - start) / _STEPS)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def sweep_runs(task: str, networks: Sequence[str]) -> list[Run]:
+    """Return the runs of the sweep of a task."""
+    return [
+        Run(
+            f"{task}/sweep/{name}-{choice}",
+            recipe_of(task, name, choice, SWEEP_ITERATIONS, _SWEEP_SEED),
+        )
+        for choice in SWEEP
+        for name in networks
+    ]
+
+
+def chosen(task: str, network: str, runs: Path) -> str | None:
+    """Return the choice of the sweep that is best on validation; None before it has ended."""
+    gains: dict[str, float] = {}
+    for choice, entry in zip(SWEEP, sweep_runs(task, [network]), strict=True):
+        scores = scores_of(entry.folder(runs), entry.recipe)
+        if scores is None:
+            return None
+        gains[choice] = scores["gain"]["validation"]
+    return max(gains, key=gains.__getitem__)
+
+
+def budget_runs(task: str, network: str, choice: str, times: dict[str, float]) -> list[Run]:
+    """Return the runs of both budgets of a network, for as many seeds."""
+    seconds = ITERATIONS * times[NETWORKS[0]]
+    budgets = {"iterations": ITERATIONS, "seconds": max(1, round(seconds / times[network]))}
+    if budgets["seconds"] == ITERATIONS:
+        del budgets["seconds"]  # it is the same run
+    return [
+        Run(f"{task}/{budget}/{network}", recipe_of(task, network, choice, iterations, seed))
+        for seed in SEEDS
+        for budget, iterations in budgets.items()
+    ]
+
+
+def train_all(tasks: Sequence[str], words: argparse.Namespace) -> None:
+    """Run the sweeps and both budgets, one seed of all networks after the other."""
+    times = read(words.output)["step_seconds"]
+    for task in tasks:
+        run(sweep_runs(task, words.only), words.data, words.runs)
+        entries = []
+        for name in words.only:
+            choice = chosen(task, name, words.runs)
+            assert choice is not None
+            entries += budget_runs(task, name, choice, times)
+        entries.sort(key=lambda entry: entry.recipe.seed)
+        for entry in entries:
+            run([entry], words.data, words.runs)
+            collect(words)
+
+
+def collect(words: argparse.Namespace) -> None:
+    """Write what has ended into the file of the results."""
+    results = read(words.output)
+    for task in TASKS:
+        of_task = results.setdefault(task, {})
+        for name in NETWORKS:
+            sweep = {
+                choice: scores["gain"]["validation"]
+                for choice, entry in zip(SWEEP, sweep_runs(task, [name]), strict=True)
+                if (scores := scores_of(entry.folder(words.runs), entry.recipe))
+            }
+            choice = chosen(task, name, words.runs)
+            if choice is None:
+                continue
+            row: dict[str, Any] = {"sweep": sweep, "choice": choice}
+            for entry in budget_runs(task, name, choice, results["step_seconds"]):
+                scores = scores_of(entry.folder(words.runs), entry.recipe)
+                if scores is None:
+                    continue
+                budget = entry.row.split("/")[1]
+                kept = {key: scores[key] for key in ("gain", "psnr", "ssim", "rmse", "slices")}
+                kept |= {"seed": entry.recipe.seed, "cpu_hours": scores["cpu_hours"]}
+                found = row.setdefault(budget, {"iterations": entry.recipe.training.iterations})
+                found.setdefault("runs", []).append(kept)
+                row["parameters"] = scores["parameters"]
+            of_task[name] = row
+    write(words.output, results)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read the results so far; none without the file."""
+    results: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return results
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write the results, whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
