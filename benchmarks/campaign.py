@@ -8,10 +8,10 @@ tables of `benchmarks.ablations` and `benchmarks.compare` read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import safe_open
@@ -26,7 +26,7 @@ from restore_rwkv.training.state import Trainer
 from restore_rwkv.training.validation import Validator
 
 SCORES = "scores.json"
-SLICES = {"validation": 0, "test": 24}
+Slices = Mapping[Literal["validation", "test"], int]
 """Slices of each split that a run is scored on, evenly spaced over the split; 0 for all."""
 
 
@@ -42,7 +42,7 @@ class Run:
         return runs / f"{self.row}-seed{self.recipe.seed}"
 
 
-def run(table: Sequence[Run], data: Path, runs: Path) -> None:
+def run(table: Sequence[Run], data: Path, runs: Path, slices: Slices) -> None:
     """Train and score the runs of a table that have not ended."""
     torch.set_num_threads(1)
     for entry in table:
@@ -50,7 +50,7 @@ def run(table: Sequence[Run], data: Path, runs: Path) -> None:
         if scores_of(folder, entry.recipe) is not None:
             continue
         train(entry.recipe, [data], folder)
-        scores = score(entry.recipe, folder, data)
+        scores = score(entry.recipe, folder, data, slices)
         with atomic_file(folder / SCORES) as temporary:
             temporary.write_text(json.dumps(scores, indent=1), encoding="utf-8")
         print(f"{folder.name}: {scores['gain']}", flush=True)
@@ -71,7 +71,7 @@ def scores_of(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     return scores
 
 
-def score(recipe: Recipe, folder: Path, data: Path) -> dict[str, Any]:
+def score(recipe: Recipe, folder: Path, data: Path, slices: Slices) -> dict[str, Any]:
     """Score the last weights of a run (their moving average) by the paper's protocol."""
     trainer = Trainer(recipe, Machine().fabric(recipe.training.precision), resumes=True)
     with safe_open(folder / CHECKPOINT, framework="pt") as file:
@@ -85,9 +85,9 @@ def score(recipe: Recipe, folder: Path, data: Path) -> dict[str, Any]:
     network = trainer.average.merged()
     sets = find_sets([data], tuple(task.name for task in recipe.tasks))
     found: dict[str, Any] = {"gain": {}, "psnr": {}, "ssim": {}, "rmse": {}, "slices": {}}
-    for split, count in SLICES.items():
-        slices = slices_of(sets, split, count)
-        result = Validator(slices, recipe, trainer.fabric)(network)
+    for split, count in slices.items():
+        scored = slices_of(sets, split, count)
+        result = Validator(scored, recipe, trainer.fabric)(network)
         score = result.scores[recipe.task]
         found["gain"][split] = result.gains[recipe.task]
         found["psnr"][split], found["ssim"][split] = score.psnr, score.ssim

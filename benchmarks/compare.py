@@ -78,6 +78,7 @@ BUDGET: dict[str, Any] = {
     },
 }
 """What all runs share."""
+SLICES = {"validation": 4, "test": 8}
 _ROUNDS, _STEPS = 5, 3
 
 
@@ -152,14 +153,14 @@ def train_all(tasks: Sequence[str], words: argparse.Namespace) -> None:
     times = read(words.output)["step_seconds"]
     for seed in SEEDS:
         for task in tasks:
-            run(sweep_runs(task, words.only), words.data, words.runs)
+            run(sweep_runs(task, words.only), words.data, words.runs, {"validation": 4})
             entries = [
                 entry
                 for name in words.only
                 for entry in budget_runs(task, name, str(chosen(task, name, words.runs)), times)
                 if entry.recipe.seed == seed
             ]
-            run(entries, words.data, words.runs)
+            run(entries, words.data, words.runs, SLICES)
             collect(words)
 
 
@@ -222,7 +223,7 @@ def main() -> None:
     elif words.do == "filters":
         for task in words.tasks:
             results = read(words.output)
-            results.setdefault("filters", {})[task] = filter_rows(task, words.data)
+            results.setdefault("filters", {})[task] = filter_rows(task, words.data, SLICES["test"])
             write(words.output, results)
     print(json.dumps(read(words.output).get("step_seconds"), indent=1))
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.campaign import SLICES
 from benchmarks.methods import FILTERS, FilterMethod
 from benchmarks.quality import STRENGTHS
 from restore_rwkv.data.prepared import find_sets
@@ -28,10 +27,10 @@ Method = Callable[[Slice], NDArray[Any]]
 _CHOOSING = 4  # validation slices
 
 
-def filter_rows(task_name: str, data: Path) -> dict[str, Any]:
-    """Return the scores of every method on the test slices of a task, by its name."""
+def filter_rows(task_name: str, data: Path, count: int) -> dict[str, Any]:
+    """Return the scores of every method on `count` test slices of a task, by its name."""
     sets, task = find_sets([data], (task_name,)), get_task(task_name)
-    test = slices_of(sets, "test", SLICES["test"])
+    test = slices_of(sets, "test", count)
     choosing = slices_of(sets, "validation", _CHOOSING)
     rows = {}
     if task.modality == "MR":
