@@ -38,16 +38,17 @@ from restore_rwkv.training.state import Trainer
 
 NETWORKS: dict[str, Any] = {
     "light": "light",
-    "unet": "unet",
+    "unet": {"name": "unet", "residual": True},
     "restormer": "restormer",
     "nafnet": "nafnet",
     # As large as `light` it takes nine times as long a step; this one takes about twice as long.
     "swinir-light": {"name": "swinir-light", "width": 30, "depth": [2, 2, 2, 2]},
     "redcnn": "redcnn",
-    "edsr": "edsr",
+    "edsr": {"name": "edsr", "residual": True},
     "dncnn": "dncnn",
 }
-"""The networks, as recipes name them; the first is the one that seconds are measured by."""
+"""The networks, as recipes name them; the first is the one that seconds are measured by. All add
+their input to their output and start as the identity: else so few iterations teach little more."""
 TASKS = ("mri-sr", "ct-denoise")
 ITERATIONS = 300
 SWEEP_ITERATIONS = 60
@@ -73,6 +74,7 @@ BUDGET: dict[str, Any] = {
         "batch_size": 2,
         "final_learning_rate": 1e-6,
         "warm_up": 20,
+        "start_at_identity": True,
         "clip": 1.0,
         "ema": 0.98,
     },
