@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from restore_rwkv.model.build import RestorationNetwork, build_network
     from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
     from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
-    from restore_rwkv.model.network import RestoreRWKV
-    from restore_rwkv.model.network_config import (
+    from restore_rwkv.model.configs import (
         NetworkConfig,
         name_of,
         named_config,
         network_config,
     )
+    from restore_rwkv.model.network import RestoreRWKV
     from restore_rwkv.model.published import (
         config_from_published,
         convert_published,
@@ -65,7 +65,7 @@ __getattr__, __dir__ = lazy_names(
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
-        "restore_rwkv.model.network_config": [
+        "restore_rwkv.model.configs": [
             "NetworkConfig",
             "name_of",
             "named_config",

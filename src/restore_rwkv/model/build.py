@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TypeAlias, Union
 
 from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.configs import NetworkConfig
 from restore_rwkv.model.network import RestoreRWKV
-from restore_rwkv.model.network_config import NetworkConfig
 from restore_rwkv.peers import PeerNetwork, build_peer
 
 RestorationNetwork: TypeAlias = Union[RestoreRWKV, PeerNetwork]  # noqa: UP007

@@ -22,6 +22,7 @@ from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
 from restore_rwkv.model.build import RestorationNetwork, build_network
 from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.configs import OURS, NetworkConfig, name_of, network_config
 from restore_rwkv.model.header import (
     FORMAT,
     KEY,
@@ -31,7 +32,6 @@ from restore_rwkv.model.header import (
     read_header,
     replace_record,
 )
-from restore_rwkv.model.network_config import OURS, NetworkConfig, name_of, network_config
 from restore_rwkv.options import nearest, validated
 from restore_rwkv.peers import PEERS
 from restore_rwkv.tasks import NOTICE, ScalingRule, Strength

@@ -62,6 +62,11 @@ class PeerConfig:
                 f"config: depth is {self.depth}; give {len(peer.depth)} numbers, with a sum of at "
                 f"most {_DEEPEST}, for network {self.name!r}"
             )
+        if min(self.depth, default=peer.least_depth) < peer.least_depth:
+            raise ConfigError(
+                f"config: depth is {self.depth}; give at least {peer.least_depth}, for network "
+                f"{self.name!r}"
+            )
 
     @property
     def peer(self) -> Peer:

@@ -12,7 +12,7 @@ from restore_rwkv.peers.config import PeerConfig
 from restore_rwkv.peers.network import PeerNetwork
 
 _WINDOW = 8  # pixels
-_HEAD = 10  # channels
+_HEAD = 16  # channels
 _APART = -100.0  # added to the attention between pixels that are not neighbours
 
 
@@ -21,10 +21,11 @@ class SwinIR(PeerNetwork):
 
     As published: groups of transformer blocks on windows of 8 x 8 pixels, every second one shifted
     by half a window, with relative position biases; a 3 x 3 convolution and a connection around
-    each group and around all of them; heads of 10 channels, MLPs twice as wide; and the image added
-    at the end, as for denoising. Other than published: no stochastic depth. `width` has the
-    channels, a multiple of 10, `depth` the blocks of the four groups. The width is as published,
-    60; the blocks are (4, 4, 4, 4), not (6, 6, 6, 6), for speed: 656,521 parameters.
+    each group and around all of them; MLPs twice as wide; and the image added at the end, as for
+    denoising. Other than published: no stochastic depth. `width` has the channels, a multiple of
+    16, `depth` the blocks of the four groups. Width 64 with heads of 16 channels, not 60 of 10, is
+    twice as fast on a CPU; the blocks are (4, 4, 4, 4), not (6, 6, 6, 6), also for speed: 735,937
+    parameters.
     """
 
     def __init__(self, config: PeerConfig, *, merged: bool = False) -> None:
@@ -95,9 +96,9 @@ class _Block(nn.Module):
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).unbind(0)  # (B, windows, heads, N, C/heads)
         scores = (q * _HEAD**-0.5) @ k.transpose(-2, -1)
         bias = self.position[_offsets(x.device)].permute(2, 0, 1)  # (heads, N, N)
-        scores = scores + bias
         if self.shift:
-            scores = scores + _apart(size[0], size[1], x.device)[:, None].to(scores.dtype)
+            bias = bias + _apart(size[0], size[1], x.device)[:, None]
+        scores += bias.to(scores.dtype)
         y = F.softmax(scores, dim=-1) @ v
         z: Tensor = self.projection(y.transpose(2, 3).reshape(batch, count, pixels, width))
         return z
