@@ -41,8 +41,8 @@ NETWORKS: dict[str, Any] = {
     "unet": {"name": "unet", "residual": True},
     "restormer": "restormer",
     "nafnet": "nafnet",
-    # As large as `light` it takes nine times as long a step; this one takes about twice as long.
-    "swinir-light": {"name": "swinir-light", "width": 30, "depth": [2, 2, 2, 2]},
+    # Smaller, since one as large as `light` takes many times as long a step on a CPU.
+    "swinir-light": {"name": "swinir-light", "width": 32, "depth": [3, 3, 3, 3]},
     "redcnn": "redcnn",
     "edsr": {"name": "edsr", "residual": True},
     "dncnn": "dncnn",
