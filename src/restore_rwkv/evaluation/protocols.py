@@ -1,8 +1,8 @@
 """PSNR, SSIM and RMSE under named protocols, which give other numbers for the same images.
 
 - paper: both slices truncated to the task's metric range; L is the range of the true slice.
-- fixed-range: both slices normalised from the task's value range to [0, 1] and clipped there, as the
-  network sees them, so that L = 1; the window of SSIM is that of the paper.
+- fixed-range: both slices normalised from the task's value range to [0, 1] and clipped there, so
+  that L = 1; the window of SSIM is that of the paper.
 - skimage: scikit-image with its defaults and nothing truncated; L is the range of the true slice.
 - per-volume: the evaluation of fastMRI, where L is the largest value of the true volume.
 """
@@ -122,7 +122,7 @@ def _mean_square(x: Values, y: Values) -> float:
 _PAPER = "Restore-RWKV, section V-B and its published code (truncation, range of each true slice)"
 _FIXED = "the normalisation range as L, as usual for networks that are scored on their own values"
 _SKIMAGE = "scikit-image 0.26, skimage.metrics"
-_FASTMRI = "Zbontar et al., arXiv 1811.08839, and fastmri/evaluate.py of its code"
+_FASTMRI = "Zbontar et al., arXiv 1811.08839, and fastmri/evaluate.py less its central crop"
 _WANG = "Wang et al., IEEE TIP 13:600 (2004), eq. 13 and 17"
 _PSNR_BLIND = (
     "Where the error lies and what it looks like: a removed lesion of a few pixels hardly changes "
@@ -157,12 +157,12 @@ PROTOCOL_MEASURES: tuple[Measure, ...] = (
         better="higher",
         bounds=(-1.0, 1.0),
         of="slice",
-        equation="mean of (2 mx my + C1) (2 sxy + C2) / ((mx^2 + my^2 + C1) (sxx + syy + C2)), x, y "
-        "and L as for psnr, C1 = (0.01 L)^2, C2 = (0.03 L)^2, Gaussian of 11 x 11 pixels and sigma "
-        "1.5, zeros beyond the border",
+        equation="mean of (2 mx my + C1) (2 sxy + C2) / ((mx^2 + my^2 + C1) (sxx + syy + C2)), x, "
+        "y and L as for psnr, C1 = (0.01 L)^2, C2 = (0.03 L)^2, Gaussian of 11 x 11 pixels and "
+        "sigma 1.5, zeros beyond the border",
         source=f"{_PAPER}; {_WANG}",
-        blind_to=f"{_SSIM_BLIND}; errors outside the metric range do not count, and the zero padding "
-        "makes borders count as structure.",
+        blind_to=f"{_SSIM_BLIND}; errors outside the metric range do not count, and the zero "
+        "padding makes borders count as structure.",
         compute=_paper_ssim,
     ),
     Measure(
@@ -174,8 +174,8 @@ PROTOCOL_MEASURES: tuple[Measure, ...] = (
         of="slice",
         equation="sqrt(mean((x - y)^2)), x and y truncated to the metric range",
         source=_PAPER,
-        blind_to=f"{_RMSE_BLIND}; errors outside the metric range do not count, and in MRI the unit "
-        "is arbitrary, so that scans do not compare.",
+        blind_to=f"{_RMSE_BLIND}; errors outside the metric range do not count, and in MRI the "
+        "unit is arbitrary, so that scans do not compare.",
         compute=_paper_rmse,
     ),
     Measure(
@@ -237,10 +237,10 @@ PROTOCOL_MEASURES: tuple[Measure, ...] = (
         better="higher",
         bounds=(-1.0, 1.0),
         of="slice",
-        equation="as ssim, nothing truncated, L = max(y) - min(y), mean of 7 x 7 pixels with sample "
-        "covariance, only windows inside the image (its default; Wang's Gaussian is not)",
+        equation="as ssim, nothing truncated, L = max(y) - min(y), mean of 7 x 7 pixels with "
+        "sample covariance, only windows inside the image (its default; Wang's Gaussian is not)",
         source=f"{_SKIMAGE}.structural_similarity with data_range=L; {_WANG}",
-        blind_to=f"{_SSIM_BLIND}; the three outermost rows of pixels are not the centre of a window.",
+        blind_to=f"{_SSIM_BLIND}; the outermost three rows of pixels are the centre of no window.",
         compute=_skimage_ssim,
     ),
     Measure(
@@ -264,8 +264,8 @@ PROTOCOL_MEASURES: tuple[Measure, ...] = (
         of="volume",
         equation="10 log10(max(y)^2 / mean((x - y)^2)) over all voxels, nothing truncated",
         source=_FASTMRI,
-        blind_to=f"{_PSNR_BLIND}; a few bad slices of a volume do not show, and in CT max(y) depends "
-        "on where the scale of HU has its zero.",
+        blind_to=f"{_PSNR_BLIND}; a few bad slices of a volume do not show, and in CT max(y) "
+        "depends on where the scale of HU has its zero.",
         compute=_volume_psnr,
     ),
     Measure(

@@ -64,9 +64,11 @@ def _as_bytes(restored: Values, truth: Values, setting: Setting) -> tuple[Values
 
 
 def _tensors(x: Values, y: Values) -> tuple[Tensor, Tensor]:
+    """Images (1, 1, H, W) in single precision, in which the library is 20 times as fast."""
     import torch
 
-    return torch.from_numpy(x)[None, None], torch.from_numpy(y)[None, None]
+    first, second = (torch.from_numpy(image.astype(np.float32))[None, None] for image in (x, y))
+    return first, second
 
 
 def _library(name: str) -> ModuleType:
@@ -99,10 +101,10 @@ SIMILARITY_MEASURES: tuple[Measure, ...] = (
         of="slice",
         equation="norm(x - y) / norm(y - low), nothing truncated, low the lower end of the value "
         "range (0 for MRI and PET, -1024 HU for CT, where zero would be water)",
-        source="Fienup, Applied Optics 36:8352 (1997), and skimage.metrics.normalized_root_mse "
-        "with normalization='euclidean' of values above low",
-        blind_to="Where the error lies, and whether it is noise, blur or a wrong grey level; bright "
-        "pixels decide the norm.",
+        source="scikit-image 0.26, skimage.metrics.normalized_root_mse with its default "
+        "(euclidean), of values above low; its square is the NMSE of fastMRI, for one slice",
+        blind_to="Where the error lies, and whether it is noise, blur or a wrong grey level; "
+        "bright pixels decide the norm.",
         compute=_nrmse,
     ),
     Measure(
@@ -112,13 +114,14 @@ SIMILARITY_MEASURES: tuple[Measure, ...] = (
         better="higher",
         bounds=(0.0, 1.0),
         of="slice",
-        equation="l_5^0.1333 prod over k = 1..5 of cs_k^b_k, b = 0.0448, 0.2856, 0.3001, 0.2363, "
-        "0.1333, of means over SSIM's factors l and cs at scale k (halved k - 1 times by 2 x 2 "
-        f"means), negative ones taken as 0; L = 255, {_SCALED}; sides of 176 pixels or more",
-        source="Wang et al., Asilomar Conf. 2003, p. 1398, eq. 7, by torchmetrics 1.9, which takes "
-        "the mean at the coarsest scale over its mirrored borders too",
-        blind_to="Fine detail and noise, as the finest scale has the exponent 0.04; a uniform shift "
-        "in grey level, which counts at the coarsest scale only.",
+        equation="mean(l_5 c_5)^0.1333 prod over k = 1..4 of mean(c_k)^b_k, b = 0.0448, 0.2856, "
+        "0.3001, 0.2363, with SSIM's factors of luminance l and of contrast and structure c at "
+        "scale k (halved k - 1 times by 2 x 2 means), negative means taken as 0; L = 255, "
+        f"{_SCALED}; sides of 176 pixels or more",
+        source="Wang et al., Asilomar Conf. 2003, p. 1398, eq. 7, by torchmetrics 1.9 (single "
+        "precision), which takes the mean at the coarsest scale over its mirrored borders too",
+        blind_to="Fine detail and noise, as the finest scale has the exponent 0.04; a uniform "
+        "shift in grey level, which counts at the coarsest scale only.",
         compute=_ms_ssim,
     ),
     Measure(
@@ -131,9 +134,9 @@ SIMILARITY_MEASURES: tuple[Measure, ...] = (
         equation="sum log(1 + g^2 syy / (sv + 2)) / sum log(1 + syy / 2) over pixels and 4 scales, "
         f"g = sxy / syy, sv = sxx - g sxy; {_SCALED}; sides of 41 pixels or more",
         source="Sheikh and Bovik, IEEE TIP 15:430 (2006), in the pixel domain (their vifp_mscale), "
-        "by torchmetrics 1.9",
-        blind_to="A uniform shift in grey level; a restored image of raised contrast scores above 1, "
-        "and 2 as the variance of the eye's noise was fitted to photographs.",
+        "by torchmetrics 1.9 (single precision)",
+        blind_to="A uniform shift in grey level; a restored image of raised contrast scores above "
+        "1, and 2 as the variance of the eye's noise was fitted to photographs.",
         compute=_vif,
     ),
     Measure(
@@ -143,13 +146,13 @@ SIMILARITY_MEASURES: tuple[Measure, ...] = (
         better="higher",
         bounds=(0.0, 1.0),
         of="slice",
-        equation="(f^-1(sum(W f(S)) / sum(W)))^2, f(s) = 1 / (1 + exp(-4.9 s)), S the similarity of "
-        "Haar coefficients at scales 1 and 2 with C = 5, W the larger one at scale 3, of images "
+        equation="(f^-1(sum(W f(S)) / sum(W)))^2, f(s) = 1 / (1 + exp(-4.9 s)), S the similarity "
+        "of Haar coefficients at scales 1 and 2 with C = 5, W the larger one at scale 3, of images "
         f"halved by 2 x 2 means; {_SCALED}; sides of 16 pixels or more",
         source="Reisenhofer et al., Signal Process. Image Commun. 61:33 (2018); C and alpha for "
         "medical images: Karner et al., arXiv 2410.24098",
-        blind_to="Errors of grey level in areas without edges, detail of single pixels, and whether "
-        "an edge is dark to bright or bright to dark, as magnitudes are compared.",
+        blind_to="Errors of grey level in areas without edges, detail of single pixels, and "
+        "whether an edge is dark to bright or bright to dark, as magnitudes are compared.",
         compute=_haarpsi,
     ),
 )
