@@ -114,19 +114,6 @@ def test_scaling_checks_forms(name: str) -> None:
     assert load("scaling").check(name, "cpu") < 1e-4
 
 
-def test_folded_batch_norms_are_the_same_function() -> None:
-    torch, networks = pytest.importorskip("torch"), load("peer_networks")
-    torch.manual_seed(0)
-    network, image = networks.DnCNN(depth=5), torch.rand(2, 1, 16, 16)
-    with torch.no_grad():
-        for _ in range(3):
-            network(image)  # so that running statistics are not those of the start
-        truth = network.eval()(image)
-        folded = networks.inference_form(network)
-        assert not any(isinstance(x, torch.nn.BatchNorm2d) for x in folded.modules())
-        torch.testing.assert_close(folded(image), truth)
-
-
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_step_checks_its_loss(precision: str) -> None:
     pytest.importorskip("lightning_fabric")

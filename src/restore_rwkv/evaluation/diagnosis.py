@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from restore_rwkv.errors import ConfigError
 from restore_rwkv.io import Volume
-from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.model import RestorationNetwork, RestoreRWKV
 from restore_rwkv.model.blocks import Block, SpatialMix
 from restore_rwkv.restoration import RestoreOptions, Restorer
 
@@ -27,6 +28,7 @@ def diagnose(
     Raises:
         InputError: the scan does not suit the task.
         WeightsError: the weights cannot be read.
+        ConfigError: the network is one of `restore_rwkv.peers`, which have no such attention.
     """
     plan = restorer.plan(volume, options)
     slices = plan.volume.slices(plan.axis)
@@ -38,7 +40,7 @@ def diagnose(
 
 @torch.no_grad()
 def attention_spread(
-    network: RestoreRWKV, images: Tensor, noise_level: float | None = None
+    network: RestorationNetwork, images: Tensor, noise_level: float | None = None
 ) -> dict[str, float]:
     """Measure how much the output of Re-WKV differs between the places of an image, block by block.
 
@@ -55,12 +57,20 @@ def attention_spread(
         places of an image, divided by the root mean square of the output; both are means over
         channels and images.
 
+    Raises:
+        ConfigError: the network is one of `restore_rwkv.peers`, which have none.
+
     Example:
         >>> from restore_rwkv.model import find_weights, load_weights
         >>> network, _ = load_weights(find_weights("light-ct-denoise"))
         >>> len(attention_spread(network, torch.rand(1, 1, 64, 64)))
         11
     """
+    if not isinstance(network, RestoreRWKV):
+        raise ConfigError(
+            f"diagnose: network {network.config.name!r} has no Re-WKV attention to measure; leave "
+            "diagnose out"
+        )
     spreads: dict[str, float] = {}
 
     def hook_for(name: str) -> Any:

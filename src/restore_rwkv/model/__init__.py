@@ -1,8 +1,8 @@
 """The network, its configuration, its weight files, and the weights shipped with the package.
 
-Uses ops, io and the scaling rules of tasks; restoration, training and all rooms above use it. Each
-name is imported when it is first used: configurations and the list of the shipped weights need no
-PyTorch.
+Uses ops, io, the scaling rules of tasks, and peers, whose networks it builds and stores as ours;
+restoration, training and all rooms above use it. Each name is imported when it is first used:
+configurations and the list of the shipped weights need no PyTorch.
 """
 
 from typing import TYPE_CHECKING
@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 from restore_rwkv.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from restore_rwkv.model.build import RestorationNetwork, build_network
     from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
     from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
+    from restore_rwkv.model.configs import (
+        NetworkConfig,
+        name_of,
+        named_config,
+        network_config,
+    )
     from restore_rwkv.model.network import RestoreRWKV
     from restore_rwkv.model.published import (
         config_from_published,
@@ -24,14 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "NetworkConfig",
+    "RestorationNetwork",
     "RestoreRWKV",
     "RestoreRWKVConfig",
     "WeightsInfo",
+    "build_network",
     "config_from_published",
     "convert_published",
     "find_weights",
     "load_published",
     "load_weights",
+    "name_of",
+    "named_config",
+    "network_config",
     "network_from_published",
     "read_info",
     "read_published",
@@ -43,6 +56,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "restore_rwkv.model.build": ["RestorationNetwork", "build_network"],
         "restore_rwkv.model.checkpoint": [
             "WeightsInfo",
             "load_weights",
@@ -51,6 +65,12 @@ __getattr__, __dir__ = lazy_names(
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
+        "restore_rwkv.model.configs": [
+            "NetworkConfig",
+            "name_of",
+            "named_config",
+            "network_config",
+        ],
         "restore_rwkv.model.published": [
             "config_from_published",
             "convert_published",

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.io.atomic import atomic_file
+from restore_rwkv.model.build import RestorationNetwork, build_network
 from restore_rwkv.model.config import RestoreRWKVConfig
+from restore_rwkv.model.configs import OURS, NetworkConfig, name_of, network_config
 from restore_rwkv.model.header import (
     FORMAT,
     KEY,
@@ -30,8 +32,8 @@ from restore_rwkv.model.header import (
     read_header,
     replace_record,
 )
-from restore_rwkv.model.network import RestoreRWKV
 from restore_rwkv.options import nearest, validated
+from restore_rwkv.peers import PEERS
 from restore_rwkv.tasks import NOTICE, ScalingRule, Strength
 
 FitRanges = dict[str, tuple[float, float]]
@@ -59,7 +61,7 @@ class WeightsInfo:
             not compared with what has none.
     """
 
-    config: RestoreRWKVConfig
+    config: NetworkConfig
     merged: bool
     scaling: dict[str, ScalingRule]
     training: dict[str, Any]
@@ -84,10 +86,15 @@ class WeightsInfo:
                         "the smaller first"
                     )
 
+    @property
+    def network(self) -> str:
+        """Name of the network: "restore-rwkv", or a key of `restore_rwkv.peers.PEERS`."""
+        return name_of(self.config)
+
 
 def save_weights(
     path: str | Path,
-    network: RestoreRWKV,
+    network: RestorationNetwork,
     *,
     scaling: Mapping[str, ScalingRule],
     training: Mapping[str, Any],
@@ -156,7 +163,7 @@ def save_weights(
     return info
 
 
-def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
+def load_weights(path: str | Path) -> tuple[RestorationNetwork, WeightsInfo]:
     """Read a file written by `save_weights`.
 
     Args:
@@ -169,6 +176,7 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
     Raises:
         WeightsError: the file is missing, damaged, of another kind or version, or its tensors do
             not match its hash or its configuration.
+        ConfigError: its network needs a package that is not installed.
     """
     info = read_info(path)
     tensors = _read_tensors(path)
@@ -178,11 +186,11 @@ def load_weights(path: str | Path) -> tuple[RestoreRWKV, WeightsInfo]:
     if _digest(tensors) != info.sha256:
         raise WeightsError(f"{path}: the weights do not match their SHA-256; fetch the file again")
     config = info.config
-    if sum(config.num_blocks) + config.num_refinement_blocks > len(tensors):
+    if _blocks(config) > len(tensors):
         # Never build a number of blocks that only a hostile file has.
         raise WeightsError(f"{path}: the configuration does not fit the tensors; fetch it again")
     with torch.device("meta"):
-        network = RestoreRWKV(config, merged=info.merged)
+        network = build_network(config, merged=info.merged)
     require_fit(str(path), network.state_dict(), tensors)
     require_finite(str(path), tensors)
     network.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
@@ -255,6 +263,12 @@ def require_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
+def _blocks(config: NetworkConfig) -> int:
+    if isinstance(config, RestoreRWKVConfig):
+        return sum(config.num_blocks) + config.num_refinement_blocks
+    return sum(config.depth)
+
+
 def _some(names: Iterable[str], limit: int = 3) -> str:
     names = list(names)
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
@@ -277,10 +291,19 @@ def _read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise damaged(path, error) from error
 
 
+def _known(path: str | Path, config: Any) -> Any:
+    """Refuse the configuration of a network of a later release, by its name."""
+    if isinstance(config, dict) and config.get("name", OURS) not in (OURS, *PEERS):
+        raise WeightsError(
+            f"{path}: of network {config['name']!r}, which this release does not know; update it"
+        )
+    return config
+
+
 def _info(path: str | Path, header: Header) -> WeightsInfo:
     try:
         values = {name: header.record[name] for name in _RECORDED}
-        values["config"] = RestoreRWKVConfig.from_dict(values["config"])
+        values["config"] = network_config(_known(path, values["config"]))
         values["scaling"] = {
             str(task): ScalingRule.from_dict(rule) for task, rule in values["scaling"].items()
         }

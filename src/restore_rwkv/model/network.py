@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,9 @@ from restore_rwkv.model.blocks import (
     pixel_unshuffle,
 )
 from restore_rwkv.model.config import RestoreRWKVConfig
+
+if TYPE_CHECKING:
+    from restore_rwkv.peers import PeerNetwork
 
 
 class RestoreRWKV(nn.Module):
@@ -159,7 +163,12 @@ class RestoreRWKV(nn.Module):
         return network.eval()
 
     @torch.no_grad()
-    def copy_from(self, other: RestoreRWKV) -> None:
+    def start_at_identity(self) -> None:
+        """Set the last layer to zeros, so that the network returns its input."""
+        for parameter in self.output.parameters():
+            nn.init.zeros_(parameter)
+
+    def copy_from(self, other: RestoreRWKV | PeerNetwork) -> None:
         """Copy the weights of a network of the same configuration, to train it further.
 
         Where the other is merged and this one not, the largest branch of each Omni-Shift takes what
@@ -174,7 +183,7 @@ class RestoreRWKV(nn.Module):
             OperatorError: the configurations differ, or only this network is merged.
         """
         config = other.config
-        if not config.noise_level:
+        if isinstance(config, RestoreRWKVConfig) and not config.noise_level:
             config = replace(config, noise_level=self.config.noise_level)
         if config != self.config or (self.is_merged and not other.is_merged):
             raise OperatorError(

@@ -22,7 +22,13 @@ from restore_rwkv.io import (
     record_of,
 )
 from restore_rwkv.io.outputs import OutputType
-from restore_rwkv.model import RestoreRWKV, WeightsInfo, find_weights, load_weights, read_info
+from restore_rwkv.model import (
+    RestorationNetwork,
+    WeightsInfo,
+    find_weights,
+    load_weights,
+    read_info,
+)
 from restore_rwkv.restoration.device import find_device
 from restore_rwkv.restoration.file import FileRequest, restore_file
 from restore_rwkv.restoration.options import RestoreOptions
@@ -63,7 +69,7 @@ class Restorer:
         self.device = find_device(device)
         # Read once each, so that a file that is replaced later changes nothing here.
         self._infos: dict[Path, WeightsInfo] = {}
-        self._networks: dict[Path, RestoreRWKV] = {}
+        self._networks: dict[Path, RestorationNetwork] = {}
         self._lock = threading.Lock()
         if self.task is not None:
             self._info(self.task)
@@ -270,7 +276,7 @@ class Restorer:
             )
         return info
 
-    def network(self, task: Task) -> RestoreRWKV:
+    def network(self, task: Task) -> RestorationNetwork:
         """Return the network for a task, in its inference form and on the restorer's device.
 
         Raises:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, NoMemoryError
-from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
+from restore_rwkv.model import NetworkConfig, RestorationNetwork
 from restore_rwkv.ops import available_backends
+from restore_rwkv.peers import PeerConfig
 
 # Peak bytes per token and unit of `dim`, the allocator's share included: measured on a CPU with the
 # C kernels, which overwrite v (benchmarks.scaling), and without them.
@@ -41,7 +42,7 @@ class Tiling:
 
 
 def choose_tiling(
-    config: RestoreRWKVConfig, device: torch.device, stack: tuple[int, int, int], memory: int
+    config: NetworkConfig, device: torch.device, stack: tuple[int, int, int], memory: int
 ) -> Tiling:
     """Choose batch and tile so that the activations stay within the allowance.
 
@@ -79,7 +80,7 @@ def choose_tiling(
     return Tiling(1, (rows, columns), _padded(rows, stride) * _padded(columns, stride) * per_pixel)
 
 
-def least_memory(config: RestoreRWKVConfig, device: torch.device, shape: tuple[int, int]) -> int:
+def least_memory(config: NetworkConfig, device: torch.device, shape: tuple[int, int]) -> int:
     """Bytes that the activations take of the smallest tile of slices (H, W), one at a time."""
     stride = config.stride
     pixels = math.prod(_padded(_sides(side, stride)[-1], stride) for side in shape)
@@ -102,8 +103,10 @@ def pixels_of(tile: tuple[int, int], shape: tuple[int, int]) -> int:
     return math.prod(counts) * math.prod(tile)
 
 
-def bytes_per_pixel(config: RestoreRWKVConfig, device: torch.device) -> int:
+def bytes_per_pixel(config: NetworkConfig, device: torch.device) -> int:
     """Peak memory of the activations per pixel of the input, in bytes."""
+    if isinstance(config, PeerConfig):
+        return config.bytes_per_pixel
     one_by_one = config.attention == "bi-wkv" and config.scan_mixing != "sum"
     in_place = device.type == "cpu" and available_backends()["cpu"] and one_by_one
     per_token = config.dim * (_BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE)
@@ -131,7 +134,7 @@ def _enough_memory() -> Iterator[None]:
 
 @_enough_memory()
 def run(
-    network: RestoreRWKV,
+    network: RestorationNetwork,
     slices: Tensor,
     tile: tuple[int, int],
     noise_level: float | None = None,
@@ -160,7 +163,7 @@ def run(
 
 
 def _blend(
-    network: RestoreRWKV, image: Tensor, tile: tuple[int, int], noise_level: float | None
+    network: RestorationNetwork, image: Tensor, tile: tuple[int, int], noise_level: float | None
 ) -> Tensor:
     """Run overlapping tiles and average them with weights that fade towards inner tile borders."""
     height, width = image.shape[2:]

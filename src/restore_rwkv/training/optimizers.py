@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from restore_rwkv.model import RestorationNetwork
+from restore_rwkv.peers import PeerNetwork
 from restore_rwkv.training.recipe import TrainingRecipe
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -91,7 +93,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def make_optimizers(network: nn.Module, recipe: TrainingRecipe) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    network: RestorationNetwork, recipe: TrainingRecipe
+) -> list[torch.optim.Optimizer]:
     """Return the optimisers of a recipe; each parameter is in one group of one of them.
 
     A group has, besides its current rate "lr", its peak rate as "peak".
@@ -104,8 +108,9 @@ def make_optimizers(network: nn.Module, recipe: TrainingRecipe) -> list[torch.op
     }
     rate, matrix_rate = recipe.learning_rate, recipe.matrix_rate or recipe.learning_rate
     everything = list(network.named_parameters())
-    mixing = [p for name, p in everything if mixes_channels(name, p)]
-    others = [p for name, p in everything if not mixes_channels(name, p)]
+    names = _mixing(network)
+    mixing = [p for name, p in everything if name in names]
+    others = [p for name, p in everything if name not in names]
     if recipe.optimizer == "adam" and not recipe.matrix_rate:
         return [torch.optim.Adam([{"params": [p for _, p in everything], "peak": rate}], **options)]
     rest = {"params": others, "peak": rate}
@@ -116,6 +121,12 @@ def make_optimizers(network: nn.Module, recipe: TrainingRecipe) -> list[torch.op
         return [torch.optim.Adam([rest], **options), Muon([matrices], lr=matrix_rate)]
     matrices["weight_decay"] = recipe.weight_decay
     return [torch.optim.AdamW([rest, matrices], weight_decay=0, **options)]
+
+
+def _mixing(network: RestorationNetwork) -> set[str]:
+    if isinstance(network, PeerNetwork):
+        return network.mixing_weights()
+    return {name for name, p in network.named_parameters() if mixes_channels(name, p)}
 
 
 def mixes_channels(name: str, parameter: Tensor) -> bool:

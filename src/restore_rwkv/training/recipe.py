@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.model import PRESETS, RestoreRWKVConfig
+from restore_rwkv.model import NetworkConfig, RestoreRWKVConfig, named_config
 from restore_rwkv.options import Count, Expected, Seed, Whole, from_mapping, validated
+from restore_rwkv.peers import PEERS, PeerConfig
 from restore_rwkv.tasks import ScalingRule, Task, get_tasks
 
 if sys.version_info >= (3, 11):
@@ -88,7 +89,8 @@ class DataRecipe:
 class TrainingRecipe:
     """Options of the optimisation: Adam with betas (0.9, 0.999), cosine annealing.
 
-    "Matrices" are the weights that mix hidden channels; `optimizers.mixes_channels` lists them.
+    "Matrices" are the weights that mix hidden channels; `optimizers.mixes_channels` lists them, for
+    a peer its `mixing_weights`.
 
     Attributes:
         iterations: total number of batches.
@@ -101,7 +103,8 @@ class TrainingRecipe:
         final_learning_rate: learning rate at the last iteration, for all weights.
         warm_up: number of iterations over which the rate rises linearly from 0.
         start_at_identity: initialise the output layer with zeros, so that the untrained network
-            returns its input, instead of with PyTorch's random values. Not with `init_from`.
+            returns its input, instead of with PyTorch's random values. Not with `init_from`; only
+            for networks that add their input to their output.
         init_from: weights to start from: name of shipped weights, or path of a weight file from the
             folder of the recipe; "" for random ones. Weights in the inference form get branches of
             Omni-Shift again, of the same sum. Those of a network that is not told the level of the
@@ -114,7 +117,8 @@ class TrainingRecipe:
             saved; 0 uses the weights themselves.
         precision: "32-true", "bf16-mixed" or "16-mixed" (automatic mixed precision).
         checkpoint_activations: recompute activations in the backward pass instead of keeping
-            them: the same gradients with less memory in more time (docs/training.md).
+            them: the same gradients with less memory in more time (docs/training.md). Not for all
+            peers.
         validate_every: number of iterations between validations, each followed by a checkpoint.
     """
 
@@ -184,8 +188,9 @@ class Recipe:
 
     Attributes:
         task: name of the task, or "all-in-one" for one network for all tasks.
-        network: configuration of the network: in a file the name of a preset, or a table of its
-            keys, in which `preset` names the preset that the others change.
+        network: configuration of the network: in a file the name of a preset or of a peer (a key of
+            `restore_rwkv.peers.PEERS`), or a table of its keys, in which `preset` names the preset
+            that the others change, or `name` the peer.
         data: options for drawing training pairs.
         training: options of the optimisation.
         scaling: scaling of physical onto network values: "paper", the task's range onto [0, 1], or
@@ -194,7 +199,7 @@ class Recipe:
     """
 
     task: str
-    network: RestoreRWKVConfig
+    network: NetworkConfig
     data: DataRecipe
     training: TrainingRecipe
     scaling: Literal["paper", "own"] = "paper"
@@ -208,11 +213,28 @@ class Recipe:
                 f"recipe: data.crop or a crop of data.stages is {smallest}; give at least "
                 f"{self.network.stride}, for this network"
             )
+        self._check_peer()
         staged = sum(iterations for iterations, _ in self.data.stages)
         if self.data.stages and staged >= self.training.iterations:
             raise ConfigError(
                 f"recipe: data.stages have {staged} iterations of {self.training.iterations}; "
                 "leave some for data.crop"
+            )
+
+    def _check_peer(self) -> None:
+        network, training = self.network, self.training
+        if not isinstance(network, PeerConfig):
+            return
+        if training.start_at_identity and not network.residual:
+            raise ConfigError(
+                f"recipe: training.start_at_identity: network {network.name!r} does not add its "
+                "input to its output; leave it out, or give network.residual = true"
+            )
+        if training.checkpoint_activations and not network.peer.recomputes:
+            able = ", ".join(name for name, peer in PEERS.items() if peer.recomputes)
+            raise ConfigError(
+                f"recipe: training.checkpoint_activations: network {network.name!r} cannot "
+                f"recompute activations; leave it out, or use one of {able}"
             )
 
     @property
@@ -235,7 +257,7 @@ class Recipe:
         get_tasks(str(values.get("task", "")))
         network = values.get("network", "")
         if isinstance(network, str):
-            values["network"] = _preset(network)
+            values["network"] = _named(network)
         elif isinstance(network, Mapping):
             values["network"] = _network(network)
         else:
@@ -261,20 +283,27 @@ class Recipe:
         return {**dataclasses.asdict(self), "network": self.network.to_dict()}
 
 
-def _preset(name: str) -> RestoreRWKVConfig:
-    if name not in PRESETS:
-        raise ConfigError(
-            f"recipe: network {name!r} is unknown; give a table or one of {', '.join(PRESETS)}"
-        )
-    return PRESETS[name]
+def _named(name: str) -> NetworkConfig:
+    try:
+        return named_config(name)
+    except ConfigError as error:
+        raise ConfigError(f"recipe: {error}") from error
 
 
-def _network(table: Mapping[str, Any]) -> RestoreRWKVConfig:
+def _network(table: Mapping[str, Any]) -> NetworkConfig:
     """Return the network of a table, which may change single keys of a preset."""
     keys = dict(table)
+    if "name" in keys:
+        return PeerConfig.from_dict(keys)
     preset = keys.pop("preset", None)
-    base = {} if preset is None else _preset(str(preset)).to_dict()
-    return RestoreRWKVConfig.from_dict({**base, **keys})
+    if preset is None:
+        return RestoreRWKVConfig.from_dict(keys)
+    base = _named(str(preset))
+    if not isinstance(base, RestoreRWKVConfig):
+        raise ConfigError(
+            f"recipe: network.preset is {preset!r}; give the name of a peer as network.name"
+        )
+    return RestoreRWKVConfig.from_dict({**base.to_dict(), **keys})
 
 
 def _read_table(path: Path, depth: int) -> dict[str, Any]:
@@ -303,13 +332,24 @@ def _with_paths(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     return table
 
 
+def _same_network(before: Any, changes: Any) -> Any:
+    """Return the network of a recipe as a table; None where `changes` is of another network."""
+    if isinstance(before, str):
+        before = {"name" if before in PEERS else "preset": before}
+    if isinstance(before, dict) and isinstance(changes, dict):
+        for key in ("name", "preset"):
+            if key in changes and ("name" in before or "name" in changes):
+                return before if changes[key] == before.get(key) else None
+    return before
+
+
 def overlaid(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe with single keys changed, table by table."""
     result = dict(base)
     for key, value in changes.items():
         before = result.get(key)
-        if key == "network" and isinstance(before, str) and before in PRESETS:
-            before = {"preset": before}
+        if key == "network":
+            before = _same_network(before, value)
         if isinstance(before, dict) and isinstance(value, dict):
             value = {**before, **value}
         result[key] = value

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, OperatorError, TrainingError
 from restore_rwkv.io import atomic_file
-from restore_rwkv.model import RestoreRWKV, load_weights
+from restore_rwkv.model import RestorationNetwork, build_network, load_weights
 from restore_rwkv.model.shipped import find_weights
 from restore_rwkv.training.optimizers import MOMENTS, make_optimizers
 from restore_rwkv.training.recipe import Recipe, TrainingRecipe
@@ -52,12 +53,12 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.fabric = fabric
-        self.network = RestoreRWKV(recipe.network)
+        self.network = build_network(recipe.network)
         self.started_from = None if resumes else _initialise(self.network, recipe)
         self.network.checkpoint_activations = recipe.training.checkpoint_activations
         self._optimizers = make_optimizers(self.network, recipe.training)
         self.model, *self.optimizers = fabric.setup(self.network, *self._optimizers)
-        self.average = RestoreRWKV(recipe.network).to(fabric.device).requires_grad_(False)
+        self.average = build_network(recipe.network).to(fabric.device).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
         self.iteration = 0
         self.best_psnr = -math.inf
@@ -200,10 +201,13 @@ class Trainer:
             )
 
     def _follow(self) -> None:
-        """Update the moving average; a low decay at first makes it forget the initial weights."""
+        """Update the moving average; a low decay at first makes it forget the initial weights.
+
+        Statistics of batch norms are averaged too.
+        """
         decay = min(self.recipe.training.ema, self.iteration / (self.iteration + 9))
         with torch.no_grad():
-            for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+            for mean, new in zip(_held(self.average), _held(self.network), strict=True):
                 mean.lerp_(new, 1 - decay)
 
 
@@ -223,7 +227,11 @@ def learning_rate(recipe: TrainingRecipe, iteration: int, peak: float | None = N
     return warm * cosine
 
 
-def _initialise(network: RestoreRWKV, recipe: Recipe) -> dict[str, Any] | None:
+def _held(network: RestorationNetwork) -> Iterator[Tensor]:
+    return chain(network.parameters(), network.buffers())
+
+
+def _initialise(network: RestorationNetwork, recipe: Recipe) -> dict[str, Any] | None:
     """Set the initial weights of a network, and return the record of those it starts from."""
     settings = recipe.training
     if settings.init_from:
@@ -231,14 +239,19 @@ def _initialise(network: RestoreRWKV, recipe: Recipe) -> dict[str, Any] | None:
         try:
             network.copy_from(start)
         except OperatorError as error:
+            if info.config == network.config:
+                raise ConfigError(
+                    f"recipe: training.init_from {settings.init_from!r} holds {info.network!r} in "
+                    "its inference form, which training cannot start from; give the network before "
+                    "merged()"
+                ) from error
             raise ConfigError(
                 f"recipe: training.init_from {settings.init_from!r} is of another network, "
                 f"{info.config.to_dict()}; give weights of the recipe's network"
             ) from error
         return {"sha256": info.sha256, "training": info.training}
     if settings.start_at_identity:
-        for parameter in network.output.parameters():
-            torch.nn.init.zeros_(parameter)
+        network.start_at_identity()
     return None
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.data.slice import Slice
 from restore_rwkv.evaluation.metrics import MeanScore, SliceScore, mean_score, paper_score
-from restore_rwkv.model import RestoreRWKV
+from restore_rwkv.model import RestorationNetwork
 from restore_rwkv.restoration import Refinement, RestoreOptions, choose_tiling, restore_slices
 from restore_rwkv.training.noise import stored_level
 from restore_rwkv.training.recipe import Recipe
@@ -95,7 +95,7 @@ class Validator:
         self.share = slices[fabric.global_rank :: fabric.world_size]
         self._inputs: dict[str, MeanScore] | None = None
 
-    def __call__(self, network: RestoreRWKV) -> Validation:
+    def __call__(self, network: RestorationNetwork) -> Validation:
         """Score a network in its inference form, on the device of its process."""
         scores: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
         inputs: dict[str, list[SliceScore]] = {task: [] for task in self.tasks}
@@ -116,7 +116,7 @@ class Validator:
         return Validation(self._means(scores), self._inputs, pictures)
 
     def _restored(
-        self, network: RestoreRWKV, item: Slice, low: NDArray[np.float32]
+        self, network: RestorationNetwork, item: Slice, low: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Restore a slice as `restore` does, with tiles and bounds of the values."""
         task = item.prepared.task
