@@ -13,6 +13,7 @@ from restore_rwkv.evaluation.metrics import (
     paper_score,
 )
 from restore_rwkv.evaluation.paths import evaluate_paths
+from restore_rwkv.evaluation.receptive_field import high_contribution_area, receptive_field
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_set
 from restore_rwkv.evaluation.strength import (
     BlendGains,
@@ -37,7 +38,9 @@ __all__ = [
     "evaluate_paths",
     "evaluate_set",
     "full_noise",
+    "high_contribution_area",
     "mean_score",
     "paper_psnr",
     "paper_score",
+    "receptive_field",
 ]

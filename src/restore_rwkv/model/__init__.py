@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
     from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
     from restore_rwkv.model.network import RestoreRWKV
+    from restore_rwkv.model.profile import Macs, Profile, count_levels, profile
     from restore_rwkv.model.published import (
         config_from_published,
         convert_published,
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "Macs",
+    "Profile",
     "RestoreRWKV",
     "RestoreRWKVConfig",
     "WeightsInfo",
     "config_from_published",
     "convert_published",
+    "count_levels",
     "find_weights",
     "load_published",
     "load_weights",
     "network_from_published",
+    "profile",
     "read_info",
     "read_published",
     "sample_scan",
@@ -51,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
+        "restore_rwkv.model.profile": ["Macs", "Profile", "count_levels", "profile"],
         "restore_rwkv.model.published": [
             "config_from_published",
             "convert_published",
