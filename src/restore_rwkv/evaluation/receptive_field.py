@@ -29,7 +29,9 @@ SHARES = (0.2, 0.3, 0.5, 0.95, 0.99)
 """Shares of the gradient whose area is stated: those of RepLKNet (arXiv 2203.06717), and 0.95."""
 
 
-def receptive_field(network: nn.Module, images: Tensor, *, adds_input: bool | None = None) -> Field:
+def effective_receptive_field(
+    network: nn.Module, images: Tensor, *, adds_input: bool | None = None
+) -> Field:
     """Return the effective receptive field of the centre (Luo et al. 2016, arXiv 1701.04128).
 
     For images x_n and the output y(x) without an added input, at the central pixel c:
@@ -51,7 +53,7 @@ def receptive_field(network: nn.Module, images: Tensor, *, adds_input: bool | No
 
     Example:
         >>> mean = nn.Conv2d(1, 1, 3, padding=1)
-        >>> int((receptive_field(mean, torch.zeros(1, 1, 9, 9)) > 0).sum())
+        >>> int((effective_receptive_field(mean, torch.zeros(1, 1, 9, 9)) > 0).sum())
         9
     """
     if adds_input is None:
@@ -91,7 +93,7 @@ def high_contribution_area(field: Field, share: float = 0.5) -> float:
     log10(F + 1), which depends on the scale of F; here it is F itself.
 
     Args:
-        field: (H, W), as `receptive_field` returns it.
+        field: (H, W), as `effective_receptive_field` returns it.
         share: 0 to 1.
 
     Returns:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
     from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
     from restore_rwkv.model.network import RestoreRWKV
-    from restore_rwkv.model.profile import Macs, Profile, count_levels, profile
+    from restore_rwkv.model.profile import Macs, Profile, count_levels, profile_network
     from restore_rwkv.model.published import (
         config_from_published,
         convert_published,
@@ -37,7 +37,7 @@ __all__ = [
     "load_published",
     "load_weights",
     "network_from_published",
-    "profile",
+    "profile_network",
     "read_info",
     "read_published",
     "sample_scan",
@@ -56,7 +56,7 @@ __getattr__, __dir__ = lazy_names(
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
-        "restore_rwkv.model.profile": ["Macs", "Profile", "count_levels", "profile"],
+        "restore_rwkv.model.profile": ["Macs", "Profile", "count_levels", "profile_network"],
         "restore_rwkv.model.published": [
             "config_from_published",
             "convert_published",

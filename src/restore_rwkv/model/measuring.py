@@ -1,4 +1,4 @@
-"""Time and peak memory of calls, as `profile` and the benchmarks measure them."""
+"""Time and peak memory of calls, as `profile_network` and the benchmarks measure them."""
 
 from __future__ import annotations
 

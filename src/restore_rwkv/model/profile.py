@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,7 +132,7 @@ class Profile:
         }
 
 
-def profile(
+def profile_network(
     network: nn.Module, size: int = 256, *, device: torch.device | str = "cpu", repeats: int = 5
 ) -> Profile:
     """Measure what a network costs for one square image.
@@ -150,7 +150,7 @@ def profile(
 
     Example:
         >>> from restore_rwkv.model import PRESETS, RestoreRWKV
-        >>> profile(RestoreRWKV(PRESETS["light"]), 64, repeats=1).parameters
+        >>> profile_network(RestoreRWKV(PRESETS["light"]), 64, repeats=1).parameters
         1156961
     """
     for name, value in (("size", size), ("repeats", repeats)):
@@ -183,7 +183,7 @@ def count_levels(network: nn.Module, shape: tuple[int, int]) -> tuple[Level, ...
     """Count parameters and multiply-accumulates of each level of a network, without computing.
 
     Args:
-        network: as for `profile`; it is counted in the form that it has.
+        network: as for `profile_network`; it is counted in the form that it has.
         shape: rows and columns of the image.
 
     Returns:
@@ -240,18 +240,19 @@ def _counted(
     empty = copy.deepcopy(network).eval().to("meta")
     attention: dict[str, int] = {}
 
-    def hook_for(name: str) -> Any:
-        def add(mix: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(mix, SpatialMix)
-            each = _FROM_ONE_SIDE if mix.causal else _FROM_BOTH_SIDES
-            count = each * len(mix.scans) * inputs[0].numel()
-            attention[name] = attention.get(name, 0) + count
+    def scan_of(name: str, each: int) -> Callable[[Tensor, Tensor, bool], Tensor]:
+        def scan(k: Tensor, v: Tensor, recorded: bool) -> Tensor:
+            attention[name] = attention.get(name, 0) + each * v.numel()
+            return v
 
-        return add
+        return scan
 
     for name, module in empty.named_modules():
         if isinstance(module, SpatialMix):
-            module.register_forward_pre_hook(hook_for(name))
+            each = _FROM_ONE_SIDE if module.causal else _FROM_BOTH_SIDES
+            mix: Any = module
+            # Counted by a formula, whatever the operations that a backend has for it.
+            mix._scan = scan_of(name, each * len(module.scans))
     counter = FlopCounterMode(display=False, custom_mapping=_norms())
     try:
         with counter, torch.no_grad():

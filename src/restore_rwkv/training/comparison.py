@@ -66,7 +66,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """ "done", "unfinished" (in training, or stopped), or "not validated yet"."""
+        """Either "done", "unfinished" (in training, or stopped) or "not validated yet"."""
         if not self.points:
             return "not validated yet"
         return "done" if self.iterations >= self.recipe.training.iterations else "unfinished"

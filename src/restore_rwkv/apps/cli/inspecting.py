@@ -44,8 +44,7 @@ def profile(
     """Print parameters, multiply-accumulates, time and memory of networks, by level."""
     profiles: list[tuple[str, Profile]] = []
     with progress_bar("loading PyTorch", "measuring", "networks") as progress:
-        from restore_rwkv.model.profile import COUNTED
-        from restore_rwkv.model.profile import profile as measure
+        from restore_rwkv.model.profile import COUNTED, profile_network
         from restore_rwkv.restoration import find_device
         from restore_rwkv.training.networks import open_network
 
@@ -53,7 +52,7 @@ def profile(
         opened = [open_network(name) for name in networks]
         for done, named in enumerate(opened):
             profiles.append(
-                (named.name, measure(named.network, size, device=place, repeats=repeats))
+                (named.name, profile_network(named.network, size, device=place, repeats=repeats))
             )
             if progress is not None:
                 progress(done + 1, len(opened))
@@ -92,7 +91,7 @@ def erf(
     rows: list[dict[str, Any]] = []
     fields: dict[str, Any] = {}
     with progress_bar("loading PyTorch", "measuring", "networks") as progress:
-        from restore_rwkv.evaluation import figures, receptive_field
+        from restore_rwkv.evaluation import effective_receptive_field, figures
         from restore_rwkv.evaluation.receptive_field import (
             field_images,
             field_numbers,
@@ -111,7 +110,7 @@ def erf(
             for named in opened
         ]
         for number, (named, (images, origin)) in enumerate(zip(opened, inputs, strict=True)):
-            field = receptive_field(named.network.to(place), images.to(place))
+            field = effective_receptive_field(named.network.to(place), images.to(place))
             numbers = field_numbers(field)
             rows.append(
                 {
