@@ -112,9 +112,7 @@ def _require_known(name: str) -> None:
     if name in known or Path(name).is_file():
         return
     if Path(name).is_dir():
-        raise WeightsError(
-            f"{name}: is a folder; give a weight file in it, such as best.safetensors"
-        )
+        raise WeightsError(f"{name}: is a folder; give a file in it, such as best.safetensors")
     near = nearest(name, known, cutoff=0.4)
     hint = f"did you mean {near}? " if near else ""
     raise WeightsError(
