@@ -180,6 +180,7 @@ def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
             read_runs([tmp_path / name])
 
 
+@pytest.mark.slow
 def test_what_train_writes_is_read(tmp_path: Path) -> None:
     pytest.importorskip("lightning_fabric")
     values = np.random.default_rng(0).uniform(30, 90, (3, 40, 40)).astype(np.float32)

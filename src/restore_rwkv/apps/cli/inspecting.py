@@ -121,7 +121,8 @@ def erf(
                     **numbers,
                 }
             )
-            label = f"weights {named.weights}\n{numbers['area']['0.5']:.2%} of the area holds half"
+            areas = [f"{float(t):.0%} in {numbers['area'][t]:.2%}" for t in ("0.5", "0.95")]
+            label = f"weights {named.weights}\n{', '.join(areas)} of the area"
             name = named.name if named.name not in fields else f"{named.name} ({number + 1})"
             fields[name] = (field, f"{label}\n{origin}")
             if progress is not None:
