@@ -12,8 +12,9 @@ from restore_rwkv.lazy import lazy_names
 if TYPE_CHECKING:
     from restore_rwkv.model.checkpoint import WeightsInfo, load_weights, read_info, save_weights
     from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
+    from restore_rwkv.model.macs import Level, Macs, count_levels
     from restore_rwkv.model.network import RestoreRWKV
-    from restore_rwkv.model.profile import Macs, Profile, count_levels, profile_network
+    from restore_rwkv.model.profile import Profile, profile_network
     from restore_rwkv.model.published import (
         config_from_published,
         convert_published,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "Level",
     "Macs",
     "Profile",
     "RestoreRWKV",
@@ -55,8 +57,9 @@ __getattr__, __dir__ = lazy_names(
             "save_weights",
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
+        "restore_rwkv.model.macs": ["Level", "Macs", "count_levels"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
-        "restore_rwkv.model.profile": ["Macs", "Profile", "count_levels", "profile_network"],
+        "restore_rwkv.model.profile": ["Profile", "profile_network"],
         "restore_rwkv.model.published": [
             "config_from_published",
             "convert_published",

@@ -44,7 +44,8 @@ def profile(
     """Print parameters, multiply-accumulates, time and memory of networks, by level."""
     profiles: list[tuple[str, Profile]] = []
     with progress_bar("loading PyTorch", "measuring", "networks") as progress:
-        from restore_rwkv.model.profile import COUNTED, profile_network
+        from restore_rwkv.model.macs import COUNTED
+        from restore_rwkv.model.profile import profile_network
         from restore_rwkv.restoration import find_device
         from restore_rwkv.training.networks import open_network
 
@@ -88,46 +89,15 @@ def erf(
 
     Networks of presets and recipes have random weights, as at the start of training.
     """
-    rows: list[dict[str, Any]] = []
-    fields: dict[str, Any] = {}
     with progress_bar("loading PyTorch", "measuring", "networks") as progress:
-        from restore_rwkv.evaluation import effective_receptive_field, figures
-        from restore_rwkv.evaluation.receptive_field import (
-            field_images,
-            field_numbers,
-            noise_images,
-        )
-        from restore_rwkv.restoration import find_device
-        from restore_rwkv.training.networks import open_network
+        from restore_rwkv.training.fields import draw_fields, network_fields
 
         check_picture(output, overwrite)
-        place = find_device(device)
-        opened = [open_network(name, seed) for name in networks]
-        inputs = [
-            (noise_images(size, seed), f"white noise, seed {seed}")
-            if data is None
-            else field_images(data, size, named.scaling)
-            for named in opened
-        ]
-        for number, (named, (images, origin)) in enumerate(zip(opened, inputs, strict=True)):
-            field = effective_receptive_field(named.network.to(place), images.to(place))
-            numbers = field_numbers(field)
-            rows.append(
-                {
-                    "network": named.name,
-                    "weights": named.weights,
-                    "images": origin,
-                    "size": size,
-                    **numbers,
-                }
-            )
-            areas = [f"{float(t):.0%} in {numbers['area'][t]:.2%}" for t in ("0.5", "0.95")]
-            label = f"weights {named.weights}\n{', '.join(areas)} of the area"
-            name = named.name if named.name not in fields else f"{named.name} ({number + 1})"
-            fields[name] = (field, f"{label}\n{origin}")
-            if progress is not None:
-                progress(number + 1, len(opened))
-        figures.receptive_fields(fields, output)
+        fields = network_fields(
+            networks, data=data, size=size, seed=seed, device=device, progress=progress
+        )
+        draw_fields(fields, output)
+    rows = [field.values() for field in fields]
     show(field_table(rows))
     say(f"{output}: the fields")
     if as_json:
@@ -158,7 +128,7 @@ def compare(
     only in the seed also have their mean and standard deviation.
     """
     from restore_rwkv.io.files import check_writable
-    from restore_rwkv.training.comparison import compare_runs, draw_runs, read_runs
+    from restore_rwkv.training import compare_runs, draw_runs, read_runs
 
     if output is not None:
         check_picture(output, overwrite)
@@ -220,7 +190,7 @@ def profile_table(profiles: Sequence[tuple[str, Profile]]) -> Table:
 
 def level_table(name: str, found: Profile) -> Table:
     """Table with a row for each level of a network, in the inference form."""
-    from restore_rwkv.model.profile import COUNTED
+    from restore_rwkv.model.macs import COUNTED
 
     table = plain_table("level", "parameters", *(f"{kind}, GMAC" for kind in COUNTED), "share")
     table.title = name
