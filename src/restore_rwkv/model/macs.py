@@ -88,7 +88,7 @@ def count_levels(network: nn.Module, shape: tuple[int, int]) -> tuple[Level, ...
 
     Returns:
         The levels of the U of a `RestoreRWKV`; of other networks the modules of the outermost one
-        that has several, up to 16. What belongs to none of them comes last, if it is not empty.
+        that has several, up to 16. What belongs to none of them comes last; empty ones are left out
 
     Raises:
         OperatorError: the network does not take such an image.
@@ -107,7 +107,8 @@ def count_levels(network: nn.Module, shape: tuple[int, int]) -> tuple[Level, ...
             _macs(_below(counts, f"{root}.{prefix}"), _attention_below(attention, prefix))
             for prefix in prefixes
         )
-        levels.append(Level(name, number_of(parameters), macs))
+        if parameters or macs.total:
+            levels.append(Level(name, number_of(parameters), macs))
     whole = _macs([counts[root]] if root in counts else [], sum(attention.values()))
     inside = summed(level.macs for level in levels)
     left = Level(
@@ -128,7 +129,7 @@ def _parts(network: nn.Module) -> dict[str, tuple[str, ...]]:
         if not 0 < len(below) <= _MOST_LEVELS:
             break
         prefix, names = f"{prefix}{names[0]}.", below
-    return {f"{prefix}{name}": (f"{prefix}{name}",) for name in names}
+    return {name: (f"{prefix}{name}",) for name in names}
 
 
 def _counted(
