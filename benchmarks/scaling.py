@@ -34,8 +34,10 @@ from benchmarks.timing import (
 from restore_rwkv.io import atomic_file
 from restore_rwkv.ops.cpu.memory import keep_freed_memory
 
-# Style of the line, mark and grey of each.
-SHOWN = {
+Styles = dict[str, tuple[str, str, str]]
+"""Style of the line, mark and grey of each."""
+
+SHOWN: Styles = {
     "base": ("-", "o", "0.0"),
     "Restormer": ("--", "s", "0.0"),
     "light": ("-", "^", "0.45"),
@@ -127,10 +129,10 @@ def label(axes: Axes, starts: dict[str, tuple[float, float]]) -> None:
         )
 
 
-def lines(axes: Axes, curves: dict[str, dict[int, float]], what: str) -> None:
+def lines(axes: Axes, curves: dict[str, dict[int, float]], what: str, shown: Styles) -> None:
     """Draw one line per network: values over sides of slices, on logarithmic axes."""
     for name, curve in curves.items():
-        style, mark, grey = SHOWN[name]
+        style, mark, grey = shown[name]
         axes.loglog([n**2 for n in curve], list(curve.values()), style, marker=mark, color=grey)
     sizes = sorted({size for curve in curves.values() for size in curve})
     ends = np.array([sizes[0], sizes[-1]]) ** 2
@@ -146,19 +148,26 @@ def lines(axes: Axes, curves: dict[str, dict[int, float]], what: str) -> None:
     label(axes, starts | {"linear": (ends[0], below)})
 
 
-def draw(results: dict[str, Results], title: str, path: Path) -> None:
-    """Draw time and, if the system reports it, peak memory over pixels."""
+def draw(
+    results: dict[str, Results],
+    title: str,
+    path: Path,
+    *,
+    shown: Styles = SHOWN,
+    below: str = "weights",
+) -> None:
+    """Draw time and, if the system reports it, peak memory above what is `below` over pixels."""
     times = {name: {n: one.median for n, one in done.items()} for name, done in results.items()}
     peaks = {
         name: {n: one.peak / 2**20 for n, one in done.items() if one.peak}
         for name, done in results.items()
     }
-    panels = {"time of one slice (s)": times, "peak memory above the weights (MiB)": peaks}
+    panels = {"time of one slice (s)": times, f"peak memory above the {below} (MiB)": peaks}
     panels = {what: curves for what, curves in panels.items() if all(curves.values())}
     figure = Figure(figsize=(5 * len(panels), 4.4), layout="constrained")
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (what, curves) in zip(grid, panels.items(), strict=True):
-        lines(axes, curves, what)
+        lines(axes, curves, what, shown)
     figure.suptitle(title, fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:

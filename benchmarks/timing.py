@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import math
 import platform
 import re
@@ -21,11 +19,11 @@ from typing import TypeVar
 
 import torch
 
+from restore_rwkv.model.measuring import kibibytes, peak_bytes, seconds
+
 T = TypeVar("T")
 
-_STATUS = Path("/proc/self/status")
 _MEMORY = Path("/proc/meminfo")
-_NEW_MARK = Path("/proc/self/clear_refs")
 
 
 class LeftOutError(Exception):
@@ -61,15 +59,6 @@ def milliseconds(call: Callable[[], object], repeats: int = 9) -> list[float]:
     return times
 
 
-def seconds(call: Callable[[], object], device: str = "cpu") -> float:
-    """Time one call, until the device has finished."""
-    start = time.perf_counter()
-    call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def measured(
     call: Callable[[], object], repeats: int = 5, budget: float = 60.0, device: str = "cpu"
 ) -> Measured:
@@ -94,33 +83,11 @@ def repeated(
     return times
 
 
-def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int | None:
-    """Return the peak memory of a call above that before it: of the GPU, or resident.
-
-    None where the system has no peak counter that can be reset (all but Linux).
-    """
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        return torch.cuda.max_memory_allocated() - before
-    if not _NEW_MARK.exists():
-        call()
-        return None
-    # Freed blocks that the heap still holds would hide as much of what the call takes.
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
-    _NEW_MARK.write_text("5")
-    before = _kibibytes(_STATUS, "VmRSS")
-    call()
-    return 1024 * (_kibibytes(_STATUS, "VmHWM") - before)
-
-
 def free_bytes(device: str = "cpu") -> float:
     """Return the free memory of the device; infinite if the system does not report it."""
     if device == "cuda":
         return float(torch.cuda.mem_get_info()[0])
-    return 1024.0 * _kibibytes(_MEMORY, "MemAvailable") if _MEMORY.exists() else float("inf")
+    return 1024.0 * kibibytes(_MEMORY, "MemAvailable") if _MEMORY.exists() else float("inf")
 
 
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
@@ -189,10 +156,3 @@ def command(module: str, arguments: list[str] | None) -> str:
     """Return the command that makes a table, to print above it."""
     words = sys.argv[1:] if arguments is None else arguments
     return f"`{shlex.join(['python', '-m', module, *words])}`"
-
-
-def _kibibytes(path: Path, key: str) -> int:
-    found = re.search(rf"^{key}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    if found is None:
-        raise OSError(f"{path}: has no {key}")
-    return int(found[1])

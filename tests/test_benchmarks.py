@@ -114,6 +114,30 @@ def test_scaling_checks_forms(name: str) -> None:
     assert load("scaling").check(name, "cpu") < 1e-4
 
 
+@pytest.mark.parametrize("name", ["Re-WKV", "softmax, plain", "softmax, tiled"])
+def test_quadratic_checks_each_attention(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    quadratic = load("quadratic")
+    assert quadratic.check(name, 8, "cpu") < 1e-5
+    monkeypatch.setitem(quadratic.ATTENTIONS, name, lambda x: x.v)
+    with pytest.raises(SystemExit, match="differs from its equation"):
+        quadratic.check(name, 8, "cpu")
+
+
+@linux
+@pytest.mark.slow
+def test_quadratic_says_where_the_plain_form_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "plot.png"
+    sizes = ["--sizes", "16", "32", "96", "--cap", "200MB", "--channels", "8"]
+    load("quadratic").main([*sizes, "--only", "softmax, plain", "Re-WKV", "--out", str(plot)])
+    printed = capsys.readouterr().out
+    assert "| softmax, plain | 32 x 32 | 0.0" in printed
+    assert "| softmax, plain | 96 x 96 | fails: asks for 0.3 GiB at once, 0.2 GiB are" in printed
+    assert "| Re-WKV | 96 x 96 | 0.0" in printed
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_training_step_checks_its_loss(precision: str) -> None:
     pytest.importorskip("lightning_fabric")

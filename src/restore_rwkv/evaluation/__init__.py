@@ -13,6 +13,10 @@ from restore_rwkv.evaluation.metrics import (
     paper_score,
 )
 from restore_rwkv.evaluation.paths import evaluate_paths
+from restore_rwkv.evaluation.receptive_field import (
+    effective_receptive_field,
+    high_contribution_area,
+)
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_set
 from restore_rwkv.evaluation.strength import (
     BlendGains,
@@ -33,10 +37,12 @@ __all__ = [
     "blend_gains",
     "calibrate",
     "diagnose",
+    "effective_receptive_field",
     "evaluate",
     "evaluate_paths",
     "evaluate_set",
     "full_noise",
+    "high_contribution_area",
     "mean_score",
     "paper_psnr",
     "paper_score",

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.evaluation.ssim import PAPER_WINDOW, mean_ssim
 
 PAPER_PROTOCOL = "paper"
 """Name of the protocol, to print beside scores of `paper_score` and `mean_score`."""
-
-_WINDOW_RADIUS = 5
-_WINDOW_SIGMA = 1.5
-_K1 = 0.01
-_K2 = 0.03
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,8 @@ def paper_score(
     rmse = _rmse(x, y)
     if data_range == 0:
         return SliceScore(psnr=None, ssim=None, rmse=rmse)
-    return SliceScore(psnr=_psnr(data_range, rmse), ssim=_ssim(x, y, data_range), rmse=rmse)
+    ssim = mean_ssim(x, y, data_range, PAPER_WINDOW)
+    return SliceScore(psnr=_psnr(data_range, rmse), ssim=ssim, rmse=rmse)
 
 
 def paper_psnr(
@@ -154,27 +150,6 @@ def _rmse(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 def _psnr(data_range: float, rmse: float) -> float | None:
     return 20 * math.log10(data_range / rmse) if rmse > 0 else None
-
-
-def _ssim(x: NDArray[np.float64], y: NDArray[np.float64], data_range: float) -> float:
-    mean_x, mean_y = _window_mean(x), _window_mean(y)
-    variance_x = _window_mean(x * x) - mean_x * mean_x
-    variance_y = _window_mean(y * y) - mean_y * mean_y
-    covariance = _window_mean(x * y) - mean_x * mean_y
-    c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    return float(np.mean(luminance * structure))
-
-
-def _window_mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian mean around each pixel, with zeros beyond the border as in the paper's code."""
-    offsets = np.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)
-    window = np.exp(-(offsets**2) / (2 * _WINDOW_SIGMA**2))
-    window /= window.sum()
-    rows = ndimage.correlate1d(image, window, axis=0, mode="constant")
-    mean: NDArray[np.float64] = ndimage.correlate1d(rows, window, axis=1, mode="constant")
-    return mean
 
 
 def _slice_of(array: NDArray[np.generic], name: str) -> NDArray[np.float64]:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         named_config,
         network_config,
     )
+    from restore_rwkv.model.macs import Level, Macs, count_levels
     from restore_rwkv.model.network import RestoreRWKV
+    from restore_rwkv.model.profile import Profile, profile_network
     from restore_rwkv.model.published import (
         config_from_published,
         convert_published,
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "Level",
+    "Macs",
     "NetworkConfig",
+    "Profile",
     "RestorationNetwork",
     "RestoreRWKV",
     "RestoreRWKVConfig",
@@ -39,6 +44,7 @@ __all__ = [
     "build_network",
     "config_from_published",
     "convert_published",
+    "count_levels",
     "find_weights",
     "load_published",
     "load_weights",
@@ -46,6 +52,7 @@ __all__ = [
     "named_config",
     "network_config",
     "network_from_published",
+    "profile_network",
     "read_info",
     "read_published",
     "sample_scan",
@@ -64,6 +71,7 @@ __getattr__, __dir__ = lazy_names(
             "save_weights",
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
+        "restore_rwkv.model.macs": ["Level", "Macs", "count_levels"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
         "restore_rwkv.model.configs": [
             "NetworkConfig",
@@ -71,6 +79,7 @@ __getattr__, __dir__ = lazy_names(
             "named_config",
             "network_config",
         ],
+        "restore_rwkv.model.profile": ["Profile", "profile_network"],
         "restore_rwkv.model.published": [
             "config_from_published",
             "convert_published",

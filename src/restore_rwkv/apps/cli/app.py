@@ -13,6 +13,7 @@ import typer
 from restore_rwkv.apps.cli.batching import batch
 from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
+from restore_rwkv.apps.cli.inspecting import compare, erf, profile
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
 from restore_rwkv.apps.cli.networks import convert, info, train
@@ -47,7 +48,10 @@ def program(
     """Medical image restoration with Restore-RWKV. For research only; not a medical device."""
 
 
-for command in (restore, batch, check, degrade, evaluate, demo, train, convert, info, node):
+for command in (
+    *(restore, batch, check, degrade, evaluate, demo, train, compare, profile, erf),
+    *(convert, info, node),
+):
     app.command()(command)
 app.add_typer(data_app, name="data")
 
