@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.task_phantoms import CONTRASTS, DIAMETERS, FULL, LOW, RESTORED
+from benchmarks.task_phantoms import CONTRASTS, DIAMETERS, FULL, KINDS, LOW, RESTORED
 from restore_rwkv.evaluation.physical import Recovery, TransferFunction
 from restore_rwkv.io import atomic_file
 
 if TYPE_CHECKING:
-    from benchmarks.task_based import CTRow
+    from benchmarks.task_ct import CTRow
 
 _COLOURS = {FULL: "#555555", LOW: "#d95f02", RESTORED: "#1b6ca8"}
 _OTHER = "#7aa650"
@@ -65,15 +65,18 @@ def _colour(name: str) -> str:
 
 
 def _detection(axes: Axes, rows: Mapping[str, CTRow]) -> None:
-    seen = [row.seen for row in rows.values()]
-    values = np.array([one.d_prime for one in seen])
-    reach = [
-        values - [one.low for one in seen],
-        np.array([one.high for one in seen]) - values,
-    ]
-    axes.bar(list(rows), values, yerr=reach, color=[_colour(name) for name in rows], capsize=5)
-    axes.set(title="CT: d' of a 10 HU lesion of 5 mm radius, 95 %", ylabel="d'", ylim=(0, None))
+    width = 0.8 / len(rows)
+    for index, (name, row) in enumerate(rows.items()):
+        seen = [lesion.seen for lesion in row.lesions]
+        values = np.array([one.d_prime for one in seen])
+        reach = [values - [one.low for one in seen], [one.high for one in seen] - values]
+        place = np.arange(len(seen)) + (index - (len(rows) - 1) / 2) * width
+        axes.bar(place, values, width, yerr=reach, color=_colour(name), label=name, capsize=4)
+    names = [f"{contrast:g} HU, radius {radius:g} mm" for contrast, radius in KINDS]
+    axes.set_xticks(range(len(KINDS)), names)
+    axes.set(title="CT: detection of a lesion, with 95 % intervals", ylabel="d'", ylim=(0, None))
     axes.grid(alpha=0.25, axis="y")
+    axes.legend(frameon=False, fontsize=9)
 
 
 def _sharpness(axes: Axes, edges: Mapping[str, Sequence[TransferFunction]]) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from restore_rwkv import DegradeOptions, Restorer, RestoreOptions, Volume, degrade
+from restore_rwkv import DegradeOptions, RestoreOptions, Restorer, Volume, degrade
 from restore_rwkv.evaluation.physical import Sphere
 from restore_rwkv.physics.ct import CTScanner, scan_noise
 from restore_rwkv.physics.pet import simulate_pair
@@ -24,7 +24,7 @@ Images = NDArray[np.float64]
 FULL, LOW, RESTORED = "full dose", "low dose", "restored"
 SIZE, PIXEL = 384, 0.7  # of CT: pixels, mm
 KERNEL = 0.5  # mm, sd of the blur of a soft kernel
-LESION, LESION_RADIUS = 10.0, 5.0  # HU, mm
+KINDS = ((10.0, 5.0), (5.0, 3.0))  # of lesions: contrast in HU, radius in mm
 CONTRASTS = (20.0, 60.0, 300.0)  # HU, of the inserts
 INSERT_RADIUS, INSERT_MARGIN = 14.0, 10.0  # mm
 SIDE, INSERT_SIDE = 40, 72  # pixels, of the regions around lesions and inserts
@@ -66,13 +66,14 @@ def disc(size: int, pixel: float, centre: tuple[float, float], radius: float) ->
 
 
 def ct_truth(lesions: bool) -> Images:
-    """Slice in HU: tissue of 50 HU in fat, inserts, and with `lesions` eight of 10 HU more."""
+    """Slice in HU: tissue of 50 HU in fat, inserts, and with `lesions` eight of `KINDS` in turn."""
     middle = (_MIDDLE, _MIDDLE)
     image = -1000 + 910 * disc(SIZE, PIXEL, middle, 125.0) + 140 * disc(SIZE, PIXEL, middle, 113.0)
     for contrast, centre in zip(CONTRASTS, INSERTS, strict=True):
         image += contrast * disc(SIZE, PIXEL, centre, INSERT_RADIUS)
-    for centre in LESIONS if lesions else ():
-        image += LESION * disc(SIZE, PIXEL, centre, LESION_RADIUS)
+    for index, centre in enumerate(LESIONS if lesions else ()):
+        contrast, radius = KINDS[index % len(KINDS)]
+        image += contrast * disc(SIZE, PIXEL, centre, radius)
     return gaussian_filter(image, KERNEL / PIXEL)
 
 

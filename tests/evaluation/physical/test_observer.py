@@ -99,6 +99,8 @@ def test_images_that_cannot_be_observed_are_refused() -> None:
         hotelling_observer(np.zeros((20, SIDE, SIDE)), np.ones((20, SIDE, SIDE)), channels)
     with pytest.raises(NoScoreError, match="depend on each other"):
         hotelling_observer(images(20, 0), images(20, 1), channels[[0, 1, 1]])
+    with pytest.raises(NoScoreError, match="above 300"):
+        hotelling_observer(images(20, 0, 1e4 * signal()), images(20, 1), channels)
     for invalid in (
         lambda: difference_of_gaussian_channels(2),
         lambda: laguerre_gauss_channels(SIDE, 0.0),

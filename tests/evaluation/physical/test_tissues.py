@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.catalogue import all_measures
 from restore_rwkv.evaluation.measures import NoScoreError, Setting
 from restore_rwkv.evaluation.physical import (
@@ -11,6 +11,7 @@ from restore_rwkv.evaluation.physical import (
     TISSUE_RANGES,
     Sphere,
     recovery_coefficients,
+    tissue_mean_shift,
 )
 from restore_rwkv.physics.ct.tissue import TISSUES
 from restore_rwkv.tasks import get_task
@@ -63,6 +64,10 @@ def test_a_tissue_that_is_not_there_has_no_shift() -> None:
     with pytest.raises(NoScoreError, match="0 voxels of bone"):
         BY_NAME["hu-shift.bone"].compute(water, water, CT)
     assert BY_NAME["hu-shift.soft-tissue"].compute(water + 2, water, CT) == 2
+    with pytest.raises(ConfigError, match="'brain' is unknown"):
+        tissue_mean_shift(water, water, "brain")
+    with pytest.raises(InputError, match="equal"):
+        tissue_mean_shift(water, water[1:], "fat")
 
 
 def test_ranges_of_air_and_bone_are_those_of_the_record() -> None:
@@ -146,5 +151,7 @@ def test_spheres_that_cannot_be_measured_are_refused() -> None:
         recovery_coefficients(truth, truth, outside, background, (2.0, 2.0, 2.0))
     with pytest.raises(InputError, match="equal"):
         recovery_coefficients(truth, truth[1:], spheres, background, (2.0, 2.0, 2.0))
+    with pytest.raises(InputError, match="not finite"):
+        recovery_coefficients(np.nan * truth, truth, spheres, background, (2.0, 2.0, 2.0))
     with pytest.raises(NoScoreError, match="background"):
         recovery_coefficients(truth, truth, spheres, background & False, (2.0, 2.0, 2.0))

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from scipy import ndimage
 
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting, Values
 
 TISSUE_RANGES = MappingProxyType(
@@ -50,8 +51,16 @@ def tissue_mean_shift(restored: Values, truth: Values, tissue: str) -> float:
         tissue: a key of `TISSUE_RANGES`.
 
     Raises:
+        ConfigError: the tissue is unknown.
+        InputError: the shapes differ, or are not (N, H, W).
         NoScoreError: fewer than 200 voxels belong to the tissue.
     """
+    if tissue not in TISSUE_RANGES:
+        raise ConfigError(f"tissue {tissue!r} is unknown; give {', '.join(TISSUE_RANGES)}")
+    if truth.ndim != 3 or restored.shape != truth.shape:
+        raise InputError(
+            f"restored is {restored.shape} and truth {truth.shape}; give two equal (N, H, W)"
+        )
     low, high = TISSUE_RANGES[tissue]
     smooth = ndimage.uniform_filter(truth, (1, _WINDOW, _WINDOW), mode="nearest")
     inside = (smooth >= low) & (smooth <= high)

@@ -11,6 +11,8 @@ from scipy import optimize, special, stats
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.measures import NoScoreError, Values
 
+_LARGEST = 300.0  # d'; the noncentral F distribution cannot be computed far above
+
 
 @dataclass(frozen=True, kw_only=True)
 class Detectability:
@@ -55,7 +57,7 @@ def hotelling_observer(
 
     Raises:
         InputError: shapes differ, images are too few, or values are not finite.
-        NoScoreError: outputs do not vary, or are not independent of each other.
+        NoScoreError: outputs do not vary, are not independent of each other, or d' is above 300.
     """
     one, none = (_outputs(images, channels) for images in (present, absent))
     count, p = len(one) + len(none), len(channels)
@@ -73,6 +75,8 @@ def hotelling_observer(
         raise NoScoreError("the outputs of channels do not vary, or depend on each other")
     difference = one.mean(axis=0) - none.mean(axis=0)
     found = float(difference @ np.linalg.solve(covariance, difference))
+    if found > _LARGEST**2:
+        raise NoScoreError(f"d' is above {_LARGEST:g}, where it has no interval")
     harmonic = len(one) * len(none) / count
     unbiased = (count - p - 3) / (count - 2) * found - p / harmonic
     f = (count - p - 1) / (p * (count - 2)) * harmonic * found

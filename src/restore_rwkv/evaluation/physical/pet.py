@@ -83,7 +83,7 @@ def recovery_coefficients(
         spacing_mm: distance of voxels along each axis in mm.
 
     Raises:
-        InputError: shapes differ, or a sphere has no voxel.
+        InputError: shapes differ, values are not finite, or a sphere has no voxel.
         NoScoreError: the truth is 0 in a sphere, or the background has no voxels or no activity.
     """
     values, true = (np.asarray(array, dtype=np.float64) for array in (image, truth))
@@ -92,6 +92,8 @@ def recovery_coefficients(
             f"image is {values.shape}, truth {true.shape}, background {background.shape}; give "
             "equal (X, Y, Z)"
         )
+    if not (np.isfinite(values).all() and np.isfinite(true).all()):
+        raise InputError("image or truth has values that are not finite; replace them first")
     if not background.any() or values[background].mean() <= 0 or true[background].mean() <= 0:
         raise NoScoreError("the background has no activity")
     around, true_around = float(values[background].mean()), float(true[background].mean())
