@@ -60,7 +60,7 @@ def checks() -> None:
     place = np.arange(32) - 15.5
     known = 0.3 * np.exp(-(place[:, None] ** 2 + place**2) / 18)
     channels = laguerre_gauss_channels(32, 3 * np.sqrt(2 * np.pi))
-    white = generator.standard_normal((2, 400, 32, 32))
+    white = generator.standard_normal((2, 1500, 32, 32))
     seen = hotelling_observer(white[0] + known, white[1], channels)
     print(
         f"| d' of a Gaussian signal in white noise | {np.sqrt(np.sum(known**2)):.2f} | "

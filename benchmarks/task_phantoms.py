@@ -124,26 +124,43 @@ class PETPhantom:
     spheres: Sequence[Sphere]
 
 
+def add_ball(
+    image: Images, centre: tuple[float, float, float], radius: float, value: float
+) -> None:
+    """Add a value to the share of voxels that lies in a ball; centre in voxels, radius in mm."""
+    reach = int(radius / VOXEL) + 2
+    box = tuple(slice(round(place) - reach, round(place) + reach + 1) for place in centre)
+    count = (2 * reach + 1) * _FINER
+    x, y, z = np.meshgrid(
+        *(
+            ((np.arange(count) + 0.5) / _FINER - 0.5 - reach + round(place) - place) * VOXEL
+            for place in centre
+        ),
+        indexing="ij",
+        sparse=True,
+    )
+    inside = (x**2 + y**2 + z**2 <= radius**2).astype(float)
+    shape = [part for side in inside.shape for part in (side // _FINER, _FINER)]
+    image[box] += value * inside.reshape(shape).mean(axis=(1, 3, 5))
+
+
 def pet_phantom() -> PETPhantom:
     """Make the spheres of NEMA NU 2, all hot, four times as active as a cylinder of 190 mm."""
     middle = [(count - 1) / 2 for count in PET_SHAPE]
-    fine = 3
-    axes = [
-        ((np.arange(count * fine) + 0.5) / fine - 0.5 - place) * VOXEL
-        for count, place in zip(PET_SHAPE, middle, strict=True)
-    ]
-    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
-    whole = tuple(count * fine for count in PET_SHAPE)
-    share, inner = (
-        _coarser(np.broadcast_to(np.hypot(x, y) <= radius, whole), fine) for radius in (95.0, 85.0)
+    share = np.repeat(
+        disc(PET_SHAPE[0], VOXEL, (middle[0], middle[1]), 95.0)[..., None], PET_SHAPE[2], 2
     )
-    activity, away = WARM * share, inner == 1
+    x, y, z = np.meshgrid(
+        *((np.arange(n) - m) * VOXEL for n, m in zip(PET_SHAPE, middle, strict=True)),
+        indexing="ij",
+        sparse=True,
+    )
+    activity, away = WARM * share, np.broadcast_to(np.hypot(x, y) <= 85.0, PET_SHAPE).copy()
     spheres = []
     for (row, column), diameter in zip(on_ring(57.2, 6, 0.0), DIAMETERS, strict=True):
-        distance = np.sqrt((x - row) ** 2 + (y - column) ** 2 + z**2)
-        activity += (HOT - WARM) * _coarser(distance <= diameter / 2, fine)
-        away &= _coarser(distance <= diameter / 2 + 12, fine) == 0
         centre = (middle[0] + row / VOXEL, middle[1] + column / VOXEL, middle[2])
+        add_ball(activity, centre, diameter / 2, HOT - WARM)
+        away &= np.sqrt((x - row) ** 2 + (y - column) ** 2 + z**2) > diameter / 2 + 12
         spheres.append(Sphere(centre=centre, diameter_mm=diameter))
     return PETPhantom(activity, 0.0096 * share, away, spheres)
 
@@ -198,9 +215,3 @@ def mr_images(
     return centres, {
         name: np.moveaxis(volume.data, 2, 0).astype(np.float64) for name, volume in named.items()
     }
-
-
-def _coarser(inside: NDArray[np.bool_], fine: int) -> Images:
-    shape = [part for count in inside.shape for part in (count // fine, fine)]
-    means: Images = inside.reshape(shape).mean(axis=(1, 3, 5))
-    return means

@@ -20,7 +20,6 @@ def test_lesions_and_inserts_of_the_ct_phantom_have_their_contrast() -> None:
     np.testing.assert_allclose(inserts - 50, task_phantoms.CONTRASTS, atol=0.01)
 
 
-@pytest.mark.slow
 def test_spheres_of_the_pet_phantom_have_their_volume() -> None:
     phantom = task_phantoms.pet_phantom()
     assert np.ptp(phantom.activity[phantom.background]) < 1e-9
