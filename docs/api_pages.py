@@ -13,6 +13,7 @@ ROOMS = {
     "restore_rwkv.restoration": "From a scan to the restored scan",
     "restore_rwkv.batch": "Many scans at once",
     "restore_rwkv.evaluation": "How good an image is",
+    "restore_rwkv.evaluation.physical": "Noise, sharpness, detection, uptake",
     "restore_rwkv.training": "One network from a recipe",
     "restore_rwkv.data": "Prepared sets",
     "restore_rwkv.data.sources": "What prepared sets are made from",
