@@ -3,6 +3,7 @@
     python -m benchmarks.compare time runs/open      # seconds of a training step, interleaved
     python -m benchmarks.compare train runs/open     # the sweep, then both budgets; resumes
     python -m benchmarks.compare filters runs/open   # methods without training
+    python -m benchmarks.compare costs               # seconds, memory and MACs of a slice
     python -m benchmarks.compare table               # docs/compare.json -> tables and a plot
 
 Every network has about as many parameters as `light`. A sweep over the same optimisers and rates,
@@ -28,6 +29,7 @@ import torch
 
 from benchmarks.campaign import Run, run, scores_of
 from benchmarks.compare_filters import filter_rows
+from benchmarks.compare_tables import TASKS, costs, draw, sweep_table, table
 from benchmarks.train_shipped import ROOT
 from restore_rwkv.data.prepared import find_sets
 from restore_rwkv.io import atomic_file
@@ -49,7 +51,6 @@ NETWORKS: dict[str, Any] = {
 }
 """The networks, as recipes name them; the first is the one that seconds are measured by. All add
 their input to their output and start as the identity: else so few iterations teach little more."""
-TASKS = ("mri-sr", "ct-denoise")
 ITERATIONS = 300
 SWEEP_ITERATIONS = 60
 SEEDS = (0, 1, 2)
@@ -210,7 +211,7 @@ def write(path: Path, results: dict[str, Any]) -> None:
 def main() -> None:
     """Measure, train, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("do", choices=("time", "train", "filters", "table"))
+    parser.add_argument("do", choices=("time", "train", "filters", "costs", "table"))
     parser.add_argument("data", nargs="?", type=Path, default=ROOT / "runs" / "open")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "compare")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -227,7 +228,21 @@ def main() -> None:
             results = read(words.output)
             results.setdefault("filters", {})[task] = filter_rows(task, words.data, SLICES["test"])
             write(words.output, results)
-    print(json.dumps(read(words.output).get("step_seconds"), indent=1))
+    elif words.do == "costs":
+        recipes = {name: recipe_of(TASKS[0], name, "muon-1e-2", 1, 0) for name in words.only}
+        write(words.output, {**read(words.output), "costs": costs(recipes)})
+    else:
+        results = read(words.output)
+        for task in words.tasks:
+            print(f"### {task}", "", *table(results, task), "", sep="\n")
+            print(
+                "The sweep, gain on validation in dB:",
+                "",
+                *sweep_table(results, task),
+                "",
+                sep="\n",
+            )
+        draw(results, words.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":
