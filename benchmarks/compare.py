@@ -7,10 +7,10 @@
     python -m benchmarks.compare table               # docs/compare.json -> tables and a plot
 
 Every network has about as many parameters as `light`. A sweep over the same optimisers and rates,
-on the validation subject with a seed of its own, gives each network its own; the two budgets then
-train it with three seeds (a slow one with one, for equal iterations): for as many iterations as every other, and for as many seconds of one
-thread as `light` takes for these. Seconds are turned into iterations by the times of `time`, so
-that a run can be repeated to the bit.
+on the validation subject with a seed of its own, gives each network its own. The two budgets then
+train it with three seeds (a slow one with one seed for equal iterations): for as many iterations
+as every other, and for as many seconds of one thread as `light` takes for these. Seconds are
+turned into iterations by the times of `time`, so that a run can be repeated to the bit.
 
 `--runs` (runs/compare) holds the runs; results go to `--output` (docs/compare.json) as they come.
 """

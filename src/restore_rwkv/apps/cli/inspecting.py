@@ -24,7 +24,8 @@ Networks = Annotated[
     list[str],
     typer.Argument(
         metavar="NETWORK...",
-        help="light, base or patch2; name of shipped weights; a weight file; or a recipe (.toml).",
+        help="light, base or patch2; a compared one, such as unet or restormer; name of shipped "
+        "weights; a weight file; or a recipe (.toml).",
     ),
 ]
 Picture = Annotated[
@@ -87,7 +88,7 @@ def erf(
 ) -> None:
     """Draw effective receptive fields: the input pixels that the central output depends on.
 
-    Networks of presets and recipes have random weights, as at the start of training.
+    Networks that no file holds have random weights, as at the start of training.
     """
     with progress_bar("loading PyTorch", "measuring", "networks") as progress:
         from restore_rwkv.training.fields import draw_fields, network_fields
