@@ -28,7 +28,9 @@ def _not_computed(restored: Values, truth: Values, setting: Setting) -> float:
     raise AssertionError("the report computes no measure")
 
 
-def measure(name: str, title: str, unit: str, better: Literal["higher", "lower", "zero"]) -> Measure:
+def measure(
+    name: str, title: str, unit: str, better: Literal["higher", "lower", "zero"]
+) -> Measure:
     return Measure(
         name=name,
         title=title,
@@ -76,8 +78,9 @@ def panel(
     shape: tuple[int, int] = (96, 128),
     why: str = "lowest PSNR of the first method, 24.31 dB",
     pixel_mm: tuple[float, float] | None = (0.8, 0.7),
+    noise: float = 60.0,
 ) -> Panel:
-    noises = [60.0 / (index + 1) for index in range(len(methods))]
+    noises = [noise / (index + 1) for index in range(len(methods))]
     truth, noisy = images(shape, noises, seed=slice)
     return Panel(
         task=task,
@@ -94,7 +97,7 @@ def panel(
 
 
 def study(
-    gains: Mapping[str, float] = {"light": 2.5, "unet": 2.45},  # noqa: B006
+    gains: Mapping[str, float] = {"light": 2.5, "unet": 2.45},
     *,
     patients: int = 8,
     task: str = TASK,
@@ -119,7 +122,9 @@ def study(
     for name, gain in gains.items():
         psnr[name] = base + gain + random.normal(0, 0.3, base.shape)
     scores = [
-        _scored(task, f"p{patient}", f"p{patient}-{scan}", index, name, float(values[patient, index]))
+        _scored(
+            task, f"p{patient}", f"p{patient}-{scan}", index, name, float(values[patient, index])
+        )
         for patient in range(patients)
         for index in range(SLICES)
         for name, values in psnr.items()
@@ -138,7 +143,8 @@ def study(
             task=task,
             method=name,
             frequency=frequency,
-            power=900.0 / (index + 1) * frequency * np.exp(-((frequency * (4 + index)) ** 2)) + 1e-3,
+            power=900.0 / (index + 1) * frequency * np.exp(-((frequency * (4 + index)) ** 2))
+            + 1e-3,
             per_mm=True,
         )
         for index, name in enumerate(methods)
@@ -181,11 +187,11 @@ def _scored(task: str, patient: str, scan: str, slice: int, method: str, psnr: f
                   values=values, reasons=reasons)  # fmt: skip
 
 
-def _summary(
-    task: str, method: str, name: str, scores: Sequence[Scored], of: str
-) -> Summary:
+def _summary(task: str, method: str, name: str, scores: Sequence[Scored], of: str) -> Summary:
     found = [score for score in scores if score.method == method]
-    kept = [(score.patient, score.values[name]) for score in found if score.values[name] is not None]
+    kept = [
+        (score.patient, score.values[name]) for score in found if score.values[name] is not None
+    ]
     by_patient: dict[str, list[float]] = {}
     for patient, value in kept:
         by_patient.setdefault(patient, []).append(float(value or 0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +72,7 @@ def test_rows(figures: Figures, task: str, measure: Measure, study: Study) -> li
 
 
 def reasons(study: Study, task: str) -> list[str]:
-    """Return why images have no value, those of one reason in one line, shortened when very many."""
+    """Return why images have no value, those of one reason in one line, and not too many."""
     titles = {measure.name: measure.title for measure in study.measures}
     found: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
     for score in study.scores:
@@ -105,7 +105,9 @@ def gains(study: Study, task: str, measure: Measure) -> dict[str, dict[str, list
         by_patient: dict[str, list[float]] = defaultdict(list)
         for image, of_methods in values.items():
             if method != INPUT and method in of_methods and INPUT in of_methods:
-                gain = _goodness(of_methods[method], measure) - _goodness(of_methods[INPUT], measure)
+                gain = _goodness(of_methods[method], measure) - _goodness(
+                    of_methods[INPUT], measure
+                )
                 by_patient[patients[image]].append(gain)
         if by_patient:
             found[method] = dict(by_patient)
@@ -119,7 +121,9 @@ def slice_table(study: Study, figures: Figures) -> list[dict[str, Any]]:
     index of its panel or -1), and "values": by the measure's index, a row of values for each image
     or None.
     """
-    shown = {(p.task, p.scan, p.slice): index for index, p in enumerate(study.panels)}
+    shown: dict[tuple[str, str, int | None], int] = {
+        (panel.task, panel.scan, panel.slice): index for index, panel in enumerate(study.panels)
+    }
     tables = []
     for task in figures.tasks:
         by_image: dict[tuple[str, str, int | None], dict[str, Scored]] = defaultdict(dict)
@@ -178,7 +182,7 @@ def _goodness(value: float, measure: Measure) -> float:
 
 
 def _columns(
-    images: Any, methods: Sequence[str], measure: str
+    images: Iterable[Mapping[str, Scored]], methods: Sequence[str], measure: str
 ) -> Iterator[list[float | None] | None]:
     for of_methods in images:
         row = [_short(of_methods.get(method), measure) for method in methods]
@@ -210,7 +214,9 @@ def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str,
     digits = figures.decimals(test.task, measure)
     interval = NONE
     if test.low is not None and test.high is not None:
-        interval = f"{number(test.low, digits, sign=True)} to {number(test.high, digits, sign=True)}"
+        interval = (
+            f"{number(test.low, digits, sign=True)} to {number(test.high, digits, sign=True)}"
+        )
     known = test.p_holm is not None and test.p_holm < LEVEL
     return {
         "pair": f"{test.first} \u2212 {test.second}",
