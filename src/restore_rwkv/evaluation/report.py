@@ -67,7 +67,7 @@ def _values(study: Study) -> dict[str, Any]:
 
     figures = Figures(study)
     stored = [store_slices(panel) for panel in study.panels]
-    panels = [_panel(panel, each.step) for panel, each in zip(study.panels, stored, strict=True)]
+    panels = [_panel(panel) for panel in study.panels]
     data = {
         "methods": [plain(method) for method in study.methods],
         "measures": [_measure(figures, measure) for measure in study.measures],
@@ -104,6 +104,7 @@ def _task(study: Study, figures: Figures, task: str) -> dict[str, Any]:
         "verdict": verdict(figures, task),
         "methods": figures.methods(task),
         "rows": score_rows(figures, task),
+        "starred": any(s.resampled == "slices" for s in study.summaries if s.task == task),
         "tests": [
             (title_of(measure), rows)
             for measure in measures
@@ -132,7 +133,7 @@ def _spectra(study: Study, task: str) -> dict[str, Any] | None:
     return {"chart": chart, "across": across, "up": f"power, ({unit})² {length}²"}
 
 
-def _panel(panel: Panel, step: float) -> dict[str, Any]:
+def _panel(panel: Panel) -> dict[str, Any]:
     """What the page shows of a panel without its script."""
     black, white = next(iter(panel.windows.values()))
     name = next(iter(panel.windows))
@@ -140,9 +141,8 @@ def _panel(panel: Panel, step: float) -> dict[str, Any]:
         "panel": panel,
         "pictures": pictures(panel),
         "labels": {TRUTH: "truth", DIFFERENCE: f"{list(panel.images)[:2][-1]} \u2212 truth"},
-        "window": f"{name}, {black:g} to {white:g} {panel.unit}",
+        "window": f"{name}, {black:g} to {white:g} {panel.unit}".replace("-", "\u2212"),
         "limit": f"\u00b1{difference_limit(panel):g} {panel.unit}",
-        "error": f"{step / 2:g} {panel.unit}",
     }
 
 

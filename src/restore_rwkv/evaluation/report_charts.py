@@ -178,13 +178,17 @@ def _powers(bottom: float, top: float) -> list[Tick]:
             height = power + math.log10(digit)
             if bottom <= height <= top:
                 place = _rounded(100 * (top - height) / (top - bottom))
-                ticks.append(Tick(place, f"{digit * 10.0**power:.3g}"))
+                ticks.append(Tick(place, _short(digit * 10.0**power)))
     return ticks
 
 
 def _path(across: NDArray[np.float64], up: NDArray[np.float64]) -> str:
     points = (f"{1000 * x:.1f} {1000 * (1 - y):.1f}" for x, y in zip(across, up, strict=True))
     return "M" + "L".join(points)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if 1 <= value < 1e6 else f"{value:.3g}"
 
 
 def _signed(value: float, digits: int) -> str:

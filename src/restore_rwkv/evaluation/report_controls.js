@@ -237,10 +237,13 @@ Object.assign(Viewer.prototype, {
     const [wide, high] = [svg.clientWidth, svg.clientHeight];
     if (!wide) return;
     const [left, right, top, bottom] = [52, 10, 8, 36];
-    const lines = [...this.keys, "truth"].map(key => [key, this.along(key)]);
+    const lines = ["truth", ...this.keys].map(key => [key, this.along(key)]);
     const values = lines.flatMap(([, points]) => points.map(point => point[1])).filter(value => value !== null);
     const end = Math.max(lines[0][1].at(-1)[0], 1e-9);
     let [low, most] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+    // As the images: what lies beyond the window is cut off, so that small differences can be seen.
+    const [black, white] = [Math.max(low, this.black), Math.min(most, this.white)];
+    if (black < white) [low, most] = [black, white];
     if (!(low < most)) [low, most] = values.length ? [low - 1, most + 1] : [0, 1];
     const x = value => left + (value / end) * (wide - left - right);
     const y = value => high - bottom - ((value - low) / (most - low)) * (high - top - bottom);
@@ -256,6 +259,7 @@ Object.assign(Viewer.prototype, {
     }
     const unit = this.panel.mm ? "mm" : "pixels";
     parts.push(drawn("text", {x: (left + wide - right) / 2, y: high - 4, "text-anchor": "middle"}, `${unit} along the line; values in ${this.panel.unit}`));
+    const inside = drawn("svg", {x: left, y: top, width: wide - left - right, height: high - top - bottom, viewBox: `${left} ${top} ${wide - left - right} ${high - top - bottom}`});
     for (const [key, points] of lines) {
       let pen = "M";
       const path = points.map(([place, value]) => {
@@ -264,8 +268,9 @@ Object.assign(Viewer.prototype, {
         pen = "L";
         return piece;
       });
-      parts.push(drawn("path", {class: this.colour(key), d: path.join("")}));
+      inside.append(drawn("path", {class: this.colour(key), d: path.join("")}));
     }
+    parts.push(inside);
     if (!this.line) parts.push(drawn("line", {class: "grid", x1: x((this.cross.column + 0.5) * this.spacing[1]), x2: x((this.cross.column + 0.5) * this.spacing[1]), y1: top, y2: high - bottom}));
     svg.replaceChildren(...parts);
   },

@@ -206,8 +206,9 @@ def _cell(figures: Figures, task: str, measure: Measure, method: str, best: bool
         interval += "*" if summary.resampled == "slices" else ""
     kind = "slice" if measure.of == "slice" else "scan"
     missing = f"{summary.without:,} without" if summary.without else ""
-    over = f"over {kind}s {number(summary.slice_mean, digits)}"
-    return Cell(number(summary.mean, digits), interval, over, missing, best)
+    mean, over = number(summary.mean, digits), number(summary.slice_mean, digits)
+    over = "" if over == mean else f"over {kind}s {over}"
+    return Cell(mean, interval, over, missing, best)
 
 
 def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,13 @@ NONE = "\u2014"
 
 _FEW = 6  # patients, below which no paired test over them can reach the level
 _OF_THE_PAPER = ("psnr", "ssim", "rmse")
+_OUTCOMES = {
+    "worse": "is worse than the input",
+    "below": "is below the input, which no test confirms",
+    "better": "is better than the input",
+    "above": "is above the input, which no test confirms",
+    "equal": "is not shown to differ from the input",
+}
 _NUMBERS = ("No", "One", "Two", "Three", "Four", "Five")
 
 
@@ -46,8 +53,17 @@ class Comparison:
     def distinct(self) -> bool:
         """Whether the test tells the methods apart, and the interval does not contradict it."""
         p = self.test.p_holm
-        excluded = self.low is None or self.high is None or self.low > 0 or self.high < 0
-        return p is not None and p < LEVEL and excluded and self.gain != 0
+        unclear = self.low is not None and self.high is not None and self.low <= 0 <= self.high
+        return p is not None and p < LEVEL and not unclear and self.gain != 0
+
+    @property
+    def outcome(self) -> str:
+        """What is said of it: a key of `_OUTCOMES`."""
+        if self.distinct:
+            return "better" if self.gain > 0 else "worse"
+        if self.low is not None and self.low > 0:
+            return "above"
+        return "below" if self.high is not None and self.high < 0 else "equal"
 
 
 @dataclass(frozen=True)
@@ -208,31 +224,39 @@ def verdict(figures: Figures, task: str) -> Verdict:
         return Verdict(
             f"Nothing compares the methods with the input by {title_of(measure)}.", (), "undecided"
         )
-    worse = {m: c for m, c in gains.items() if c.distinct and c.gain < 0}
-    sentences = [words.against_input(each) for each in worse.values()]
-    others = sorted((c for m, c in gains.items() if m not in worse), key=lambda c: -c.gain)
-    sentences += [words.against_input(each) for each in others]
-    ties = words.ties([each.first for each in others])
+    order = list(_OUTCOMES)[:2]  # what is worse comes first, others by their gain
+    ranked = sorted(gains.values(), key=lambda c: (c.outcome not in order, -c.gain))
+    sentences = [words.against_input(each) for each in ranked]
+    ties = words.ties([each.first for each in ranked if each.outcome not in order])
     sentences += [f"{ties}."] if ties else []
-    sentences += words.reach(next(iter(gains.values())), restored[0])
-    headline, tone = _headline(words, worse, others)
+    sentences += words.reach(ranked[0])
+    headline, tone = _headline(words, ranked)
     return Verdict(headline, tuple(sentences), tone)
 
 
-def _headline(
-    words: _Words, worse: Mapping[str, Comparison], others: list[Comparison]
-) -> tuple[str, str]:
+def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
+    by: dict[str, list[Comparison]] = {outcome: [] for outcome in _OUTCOMES}
+    for each in ranked:
+        by[each.outcome].append(each)
     parts = []
-    if worse:
-        verb = "is" if len(worse) == 1 else "are"
-        parts.append(f"{listed(worse)} {verb} worse than the input")
-    better = [each for each in others if each.distinct and each.gain > 0]
-    if better:
-        parts.append(f"{better[0].first} gains {words.size(better[0].gain)} over the input")
-    elif others:
-        parts.append(f"{listed(each.first for each in others)}: no difference from the input shown")
-    tone = "worse" if worse else "better" if better else "undecided"
-    return f"{'; '.join(parts)}.", tone
+    for outcome in ("worse", "below"):
+        if by[outcome]:
+            names = listed(each.first for each in by[outcome])
+            verb = "is" if len(by[outcome]) == 1 else "are"
+            parts.append(f"{names} {verb} {_OUTCOMES[outcome].removeprefix('is ')}")
+    if by["better"]:
+        first = by["better"][0]
+        parts.append(f"{first.first} gains {words.size(first.gain)} over the input")
+    elif by["above"]:
+        first = by["above"][0]
+        size = words.size(first.gain)
+        parts.append(f"{first.first} gains {size} over the input, which no test confirms")
+    elif by["equal"]:
+        names = listed(each.first for each in by["equal"])
+        parts.append(f"{names}: no difference from the input is shown")
+    tone = "worse" if by["worse"] or by["below"] else "better" if by["better"] else "undecided"
+    text = "; ".join(parts)
+    return f"{words.on(ranked[0])}{text}.", tone
 
 
 @dataclass(frozen=True)
@@ -252,10 +276,7 @@ class _Words:
 
     def against_input(self, found: Comparison) -> str:
         """A method against the input, with interval and test."""
-        if not found.distinct:
-            says = "is not shown to differ from the input"
-        else:
-            says = "is better than the input" if found.gain > 0 else "is worse than the input"
+        says = _OUTCOMES[found.outcome]
         return f"{found.first} {says}: {self._figure(found)}."
 
     def ties(self, methods: list[str]) -> str:
@@ -269,10 +290,18 @@ class _Words:
             return ""
         return f"{listed([methods[0], *tied])} cannot be told apart by {self.measure.title}"
 
-    def reach(self, found: Comparison, method: str) -> list[str]:
+    def on(self, found: Comparison) -> str:
+        """Number of patients, to begin a sentence with."""
+        patients = self._patients(found)
+        return f"On {counted(patients, 'patient')}, " if patients else ""
+
+    def _patients(self, found: Comparison) -> int:
+        summary = self.figures.summary(self.task, self.measure.name, found.first)
+        return summary.patients if summary else 0
+
+    def reach(self, found: Comparison) -> list[str]:
         """How far the figures reach, where patients are few."""
-        summary = self.figures.summary(self.task, self.measure.name, method)
-        patients = summary.patients if summary else 0
+        patients = self._patients(found)
         sentences = []
         if patients == 1:
             sentences.append(
@@ -291,14 +320,15 @@ class _Words:
             value = -value
             low, high = (None, None) if low is None or high is None else (-high, -low)
         unit = self.figures.unit(self.task, self.measure)
-        text = f"{number(value, decimals, sign=True)} {unit} {title_of(self.measure)}"
+        text = f"{number(value, decimals, sign=True)}\u00a0{unit} {title_of(self.measure)}"
         if low is not None:
             ends = f"{number(low, decimals, sign=True)} to {number(high, decimals, sign=True)}"
-            text += f", 95 % interval {ends} {unit}"
+            text += f", 95\u00a0% interval {ends}\u00a0{unit}".rstrip("\u00a0")
         if found.test.p_holm is not None:
             over = counted(found.test.pairs, found.test.of.removesuffix("s"))
-            text += f", p = {p_value(found.test.p_holm)} over {over}".replace("= <", "<")
-        return " ".join(text.split())
+            p = f"p = {p_value(found.test.p_holm)}".replace("= <", "<")
+            text += f", {p} over {over}"
+        return " ".join(part for part in text.split(" ") if part)
 
 
 def _unit_of_task(task: str) -> str:
