@@ -376,6 +376,9 @@ def test_a_constant_image_can_be_kept() -> None:
     value = stored.offset + stored.step * int(decoded(stored.texts[0], (96, 128))[0, 0])
     assert value == pytest.approx(5.0, abs=stored.step / 2)
     assert difference_limit(shown) > 0
+    narrow = dataclasses.replace(shown, windows={"all": (5.0, 5.0)})
+    assert store_slices(narrow).step > 0
+    assert set(pictures(narrow)) == {"input", "truth", "difference"}
 
 
 @pytest.mark.slow

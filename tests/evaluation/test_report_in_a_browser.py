@@ -18,7 +18,7 @@ from PIL import Image
 from restore_rwkv.evaluation.report import write_report
 from restore_rwkv.evaluation.study import Study
 from tests.helpers.overviews import HOSTILE
-from tests.helpers.studies import MEASURES, panel, study
+from tests.helpers.studies import MEASURES, joined, panel, study
 from tests.helpers.tools import needs
 
 if TYPE_CHECKING:
@@ -373,3 +373,28 @@ def test_two_fingers_zoom(opened: Any) -> None:
     settled(page)
     assert "close" in (page.locator("#stage").get_attribute("class") or "")
     assert (pixels(page, 2) != before).any()
+
+
+def test_slices_of_each_task_are_listed_on_their_own(opened: Any) -> None:
+    page = opened(joined(study(), study(task="mri-sr", patients=3, scan="head")), 390)
+    rows = page.locator("#slices tbody tr")
+    assert rows.count() == 48
+    page.locator("#finder [name=task]").select_option(label="mri-sr")
+    assert rows.count() == 18
+    assert "p1-head" in page.locator("#slices").inner_text()
+    page.locator("#finder [name=text]").fill("nowhere")
+    assert page.locator("#slices tbody").inner_text() == "No such slices."
+    assert page.locator(".plot[data-measure]:not([hidden])").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_is_printed_is_dark_on_white_with_every_detail(opened: Any) -> None:
+    page = opened(study(), scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#provenance dl").is_visible()
+    assert page.locator("#slices thead").get_by_text("unet").is_visible()
+    assert not page.locator("#viewer").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.locator("#provenance dl").is_visible()

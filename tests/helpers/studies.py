@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -169,6 +170,19 @@ def study(
             "versions": {"torch": "2.13.0", "numpy": "2.4.6"},
         },
         sets={task: f"{patients} patients, {patients * SLICES} slices of the test split."},
+    )
+
+
+def joined(first: Study, second: Study) -> Study:
+    """Two studies of different tasks and the same methods as one."""
+    return dataclasses.replace(
+        first,
+        scores=first.scores + second.scores,
+        summaries=first.summaries + second.summaries,
+        tests=first.tests + second.tests,
+        panels=first.panels + second.panels,
+        spectra=first.spectra + second.spectra,
+        sets={**first.sets, **second.sets},
     )
 
 

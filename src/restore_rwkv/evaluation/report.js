@@ -42,10 +42,11 @@ function bytesOf(text) {
 }
 
 /** Shows the plots of one measure, and keeps every choice of a measure the same. */
-function chooseMeasure(index, methods) {
+function chooseMeasure(index, slices) {
   for (const select of all("select.measure")) select.value = String(index);
   for (const plot of all(".plot[data-measure]")) plot.hidden = plot.dataset.measure !== String(index);
-  methods.slices.show();
+  find("#no-gains").hidden = all(".plot[data-measure]").some(plot => !plot.hidden);
+  slices.show();
 }
 
 class Slices {
@@ -132,6 +133,7 @@ class Slices {
       if (row.panel >= 0) look.append(element("button", {type: "button", class: "show", value: row.panel}, "Look"));
       body.append(element("tr", {}, name, ...cells, look));
     }
+    if (!rows.length) body.append(element("tr", {class: "more"}, element("td", {colspan: heads.length + 1}, "No such slices.")));
     if (rows.length > this.most) {
       const more = element("button", {type: "button"}, "Show more");
       more.addEventListener("click", () => { this.most += 200; this.show(); });
@@ -150,9 +152,9 @@ async function begin() {
   for (const part of all(".static")) part.hidden = true;
   const slices = new Slices(data);
   for (const select of all("select.measure")) {
-    select.addEventListener("change", () => chooseMeasure(Number(select.value), {slices}));
+    select.addEventListener("change", () => chooseMeasure(Number(select.value), slices));
   }
-  chooseMeasure(0, {slices});
+  chooseMeasure(0, slices);
   if (data.panels.length) {
     const viewer = new Viewer(data);
     await viewer.open(0);

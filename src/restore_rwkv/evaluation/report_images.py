@@ -109,6 +109,7 @@ def _scale(slices: list[NDArray[np.float32]], widths: list[float]) -> tuple[floa
     low = min((float(values.min()) for values in finite if values.size), default=0.0)
     high = max((float(values.max()) for values in finite if values.size), default=0.0)
     least = (high - low) / (_MISSING - 2)
+    widths = [width for width in widths if width > 0] or [max(high - low, 1.0)]
     wanted = min(widths[0] / _LEVELS, min(widths) / _LEVELS_OF_NARROWEST)
     if least > wanted:  # values far beyond every window
         return low, least
@@ -141,7 +142,7 @@ def _remainder(codes: Codes, predicted: NDArray[np.int64]) -> bytes:
 
 def _grey(image: NDArray[np.float32], panel: Panel) -> NDArray[np.uint8]:
     black, white = next(iter(panel.windows.values()))
-    shades = np.clip((np.nan_to_num(image) - black) / (white - black), 0, 1)
+    shades = np.clip((np.nan_to_num(image) - black) / max(white - black, 1e-9), 0, 1)
     return np.repeat((shades * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,7 @@ def _columns(
 
 def _short(score: Scored | None, measure: str) -> float | None:
     value = score.values.get(measure) if score else None
-    return None if value is None else float(f"{value:.7g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.7g}")
 
 
 def _cell(figures: Figures, task: str, measure: Measure, method: str, best: bool) -> Cell:
