@@ -221,7 +221,8 @@ def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str,
         )
     known = test.p_holm is not None and test.p_holm < LEVEL
     return {
-        "pair": f"{test.first} \u2212 {test.second}",
+        "first": test.first,
+        "second": test.second,
         "difference": number(test.difference, digits, sign=True),
         "interval": interval,
         "p": p_value(test.p),

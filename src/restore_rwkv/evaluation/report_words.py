@@ -246,7 +246,9 @@ def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
             parts.append(f"{names} {verb} {_OUTCOMES[outcome].removeprefix('is ')}")
     if by["better"]:
         first = by["better"][0]
-        parts.append(f"{first.first} gains {words.size(first.gain)} over the input")
+        part = f"{first.first} gains {words.size(first.gain)} over the input"
+        tied = words.tied([each.first for each in by["better"]])
+        parts.append(f"{part}, not told apart from {listed(tied)}" if tied else part)
     elif by["above"]:
         first = by["above"][0]
         size = words.size(first.gain)
@@ -281,14 +283,18 @@ class _Words:
 
     def ties(self, methods: list[str]) -> str:
         """The best restored method and those that no test tells apart from it."""
-        tied = []
-        for other in methods[1:]:
-            found = self.figures.compare(self.task, self.measure, methods[0], other)
-            if found is None or not found.distinct:
-                tied.append(other)
+        tied = self.tied(methods)
         if not tied:
             return ""
         return f"{listed([methods[0], *tied])} cannot be told apart by {self.measure.title}"
+
+    def tied(self, methods: list[str]) -> list[str]:
+        """Names of those that no test tells apart from the first."""
+        found = {
+            other: self.figures.compare(self.task, self.measure, methods[0], other)
+            for other in methods[1:]
+        }
+        return [other for other, each in found.items() if each is None or not each.distinct]
 
     def on(self, found: Comparison) -> str:
         """Number of patients, to begin a sentence with."""
@@ -326,7 +332,7 @@ class _Words:
             text += f", 95\u00a0% interval {ends}\u00a0{unit}".rstrip("\u00a0")
         if found.test.p_holm is not None:
             over = counted(found.test.pairs, found.test.of.removesuffix("s"))
-            p = f"p = {p_value(found.test.p_holm)}".replace("= <", "<")
+            p = f"p = {p_value(found.test.p_holm)}".replace("= <", "<").replace(" ", "\u00a0")
             text += f", {p} over {over}"
         return " ".join(part for part in text.split(" ") if part)
 
