@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restore_rwkv.batch import Entry, Job, Manifest, Outcome, Summary
-from restore_rwkv.batch.description import describe, duration, plain, size, verdict
+from restore_rwkv.batch.description import describe, duration, size, verdict
 from restore_rwkv.batch.overview import write_overview
 from restore_rwkv.io import ChangeRecord, FitRecord, RestorationRecord
+from restore_rwkv.io.html import plain
 from tests.helpers import ROOT
 from tests.helpers.overviews import HOSTILE, RECORD, entry, picture, write
 

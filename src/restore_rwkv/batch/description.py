@@ -14,11 +14,8 @@ if TYPE_CHECKING:
     from restore_rwkv.batch.job import Outcome
     from restore_rwkv.batch.manifest import Entry
 
-_LONGEST = 2000  # characters of one text
 _WARNINGS = 20  # of one scan
 _LARGEST = 1e300
-# Marks inside words of Persian and Indian languages and of emoji, and the spaces of names.
-_KEPT = "\u200c\u200d\u3000\xa0"
 _FITS = {"fit": "yes", "doubtful": "doubtful", "unfit": "no, restored all the same"}
 _KINDS = {
     "input": "The scan cannot be used",
@@ -98,23 +95,6 @@ def describe(entry: Entry) -> Description:
         warnings=warnings,
         seconds=outcome.seconds,
         size=outcome.bytes_read + outcome.bytes_written,
-    )
-
-
-def plain(text: str) -> str:
-    r"""Return a text of which every character can be seen, on one line.
-
-    Control characters, marks that turn the direction of writing, and bytes of file names that are
-    not Unicode become escapes such as "\u202e"; what is very long is cut.
-    """
-    cut = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
-    if cut.isprintable():
-        return cut
-    return "".join(
-        character
-        if character.isprintable() or character in _KEPT
-        else character.encode("unicode_escape").decode()
-        for character in cut
     )
 
 

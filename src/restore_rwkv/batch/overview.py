@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore_rwkv.batch.description import describe, duration, plain, size, verdict
+from restore_rwkv.batch.description import describe, duration, size, verdict
 from restore_rwkv.io import atomic_files, claimed
+from restore_rwkv.io.html import page_template
 from restore_rwkv.io.record import program_version
 from restore_rwkv.tasks import NOTICE
 
 if TYPE_CHECKING:
-    from jinja2 import Template
-
     from restore_rwkv.batch.manifest import Entry
     from restore_rwkv.batch.run import Summary
 
@@ -75,7 +71,7 @@ def write_overview(
 def _write_pages(
     entries: Iterable[Entry], total: int, values: Mapping[str, Any], paths: Sequence[Path]
 ) -> None:
-    template = _template()
+    template = page_template("restore_rwkv.batch", "overview.html")
     remaining = iter(entries)
     for page, path in enumerate(paths, start=1):
         first = (page - 1) * SCANS_A_PAGE
@@ -116,29 +112,3 @@ def _totals(counts: Mapping[str, int], summary: Summary) -> dict[str, Any]:
         "notice": NOTICE,
         "software": program_version(),
     }
-
-
-def _template() -> Template:
-    """Return the template of a page; it escapes every text."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalized,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["digest"] = _digest
-    source = files("restore_rwkv.batch").joinpath("overview.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
-
-
-def _finalized(value: Any) -> Any:
-    """Return what the template prints; marked-up text is its own."""
-    return plain(value) if type(value) is str else value
-
-
-def _digest(text: str) -> str:
-    """Digest of the style or the script of a page, by which its policy allows it."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
