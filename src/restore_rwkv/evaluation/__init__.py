@@ -12,7 +12,8 @@ from restore_rwkv.evaluation.metrics import (
     paper_psnr,
     paper_score,
 )
-from restore_rwkv.evaluation.paths import evaluate_paths
+from restore_rwkv.evaluation.request import StudyRequest
+from restore_rwkv.evaluation.run_study import evaluate_study
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_set
 from restore_rwkv.evaluation.strength import (
     BlendGains,
@@ -21,6 +22,7 @@ from restore_rwkv.evaluation.strength import (
     calibrate,
     full_noise,
 )
+from restore_rwkv.evaluation.study import Study
 
 __all__ = [
     "PAPER_PROTOCOL",
@@ -29,13 +31,15 @@ __all__ = [
     "MeanScore",
     "NoisyPair",
     "SliceScore",
+    "Study",
+    "StudyRequest",
     "attention_spread",
     "blend_gains",
     "calibrate",
     "diagnose",
     "evaluate",
-    "evaluate_paths",
     "evaluate_set",
+    "evaluate_study",
     "full_noise",
     "mean_score",
     "paper_psnr",

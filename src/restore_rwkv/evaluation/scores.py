@@ -172,13 +172,21 @@ def slice_scores(
 
 
 def options_told(
-    options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float
+    options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float | None
 ) -> RestoreOptions:
-    """Return options in the task's plane, with the factor of the degradation if it matters."""
+    """Return options in the task's plane, with the factor of the degradation if it matters.
+
+    Args:
+        options: as the user gave them.
+        restorer: what restores.
+        task: task of the scan.
+        factor: of the degradation; None where it is not known.
+    """
     options = options or RestoreOptions()
     # The degradation is known, and may be one that the weights are not for.
     options = replace(options, plane="auto", force=not options.strict)
-    if restorer.uses_factor(task, options) and options.factor is None and options.scale is None:
+    given = options.factor is not None or options.scale is not None
+    if factor is not None and not given and restorer.uses_factor(task, options):
         return replace(options, factor=factor)
     return options
 
