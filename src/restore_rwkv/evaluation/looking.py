@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,14 @@ from numpy.typing import NDArray
 
 from restore_rwkv.data import PreparedSet, Stack
 from restore_rwkv.data.prepared import holds_sets, read_sets
-from restore_rwkv.data.sources.jobs import Faults
-from restore_rwkv.data.sources.volumes import patients_of
-from restore_rwkv.errors import InputError, RestoreError, message_of
+from restore_rwkv.errors import InputError
+from restore_rwkv.evaluation.faults import FaultList
+from restore_rwkv.evaluation.naming import (
+    is_path_inside,
+    patient_of,
+    patients_by_scan,
+    unique_names,
+)
 from restore_rwkv.evaluation.pairing import (
     find_images,
     grid_fault,
@@ -29,45 +33,7 @@ from restore_rwkv.evaluation.study import INPUT
 from restore_rwkv.io import Progress, Volume, begin_stage, identify, read_volume
 from restore_rwkv.tasks import DegradeOptions, Task, pick_task, slice_axis
 
-_BIDS = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)")
-_STEP = re.compile(r"(?:^|/)\.{0,2}(?:/|$)")  # an empty name, or a step up, in a path
-
-
-class FaultList:
-    """Errors of inputs, which are collected and raised together."""
-
-    def __init__(self) -> None:
-        self.errors: list[RestoreError | OSError] = []
-
-    @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Collect an error of the block."""
-        try:
-            yield
-        except (RestoreError, OSError) as error:
-            self.errors.append(error)
-
-    def add(self, text: str) -> None:
-        """Add a fault of an input."""
-        self.errors.append(InputError(text))
-
-    def refuse(self) -> None:
-        """Raise the only fault, or one error that has all of them in a line each.
-
-        Raises:
-            RestoreError: there are faults; an InputError where they are of several kinds.
-        """
-        if not self.errors:
-            return
-        if len(self.errors) == 1:
-            raise self.errors[0]
-        kinds = {type(error) for error in self.errors}
-        kind = kinds.pop() if len(kinds) == 1 else InputError
-        if not issubclass(kind, RestoreError):
-            kind = InputError
-        lines = [message_of(error) or str(error) for error in self.errors]
-        start = f"inputs: {len(lines)} problems; nothing was computed; correct them:"
-        raise kind("\n  ".join([start, *lines]))
+_logger = logging.getLogger(__name__)
 
 
 def look_at(request: StudyRequest, faults: FaultList, progress: Progress | None) -> list[Case]:
@@ -95,6 +61,7 @@ def look_at(request: StudyRequest, faults: FaultList, progress: Progress | None)
         cases += _of_files(files, folders, request, faults, progress)
     else:
         cases += _of_scans(files, request, faults, progress)
+    _warn_of_unused(folders, cases, request)
     if not request.truths:
         faults.add("truths: there are none; give scans or prepared sets")
     for twice in sorted({c.key for c in cases if [o.key for o in cases].count(c.key) > 1}):
@@ -102,19 +69,18 @@ def look_at(request: StudyRequest, faults: FaultList, progress: Progress | None)
     return cases
 
 
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """Return file names, each with as many of its folders as tell it from the others."""
-    paths = [Path(os.path.abspath(path)) for path in paths]
-    names = [path.name for path in paths]
-    for level in range(2, max((len(path.parts) for path in paths), default=0) + 1):
-        twice = {name for name in names if names.count(name) > 1}
-        if not twice:
-            break
-        names = [
-            "/".join(path.parts[-level:]) if name in twice else name
-            for name, path in zip(names, paths, strict=True)
-        ]
-    return names
+def _warn_of_unused(
+    folders: Mapping[str, dict[str, Path]], cases: Sequence[Case], request: StudyRequest
+) -> None:
+    """Log a warning for each folder with images that have no truth."""
+    keys = {case.key for case in cases}
+    for method, images in folders.items():
+        unused = [] if len(images) == 1 else sorted(images.keys() - keys)
+        if unused and len(unused) < len(images):  # else all is missing, which is a fault
+            _logger.warning(
+                "%s: %d image(s) have no truth and are not scored, the first %s",
+                *(_roots(request)[method], len(unused), unused[0]),
+            )
 
 
 def _roots(request: StudyRequest) -> dict[str, Path]:
@@ -140,7 +106,7 @@ def _of_sets(
         for stack in prepared.split(request.split):
             key = f"{inside}{stack.patient}/{stack.name}"
             with faults.collected():
-                if _STEP.search(key):
+                if not is_path_inside(key):
                     raise InputError(f"{prepared.folder}: {key!r} is not a path; rename the stack")
                 restored = _of_stack(prepared, stack, key, folders, request, faults)
                 cases.append(
@@ -201,7 +167,7 @@ def _of_scans(
             task.rules.require_degradable(volume, task)
             kept = None if cases else volume  # memory holds one scan at a time
             key = without_suffix(name)
-            patient = _patient_of(key, request.patient)
+            patient = patient_of(key, request.patient)
             read = ScanReader(path, task, physics, request.seed, kept)
             cases.append(_case(name, key, patient, volume, read))
     return cases
@@ -223,7 +189,7 @@ def _of_files(
                     raise InputError(f"{path}: there is {images[name]} too; name one otherwise")
                 images[name] = path
     cases: list[Case] = []
-    patients = _patients_of(images, request.patient, faults)
+    patients = patients_by_scan(images, request.patient, faults)
     for number, (name, path) in enumerate(images.items(), 1):
         begin_stage(progress, f"looking at {name} ({number} of {len(images)})")
         others: dict[str, Path] = {}
@@ -289,32 +255,3 @@ def _case(name: str, key: str, patient: str, volume: Volume, read: ScanReader | 
         digest=source.source_sha256 if source else "",
         read=read,
     )
-
-
-def _patient_of(name: str, pattern: str | None) -> str:
-    """Return the patient of a scan that is to be degraded: by pattern, by BIDS, else the scan.
-
-    Raises:
-        InputError: the pattern does not match.
-    """
-    if pattern is None:
-        bids = _BIDS.search(name)
-        return bids[1] if bids else name
-    match = re.search(pattern, name)
-    if match is None:
-        raise InputError(f"{name}: patient {pattern!r} finds nothing in this name; change it")
-    return match[1] if match.re.groups and match[1] else match[0]
-
-
-def _patients_of(
-    images: Mapping[str, Path], pattern: str | None, faults: FaultList
-) -> dict[str, str]:
-    """Return the patient by name of the scan; those that only headers name are numbered."""
-    unknown = Faults()
-    found = patients_of(images, re.compile(pattern) if pattern else None, unknown)
-    for text in (*unknown.grave, *(f"{name}: {why}" for name, why in unknown.entries.items())):
-        faults.add(text)
-    hidden = {patient for name, patient in found.items() if patient not in name}
-    order = list(dict.fromkeys(patient for patient in found.values() if patient in hidden))
-    numbers = {patient: f"patient-{number:04d}" for number, patient in enumerate(order, 1)}
-    return {name: numbers.get(patient, patient) for name, patient in found.items()}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from restore_rwkv.errors import ConfigError, WeightsError
-from restore_rwkv.evaluation.looking import FaultList, unique_names
+from restore_rwkv.evaluation.faults import FaultList
+from restore_rwkv.evaluation.naming import is_path_inside, unique_names
 from restore_rwkv.evaluation.request import StudyRequest
 from restore_rwkv.evaluation.sources import TRUTH, Case
 from restore_rwkv.evaluation.study import INPUT
@@ -18,7 +18,6 @@ from restore_rwkv.tasks import Task
 
 CUBIC = "cubic"
 _RESERVED = (INPUT, CUBIC, TRUTH)
-_STEP = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)")  # an empty name, or a step up
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ def find_methods(request: StudyRequest, cases: Sequence[Case], faults: FaultList
     given = _weights(request, tasks, faults)
     names = (*request.restored, *given)
     for name in names:
-        if name in _RESERVED or names.count(name) > 1 or _STEP.search(name):
+        if name in _RESERVED or names.count(name) > 1 or not is_path_inside(name):
             raise ConfigError(
                 f"method {name!r}: this name cannot be used; rename the weight file or the folder, "
                 "or give restored='NAME=FOLDER'"

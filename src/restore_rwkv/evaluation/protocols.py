@@ -67,3 +67,6 @@ PROTOCOL_MEASURES: tuple[Measure, ...] = (
         compute=_rmse,
     ),
 )
+
+PROTOCOLS: dict[str, tuple[str, ...]] = {"paper": ("psnr", "ssim", "rmse")}
+"""Names of the measures of each protocol."""

@@ -86,13 +86,6 @@ class StudyRequest:
         return bool(self.restored) or self.low is not None
 
 
-def protocol_names() -> tuple[str, ...]:
-    """Names of the protocols, the paper's first."""
-    from restore_rwkv.evaluation.protocols import PROTOCOL_MEASURES
-
-    return tuple(dict.fromkeys(_protocol_of(measure) for measure in PROTOCOL_MEASURES))
-
-
 def measures_for(
     protocols: Sequence[str], names: Sequence[str], tasks: Sequence[Task]
 ) -> tuple[Measure, ...]:
@@ -102,42 +95,29 @@ def measures_for(
         ConfigError: a protocol or measure is unknown, or a measure that was named is for none of
             the tasks.
     """
-    from restore_rwkv.evaluation.protocols import PROTOCOL_MEASURES
+    from restore_rwkv.evaluation.protocols import PROTOCOLS
 
-    known = protocol_names()
     for name in protocols:
-        if name not in known:
+        if name not in PROTOCOLS:
             raise ConfigError(
-                f"protocol {name!r} is unknown, the nearest is {nearest(name, known)!r}; choose "
-                f"from {', '.join(known)}"
+                f"protocol {name!r} is unknown, the nearest is {nearest(name, PROTOCOLS)!r}; "
+                f"choose from {', '.join(PROTOCOLS)}"
             )
-    of_protocols = [
-        measure
-        for name in dict.fromkeys(protocols)
-        for measure in PROTOCOL_MEASURES
-        if _protocol_of(measure) == name
-    ]
-    named = measures_named([name for name in names if name != ALL])
-    for measure in named:
+    of_protocols = [name for protocol in protocols for name in PROTOCOLS[protocol]]
+    given = [name for name in names if name != ALL]
+    for measure in measures_named(given):
         if not any(measure.suits(task) for task in tasks):
             raise ConfigError(
                 f"measure {measure.name!r} is for {' or '.join(measure.modalities)}, not for "
                 f"{' or '.join(task.name for task in tasks)}; leave it out"
             )
-    others = tuple(all_measures().values()) if ALL in names else ()
-    chosen = {measure.name: measure for measure in (*of_protocols, *named, *others)}
-    return tuple(
-        measure for measure in chosen.values() if any(measure.suits(task) for task in tasks)
-    )
+    others = all_measures() if ALL in names else ()
+    chosen = measures_named([*of_protocols, *given, *others])
+    return tuple(measure for measure in chosen if any(measure.suits(task) for task in tasks))
 
 
 def protocol_of(measure: Measure) -> str:
     """Return the name of the protocol of a measure; "" where it belongs to none."""
-    from restore_rwkv.evaluation.protocols import PROTOCOL_MEASURES
+    from restore_rwkv.evaluation.protocols import PROTOCOLS
 
-    of_protocols = {known.name for known in PROTOCOL_MEASURES}
-    return _protocol_of(measure) if measure.name in of_protocols else ""
-
-
-def _protocol_of(measure: Measure) -> str:
-    return measure.name.rpartition(".")[0] or PAPER
+    return next((name for name, names in PROTOCOLS.items() if measure.name in names), "")

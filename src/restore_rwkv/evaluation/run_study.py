@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from restore_rwkv.evaluation.looking import FaultList, look_at
+from restore_rwkv.evaluation.faults import FaultList
+from restore_rwkv.evaluation.looking import look_at
 from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting
 from restore_rwkv.evaluation.methods import CUBIC, Methods, find_methods
 from restore_rwkv.evaluation.pairing import find_images
@@ -167,19 +169,24 @@ class _Run:
             found = []
             slices = volume.slices(images.axis)
             for index in range(len(truth)):
-                pair = (np.float64(slices[index]), np.float64(truth[index]))
+                pair = (_exact(slices[index]), _exact(truth[index]))
                 found.append(_scored(case, method, index, of_slice, pair, setting))
                 done += 1
                 if progress is not None:
                     progress(done, every)
             if of_volume:
-                pair = (np.float64(slices), np.float64(truth))
+                pair = (_exact(slices), _exact(truth))
                 self.scores.append(_scored(case, method, None, of_volume, pair, setting))
             self.scores += found if of_slice else []
             if of_slice:
                 by_method[method] = [score.values[of_slice[0].name] for score in found]
         if chooser is not None and by_method:
             chooser.offer(case, images, by_method)
+
+
+def _exact(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return values in float64, in one order in memory, so that sums do not depend on the file."""
+    return np.ascontiguousarray(values, dtype=np.float64)
 
 
 def _scored(

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.data import PreparedSet, Stack
-from restore_rwkv.evaluation.scores import stack_volumes
+from restore_rwkv.evaluation.scores import degraded_images, stack_volumes
 from restore_rwkv.evaluation.study import INPUT
 from restore_rwkv.io import Progress, Volume, begin_stage, read_volume
 from restore_rwkv.io.kinds import suffix_of
 from restore_rwkv.io.views import View, view_of
-from restore_rwkv.tasks import DegradeOptions, Task, degrade, slice_axis
+from restore_rwkv.tasks import DegradeOptions, Task, slice_axis
 
 TRUTH = "truth"
 """Name of the images of full quality among those that are kept."""
@@ -89,10 +89,9 @@ class ScanReader:
             begin_stage(progress, "reading")
             volume = read_volume(self._path)
         begin_stage(progress, "degrading")
-        pair = degrade(volume, self.task, self._physics, seed=self._seed, progress=progress)
-        axis, factor = slice_axis(pair.high, self.task), pair.record["factor"]
-        by_method = {INPUT: pair.low, **self.task.rules.interpolated(pair.high, axis, factor)}
-        return _images(pair.high, axis, by_method, factor, frozenset({TRUTH, *by_method}))
+        made = degraded_images(volume, self.task, self._physics, self._seed, progress)
+        names = frozenset({TRUTH, *made.images})
+        return _images(made.truth, made.axis, made.images, made.factor, names)
 
 
 @dataclass(frozen=True, eq=False)

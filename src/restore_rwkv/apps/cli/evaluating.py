@@ -180,7 +180,7 @@ def named_folders(texts: Sequence[str]) -> dict[str, Path]:
     Raises:
         ConfigError: two methods have the same name.
     """
-    from restore_rwkv.evaluation.looking import unique_names
+    from restore_rwkv.evaluation.naming import unique_names
 
     given: dict[str, Path] = {}
     unnamed: list[Path] = []
