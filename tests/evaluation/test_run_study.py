@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
 from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
@@ -14,10 +18,13 @@ from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.evaluation import Study, StudyRequest, evaluate, evaluate_set, evaluate_study
 from restore_rwkv.evaluation.metrics import paper_score
 from restore_rwkv.evaluation.scores import mean_over_patients
+from restore_rwkv.evaluation.tables import write_csv, write_parquet
+from restore_rwkv.io import read_volume, write_volume
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.restoration import Restored
 from restore_rwkv.tasks import DegradeOptions, ScalingRule
 from tests.helpers.evaluations import AFFINE, body, ct_set, write_images
+from tests.helpers.synthetic_series import SeriesWriter
 
 
 @pytest.fixture
@@ -280,7 +287,7 @@ def test_images_restored_by_anything_are_scored_as_they_are(tmp_path: Path) -> N
     )
     assert study.methods == ("mine",)
     first = [score for score in study.scores if score.scan == "sub-1/ct"]
-    assert [score.patient for score in first] == ["1"] * 3
+    assert [score.patient for score in first] == ["sub-1"] * 3
     for index, score in enumerate(first):
         wanted = paper_score(noisy[..., index], truth[..., index], (-160, 240))
         assert dict(score.values) == {
@@ -393,3 +400,51 @@ def test_a_name_that_two_images_have_is_a_fault(tmp_path: Path) -> None:
     truth = write_images(tmp_path / "truth", {"a.npy": body(), "a.nii": body()})
     with pytest.raises(InputError, match=r"a\.nii and a\.npy are both a"):
         evaluate_study(StudyRequest(truths=(truth,), restored={"m": truth}, task="ct-denoise"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_hostile_names_are_escaped_and_still_paired(tmp_path: Path) -> None:
+    """A file name may hold control characters, and bytes that are not UTF-8."""
+    name = os.fsdecode(b"sc\xffan\x1b[31m\n.npy")
+    truth = write_images(tmp_path / "truth", {name: body(), "other.npy": body()})
+    mine = write_images(tmp_path / "mine", {name: body() + 1, "other.npy": body()})
+    study = evaluate_study(StudyRequest(truths=(truth,), restored={"m": mine}, task="ct-denoise"))
+    assert study.scores[-1].scan == "sc\\udcffan\\x1b[31m\\x0a"
+    write_csv(study, tmp_path / "a.csv")
+    write_parquet(study, tmp_path / "a.parquet")
+    assert (tmp_path / "a.csv").read_text(encoding="utf-8").count("\n") == 1 + 2 * 3 * 3
+
+
+def test_a_dicom_series_is_paired_by_its_folder_and_its_patient_is_not_named(
+    write_series: SeriesWriter, tmp_path: Path
+) -> None:
+    def named(_: int, dataset: Dataset) -> None:
+        dataset.PatientID = "SECRET-17"
+
+    series = write_series(named)
+    for case in ("one", "two"):
+        shutil.copytree(series, tmp_path / "truth" / case)
+        volume = read_volume(series)
+        write_volume(volume.with_data(volume.data + 1), tmp_path / "mine" / f"{case}.nii.gz")
+    request = StudyRequest(truths=(tmp_path / "truth",), restored={"m": tmp_path / "mine"})
+    study = evaluate_study(request)
+    assert {(score.scan, score.patient) for score in study.scores} == {
+        ("one", "patient-0001"),
+        ("two", "patient-0001"),
+    }
+    assert means(study)["m"] == pytest.approx(1, abs=0.3)  # where nothing is truncated
+    single = StudyRequest(
+        truths=(tmp_path / "truth" / "one",), restored={"m": tmp_path / "mine" / "two.nii.gz"}
+    )
+    assert {score.scan for score in evaluate_study(single).scores} == {"one"}
+
+
+def test_images_of_a_set_may_be_in_any_format(tmp_path: Path) -> None:
+    folder = ct_set(tmp_path / "set", "a")
+    high = np.load(folder / "test" / "a-1.high.npy")
+    write_images(tmp_path / "array", {"a/a-1.npy": high + 1})
+    write_images(tmp_path / "nifti", {"a/a-1.nii.gz": np.moveaxis(high + 1, 0, 2)})
+    restored = {name: tmp_path / name for name in ("array", "nifti")}
+    study = evaluate_study(StudyRequest(truths=(folder,), restored=restored))
+    assert values(study, "array") == values(study, "nifti")
+    assert means(study)["array"] == pytest.approx(1, abs=1e-5)

@@ -22,7 +22,8 @@ from restore_rwkv.evaluation.strength import (
     calibrate,
     full_noise,
 )
-from restore_rwkv.evaluation.study import Study
+from restore_rwkv.evaluation.study import PairedTest, Panel, Scored, Spectrum, Study, Summary
+from restore_rwkv.evaluation.study_files import StudyFiles
 
 __all__ = [
     "PAPER_PROTOCOL",
@@ -30,9 +31,15 @@ __all__ = [
     "Evaluation",
     "MeanScore",
     "NoisyPair",
+    "PairedTest",
+    "Panel",
+    "Scored",
     "SliceScore",
+    "Spectrum",
     "Study",
+    "StudyFiles",
     "StudyRequest",
+    "Summary",
     "attention_spread",
     "blend_gains",
     "calibrate",

@@ -18,6 +18,7 @@ from restore_rwkv.evaluation.naming import (
     is_path_inside,
     patient_of,
     patients_by_scan,
+    printable,
     unique_names,
 )
 from restore_rwkv.evaluation.pairing import (
@@ -104,16 +105,16 @@ def _of_sets(
             faults.add(f"{prepared.folder}: has no {request.split} slices; give another split=NAME")
         inside = f"{name}/" if len(sets) > 1 else ""
         for stack in prepared.split(request.split):
-            key = f"{inside}{stack.patient}/{stack.name}"
+            key = printable(f"{inside}{stack.patient}/{stack.name}")
             with faults.collected():
                 if not is_path_inside(key):
                     raise InputError(f"{prepared.folder}: {key!r} is not a path; rename the stack")
                 restored = _of_stack(prepared, stack, key, folders, request, faults)
                 cases.append(
                     Case(
-                        name=inside + stack.name,
+                        name=printable(inside + stack.name),
                         key=key,
-                        patient=inside + stack.patient,
+                        patient=printable(inside + stack.patient),
                         task=prepared.task,
                         shape=stack.shape,
                         origin=name,

@@ -13,12 +13,13 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.faults import FaultList
 
 _BIDS = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _STEP = re.compile(r"(?:^|[/\\])\.{0,2}(?:[/\\]|$)")  # an empty name, or a step up
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
     """Return file names, each with as many of its folders as tell it from the others."""
-    paths = [Path(os.path.abspath(path)) for path in paths]
+    paths = [Path(printable(os.path.abspath(path))) for path in paths]
     names = [path.name for path in paths]
     for level in range(2, max((len(path.parts) for path in paths), default=0) + 1):
         twice = {name for name in names if names.count(name) > 1}
@@ -29,6 +30,12 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
             for name, path in zip(names, paths, strict=True)
         ]
     return names
+
+
+def printable(name: str) -> str:
+    """Return a name with escapes for control characters, and for bytes that are not UTF-8."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def is_path_inside(name: str) -> bool:
@@ -59,6 +66,9 @@ def patients_by_scan(
     found = patients_of(images, re.compile(pattern) if pattern else None, unknown)
     for text in (*unknown.grave, *(f"{name}: {why}" for name, why in unknown.entries.items())):
         faults.add(text)
+    for name, patient in found.items():
+        if pattern is None and _BIDS.search(name):
+            found[name] = f"sub-{patient}"
     hidden = {patient for name, patient in found.items() if patient not in name}
     order = list(dict.fromkeys(patient for patient in found.values() if patient in hidden))
     numbers = {patient: f"patient-{number:04d}" for number, patient in enumerate(order, 1)}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.data.sources.jobs import folders_with_files
 from restore_rwkv.errors import InputError
+from restore_rwkv.evaluation.naming import printable
 from restore_rwkv.io import Volume
 from restore_rwkv.io.dicom.files import is_dicom
 from restore_rwkv.io.kinds import check_source, holds_volume, suffix_of
@@ -37,9 +38,10 @@ def find_images(root: Path) -> dict[str, Path]:
     """
     check_source(root)
     if not root.is_dir():
-        return {without_suffix(root.name): root}
+        return {printable(without_suffix(root.name)): root}
     found: dict[str, Path] = {}
-    for name, path in _below(root):
+    for inside, path in _below(root):
+        name = printable(inside)
         if name in found:
             raise InputError(
                 f"{root}: {found[name].name} and {path.name} are both {name}; leave one of them out"

@@ -51,7 +51,7 @@ def _patients(study: Study, task: str, means: Sequence[PatientMean]) -> Table:
     measures = measures[:_MOST_COLUMNS]
     table = plain_table("patient", "method", *(_heading(m, task) for m in measures), "slices")
     table.title = f"{task}: means over slices, {_protocols(measures)}"
-    _fold(table)
+    _fold(table, "patient", "method")
     by_row: dict[tuple[str, str], dict[str, PatientMean]] = {}
     for mean in means:
         by_row.setdefault((mean.patient, mean.method), {})[mean.measure] = mean
@@ -68,23 +68,24 @@ def _patients(study: Study, task: str, means: Sequence[PatientMean]) -> Table:
 def _summary(study: Study, task: str) -> Table:
     summaries = [summary for summary in study.summaries if summary.task == task]
     gains = any(test.task == task and test.second == INPUT for test in study.tests)
-    columns = ("over input", "p (Holm)") if gains else ()
-    table = plain_table("measure", "method", "mean", "95 % interval", *columns, "slices")
+    columns = ("change", "Holm p") if gains else ()
+    table = plain_table("method", "mean", "95 % interval", *columns, "slices")
     patients = max((summary.patients for summary in summaries), default=0)
     measures = [m for m in study.measures if any(s.measure == m.name for s in summaries)]
     of = f"mean over {patients} patients" if patients > 1 else "means over slices of one patient"
     table.title = f"{task}: {of}, {_protocols(measures)}"
-    _fold(table)
+    _fold(table, "method", "95 % interval")
     for measure in measures:
-        for number, summary in enumerate(s for s in summaries if s.measure == measure.name):
-            heading = _heading(measure, task) if number == 0 else ""
-            table.add_row(heading, *_cells(study, summary, gains=gains))
-    _add_notes(table, study, task)
+        table.add_row(_heading(measure, task), style="bold")
+        for summary in (s for s in summaries if s.measure == measure.name):
+            table.add_row(*_cells(study, summary, gains=gains))
+        table.add_section()
+    _add_notes(table, study, task, gains=gains)
     return table
 
 
 def _cells(study: Study, summary: Summary, *, gains: bool) -> Iterator[str]:
-    yield summary.method
+    yield f"  {summary.method}"
     yield number_text(summary.mean)
     given = summary.low is not None
     yield f"{number_text(summary.low)} to {number_text(summary.high)}" if given else "none"
@@ -107,11 +108,13 @@ def _test_over_input(study: Study, summary: Summary) -> PairedTest | None:
     )
 
 
-def _add_notes(table: Table, study: Study, task: str) -> None:
+def _add_notes(table: Table, study: Study, task: str, *, gains: bool) -> None:
     """Say under a table what was scored, and where intervals or tests are not over patients."""
     of_slices = any(s.resampled == "slices" for s in study.summaries if s.task == task)
     tests = [test for test in study.tests if test.task == task and test.p is not None]
     notes = [study.sets[task]]
+    if gains:
+        notes.append(f"Change and p: against the {INPUT}; p by Wilcoxon, corrected by Holm.")
     if of_slices:
         notes.append("Intervals resample the slices of one patient: nothing about other patients.")
     if any(test.of == "slices" for test in tests):
@@ -141,8 +144,9 @@ def _count(slices: int, without: int) -> str:
     return f"{slices} of {slices + without}" if without else str(slices)
 
 
-def _fold(table: Table) -> None:
-    """Break long names rather than cut them, as many differ at their ends only."""
+def _fold(table: Table, *names: str) -> None:
+    """Break names, and intervals, rather than cut them, as many names differ at their ends only."""
     for column in table.columns:
         column.overflow = "fold"
-        column.no_wrap = False
+        column.no_wrap = column.header not in names
+        column.min_width = len(str(column.header).rpartition(" ")[2])
