@@ -30,7 +30,6 @@ from restore_rwkv.evaluation.pairing import (
 )
 from restore_rwkv.evaluation.request import StudyRequest
 from restore_rwkv.evaluation.sources import Case, FileReader, ScanReader, StackReader, as_stack
-from restore_rwkv.evaluation.study import INPUT
 from restore_rwkv.io import Progress, Volume, begin_stage, identify, read_volume
 from restore_rwkv.tasks import DegradeOptions, Task, pick_task, slice_axis
 
@@ -54,7 +53,7 @@ def look_at(request: StudyRequest, faults: FaultList, progress: Progress | None)
             else:
                 files.append(path)
     folders: dict[str, dict[str, Path]] = {}
-    for name, root in _roots(request).items():
+    for name, root in request.roots.items():
         with faults.collected():
             folders[name] = find_images(root)
     cases = _of_sets(sets, folders, request, faults, progress)
@@ -80,13 +79,8 @@ def _warn_of_unused(
         if unused and len(unused) < len(images):  # else all is missing, which is a fault
             _logger.warning(
                 "%s: %d image(s) have no truth and are not scored, the first %s",
-                *(_roots(request)[method], len(unused), unused[0]),
+                *(request.roots[method], len(unused), unused[0]),
             )
-
-
-def _roots(request: StudyRequest) -> dict[str, Path]:
-    low = {} if request.low is None else {INPUT: request.low}
-    return {**low, **request.restored}
 
 
 def _of_sets(
@@ -197,7 +191,7 @@ def _of_files(
         for method, of_method in folders.items():
             other = partner(name, of_method, len(images))
             if other is None:
-                root = _roots(request)[method]
+                root = request.roots[method]
                 faults.add(f"{root}: has no {name}, which {path.name} is the truth of; add it")
             else:
                 others[method] = other

@@ -11,6 +11,7 @@ from restore_rwkv.data import Split
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.catalogue import all_measures, measures_named
 from restore_rwkv.evaluation.measures import Measure
+from restore_rwkv.evaluation.study import INPUT
 from restore_rwkv.options import Seed, Whole, nearest, validated
 from restore_rwkv.restoration import RestoreOptions
 from restore_rwkv.tasks import AUTO, Task
@@ -77,8 +78,13 @@ class StudyRequest:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """Files and folders that are read."""
-        low = () if self.low is None else (self.low,)
-        return (*self.truths, *self.restored.values(), *low)
+        return (*self.truths, *self.roots.values())
+
+    @property
+    def roots(self) -> dict[str, Path]:
+        """Folders of images by name of the method, "input" first."""
+        low = {} if self.low is None else {INPUT: self.low}
+        return {**low, **self.restored}
 
     @property
     def from_files(self) -> bool:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,24 +14,22 @@ from restore_rwkv.evaluation.faults import FaultList
 from restore_rwkv.evaluation.looking import look_at
 from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting
 from restore_rwkv.evaluation.methods import CUBIC, Methods, find_methods
-from restore_rwkv.evaluation.pairing import find_images
 from restore_rwkv.evaluation.panels import PanelChooser
 from restore_rwkv.evaluation.predictions import Predictions, kept_in
+from restore_rwkv.evaluation.provenance import provenance_of, sentence_of
 from restore_rwkv.evaluation.request import StudyRequest, measures_for
 from restore_rwkv.evaluation.scores import options_told
 from restore_rwkv.evaluation.sources import Case, Images
 from restore_rwkv.evaluation.statistics import summarise
 from restore_rwkv.evaluation.study import INPUT, Scored, Study
 from restore_rwkv.io import PartProgress, Progress, Volume, begin_stage
-from restore_rwkv.io.record import file_sha256, joint_sha256, program_version
 from restore_rwkv.restoration import RestoreOptions, Restorer
-from restore_rwkv.tasks import Task
+from restore_rwkv.tasks import TASKS, Task
 
 Inspect = Callable[[str, Volume, Restorer, RestoreOptions], None]
 """Takes a name, the low-quality form of a scan, its restorer, and how it is restored."""
 
 _STEPS = 1000  # of the progress of a scan
-_PACKAGES = ("torch", "numpy", "scipy", "torchmetrics", "scikit-image")
 
 
 def evaluate_study(
@@ -61,6 +56,7 @@ def evaluate_study(
         >>> for summary in evaluate_study(request).summaries:  # doctest: +SKIP
         ...     print(summary.method, summary.measure, summary.mean, summary.low, summary.high)
     """
+    measures_for(request.protocols, request.measures, list(TASKS.values()))  # names, at once
     with kept_in(request.keep, request.inputs) as predictions:
         faults = FaultList()
         cases = look_at(request, faults, progress)
@@ -81,8 +77,8 @@ def evaluate_study(
         tests=tests,
         panels=tuple(panel for chooser in choosers.values() for panel in chooser.panels()),
         spectra=(),
-        provenance=_provenance(request, cases, run, measures),
-        sets={task.name: _sentence(task, cases, request) for task in tasks},
+        provenance=provenance_of(request, cases, measures, run.weights),
+        sets={task.name: sentence_of(task, cases, request) for task in tasks},
     )
 
 
@@ -240,67 +236,3 @@ def _in_order(scores: Sequence[Scored], methods: Methods) -> tuple[str, ...]:
     found = dict.fromkeys(score.method for score in scores)
     wanted = (INPUT, CUBIC, *methods.names)
     return tuple(name for name in wanted if name in found)
-
-
-def _sentence(task: Task, cases: Sequence[Case], request: StudyRequest) -> str:
-    """Return what was scored of a task, in a sentence."""
-    of_task = [case for case in cases if case.task.name == task.name]
-    patients = len({case.patient for case in of_task})
-    slices = sum(case.shape[0] for case in of_task)
-    split = f", {request.split} split" if all(case.stack for case in of_task) else ""
-    origins = list(dict.fromkeys(case.origin for case in of_task))
-    of = origins[0] if len(origins) == 1 else f"{origins[0]} and {len(origins) - 1} more"
-    how = "" if request.from_files or split else f", degraded with seed {request.seed}"
-    return (
-        f"{task.title}: {of}{split}{how}; {_count(patients, 'patient')}, "
-        f"{_count(len(of_task), 'scan')}, {_count(slices, 'slice')}."
-    )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
-
-
-def _provenance(
-    request: StudyRequest, cases: Sequence[Case], run: _Run, measures: Sequence[Measure]
-) -> dict[str, Any]:
-    """Return versions, options, and digests of weights and data, as plain JSON values."""
-    folders = {
-        name: {"folder": root.name, "sha256": _digest(root)}
-        for name, root in request.restored.items()
-    }
-    return {
-        "software": program_version(),
-        "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
-        "command": request.command,
-        "seed": request.seed,
-        "split": request.split,
-        "protocols": list(request.protocols),
-        "measures": [measure.name for measure in measures],
-        "options": {
-            name: getattr(request.options, name)
-            for name in ("consistency", "ensemble", "strength", "force", "strict")
-        },
-        "methods": {**folders, **run.weights},
-        "data": {case.origin: case.digest for case in cases},
-    }
-
-
-def _digest(root: Path) -> str:
-    """SHA-256 of a file, or of those of all images in a folder by their names."""
-    found = {}
-    for name, path in find_images(root).items():
-        if path.is_dir():
-            files = {f.name: file_sha256(f) for f in path.iterdir() if f.is_file()}
-            found[name] = joint_sha256(files)
-        else:
-            found[name] = file_sha256(path)
-    return joint_sha256(found)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,22 +85,15 @@ def summarise(
     """
     summaries: list[Summary] = []
     tests: list[PairedTest] = []
-    for task in dict.fromkeys(score.task for score in scores):
-        of_task = [score for score in scores if score.task == task]
-        methods = list(dict.fromkeys(score.method for score in of_task))
+    for task, by_measure in _by_task(scores).items():
         for measure in measures:
-            by_method = {method: _values_of(of_task, method, measure.name) for method in methods}
-            by_method = {method: found for method, found in by_method.items() if found}
+            by_method = by_measure.get(measure.name, {})
             kept = {method: _kept(found) for method, found in by_method.items()}
             for method, found in by_method.items():
                 names = (task, method, measure.name)
                 summaries.append(_summary(names, kept[method], len(found), seed))
             tests += _tests(task, measure.name, kept, seed)
-    order = {measure.name: number for number, measure in enumerate(measures)}
-    tasks = list(dict.fromkeys(score.task for score in scores))
-    ranks = {name: number for number, name in enumerate(dict.fromkeys(s.method for s in scores))}
-    summaries.sort(key=lambda s: (tasks.index(s.task), ranks[s.method], order[s.measure]))
-    return tuple(summaries), tuple(tests)
+    return tuple(sorted(summaries, key=_order(scores, measures))), tuple(tests)
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float] | None:
@@ -160,12 +153,27 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def _values_of(scores: Sequence[Scored], method: str, measure: str) -> dict[Place, float | None]:
-    return {
-        (score.patient, score.scan, score.slice): score.values[measure]
-        for score in scores
-        if score.method == method and measure in score.values
-    }
+def _by_task(
+    scores: Sequence[Scored],
+) -> dict[str, dict[str, dict[str, dict[Place, float | None]]]]:
+    """Return values by task, measure, method and place."""
+    found: dict[str, dict[str, dict[str, dict[Place, float | None]]]] = {}
+    for score in scores:
+        of_task = found.setdefault(score.task, {})
+        place = (score.patient, score.scan, score.slice)
+        for measure, value in score.values.items():
+            of_task.setdefault(measure, {}).setdefault(score.method, {})[place] = value
+    return found
+
+
+def _order(
+    scores: Sequence[Scored], measures: Sequence[Measure]
+) -> Callable[[Summary], tuple[int, int, int]]:
+    """Return the key that sorts summaries by task, method and measure."""
+    tasks = {name: n for n, name in enumerate(dict.fromkeys(s.task for s in scores))}
+    methods = {name: n for n, name in enumerate(dict.fromkeys(s.method for s in scores))}
+    places = {measure.name: n for n, measure in enumerate(measures)}
+    return lambda s: (tasks[s.task], methods[s.method], places[s.measure])
 
 
 def _kept(values: Mapping[Place, float | None]) -> dict[Place, float]:
