@@ -246,17 +246,20 @@ def test_evaluate_gives_means_json_and_csv(
     words = ("evaluate", scan, other, "-t", "mri-sr", "--weights", tiny_weights)
     table = tmp_path / "scores.csv"
     values = json.loads(call(*words, "--json", "--csv", table).stdout)
-    rows = values["scores"]
-    names = list(dict.fromkeys(row["name"] for row in rows))
-    assert names == [f"{tmp_path.name}/scan.nii.gz", "sub-2/scan.nii.gz", "mean over 2 scans"]
-    assert [row["slices"] for row in rows if row["image"] == "input"] == [5, 5, 10]
+    patients = list(dict.fromkeys(mean["patient"] for mean in values["patients"]))
+    assert patients == [f"{tmp_path.name}/scan", "sub-2"]
+    assert values["methods"] == ["input", "cubic", "tiny"]
+    psnr = [row for row in values["summaries"] if row["measure"] == "psnr"]
+    assert [(row["method"], row["patients"], row["slices"]) for row in psnr] == [
+        (method, 2, 10) for method in values["methods"]
+    ]
     lines = table.read_text().splitlines()
-    assert lines[0] == "name,image,psnr_db,ssim,rmse,slices,slices_without_score"
-    assert len(lines) == 1 + len(rows)
+    assert lines[0] == "task,patient,scan,slice,method,measure,value,unit,reason"
+    assert len(lines) == 1 + 2 * 5 * 3 * 3  # scans, slices, methods, measures
     assert call(*words, "--csv", table).returncode == 3  # exists already
     text = call(*words).stdout
-    assert "sub-2/scan.nii.gz" in text
-    assert "mean over 2 scans" in text
+    assert "sub-2" in text
+    assert "mean over 2 patients, paper protocol" in text
 
 
 def test_a_missing_second_scan_is_told_before_the_first_is_restored(

@@ -1,23 +1,18 @@
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from restore_rwkv import RestoreOptions, Restorer, Volume
+from restore_rwkv import Restorer, Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.metrics import MeanScore, mean_score, paper_score
-from restore_rwkv.evaluation.paths import evaluate_paths
 from restore_rwkv.evaluation.scores import evaluate, evaluate_set, mean_over_patients
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.physics.mri import cubic_interpolate, low_resolution
-from restore_rwkv.restoration import Restored
 from restore_rwkv.tasks import DegradeOptions, ScalingRule
 
 
@@ -78,77 +73,6 @@ def test_a_set_is_scored_by_patient_and_over_patients(
     assert evaluate_set(one, ct_restorer)["a"]["restored"] == mean_score([restored])
     with pytest.raises(InputError, match="has no validation slices"):
         evaluate_set(prepared, ct_restorer, "validation")
-
-
-def test_patients_of_several_sets_are_told_apart(tiny_weights: Path, tmp_path: Path) -> None:
-    """Prepared folders number their patients from patient-0001 each."""
-    high = np.random.default_rng(0).uniform(0, 900, (2, 16, 16))
-    for folder in ("first", "second"):
-        with SetWriter(tmp_path / "sets" / folder, "noise", "mri-sr") as writer:
-            for patient in "ab":
-                writer.add(patient, patient, "test", high)
-    found = dict(evaluate_paths([tmp_path / "sets"], weights=tiny_weights))
-    words = ("a", "b", "mean over 2 patients")
-    assert list(found) == [f"{folder}: {word}" for folder in ("first", "second") for word in words]
-
-
-def test_scans_have_a_mean_for_each_task_and_a_progress_that_only_rises(
-    tiny_network: RestoreRWKV, tmp_path: Path
-) -> None:
-    rules = {"mri-sr": ScalingRule("robust"), "ct-denoise": ScalingRule("fixed", 0.0, 40.0)}
-    save_weights(tmp_path / "both.safetensors", tiny_network, scaling=rules, training={})
-    generator = np.random.default_rng(0)
-    paths = []
-    for name, modality in (("a", "MR"), ("b", "CT"), ("c", "MR")):
-        values = generator.uniform(-200, 60, (24, 24, 3)) + 300 * (modality == "MR")
-        image = nib.Nifti1Image(np.float32(values), np.eye(4))
-        nib.save(image, tmp_path / f"{name}.nii")
-        (tmp_path / f"{name}.json").write_text(json.dumps({"Modality": modality}))
-        paths.append(tmp_path / f"{name}.nii")
-    told: list[float] = []
-    found = evaluate_paths(
-        paths,
-        weights=tmp_path / "both.safetensors",
-        progress=lambda done, total: told.append(done / total),
-    )
-    names = [name for name, _ in found]
-    assert names == ["a.nii", "b.nii", "c.nii", "mean over 2 scans of mri-sr"]
-    assert told == sorted(told)
-    assert told[-1] == 1
-
-
-def test_the_options_and_the_factor_of_the_degradation_reach_the_restorer(
-    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    given: list[RestoreOptions] = []
-    run = Restorer.run
-
-    def noted(
-        restorer: Restorer, volume: Volume, options: RestoreOptions, progress: None
-    ) -> Restored:
-        given.append(options)
-        return run(restorer, volume, options, progress)
-
-    monkeypatch.setattr(Restorer, "run", noted)
-    image = np.random.default_rng(0).uniform(0, 900, (24, 20))
-    np.save(tmp_path / "scan.npy", image)
-    with SetWriter(tmp_path / "set", "noise", "mri-sr", 2.0) as writer:
-        writer.add("a", "a", "test", np.stack([image, image]))
-    options = RestoreOptions(consistency=3, ensemble=True, force=True)
-    words = {"task": "mri-sr", "weights": tiny_weights, "options": options}
-    assert len(list(evaluate_paths([tmp_path / "scan.npy", tmp_path / "set"], **words))) == 2
-    assert given == [replace(options, factor=4.0), replace(options, factor=2.0)]
-    restorer = Restorer("mri-sr", tiny_weights)
-    evaluate(Volume(image), restorer, RestoreOptions(factor=5.0), physics=DegradeOptions(factor=3))
-    assert given[2] == RestoreOptions(factor=5.0, force=True)
-
-
-def test_a_manifest_deep_below_does_not_make_a_scan_a_set(tmp_path: Path) -> None:
-    """A DICOM export can contain a manifest.json of its own."""
-    (tmp_path / "scan" / "export" / "more").mkdir(parents=True)
-    (tmp_path / "scan" / "export" / "more" / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="no DICOM images here"):
-        list(evaluate_paths([tmp_path / "scan"], task="mri-sr"))
 
 
 def test_a_set_of_another_task_is_refused(tiny_weights: Path, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from restore_rwkv.io.views import View, view_of
 from restore_rwkv.tasks import task_of
 
 if TYPE_CHECKING:
@@ -26,38 +26,8 @@ _SAMPLES = 64  # rows and columns of a slice that are looked at
 _DARKEST, _BRIGHTEST = 0.01, 0.995  # quantiles shown as black and white where no window is known
 _LARGEST = 0.97  # quantile of the differences at the end of their scale
 _LEAST = 0.01  # of the window, the end of that scale where hardly anything has changed
-_PLANES = ("sagittal", "coronal", "axial")  # perpendicular to the world axes x, y, z
 _LOWER = (64, 160, 255)  # colour of the largest decrease; black is no change
 _HIGHER = (255, 144, 32)
-
-
-@dataclass(frozen=True)
-class _View:
-    """How a slice is laid out on a page.
-
-    Attributes:
-        plane: "axial", "coronal" or "sagittal"; empty for an image matrix.
-        swapped: whether its rows become columns.
-        flips: whether the displayed rows and columns run against those of the array.
-        sides: length of the displayed image along its rows and its columns, in mm or voxels.
-    """
-
-    plane: str
-    swapped: bool
-    flips: tuple[bool, bool]
-    sides: tuple[float, float]
-
-    def laid_out(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a slice (H, W) as it is displayed."""
-        image = image.T if self.swapped else image
-        rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
-        return image[rows, columns]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of a panel in pixels."""
-        height, width = (max(1, round(_SIDE * side / max(self.sides))) for side in self.sides)
-        return width, height
 
 
 def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = None) -> bytes:
@@ -81,9 +51,9 @@ def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = N
     index = _telling_slice(before, axis)
     count = before.data.shape[axis]
     place = (index + 0.5) * after.data.shape[axis] / count
-    view = _view_of(before, axis)
+    view = view_of(before, axis)
     old, new = before.slices(axis)[index], after.slices(axis)[int(place)]
-    panels = [_resized(view.laid_out(image), view.size) for image in (old, new)]
+    panels = [_resized(view.laid_out(image), _size(view)) for image in (old, new)]
     difference = panels[1] - panels[0]
     low, high = _window(old, modality)
     limit = _limit(difference, high - low)
@@ -145,25 +115,10 @@ def _telling_slice(volume: Volume, axis: int) -> int:
     return int(indices[int(np.argmax(signal * nearness))]) if signal.any() else count // 2
 
 
-def _view_of(volume: Volume, axis: int) -> _View:
-    rows, columns = (other for other in range(3) if other != axis)
-    shape, spacing = volume.data.shape, volume.spacing
-    if volume.affine is None or spacing is None:
-        return _View("", False, (False, False), (shape[rows], shape[columns]))
-    from nibabel.orientations import io_orientation
-
-    # The world axis of each array axis, and whether it runs to the right, to the front, and up.
-    orientation = io_orientation(volume.affine)
-    world, sign = orientation[:, 0].astype(int), orientation[:, 1]
-    swapped = bool(world[rows] < world[columns])
-    if swapped:
-        rows, columns = columns, rows
-    return _View(
-        _PLANES[world[axis]],
-        swapped,
-        (bool(sign[rows] > 0), bool(sign[columns] > 0)),
-        (shape[rows] * spacing[rows], shape[columns] * spacing[columns]),
-    )
+def _size(view: View) -> tuple[int, int]:
+    """Width and height of a panel in pixels."""
+    height, width = (max(1, round(_SIDE * side / max(view.sides))) for side in view.sides)
+    return width, height
 
 
 def _resized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float64]:

@@ -12,11 +12,12 @@ from restore_rwkv.evaluation.metrics import (
     paper_psnr,
     paper_score,
 )
-from restore_rwkv.evaluation.paths import evaluate_paths
 from restore_rwkv.evaluation.receptive_field import (
     effective_receptive_field,
     high_contribution_area,
 )
+from restore_rwkv.evaluation.request import StudyRequest
+from restore_rwkv.evaluation.run_study import evaluate_study
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_set
 from restore_rwkv.evaluation.strength import (
     BlendGains,
@@ -25,6 +26,8 @@ from restore_rwkv.evaluation.strength import (
     calibrate,
     full_noise,
 )
+from restore_rwkv.evaluation.study import PairedTest, Panel, Scored, Spectrum, Study, Summary
+from restore_rwkv.evaluation.study_files import StudyFiles
 
 __all__ = [
     "PAPER_PROTOCOL",
@@ -32,15 +35,23 @@ __all__ = [
     "Evaluation",
     "MeanScore",
     "NoisyPair",
+    "PairedTest",
+    "Panel",
+    "Scored",
     "SliceScore",
+    "Spectrum",
+    "Study",
+    "StudyFiles",
+    "StudyRequest",
+    "Summary",
     "attention_spread",
     "blend_gains",
     "calibrate",
     "diagnose",
     "effective_receptive_field",
     "evaluate",
-    "evaluate_paths",
     "evaluate_set",
+    "evaluate_study",
     "full_noise",
     "high_contribution_area",
     "mean_score",

@@ -71,20 +71,47 @@ def evaluate(
     """
     task = restorer.task or pick_task(scan)
     begin_stage(progress, "degrading", "slices")
-    counted = None if isinstance(progress, PartProgress) else progress  # whose numbers only rise
-    pair = degrade(scan, task, physics, seed=seed, progress=counted)
-    factor = pair.record["factor"]
-    told = options_told(options, restorer, task, factor)
-    evaluation = _evaluate_pair(pair.low, pair.high, task, restorer, told, progress)
-    axis = evaluation.slice_axis
-    others = task.rules.interpolated(pair.high, axis, factor)
-    volumes = {INPUT: evaluation.volumes[INPUT]} | others | evaluation.volumes
+    made = degraded_images(scan, task, physics, seed, progress)
+    told = options_told(options, restorer, task, made.factor)
+    evaluation = _evaluate_pair(made.images[INPUT], made.truth, task, restorer, told, progress)
+    volumes = {**made.images, **evaluation.volumes}
     scores = {
         name: evaluation.slice_scores.get(name)
-        or slice_scores(volume, pair.high, axis, task.metric_range)
+        or slice_scores(volume, made.truth, made.axis, task.metric_range)
         for name, volume in volumes.items()
     }
     return replace(evaluation, volumes=volumes, slice_scores=scores)
+
+
+@dataclass(frozen=True, eq=False)
+class DegradedImages:
+    """A degraded scan, and what can be made of it without a network.
+
+    Attributes:
+        truth: scan of full quality.
+        axis: array axis across the slices of the task.
+        images: "input", and for MRI "cubic", by name.
+        factor: of the degradation.
+    """
+
+    truth: Volume
+    axis: int
+    images: dict[str, Volume]
+    factor: float
+
+
+def degraded_images(
+    scan: Volume,
+    task: Task,
+    physics: DegradeOptions | None,
+    seed: int,
+    progress: Progress | None,
+) -> DegradedImages:
+    """Degrade a good scan by the physics of a task, and interpolate it where that is possible."""
+    pair = degrade(scan, task, physics, seed=seed, progress=progress)
+    axis, factor = slice_axis(pair.high, task), float(pair.record["factor"])
+    others = task.rules.interpolated(pair.high, axis, factor)
+    return DegradedImages(pair.high, axis, {INPUT: pair.low, **others}, factor)
 
 
 def evaluate_set(
@@ -172,13 +199,21 @@ def slice_scores(
 
 
 def options_told(
-    options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float
+    options: RestoreOptions | None, restorer: Restorer, task: Task, factor: float | None
 ) -> RestoreOptions:
-    """Return options in the task's plane, with the factor of the degradation if it matters."""
+    """Return options in the task's plane, with the factor of the degradation if it matters.
+
+    Args:
+        options: as the user gave them.
+        restorer: what restores.
+        task: task of the scan.
+        factor: of the degradation; None where it is not known.
+    """
     options = options or RestoreOptions()
     # The degradation is known, and may be one that the weights are not for.
     options = replace(options, plane="auto", force=not options.strict)
-    if restorer.uses_factor(task, options) and options.factor is None and options.scale is None:
+    given = options.factor is not None or options.scale is not None
+    if factor is not None and not given and restorer.uses_factor(task, options):
         return replace(options, factor=factor)
     return options
 

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from restore_rwkv.evaluation.measures import Measure
 
 INPUT = "input"
-"""Name of the low-quality images among the methods; gains are above them."""
+"""Name of the low-quality images among the methods; gains are above them.
+
+Images that were restored elsewhere may come without it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,8 @@ class PairedTest:
         task, measure: names.
         first, second: names of the methods; the difference is first minus second.
         difference: mean over patients of the mean difference over their slices.
-        low, high: ends of its 95 % bootstrap interval; None where it cannot be had.
+        low, high: ends of its 95 % bootstrap interval, of patients or, where there is only one, of
+            slices; None where it cannot be had.
         pairs: number of patients, or of slices where `of` says so.
         of: "patients", or "slices" where patients are too few for the test; slices of one patient
             are not independent, and a p-value over them says little.
@@ -109,7 +113,7 @@ class Panel:
         unit: unit of the values, such as "HU"; "a.u." for MRI.
         pixel_mm: distance of pixels along rows and columns; None if unknown.
         truth: full-quality slice (H, W), float32, first axis down as it is displayed.
-        images: slices by method, "input" first, on the same grid.
+        images: slices by method, "input" first where there is one, on the same grid.
         windows: what black and white stand for, by name of the clinical window, such as
             "soft tissue": (-160.0, 240.0); the first is the one to begin with.
     """
@@ -149,7 +153,7 @@ class Study:
     """Scores of several methods on the same scans, with intervals, tests and pictures.
 
     Attributes:
-        methods: names, "input" first.
+        methods: names, "input" first where there is one.
         measures: what was measured; the first is the one by which methods are ranked and the worst
             slices chosen.
         scores: of every image.

@@ -12,6 +12,7 @@ import typer
 
 from restore_rwkv.apps.cli.batching import batch
 from restore_rwkv.apps.cli.checking import check
+from restore_rwkv.apps.cli.evaluating import evaluate
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
 from restore_rwkv.apps.cli.inspecting import compare, erf, profile
 from restore_rwkv.apps.cli.logs import printed_warnings
@@ -21,7 +22,6 @@ from restore_rwkv.apps.cli.node import node
 from restore_rwkv.apps.cli.options import print_version
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
-from restore_rwkv.apps.cli.scoring import evaluate
 from restore_rwkv.apps.cli.terminal import say_aside, screen, show_json
 from restore_rwkv.ops.cpu.memory import keep_freed_memory
 

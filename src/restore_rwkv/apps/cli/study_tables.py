@@ -1,0 +1,152 @@
+"""An evaluation as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from restore_rwkv.apps.cli.console import plain_table
+from restore_rwkv.evaluation.request import protocol_of
+from restore_rwkv.evaluation.statistics import PatientMean, patient_means
+from restore_rwkv.evaluation.study import INPUT, PairedTest, Study, Summary
+from restore_rwkv.evaluation.tables import unit_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from restore_rwkv.evaluation.measures import Measure
+
+_MOST_PATIENTS = 30
+_MOST_COLUMNS = 3  # measures of the table of patients
+
+
+def study_tables(study: Study) -> list[Table]:
+    """Return for each task a table of patients, where there are several, and one of means."""
+    tables = []
+    for task in study.sets:
+        means = [mean for mean in patient_means(study.scores) if mean.task == task]
+        patients = len({mean.patient for mean in means})
+        if 1 < patients <= _MOST_PATIENTS:
+            tables.append(_patients(study, task, means))
+        tables.append(_summary(study, task))
+    return tables
+
+
+def number_text(value: float | None, sign: str = "") -> str:
+    """Return a number with four digits after the point below 1, else two; "none" for None."""
+    if value is None:
+        return "none"
+    return f"{value:{sign}.{2 if abs(value) >= 1 else 4}f}"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value in words."""
+    if p is None:
+        return "none"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _patients(study: Study, task: str, means: Sequence[PatientMean]) -> Table:
+    measures = [m for m in study.measures if any(p.measure == m.name for p in means)]
+    measures = measures[:_MOST_COLUMNS]
+    table = plain_table("patient", "method", *(_heading(m, task) for m in measures), "slices")
+    table.title = f"{task}: means over slices, {_protocols(measures)}"
+    _fold(table, "patient", "method")
+    by_row: dict[tuple[str, str], dict[str, PatientMean]] = {}
+    for mean in means:
+        by_row.setdefault((mean.patient, mean.method), {})[mean.measure] = mean
+    before = None
+    for (patient, method), row in by_row.items():
+        first = row.get(measures[0].name)
+        cells = [number_text(row[m.name].mean) if m.name in row else "" for m in measures]
+        count = _count(first.slices, first.without) if first else ""
+        table.add_row(patient if patient != before else "", method, *cells, count)
+        before = patient
+    return table
+
+
+def _summary(study: Study, task: str) -> Table:
+    summaries = [summary for summary in study.summaries if summary.task == task]
+    gains = any(test.task == task and test.second == INPUT for test in study.tests)
+    columns = ("change", "Holm p") if gains else ()
+    table = plain_table("method", "mean", "95 % interval", *columns, "slices")
+    patients = max((summary.patients for summary in summaries), default=0)
+    measures = [m for m in study.measures if any(s.measure == m.name for s in summaries)]
+    of = f"mean over {patients} patients" if patients > 1 else "means over slices of one patient"
+    table.title = f"{task}: {of}, {_protocols(measures)}"
+    _fold(table, "method", "95 % interval")
+    for measure in measures:
+        table.add_row(_heading(measure, task), style="bold")
+        for summary in (s for s in summaries if s.measure == measure.name):
+            table.add_row(*_cells(study, summary, gains=gains))
+        table.add_section()
+    _add_notes(table, study, task, gains=gains)
+    return table
+
+
+def _cells(study: Study, summary: Summary, *, gains: bool) -> Iterator[str]:
+    yield f"  {summary.method}"
+    yield number_text(summary.mean)
+    given = summary.low is not None
+    yield f"{number_text(summary.low)} to {number_text(summary.high)}" if given else "none"
+    if gains:
+        test = _test_over_input(study, summary)
+        yield number_text(test.difference, "+") if test else ""
+        yield p_text(test.p_holm) if test else ""
+    yield _count(summary.slices, summary.without)
+
+
+def _test_over_input(study: Study, summary: Summary) -> PairedTest | None:
+    return next(
+        (
+            test
+            for test in study.tests
+            if (test.task, test.measure, test.first, test.second)
+            == (summary.task, summary.measure, summary.method, INPUT)
+        ),
+        None,
+    )
+
+
+def _add_notes(table: Table, study: Study, task: str, *, gains: bool) -> None:
+    """Say under a table what was scored, and where intervals or tests are not over patients."""
+    of_slices = any(s.resampled == "slices" for s in study.summaries if s.task == task)
+    tests = [test for test in study.tests if test.task == task and test.p is not None]
+    notes = [study.sets[task]]
+    if gains:
+        notes.append(f"Change and p: against the {INPUT}; p by Wilcoxon, corrected by Holm.")
+    if of_slices:
+        notes.append("Intervals resample the slices of one patient: nothing about other patients.")
+    if any(test.of == "slices" for test in tests):
+        notes.append(
+            "Too few patients: tests are over slices, which are not independent within a patient, "
+            "so that p says little."
+        )
+    table.caption = "\n".join(notes)
+    table.caption_justify = "left"
+
+
+def _heading(measure: Measure, task: str) -> str:
+    unit = unit_of(measure, task)
+    title = f"{measure.title} ({measure.name})" if "." in measure.name else measure.title
+    return title if unit == "1" else f"{title} {unit}"
+
+
+def _protocols(measures: Sequence[Measure]) -> str:
+    """Name the protocols of measures."""
+    names = list(dict.fromkeys(name for m in measures if (name := protocol_of(m))))
+    if not names:
+        return "no protocol"
+    return f"{' and '.join(names)} protocol{'s' if len(names) > 1 else ''}"
+
+
+def _count(slices: int, without: int) -> str:
+    return f"{slices} of {slices + without}" if without else str(slices)
+
+
+def _fold(table: Table, *names: str) -> None:
+    """Break names, and intervals, rather than cut them, as many names differ at their ends only."""
+    for column in table.columns:
+        column.overflow = "fold"
+        column.no_wrap = column.header not in names
+        column.min_width = len(str(column.header).rpartition(" ")[2])
