@@ -20,6 +20,7 @@ from restore_rwkv.evaluation.provenance import provenance_of, sentence_of
 from restore_rwkv.evaluation.request import StudyRequest, measures_for
 from restore_rwkv.evaluation.scores import options_told
 from restore_rwkv.evaluation.sources import Case, Images
+from restore_rwkv.evaluation.spectra import SpectrumMeans
 from restore_rwkv.evaluation.statistics import summarise
 from restore_rwkv.evaluation.study import INPUT, Scored, Study
 from restore_rwkv.io import PartProgress, Progress, Volume, begin_stage
@@ -76,7 +77,7 @@ def evaluate_study(
         summaries=summaries,
         tests=tests,
         panels=tuple(panel for chooser in choosers.values() for panel in chooser.panels()),
-        spectra=(),
+        spectra=run.spectra.spectra(),
         provenance=provenance_of(request, cases, measures, run.weights),
         sets={task.name: sentence_of(task, cases, request) for task in tasks},
     )
@@ -95,6 +96,7 @@ class _Run:
         self._request, self._methods = request, methods
         self._measures, self._choosers = measures, choosers
         self.scores: list[Scored] = []
+        self.spectra = SpectrumMeans()
         self.weights: dict[str, dict[str, str]] = {}  # file and digest, by name of the method
 
     def score_all(
@@ -178,6 +180,9 @@ class _Run:
                 by_method[method] = [score.values[of_slice[0].name] for score in found]
         if chooser is not None and by_method:
             chooser.offer(case, images, by_method)
+        if self._request.panels:
+            stacks = {name: x.slices(images.axis) for name, x in images.by_method.items()}
+            self.spectra.add(case.task.name, truth, stacks, images.pixel_mm)
 
 
 def _exact(values: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from restore_rwkv.evaluation.measures import Measure
 
 _MOST_PATIENTS = 30
+_MOST_REASONS = 2
 _MOST_COLUMNS = 3  # measures of the table of patients
 
 
@@ -122,8 +124,22 @@ def _add_notes(table: Table, study: Study, task: str, *, gains: bool) -> None:
             "Too few patients: tests are over slices, which are not independent within a patient, "
             "so that p says little."
         )
-    table.caption = "\n".join(notes)
+    table.caption = "\n".join([*notes, *_reasons(study, task)])
     table.caption_justify = "left"
+
+
+def _reasons(study: Study, task: str) -> Iterator[str]:
+    """Say of each measure why images have no value of it."""
+    counts: dict[str, Counter[str]] = {}
+    for score in study.scores:
+        if score.task == task:
+            for name, reason in score.reasons.items():
+                counts.setdefault(name, Counter())[reason] += 1
+    for name, reasons in counts.items():
+        texts = [
+            f"{count} because {reason}" for reason, count in reasons.most_common(_MOST_REASONS)
+        ]
+        yield f"{name}: {reasons.total()} values are missing, {'; '.join(texts)}."
 
 
 def _heading(measure: Measure, task: str) -> str:
