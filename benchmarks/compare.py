@@ -29,7 +29,7 @@ import torch
 
 from benchmarks.campaign import Run, run, scores_of
 from benchmarks.compare_filters import filter_rows
-from benchmarks.compare_tables import TASKS, costs, draw, sweep_table, table
+from benchmarks.compare_tables import TASKS, costs, draw, filter_table, sweep_table, table
 from benchmarks.train_shipped import ROOT
 from restore_rwkv.data.prepared import find_sets
 from restore_rwkv.io import atomic_file
@@ -236,14 +236,12 @@ def main() -> None:
     else:
         results = read(words.output)
         for task in words.tasks:
-            print(f"### {task}", "", *table(results, task), "", sep="\n")
-            print(
-                "The sweep, gain on validation in dB:",
-                "",
-                *sweep_table(results, task),
-                "",
-                sep="\n",
-            )
+            for lines in (table, filter_table, sweep_table):
+                print(
+                    f"{task}, {lines.__name__.replace('_', ' ')}:\n",
+                    *lines(results, task),
+                    sep="\n",
+                )
         draw(results, words.output.with_suffix(".png"))
 
 
