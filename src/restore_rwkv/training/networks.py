@@ -123,8 +123,8 @@ def _require_known(name: str) -> None:
     near = nearest(name, known, cutoff=0.4)
     hint = f"did you mean {near}? " if near else ""
     raise WeightsError(
-        f"{name}: is not a network, shipped weights or a file; {hint}give one of {', '.join(known)}, a "
-        "weight file or a recipe"
+        f"{name}: is not a network, shipped weights or a file; {hint}give one of "
+        f"{', '.join(known)}, a weight file or a recipe"
     )
 
 
