@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import ablations, compare, compare_tables
+from benchmarks import ablations, compare, compare_filters, compare_tables
 from benchmarks.campaign import SCORES, Run, run, scores_of
 from restore_rwkv.data import SetWriter
 from restore_rwkv.training.recipe import Recipe
@@ -155,6 +155,12 @@ def test_the_table_has_both_budgets_and_ours_is_the_same_run_in_both(tmp_path: P
     assert "**+0.20**" in compare_tables.sweep_table(results(), "mri-sr")[2]
     compare_tables.draw(results(), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_filter_is_not_held_back_by_the_end_of_the_list_of_factors() -> None:
+    for best, expected in ((4.0, 4.0), (50.0, 48.0), (1e9, 12.0 * 2**6)):
+        found = compare_filters.best_factor(lambda factor, best=best: -abs(factor - best))
+        assert found == expected
 
 
 def test_equal_seconds_are_iterations_by_the_measured_steps() -> None:

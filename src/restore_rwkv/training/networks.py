@@ -116,10 +116,8 @@ def _random(seed: int) -> str:
 
 def _require_known(name: str) -> None:
     known = [*PRESETS, *PEERS, *shipped_weights()]
-    if name in known or Path(name).is_file():
+    if name in known or Path(name).exists():  # `find_weights` says what to give for a folder
         return
-    if Path(name).is_dir():
-        raise WeightsError(f"{name}: is a folder; give a file in it, such as best.safetensors")
     near = nearest(name, known, cutoff=0.4)
     hint = f"did you mean {near}? " if near else ""
     raise WeightsError(
