@@ -8,7 +8,7 @@ tables of `benchmarks.ablations` and `benchmarks.compare` read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,20 @@ def scores_of(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     if scores["recipe"] != json.loads(json.dumps(recipe.to_dict())):
         raise SystemExit(f"{path}: is of another recipe; remove that folder to train it again")
     return scores
+
+
+def require_alike(scores: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a table of runs that were scored on other slices or other data than each other.
+
+    Raises:
+        SystemExit: they were.
+    """
+    kinds = {json.dumps([x["slices"], x["data"]], sort_keys=True): x["slices"] for x in scores}
+    if len(kinds) > 1:
+        raise SystemExit(
+            f"runs were scored on other slices or data ({', '.join(map(str, kinds.values()))}), "
+            "which cannot be compared; remove the scores.json of one kind to score them again"
+        )
 
 
 def score(recipe: Recipe, folder: Path, data: Path, slices: Slices) -> dict[str, Any]:

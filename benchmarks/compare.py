@@ -12,7 +12,9 @@ train it with three seeds (a slow one with one seed for equal iterations): for a
 as every other, and for as many seconds of one thread as `light` takes for these. Seconds are
 turned into iterations by the times of `time`, so that a run can be repeated to the bit.
 
-`--runs` (runs/compare) holds the runs; results go to `--output` (docs/compare.json) as they come.
+Adam and Muon take other times, so that each network has the seconds of the optimiser that it is
+trained with. `--runs` (runs/compare) holds the runs; results go to `--output` (docs/compare.json)
+as they come.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,8 @@ BUDGET: dict[str, Any] = {
 SLICES = {"validation": 4, "test": 8}
 _SLOW = 2.5  # times the seconds of ours, from which equal iterations are trained with one seed
 _ROUNDS, _STEPS = 5, 3
+_OURS = next(iter(NETWORKS))
+_KEPT = ("gain", "psnr", "ssim", "rmse", "slices", "data", "cpu_hours")
 
 
 def recipe_of(task: str, network: str, choice: str, iterations: int, seed: int) -> Recipe:
@@ -93,27 +98,41 @@ def recipe_of(task: str, network: str, choice: str, iterations: int, seed: int) 
     return Recipe.from_dict(overlaid(BUDGET, changes))
 
 
-def step_seconds(networks: Sequence[str], data: Path) -> dict[str, float]:
-    """Measure a training step of each network in seconds of processor time.
+Seconds = Mapping[str, Mapping[str, float]]
+"""Seconds of a training step, by network and optimiser."""
+
+
+def step_seconds(networks: Sequence[str], data: Path) -> Seconds:
+    """Measure a training step of each network with each optimiser in seconds of processor time.
 
     Medians over rounds in which all take turns, so that other load tells on all of them.
     """
     torch.set_num_threads(1)
     sets = find_sets([data], ("mri-sr",))
     trainers = {}
-    for name in networks:
-        recipe = recipe_of("mri-sr", name, "muon-1e-2", SWEEP_ITERATIONS, 0)
-        trainers[name] = Trainer(recipe, Machine().fabric("32-true")), PairSampler(sets, recipe)
-    times: dict[str, list[float]] = {name: [] for name in networks}
+    choices = {values["optimizer"]: choice for choice, values in SWEEP.items()}
+    for name, optimizer in product(networks, choices):
+        recipe = recipe_of("mri-sr", name, choices[optimizer], SWEEP_ITERATIONS, 0)
+        trainer = Trainer(recipe, Machine().fabric("32-true"))
+        trainers[name, optimizer] = trainer, PairSampler(sets, recipe)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in trainers}
     for number in range(_ROUNDS + 1):  # the first is not counted
-        for name, (trainer, sampler) in trainers.items():
+        for key, (trainer, sampler) in trainers.items():
             batch = sampler.batch(sampler.draws(number), BUDGET["data"]["crop"])
             start = time.process_time()
             for _ in range(_STEPS):
                 trainer.step(*batch)
             if number:
-                times[name].append((time.process_time() - start) / _STEPS)
-    return {name: statistics.median(found) for name, found in times.items()}
+                times[key].append((time.process_time() - start) / _STEPS)
+    return {
+        name: {optimizer: statistics.median(times[name, optimizer]) for optimizer in choices}
+        for name in networks
+    }
+
+
+def seconds_of(times: Seconds, network: str, choice: str) -> float:
+    """Return the seconds of a training step of a network with a choice of the sweep."""
+    return times[network][SWEEP[choice]["optimizer"]]
 
 
 def sweep_runs(task: str, networks: Sequence[str]) -> list[Run]:
@@ -139,33 +158,47 @@ def chosen(task: str, network: str, runs: Path) -> str | None:
     return max(gains, key=gains.__getitem__)
 
 
-def budget_runs(task: str, network: str, choice: str, times: dict[str, float]) -> list[Run]:
-    """Return the runs of both budgets of a network, for as many seeds."""
-    seconds = ITERATIONS[task] * times[next(iter(NETWORKS))]
-    budgets = {"iterations": ITERATIONS[task], "seconds": max(1, round(seconds / times[network]))}
-    if budgets["seconds"] == ITERATIONS[task]:
-        del budgets["seconds"]  # it is the same run
-    slow = times[network] > _SLOW * times[next(iter(NETWORKS))]
-    return [
-        Run(f"{task}/{budget}/{network}", recipe_of(task, network, choice, iterations, seed))
-        for budget, iterations in budgets.items()
-        for seed in (SEEDS[:1] if slow and budget == "iterations" else SEEDS)
-    ]
+def budget_runs(
+    task: str, network: str, choices: Mapping[str, str], times: Seconds
+) -> dict[str, list[Run]]:
+    """Return the runs of a network, for as many seeds, by budget: "iterations" and "seconds".
+
+    Where both budgets are as many iterations, as for ours, they have the same runs.
+    """
+    ours, step = (seconds_of(times, name, choices[name]) for name in (_OURS, network))
+    equal = ITERATIONS[task]
+    seconds = max(1, round(equal * ours / step))
+
+    def runs(budget: str, iterations: int, seeds: Sequence[int]) -> list[Run]:
+        return [
+            Run(
+                f"{task}/{budget}/{network}",
+                recipe_of(task, network, choices[network], iterations, seed),
+            )
+            for seed in seeds
+        ]
+
+    found = {"iterations": runs("iterations", equal, SEEDS[:1] if step > _SLOW * ours else SEEDS)}
+    same = seconds == equal
+    return {**found, "seconds": found["iterations"] if same else runs("seconds", seconds, SEEDS)}
 
 
 def train_all(tasks: Sequence[str], words: argparse.Namespace) -> None:
     """Run the sweeps and both budgets, one seed of all networks after the other."""
     times = read(words.output)["step_seconds"]
+    networks = list(dict.fromkeys((_OURS, *words.only)))
     for seed in SEEDS:
         for task in tasks:
-            run(sweep_runs(task, words.only), words.data, words.runs, {"validation": 4})
-            entries = [
-                entry
+            run(sweep_runs(task, networks), words.data, words.runs, {"validation": 4})
+            choices = {name: str(chosen(task, name, words.runs)) for name in networks}
+            entries = {
+                entry.folder(words.runs): entry
                 for name in words.only
-                for entry in budget_runs(task, name, str(chosen(task, name, words.runs)), times)
+                for runs in budget_runs(task, name, choices, times).values()
+                for entry in runs
                 if entry.recipe.seed == seed
-            ]
-            run(entries, words.data, words.runs, SLICES)
+            }
+            run(list(entries.values()), words.data, words.runs, SLICES)
             collect(words)
 
 
@@ -173,29 +206,37 @@ def collect(words: argparse.Namespace) -> None:
     """Write what has ended into the file of the results."""
     results = read(words.output)
     for task in TASKS:
-        of_task = results.setdefault(task, {})
-        for name in NETWORKS:
-            sweep = {
-                choice: scores["gain"]["validation"]
-                for choice, entry in zip(SWEEP, sweep_runs(task, [name]), strict=True)
-                if (scores := scores_of(entry.folder(words.runs), entry.recipe))
-            }
-            choice = chosen(task, name, words.runs)
-            if choice is None:
-                continue
-            row: dict[str, Any] = {"sweep": sweep, "choice": choice}
-            for entry in budget_runs(task, name, choice, results["step_seconds"]):
-                scores = scores_of(entry.folder(words.runs), entry.recipe)
-                if scores is None:
-                    continue
-                budget = entry.row.split("/")[1]
-                kept = {key: scores[key] for key in ("gain", "psnr", "ssim", "rmse", "slices")}
-                kept |= {"seed": entry.recipe.seed, "cpu_hours": scores["cpu_hours"]}
-                found = row.setdefault(budget, {"iterations": entry.recipe.training.iterations})
-                found.setdefault("runs", []).append(kept)
-                row["parameters"] = scores["parameters"]
-            of_task[name] = row
+        found = {name: chosen(task, name, words.runs) for name in NETWORKS}
+        choices = {name: choice for name, choice in found.items() if choice is not None}
+        if _OURS not in choices:
+            continue
+        results[task] = {
+            name: collected(task, name, choices, results["step_seconds"], words.runs)
+            for name in choices
+        }
     write(words.output, results)
+
+
+def collected(
+    task: str, network: str, choices: Mapping[str, str], times: Seconds, runs: Path
+) -> dict[str, Any]:
+    """Return what the file of results keeps of a network: its sweep, and its runs by budget."""
+    choice = choices[network]
+    row: dict[str, Any] = {"sweep": {}, "choice": choice}
+    row["step_seconds"] = seconds_of(times, network, choice)
+    for tried, entry in zip(SWEEP, sweep_runs(task, [network]), strict=True):
+        scores = scores_of(entry.folder(runs), entry.recipe)
+        row["sweep"] |= {tried: scores["gain"]["validation"]} if scores else {}
+    for budget, entries in budget_runs(task, network, choices, times).items():
+        ended = [(x, scores_of(x.folder(runs), x.recipe)) for x in entries]
+        kept = [
+            {key: scores[key] for key in _KEPT} | {"seed": entry.recipe.seed}
+            for entry, scores in ended
+            if scores is not None
+        ]
+        if kept:
+            row[budget] = {"iterations": entries[0].recipe.training.iterations, "runs": kept}
+    return row
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from restore_rwkv.tasks import get_task
 
 Method = Callable[[Slice], NDArray[Any]]
 _CHOOSING = 4  # validation slices
+_DOUBLINGS = 6
 
 
 def filter_rows(task_name: str, data: Path, count: int) -> dict[str, Any]:
@@ -36,10 +37,21 @@ def filter_rows(task_name: str, data: Path, count: int) -> dict[str, Any]:
     if task.modality == "MR":
         rows["cubic splines"] = _scored(_cubic, test)
     for name in FILTERS:
-        factor = max(STRENGTHS, key=lambda factor: _gain(_filter(name, factor), choosing))
+        factor = best_factor(lambda factor, name=name: _gain(_filter(name, factor), choosing))
         rows[name] = {**_scored(_filter(name, factor), test), "strength": factor}
         print(f"{task_name}, {name}: {rows[name]}", flush=True)
     return rows
+
+
+def best_factor(gain: Callable[[float], float]) -> float:
+    """Return the factor of the highest gain: of `STRENGTHS`, or twice the last while that helps."""
+    gains = {factor: gain(factor) for factor in STRENGTHS}
+    for _ in range(_DOUBLINGS):
+        best = max(gains, key=gains.__getitem__)
+        if best < max(gains):
+            break
+        gains[2 * best] = gain(2 * best)
+    return max(gains, key=gains.__getitem__)
 
 
 def _filter(name: str, factor: float) -> Method:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.campaign import require_alike
 from restore_rwkv.io import atomic_file
 from restore_rwkv.model import build_network, profile_network
 from restore_rwkv.training.recipe import Recipe
@@ -45,9 +46,11 @@ def costs(recipes: dict[str, Recipe], repeats: int = 5) -> dict[str, Any]:
 def table(results: dict[str, Any], task: str) -> list[str]:
     """Return the lines of the table of a task, best first under equal seconds."""
     rows, costs_of = results.get(task, {}), results.get("costs", {})
+    require_alike(run for row in rows.values() for budget in _BUDGETS for run in _runs(row, budget))
     lines = [
         "| network | parameters | GMAC | s a slice | peak MiB | ms a step | sweep's choice | "
-        "gain after equal iterations, dB | in equal seconds, dB | iterations in these |",
+        "gain on test after equal iterations, dB ± sd (seeds) | in equal seconds | "
+        "iterations in these |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in sorted(rows, key=lambda name: -_gain(rows[name], "seconds")):
@@ -57,22 +60,37 @@ def table(results: dict[str, Any], task: str) -> list[str]:
             f"{cost['gmacs']:.1f}" if cost else "-",
             f"{cost['seconds']:.2f}" if cost else "-",
             f"{cost['peak_mib']:.0f}" if cost else "-",
-            f"{1e3 * results['step_seconds'][name]:.0f}",
+            f"{1e3 * row['step_seconds']:.0f}",
             row["choice"],
             *(_spread(row, budget) for budget in _BUDGETS),
-            str(_of(row, "seconds").get("iterations", "-")),
+            str(row.get("seconds", {}).get("iterations", "-")),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
 def filter_table(results: dict[str, Any], task: str) -> list[str]:
-    """Return the lines of the table of the methods without training."""
+    """Return the lines of the table of the methods without training.
+
+    Raises:
+        SystemExit: they were not scored on the slices that the networks were.
+    """
+    used = {
+        run["slices"]["test"]
+        for row in results.get(task, {}).values()
+        for budget in _BUDGETS
+        for run in _runs(row, budget)
+    }
     lines = [
         "| method | gain, dB | SSIM | s a slice | factor on the noise |",
         "|---|---|---|---|---|",
     ]
     for name, row in results.get("filters", {}).get(task, {}).items():
+        if used and {row["slices"]} != used:
+            raise SystemExit(
+                f"{task}, {name}: was scored on {row['slices']} slices, the networks on "
+                f"{', '.join(map(str, sorted(used)))}; run `filters` again"
+            )
         cells = [f"{row['gain']:+.2f}", f"{row['ssim']:.4f}", f"{row['seconds_per_slice']:.2f}"]
         lines.append(f"| {name} | {' | '.join(cells)} | {row.get('strength', 'none')} |")
     return lines
@@ -98,8 +116,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(5.5 * len(tasks), 4.2), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
         for name, row in results[task].items():
-            gains = [run["gain"]["test"] for run in _of(row, "seconds").get("runs", [])]
-            if gains:
+            if gains := _gains(row, "seconds"):
                 spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
                 seconds = results["costs"][name]["seconds"]
                 axes.errorbar(seconds, statistics.mean(gains), spread, fmt="o", capsize=3)
@@ -116,19 +133,23 @@ def draw(results: dict[str, Any], path: Path) -> None:
         figure.savefig(temporary, dpi=100)
 
 
-def _of(row: dict[str, Any], budget: str) -> dict[str, Any]:
-    """Return the runs of a budget; the first network's two budgets are the same runs."""
-    found: dict[str, Any] = row.get(budget) or (row.get("iterations", {}) if budget else {})
+def _runs(row: dict[str, Any], budget: str) -> list[dict[str, Any]]:
+    """Return the runs of a budget that have ended."""
+    found: list[dict[str, Any]] = row.get(budget, {}).get("runs", [])
     return found
 
 
+def _gains(row: dict[str, Any], budget: str) -> list[float]:
+    return [run["gain"]["test"] for run in _runs(row, budget)]
+
+
 def _gain(row: dict[str, Any], budget: str) -> float:
-    runs = _of(row, budget).get("runs", [])
-    return statistics.mean(run["gain"]["test"] for run in runs) if runs else float("-inf")
+    gains = _gains(row, budget)
+    return statistics.mean(gains) if gains else float("-inf")
 
 
 def _spread(row: dict[str, Any], budget: str) -> str:
-    gains = [run["gain"]["test"] for run in _of(row, budget).get("runs", [])]
+    gains = _gains(row, budget)
     if not gains:
         return "-"
     spread = f" ± {statistics.stdev(gains):.2f}" if len(gains) > 1 else ""

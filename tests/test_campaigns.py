@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import ablations, compare, compare_tables
+from benchmarks import ablations, compare, compare_filters, compare_tables
 from benchmarks.campaign import SCORES, Run, run, scores_of
 from restore_rwkv.data import SetWriter
 from restore_rwkv.training.recipe import Recipe
@@ -75,42 +75,72 @@ def test_every_row_of_the_ablations_differs_from_the_others_in_the_network_only(
 def test_the_order_of_the_paper_is_counted_over_pairs() -> None:
     rows = [("a", "a", 30.0), ("b", "b", 31.0), ("c", "c", 32.0)]
     gains = {"a": [0.1, 0.1], "b": [0.3, 0.3], "c": [0.2, 0.2]}
-    scores = {row: [{"gain": {"test": x}} for x in found] for row, found in gains.items()}
-    assert "Of 3 pairs of rows, 2 are in the order of the paper" in ablations._order(rows, scores)
+    words = ablations._order(rows, {row: seeds(*found) for row, found in gains.items()})
+    assert "Of 3 pairs of rows, 2 are in the order of the paper" in words
+    assert "clear in 3 of all pairs, of which 2 are in its order" in words
 
 
-def test_a_difference_within_its_error_is_not_clear() -> None:
+def seeds(*gains: float) -> list[dict[str, Any]]:
+    """Scores of runs with seeds from 0."""
+    return [{"gain": {"test": x}, "recipe": {"seed": seed}} for seed, x in enumerate(gains)]
+
+
+def test_rows_are_compared_over_the_seeds_that_both_have() -> None:
     rows = [("a", "a", 30.0), ("b", "b", 31.0)]
-    scores = {
-        "a": [{"gain": {"test": x}} for x in (0.0, 0.2)],
-        "b": [{"gain": {"test": x}} for x in (0.1, 0.3)],
-    }
-    assert "in 0 of all pairs the difference is larger" in ablations._order(rows, scores)
+    # The seed, not the row, makes the difference between the means.
+    one_seed_less = ablations._order(rows, {"a": seeds(0.1, 0.9), "b": seeds(0.2)})
+    assert "Of 1 pairs of rows, 1 are in the order" in one_seed_less
+    assert "clear in 0 of all pairs" in one_seed_less
+    same = ablations._order(rows, {"a": seeds(0.0, 0.2, 0.4), "b": seeds(0.1, 0.31, 0.5)})
+    assert "clear in 1 of all pairs, of which 1" in same
+    mixed = ablations._order(rows, {"a": seeds(0.0, 0.2, 0.4), "b": seeds(0.1, 0.1, 0.9)})
+    assert "clear in 0 of all pairs" in mixed
+
+
+def test_runs_on_other_slices_are_not_put_into_one_table() -> None:
+    runs = [{"gain": {}, "slices": {"test": count}, "data": []} for count in (8, 24)]
+    with pytest.raises(SystemExit, match=r"on other slices .*8.*24.*remove the scores\.json"):
+        ablations.table({"re-wkv-omni-shift": runs})
+    found = results()
+    found["filters"]["mri-sr"]["cubic"]["slices"] = 24
+    with pytest.raises(SystemExit, match="cubic: was scored on 24 slices, the networks on 8; run"):
+        compare_tables.filter_table(found, "mri-sr")
 
 
 def results() -> dict[str, Any]:
     def row(*gains: float) -> dict[str, Any]:
-        runs = [{"gain": {"test": gain, "validation": gain}} for gain in gains]
+        slices = {"slices": {"validation": 4, "test": 8}, "data": []}
+        runs = [{"gain": {"test": gain, "validation": gain}, **slices} for gain in gains]
         return {"iterations": 300, "runs": runs}
 
     costs = {"parameters": 10, "gmacs": 1.0, "seconds": 0.5, "peak_mib": 3.0}
     return {
-        "step_seconds": {"light": 0.1, "unet": 0.05},
         "costs": {"light": costs, "unet": costs},
         "mri-sr": {
             "unet": {
                 "sweep": {"adam": 0.1, "muon": 0.2},
                 "choice": "muon",
+                "step_seconds": 0.05,
                 "iterations": row(0.1, 0.3),
                 "seconds": row(0.4, 0.4) | {"iterations": 600},
             },
             "light": {
                 "sweep": {"adam": 0.3, "muon": 0.1},
                 "choice": "adam",
+                "step_seconds": 0.1,
                 "iterations": row(0.5, 0.7),
+                "seconds": row(0.5, 0.7),
+            },
+            "edsr": {
+                "sweep": {"adam": 0.3, "muon": 0.1},
+                "choice": "adam",
+                "step_seconds": 0.3,
+                "iterations": row(0.9),
             },
         },
-        "filters": {"mri-sr": {"cubic": {"gain": -0.1, "ssim": 0.8, "seconds_per_slice": 0.01}}},
+        "filters": {
+            "mri-sr": {"cubic": {"gain": -0.1, "ssim": 0.8, "seconds_per_slice": 0.01, "slices": 8}}
+        },
     }
 
 
@@ -119,6 +149,7 @@ def test_the_table_has_both_budgets_and_ours_is_the_same_run_in_both(tmp_path: P
     assert lines[2].startswith("| light |")  # the best in equal seconds comes first
     assert lines[2].count("+0.60 ± 0.14 (2)") == 2
     assert "+0.20 ± 0.14 (2) | +0.40 ± 0.00 (2) | 600" in lines[3]
+    assert lines[4].endswith("| +0.90 (1) | - | - |")  # not trained for as many seconds yet
     filters = compare_tables.filter_table(results(), "mri-sr")
     assert filters[2] == "| cubic | -0.10 | 0.8000 | 0.01 | none |"
     assert "**+0.20**" in compare_tables.sweep_table(results(), "mri-sr")[2]
@@ -126,18 +157,35 @@ def test_the_table_has_both_budgets_and_ours_is_the_same_run_in_both(tmp_path: P
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_filter_is_not_held_back_by_the_end_of_the_list_of_factors() -> None:
+    for best, expected in ((4.0, 4.0), (50.0, 48.0), (1e9, 12.0 * 2**6)):
+        found = compare_filters.best_factor(lambda factor, best=best: -abs(factor - best))
+        assert found == expected
+
+
 def test_equal_seconds_are_iterations_by_the_measured_steps() -> None:
-    times = {name: 0.1 for name in compare.NETWORKS} | {"unet": 0.05, "dncnn": 0.4}
-    seconds = {
-        name: [x.recipe for x in compare.budget_runs("ct-denoise", name, "muon-1e-2", times)]
-        for name in ("light", "unet", "dncnn")
-    }
+    steps = {name: 0.1 for name in compare.NETWORKS} | {"unet": 0.05, "dncnn": 0.4}
+    times = {name: {"adam": step / 2, "muon": step} for name, step in steps.items()}
+    # Each network counts with the optimiser that it is trained with.
+    choices = dict.fromkeys(steps, "muon-1e-2") | {"nafnet": "adam-5e-4"}
+    budgets = {name: compare.budget_runs("ct-denoise", name, choices, times) for name in steps}
     count = compare.ITERATIONS["ct-denoise"]
-    assert [x.training.iterations for x in seconds["light"]] == [count] * 3
-    assert [x.training.iterations for x in seconds["unet"]] == [count] * 3 + [2 * count] * 3
-    assert [x.training.iterations for x in seconds["dncnn"]] == [count] + [round(count / 4)] * 3
-    shared = {json.dumps({**x.to_dict()["data"]}) for found in seconds.values() for x in found}
-    assert len(shared) == 1
+    found = {
+        name: {
+            budget: [entry.recipe.training.iterations for entry in entries]
+            for budget, entries in budgets[name].items()
+        }
+        for name in ("light", "unet", "dncnn", "nafnet")
+    }
+    assert found == {
+        "light": {"iterations": [count] * 3, "seconds": [count] * 3},
+        "unet": {"iterations": [count] * 3, "seconds": [2 * count] * 3},
+        "dncnn": {"iterations": [count], "seconds": [round(count / 4)] * 3},
+        "nafnet": {"iterations": [count] * 3, "seconds": [2 * count] * 3},
+    }
+    assert budgets["light"]["seconds"] == budgets["light"]["iterations"]
+    every = [x.recipe for of in budgets.values() for runs in of.values() for x in runs]
+    assert len({json.dumps(recipe.to_dict()["data"]) for recipe in every}) == 1
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,27 @@ def test_compare_writes_table_curves_and_csv(call: Call, tmp_path: Path) -> None
     ]
 
 
+def test_a_narrow_terminal_shows_all_of_the_words(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "a-run-with-a-long-name", (0.5, 1.0))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as rich knows a terminal
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = call("compare", run).stdout.splitlines()
+    assert "run: a-run-with-a-long-name" in lines
+    assert "best gain dB: +1.000" in lines
+    assert all(len(line) <= 60 for line in lines)
+    monkeypatch.setenv("COLUMNS", "160")
+    assert "run: a-run-with-a-long-name" not in call("compare", run).stdout
+
+
+def test_curves_and_table_do_not_share_a_file(call: Call, tmp_path: Path) -> None:
+    run, one = write_run(tmp_path / "run", (0.5,)), tmp_path / "one.png"
+    result = call("compare", run, "-o", one, "--csv", tmp_path / "run" / ".." / "one.png")
+    assert (result.returncode, one.exists()) == (2, False)
+    assert "one.png: is both the picture and the table; give two names" in result.stderr
+
+
 def test_compare_keeps_runs_of_other_data_apart(call: Call, tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "mri", (0.5,))
     write_run(tmp_path / "runs" / "ct", task="ct-denoise")

@@ -123,6 +123,13 @@ def test_a_share_that_is_not_one_is_refused(share: float) -> None:
         high_contribution_area(np.ones((3, 3)), share)
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_a_field_without_a_finite_gradient_has_no_area(value: float) -> None:
+    for function in (high_contribution_area, field_numbers):
+        with pytest.raises(ConfigError, match=r"field: its sum is .*; give one with a finite"):
+            function(np.full((5, 7), value))
+
+
 def test_noise_depends_on_the_seed_only() -> None:
     assert torch.equal(noise_images(16, 3), noise_images(16, 3))
     assert not torch.equal(noise_images(16, 3), noise_images(16, 4))

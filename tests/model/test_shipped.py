@@ -47,6 +47,11 @@ def test_an_unknown_name_gets_the_nearest() -> None:
         find_weights("light-mri")
 
 
+def test_the_folder_of_a_run_is_not_a_weight_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"is a folder; give a file in it, such as best\.safe"):
+        find_weights(tmp_path)
+
+
 @pytest.mark.slow
 def test_the_demo_gains_what_the_readme_says_and_names_its_files(tmp_path: Path) -> None:
     demo = run_demo(tmp_path / "demo", "cpu")

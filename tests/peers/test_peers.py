@@ -162,6 +162,33 @@ def test_shifted_windows_do_not_see_the_opposite_border() -> None:
     assert difference[:16].max() == 0
 
 
+def test_a_shifted_window_is_the_attention_between_neighbours() -> None:
+    from restore_rwkv.peers.swinir import _Block
+
+    torch.manual_seed(0)
+    block = _Block(16, shifted=True).double()
+    torch.nn.init.normal_(block.position)
+    image = torch.randn(1, 16, 8, 16, dtype=torch.float64)
+    q, k, v = block.qkv(block.norm1(image)).split(16, dim=-1)
+    attended = torch.empty_like(image)
+    for row in range(16):
+        for column in range(8):
+            # Windows begin 4 pixels from the border, those at the border are smaller.
+            rows, columns = (
+                range(max(0, (x + 4) // 8 * 8 - 4), min(n, (x + 4) // 8 * 8 + 4))
+                for x, n in ((row, 16), (column, 8))
+            )
+            near = [(i, j) for i in rows for j in columns]
+            places = torch.tensor([(row - i + 7) * 15 + column - j + 7 for i, j in near])
+            keys = torch.stack([k[0, i, j] for i, j in near])
+            scores = keys @ q[0, row, column] / 4 + block.position[places, 0]
+            values = torch.stack([v[0, i, j] for i, j in near])
+            attended[0, row, column] = scores.softmax(0) @ values
+    truth = image + block.projection(attended)
+    truth = truth + block.mlp(block.norm2(truth))
+    torch.testing.assert_close(block(image), truth)
+
+
 def test_training_goes_on_after_inference_mode() -> None:
     from restore_rwkv.peers import swinir
 
@@ -179,12 +206,13 @@ def test_training_goes_on_after_inference_mode() -> None:
         ({"name": "unett"}, "network 'unett' is unknown; did you mean 'unet'"),
         ({"name": "unet", "widht": 8}, "unknown key 'widht'; did you mean 'width'"),
         ({"name": "restormer", "width": 12}, "multiple of 8"),
-        ({"name": "dncnn", "width": 5000}, "at most 4096"),
+        ({"name": "dncnn", "width": 5000}, "width is 5000; give at most 4096"),
         ({"name": "dncnn", "width": -1}, "width is -1"),
-        ({"name": "dncnn", "depth": [3, 3]}, "give 1 numbers"),
+        ({"name": "dncnn", "depth": [3, 3]}, "depth is [3, 3]; give 1 number, with a sum"),
+        ({"name": "unet", "depth": [2, 2]}, "depth is [2, 2]; leave it out, for network 'unet'"),
         ({"name": "edsr", "depth": [100000]}, "sum of at most 1024"),
         ({"name": "edsr", "depth": [0]}, "depth"),
-        ({"name": "dncnn", "depth": [1]}, "config: depth is (1,); give at least 2"),
+        ({"name": "dncnn", "depth": [1]}, "config: depth is [1]; give at least 2"),
         ({"name": "unet", "residual": 1}, "residual"),
         ({"name": ["unet"]}, "name"),
     ],

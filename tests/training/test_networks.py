@@ -48,7 +48,7 @@ def test_a_recipe_gives_its_network_at_the_start_of_training() -> None:
 @pytest.mark.parametrize(
     ("name", "match"),
     [
-        ("lihgt", "^lihgt: is no network, shipped weights or file; did you mean light?"),
+        ("lihgt", "^lihgt: is not a network, shipped weights or a file; did you mean light?"),
         ("missing.safetensors", "weight file or a recipe$"),
     ],
 )

@@ -148,7 +148,9 @@ def test_a_recipe_that_extends_another_changes_the_network_or_its_keys() -> None
 @pytest.mark.parametrize(
     ("network", "settings", "message"),
     [
-        ("unett", {}, "recipe: network 'unett' is unknown; give a table or one of .*unet"),
+        ("unett", {}, "recipe: network 'unett' is unknown; did you mean 'unet'. give a table or"),
+        ("NAFNet", {}, "network 'NAFNet' is unknown; did you mean 'nafnet'"),
+        ({"preset": "light", "name": "unet"}, {}, "has preset 'light' and name 'unet'; give one"),
         ({"name": "unett"}, {}, "did you mean 'unet'"),
         ({"name": "unet", "dim": 8}, {}, "unknown key 'dim'"),
         ({"preset": "unet"}, {}, "give the name of a peer as network.name"),

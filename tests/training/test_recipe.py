@@ -180,6 +180,14 @@ def test_mistakes_are_named(changes: dict[str, Any], match: str) -> None:
         Recipe.from_dict(plain(**changes))
 
 
+def test_the_file_of_a_mistake_is_named(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('task = "mri-sr"\nnetwork = "light"\n')
+    changed = tmp_path / "changed.toml"
+    changed.write_text('extends = "base.toml"\n[network]\ndims = 8\n')
+    with pytest.raises(ConfigError, match=r"changed\.toml: config: unknown key 'dims'"):
+        Recipe.read(changed)
+
+
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="give a recipe file"):
         Recipe.read(tmp_path / "none.toml")

@@ -100,10 +100,12 @@ def high_contribution_area(field: Field, share: float = 0.5) -> float:
         Above 0, for a field of one pixel 1 / (H W), to 1; near the share for a uniform field.
 
     Raises:
-        ConfigError: the share is not within 0 to 1.
+        ConfigError: the share is not within 0 to 1, or the field is zero or not finite.
     """
     if not 0 < share <= 1:
         raise ConfigError(f"share is {share}; give a number above 0, at most 1")
+    if not 0 < field.sum() < np.inf:
+        raise ConfigError(f"field: its sum is {field.sum()}; give one with a finite gradient")
     enough = share * field.sum() * (1 - 1e-12)  # the order of the sums must not decide
     for distance in itertools.count():
         square = within(field, distance)

@@ -21,7 +21,9 @@ _Scans = Annotated[
 _Ranges = Annotated[tuple[float, float], Expected("two numbers, 1 <= shortest <= longest")]
 
 
+# A file of any size can state these numbers: no network is begun that no machine could hold.
 _WIDEST = 4096  # channels; the paper's network has 48
+_DEEPEST = 1024  # blocks of all levels, or scans of a block
 
 
 @validated("config")
@@ -80,6 +82,15 @@ class RestoreRWKVConfig:
                 f"config: num_blocks is {self.num_blocks} and dim {self.dim}; "
                 f"give 4 numbers of blocks, and an even dim of at most {_WIDEST}"
             )
+        blocks = sum(self.num_blocks) + self.num_refinement_blocks
+        for name, value, most in (
+            ("num_blocks with num_refinement_blocks", blocks, _DEEPEST),
+            ("number of scans", len(self.scans), _DEEPEST),
+            ("in_channels", self.in_channels, _WIDEST),
+            ("hidden_rate", self.hidden_rate, _WIDEST),
+        ):
+            if value > most:
+                raise ConfigError(f"config: {name} is {value}; give at most {most}")
         if self.in_channels != self.out_channels:
             raise ConfigError(
                 f"config: in_channels is {self.in_channels} and out_channels {self.out_channels}; "

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, Union
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.model.config import PRESETS, RestoreRWKVConfig
+from restore_rwkv.options import nearest
 from restore_rwkv.peers import PEERS, PeerConfig
 
 NetworkConfig: TypeAlias = Union[RestoreRWKVConfig, PeerConfig]  # noqa: UP007
@@ -36,8 +37,11 @@ def named_config(name: str) -> NetworkConfig:
         return PRESETS[name]
     if name in PEERS:
         return PeerConfig(name)
+    known = (*PRESETS, *PEERS)
+    near = nearest(name.lower(), known, cutoff=0.5)
+    hint = f"did you mean {near!r}? " if near else ""
     raise ConfigError(
-        f"network {name!r} is unknown; give a table or one of {', '.join((*PRESETS, *PEERS))}"
+        f"network {name!r} is unknown; {hint}give a table or one of {', '.join(known)}"
     )
 
 

@@ -56,8 +56,8 @@ def read_header(path: str | Path) -> Header:
         raise damaged(path, error) from error
     if KEY not in metadata:
         raise WeightsError(
-            f"{path}: holds no {KEY} record; use a file written by restore-rwkv, or convert a "
-            "published checkpoint with `restore-rwkv convert`"
+            f"{path}: holds no {KEY} record; use a file written by restore-rwkv, of a training run "
+            "best.safetensors, or convert a published checkpoint with `restore-rwkv convert`"
         )
     try:
         record = json.loads(metadata[KEY])

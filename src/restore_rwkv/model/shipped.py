@@ -26,6 +26,8 @@ def find_weights(name: str | Path) -> Path:
         return shipped[str(name)]
     if Path(name).is_file():
         return Path(name)
+    if Path(name).is_dir():
+        raise WeightsError(f"{name}: is a folder; give a file in it, such as best.safetensors")
     near = nearest(name, shipped, cutoff=0.4)
     hint = f"did you mean {near}? " if near else ""
     raise WeightsError(

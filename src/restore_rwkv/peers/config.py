@@ -53,19 +53,25 @@ class PeerConfig:
         if self.residual is None:
             object.__setattr__(self, "residual", peer.residual)
         if self.width % peer.width_step or self.width > _WIDEST:
+            step = f"a multiple of {peer.width_step}, " if peer.width_step > 1 else ""
             raise ConfigError(
-                f"config: width is {self.width}; give a multiple of {peer.width_step} of at most "
-                f"{_WIDEST}, for network {self.name!r}"
+                f"config: width is {self.width}; give {step}at most {_WIDEST}, for network "
+                f"{self.name!r}"
             )
-        if len(self.depth) != len(peer.depth) or sum(self.depth) > _DEEPEST:
+        self._check_depth()
+
+    def _check_depth(self) -> None:
+        peer, count = self.peer, len(self.peer.depth)
+        if len(self.depth) != count or sum(self.depth) > _DEEPEST:
+            remedy = f"give {count} number{'s' * (count > 1)}, with a sum of at most {_DEEPEST}"
             raise ConfigError(
-                f"config: depth is {self.depth}; give {len(peer.depth)} numbers, with a sum of at "
-                f"most {_DEEPEST}, for network {self.name!r}"
+                f"config: depth is {list(self.depth)}; {remedy if count else 'leave it out'}, for "
+                f"network {self.name!r}"
             )
         if min(self.depth, default=peer.least_depth) < peer.least_depth:
             raise ConfigError(
-                f"config: depth is {self.depth}; give at least {peer.least_depth}, for network "
-                f"{self.name!r}"
+                f"config: depth is {list(self.depth)}; give at least {peer.least_depth}, for "
+                f"network {self.name!r}"
             )
 
     @property

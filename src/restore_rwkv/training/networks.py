@@ -116,15 +116,13 @@ def _random(seed: int) -> str:
 
 def _require_known(name: str) -> None:
     known = [*PRESETS, *PEERS, *shipped_weights()]
-    if name in known or Path(name).is_file():
+    if name in known or Path(name).exists():  # `find_weights` says what to give for a folder
         return
-    if Path(name).is_dir():
-        raise WeightsError(f"{name}: is a folder; give a file in it, such as best.safetensors")
     near = nearest(name, known, cutoff=0.4)
     hint = f"did you mean {near}? " if near else ""
     raise WeightsError(
-        f"{name}: is no network, shipped weights or file; {hint}give one of {', '.join(known)}, a "
-        "weight file or a recipe"
+        f"{name}: is not a network, shipped weights or a file; {hint}give one of "
+        f"{', '.join(known)}, a weight file or a recipe"
     )
 
 

@@ -276,7 +276,11 @@ class Recipe:
         Raises:
             ConfigError: a file is missing, not valid TOML, or not a recipe.
         """
-        return cls.from_dict(_read_table(Path(path), _MAX_EXTENDS))
+        table = _read_table(Path(path), _MAX_EXTENDS)
+        try:
+            return cls.from_dict(table)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` reverses this."""
@@ -293,6 +297,11 @@ def _named(name: str) -> NetworkConfig:
 def _network(table: Mapping[str, Any]) -> NetworkConfig:
     """Return the network of a table, which may change single keys of a preset."""
     keys = dict(table)
+    if {"name", "preset"} <= keys.keys():
+        raise ConfigError(
+            f"recipe: network has preset {keys['preset']!r} and name {keys['name']!r}; give one of "
+            "them: preset for our network, name for a peer"
+        )
     if "name" in keys:
         return PeerConfig.from_dict(keys)
     preset = keys.pop("preset", None)

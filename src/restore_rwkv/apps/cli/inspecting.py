@@ -128,6 +128,7 @@ def compare(
     Runs on other data or tasks come apart, since their PSNR cannot be compared; those that differ
     only in the seed also have their mean and standard deviation.
     """
+    from restore_rwkv.errors import ConfigError
     from restore_rwkv.io.files import check_writable
     from restore_rwkv.training import compare_runs, draw_runs, read_runs
 
@@ -135,6 +136,8 @@ def compare(
         check_picture(output, overwrite)
     if table is not None:
         check_writable(table, overwrite=overwrite)
+    if output is not None and table is not None and output.resolve() == table.resolve():
+        raise ConfigError(f"{table}: is both the picture and the table; give two names")
     found = compare_runs(read_runs(runs))
     if output is not None:
         draw_runs(found, output)

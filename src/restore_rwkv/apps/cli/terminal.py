@@ -72,7 +72,11 @@ def say(text: str) -> None:
 
 
 def show(*tables: Table) -> None:
-    """Print tables for people; on a pipe as wide as they are."""
+    """Print tables for people; on a pipe as wide as they are.
+
+    On a terminal where words would have to be cut, each row is a list of its cells, but for tables
+    that say themselves which column is folded.
+    """
     if screen.quiet or screen.as_json:
         return
     from rich.console import Console
@@ -83,13 +87,25 @@ def show(*tables: Table) -> None:
         wide = console.options.update(width=_WIDEST)
         with console.capture() as printed:  # as rich exits by itself where a pipe is closed
             for table in tables:
+                needed = console.measure(table, options=wide)
                 if not console.is_terminal:
-                    wanted = console.measure(table, options=wide).maximum
-                    console.width = max(wanted, len(str(table.title or "")))
-                console.print(table)
+                    console.width = max(needed.maximum, len(str(table.title or "")))
+                folds = any(column.overflow == "fold" for column in table.columns)
+                if needed.minimum > console.width and not folds:
+                    console.print(_rows_as_lists(table))
+                else:
+                    console.print(table)
         print(printed.get(), end="", file=stream, flush=True)
 
     _to_stdout(render)
+
+
+def _rows_as_lists(table: Table) -> str:
+    """Return title and rows of a table, each cell on a line after the head of its column."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    heads = [str(column.header) for column in table.columns]
+    lists = ["\n".join(map("{}: {}".format, heads, row)) for row in rows]
+    return "\n\n".join([str(table.title or ""), *lists]).strip() + "\n"
 
 
 def show_json(values: Mapping[str, Any]) -> None:
