@@ -70,6 +70,14 @@ def test_contrast_over_noise_is_that_of_its_definition() -> None:
     outside = ~inside
     assert contrast_to_noise(image, inside, outside) == pytest.approx(3, rel=0.05)
     assert contrast_to_noise(-image, inside, outside) == contrast_to_noise(image, inside, outside)
+    # A region of integers is the same region, and no list of indices.
+    as_numbers = contrast_to_noise(image, inside.astype(np.uint8), outside.astype(float))
+    assert as_numbers == contrast_to_noise(image, inside, outside)
+    with pytest.raises(InputError, match="inside has values beside 0 and 1"):
+        contrast_to_noise(image, 2 * inside.astype(int), outside)
+    # The mean of equal values is rounded, and their standard deviation 1e-17.
+    with pytest.raises(NoScoreError, match="no noise"):
+        contrast_to_noise(np.where(inside, 0.3, 0.1), inside, outside)
     with pytest.raises(NoScoreError, match="no pixels"):
         contrast_to_noise(image, inside & outside, outside)
     with pytest.raises(NoScoreError, match="no noise"):
