@@ -51,31 +51,31 @@ BUDGET: dict[str, Any] = {
 """The recipe that all rows share: a network of 16 channels, of one block a level."""
 
 SLICES = {"validation": 0, "test": 24}
-_OWN = "re-wkv-omni-shift"  # M = 2, k = 5: the network of the paper, in every table
+OWN = "re-wkv-omni-shift"  # M = 2, k = 5: the network of the paper, in every table
 TABLES: dict[str, list[tuple[str, str, float]]] = {
     "Table 5, attention and shift": [
         ("Uni-WKV + Uni-Shift", "table5-uni-wkv-uni-shift", 31.3184),
         ("Bi-WKV + Quad-Shift", "table5-bi-wkv-quad-shift", 31.7261),
         ("Re-WKV + Quad-Shift", "table5-re-wkv-quad-shift", 31.9273),
         ("Bi-WKV + Omni-Shift", "table6-m1-rows", 31.9377),
-        ("Re-WKV + Omni-Shift", _OWN, 32.0913),
+        ("Re-WKV + Omni-Shift", OWN, 32.0913),
     ],
     "Table 6, number and direction of the scans": [
         ("M = 1, rows", "table6-m1-rows", 31.9377),
         ("M = 1, columns", "table6-m1-columns", 31.9337),
-        ("M = 2", _OWN, 32.0913),
+        ("M = 2", OWN, 32.0913),
         ("M = 3", "table6-m3", 32.1082),
         ("M = 4", "table6-m4", 32.1133),
     ],
     "Table 7, how the scans are combined": [
-        ("recurrent", _OWN, 32.0913),
+        ("recurrent", OWN, 32.0913),
         ("alternating between blocks", "table7-alternating", 31.9728),
         ("sum in a block", "table7-sum", 31.8968),
     ],
     "Table 8, context of Omni-Shift": [
         ("k = 1", "table8-k1", 31.8545),
         ("k = 3", "table8-k3", 31.9865),
-        ("k = 5", _OWN, 32.0913),
+        ("k = 5", OWN, 32.0913),
         ("k = 7", "table8-k7", 32.0578),
         ("k = 9", "table8-k9", 32.0290),
         ("k = 5, one branch", "table8-k5-one-branch", 32.0050),
@@ -87,7 +87,7 @@ TABLES: dict[str, list[tuple[str, str, float]]] = {
 def recipe_of(row: str, seed: int) -> Recipe:
     """Return the recipe of a row: that of the budget, with the network's keys of the row."""
     changes: dict[str, Any] = {"seed": seed}
-    if row != _OWN:
+    if row != OWN:
         whole = Recipe.read(ROOT / "recipes" / "ablations" / f"{row}.toml").network.to_dict()
         base = Recipe.read(ROOT / "recipes" / "base-mri-sr.toml").network.to_dict()
         changes["network"] = {key: x for key, x in whole.items() if x != base[key]}

@@ -46,7 +46,7 @@ def table(results: dict[str, Any], task: str) -> list[str]:
     """Return the lines of the table of a task, best first under equal seconds."""
     rows, costs_of = results.get(task, {}), results.get("costs", {})
     lines = [
-        "| method | parameters | GMAC | s a slice | peak MiB | ms a step | sweep's choice | "
+        "| network | parameters | GMAC | s a slice | peak MiB | ms a step | sweep's choice | "
         "gain after equal iterations, dB | in equal seconds, dB | iterations in these |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -63,12 +63,18 @@ def table(results: dict[str, Any], task: str) -> list[str]:
             str(_of(row, "seconds").get("iterations", "-")),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def filter_table(results: dict[str, Any], task: str) -> list[str]:
+    """Return the lines of the table of the methods without training."""
+    lines = [
+        "| method | gain, dB | SSIM | s a slice | factor on the noise |",
+        "|---|---|---|---|---|",
+    ]
     for name, row in results.get("filters", {}).get(task, {}).items():
-        seconds = f"{row['seconds_per_slice']:.2f}"
-        cells = ["none", "-", seconds, "-", "none", f"factor {row['strength']:g}"]
-        if "strength" not in row:
-            cells[-1] = "none"
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['gain']:+.2f} | | |")
+        cells = [f"{row['gain']:+.2f}", f"{row['ssim']:.4f}", f"{row['seconds_per_slice']:.2f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {row.get('strength', 'none')} |")
     return lines
 
 

@@ -21,7 +21,7 @@ def test_white_noise_has_its_variance_per_frequency_at_every_size_and_pixel() ->
         means.add("ct", truth, {"input": noise(number, shape, sigma), "truth": truth}, pixel)
     given, same = means.spectra()
     assert (given.task, given.method, given.per_mm) == ("ct", "input", True)
-    assert given.frequency[-1] <= 0.5  # of the coarser pixels
+    assert given.frequency[-1] <= 0.5  # that of the coarser pixels
     assert np.mean(given.power) == pytest.approx(9.0, rel=0.05)
     assert not same.power.any()
 
