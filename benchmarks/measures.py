@@ -53,7 +53,7 @@ column is NMSE for `per-volume`, and RMSE otherwise.
 NOTES = """
 - `fixed-range` divides by 4095, more than this scan reaches, so its PSNR is higher and its SSIM
   hardly sees dim structure. In CT the range is 4096 HU instead of at most 400: for the same error
-  20 dB more.
+  20 dB more, or above.
 - `skimage` has the PSNR of `paper` here, where nothing lies outside the metric range. In CT it has
   not: bone, lung and air count, and L is that of the whole slice.
 - `per-volume` takes the mean square error over all slices before the logarithm, and L from the

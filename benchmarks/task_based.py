@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import integrate
 from scipy.ndimage import gaussian_filter
 
 from benchmarks import task_phantoms as phantoms
@@ -67,8 +68,31 @@ def checks() -> None:
         f"{interval(seen)} |"
     )
     phantom = phantoms.pet_phantom()
-    smallest = recover(phantom.activity, phantom)[0]
-    print(f"| recovery of the 10 mm sphere in the activity | 1 | {smallest.mean:.3f} |")
+    blurred = recover(gaussian_filter(phantom.activity, 3.0 / phantoms.VOXEL), phantom)[0]
+    print(
+        f"| contrast recovery of the 10 mm sphere under a Gaussian of 3 mm, voxels known | "
+        f"{contrast_under_blur(10.0, 3.0):.1f} % | {blurred.contrast:.1f} % |"
+    )
+
+
+def contrast_under_blur(diameter: float, blur: float) -> float:
+    """Contrast recovery in % of a sphere in mm under a Gaussian of an sd in mm, in the phantom.
+
+    The share of a ball's activity that stays in the ball is the mean of the overlap of two balls
+    over their distance. That of the truth, of which voxels hold shares, is below 1 too.
+    """
+    voxels = phantoms.VOXEL / np.sqrt(12)
+
+    def kept(sigma: float) -> float:
+        def density(r: float) -> float:
+            overlap = 1 - 1.5 * r / diameter + 0.5 * (r / diameter) ** 3
+            return float(
+                overlap * np.sqrt(2 / np.pi) * r**2 / sigma**3 * np.exp(-((r / sigma) ** 2) / 2)
+            )
+
+        return float(integrate.quad(density, 0, diameter)[0])
+
+    return 100 * kept(float(np.hypot(blur, voxels))) / kept(float(voxels))
 
 
 def recover(image: Images, phantom: phantoms.PETPhantom) -> tuple[Recovery, ...]:
@@ -117,13 +141,18 @@ def print_pet(
             for values in zip(*scans, strict=True):
                 numbers = [getattr(value, field) for value in values]
                 known = None not in numbers
-                cells.append(form.format(np.mean(numbers), np.std(numbers)) if known else "-")
+                cells.append(form.format(np.mean(numbers), _spread(numbers)) if known else "-")
             print(f"| {title} | {name} | {' | '.join(cells)} |")
     print("\n| image | bias of SUVmean % | bias of total activity % |\n|---|---|---|")
     for name, scans_of in biased.items():
         table = np.asarray(scans_of)
-        cells = [f"{m:+.1f} +- {s:.1f}" for m, s in zip(table.mean(0), table.std(0), strict=True)]
+        cells = [f"{np.mean(part):+.1f} +- {_spread(part):.1f}" for part in table.T]
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _spread(values: Sequence[float] | Images) -> float:
+    """Standard deviation over scans; 0 of one scan."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def print_mr(count: int, restorer: Restorer) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import brentq
+from scipy.stats import t as student
 
 from benchmarks import task_phantoms as phantoms
 from benchmarks.task_phantoms import FULL, LOW, RESTORED, Images
@@ -30,6 +31,8 @@ BLURRED = "low dose, blurred"
 SPACING = (phantoms.PIXEL, phantoms.PIXEL)
 _TOGETHER = 8  # slices
 _RESAMPLES = 200
+_CHANNELS = difference_of_gaussian_channels(phantoms.SIDE)
+_FEWEST = 8  # slices for an interval of d' over that of the input
 
 
 @dataclass(eq=False)
@@ -50,11 +53,20 @@ class CTResults:
 
 @dataclass(frozen=True)
 class Lesion:
-    """One kind of lesion as it shows: mean contrast in HU, CNR, and detectability."""
+    """One kind of lesion as it shows.
+
+    Attributes:
+        contrast: in the mean over images, in HU.
+        cnr: mean over images, in which a lesion that looks darker counts as negative.
+        seen: its detectability.
+        over_input: d' over that of the low dose, and the ends of its 95 % interval; None for the
+            low dose, and where there are too few slices.
+    """
 
     contrast: float
     cnr: float
     seen: Detectability
+    over_input: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +80,13 @@ class CTRow:
 
 def interval(seen: Detectability) -> str:
     return f"{seen.d_prime:.2f} ({seen.low:.2f}-{seen.high:.2f})"
+
+
+def _over(one: Lesion) -> str:
+    if one.over_input is None:
+        return "-"
+    found, low, high = one.over_input
+    return f"{found:.2f} ({low:.2f}-{high:.2f})"
 
 
 def ct_results(slices: int, seed: int, restorer: Restorer) -> CTResults:
@@ -118,33 +137,69 @@ def ct_rows(results: CTResults) -> dict[str, CTRow]:
     ).astype(np.float64)
     rows = {}
     for name in results.absent:
-        absent, present = (
-            part[name].astype(np.float64) for part in (results.absent, results.present)
-        )
-        count, kinds = len(absent), len(phantoms.KINDS)
+        absent = results.absent[name].astype(np.float64)
+        count = len(absent)
         noise = (absent - absent.mean(axis=0)) * np.sqrt(count / (count - 1))
         rows[name] = CTRow(
             spectrum=noise_power_spectrum(_in_a_row(noise), SPACING, detrend="none"),
             shift=float(np.mean(absent - truth)),
-            lesions=[
-                lesion(_in_a_row(present[:, k::kinds]), _in_a_row(absent[:, k::kinds]), radius)
-                for k, (_, radius) in enumerate(phantoms.KINDS)
-            ],
+            lesions=[lesion(results, name, kind) for kind in range(len(phantoms.KINDS))],
         )
     return rows
 
 
-def lesion(present: Images, absent: Images, radius: float) -> Lesion:
-    """How a lesion of a radius in mm, in the middle of regions (N, side, side), shows."""
+def lesion(results: CTResults, name: str, kind: int) -> Lesion:
+    """How a lesion of one of `KINDS`, in the middle of regions, shows in one kind of image."""
+    present, absent = _with_and_without(results, name, kind, slice(None))
+    radius = phantoms.KINDS[kind][1]
     place = (np.arange(phantoms.SIDE) - (phantoms.SIDE - 1) / 2) * phantoms.PIXEL
     distance = np.hypot(place[:, None], place)
     inside, outside = distance < radius - 1, (distance > radius + 2) & (distance < 13)
-    ratios = [contrast_to_noise(image, inside, outside) for image in present]
+    ratios = [
+        contrast_to_noise(image, inside, outside)
+        * np.sign(image[inside].mean() - image[outside].mean())
+        for image in present
+    ]
     return Lesion(
         contrast=float((present.mean(axis=0) - absent.mean(axis=0))[inside].mean()),
         cnr=float(np.mean(ratios)),
-        seen=hotelling_observer(present, absent, difference_of_gaussian_channels(phantoms.SIDE)),
+        seen=hotelling_observer(present, absent, _CHANNELS),
+        over_input=over_input(results, name, kind),
     )
+
+
+def over_input(results: CTResults, name: str, kind: int) -> tuple[float, float, float] | None:
+    """Return d' over that of the low dose, and the ends of its 95 % interval.
+
+    Both kinds of images have the same noise, so that their ratio is known far better than either.
+    The interval is that of a jackknife over slices, of the logarithm.
+    """
+    count = len(results.absent[name])
+    if name == LOW or count < _FEWEST:
+        return None
+
+    def ratio(kept: slice | NDArray[np.bool_]) -> float:
+        found, of_input = (
+            hotelling_observer(*_with_and_without(results, image, kind, kept), _CHANNELS).d_prime
+            for image in (name, LOW)
+        )
+        return found / of_input
+
+    without_one = np.log([ratio(np.arange(count) != left_out) for left_out in range(count)])
+    spread = np.sqrt((count - 1) * without_one.var()) * student.ppf(0.975, count - 1)
+    found = ratio(slice(None))
+    return found, float(found * np.exp(-spread)), float(found * np.exp(spread))
+
+
+def _with_and_without(
+    results: CTResults, name: str, kind: int, kept: slice | NDArray[np.bool_]
+) -> tuple[Images, Images]:
+    """Regions (N, side, side) with a kind of lesion, and without, of the slices that are kept."""
+    with_it, without = (
+        _in_a_row(part[name][kept, kind :: len(phantoms.KINDS)].astype(np.float64))
+        for part in (results.present, results.absent)
+    )
+    return with_it, without
 
 
 def _in_a_row(regions: Images) -> Images:
@@ -189,13 +244,17 @@ def print_ct(results: CTResults, rows: Mapping[str, CTRow]) -> None:
             f"| {name} | {np.sqrt(spectrum.variance):.1f} | {spectrum.peak_frequency:.2f} | "
             f"{spectrum.mean_frequency:.2f} | {apart:.2f} | {row.shift:+.2f} |"
         )
-    print("\n| lesion | image | shows as HU | CNR | d' (95 %) | AUC |\n" + 6 * "|---" + "|")
+    print(
+        "\n| lesion | image | shows as HU | CNR | d' (95 %) | d' over input | AUC |\n"
+        + 7 * "|---"
+        + "|"
+    )
     for index, (contrast, radius) in enumerate(phantoms.KINDS):
         for name, row in rows.items():
             one = row.lesions[index]
             print(
                 f"| {contrast:g} HU, radius {radius:g} mm | {name} | {one.contrast:.1f} | "
-                f"{one.cnr:.2f} | {interval(one.seen)} | {one.seen.auc:.3f} |"
+                f"{one.cnr:.2f} | {interval(one.seen)} | {_over(one)} | {one.seen.auc:.3f} |"
             )
     titles = " | ".join(f"f50 at {contrast:g} HU" for contrast in phantoms.CONTRASTS)
     heights = " | ".join(f"contrast of {contrast:g} HU" for contrast in phantoms.CONTRASTS)

@@ -45,8 +45,9 @@ def draw(
     _sharpness(transfers, edges)
     for name, scans in recovered.items():
         table = np.array([[sphere.mean for sphere in scan] for scan in scans])
+        spread = table.std(0, ddof=1) if len(table) > 1 else None
         recoveries.errorbar(
-            DIAMETERS, table.mean(0), table.std(0), color=_colour(name), label=name, capsize=3
+            DIAMETERS, table.mean(0), spread, color=_colour(name), label=name, capsize=3
         )
     recoveries.axhline(1, color="black", linewidth=0.8)
     recoveries.set(

@@ -13,7 +13,7 @@ from scipy import signal
 from skimage import metrics as skimage_metrics
 
 from restore_rwkv import read_volume
-from restore_rwkv.errors import ConfigError
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.catalogue import all_measures, measures_named
 from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting
 from restore_rwkv.evaluation.metrics import paper_score
@@ -189,9 +189,9 @@ def test_an_image_without_a_value_has_a_reason(
         value(name, restored, truth)
 
 
-@pytest.mark.parametrize("measure", PROTOCOL_MEASURES, ids=lambda measure: measure.name)
+@pytest.mark.parametrize("measure", all_measures().values(), ids=lambda measure: measure.name)
 def test_values_that_are_not_finite_are_a_reason(measure: Measure) -> None:
-    shape = (2, 12, 12) if measure.of == "volume" else (12, 12)
+    shape = (2, 180, 180) if measure.of == "volume" else (180, 180)
     truth = np.random.default_rng(0).random(shape)
     broken = truth.copy()
     broken.flat[3] = np.nan
@@ -199,6 +199,52 @@ def test_values_that_are_not_finite_are_a_reason(measure: Measure) -> None:
         value(measure.name, broken, truth)
     with pytest.raises(NoScoreError, match="the truth has values that are not finite"):
         value(measure.name, truth, broken)
+
+
+@pytest.mark.parametrize("measure", all_measures().values(), ids=lambda measure: measure.name)
+def test_images_of_other_shapes_are_refused(measure: Measure) -> None:
+    # NumPy would stretch the first slice, row or image over all.
+    stack = np.random.default_rng(0).random((3, 200, 200))
+    whole, part = (stack, stack[:1]) if measure.of == "volume" else (stack[0], stack[0, :1])
+    setting = Setting(task=TASKS["mri-sr"], pixel_mm=None, peak=1.0)
+    other = stack[0] if measure.of == "volume" else stack
+    for restored, truth in ((part, whole), (whole, part), (other, other), (whole[:0], whole[:0])):
+        with pytest.raises((InputError, NoScoreError), match=r"equal|pixels, and"):
+            measure.compute(restored, truth, setting)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16, np.uint8, np.float32])
+@pytest.mark.parametrize("measure", all_measures().values(), ids=lambda measure: measure.name)
+def test_integers_do_not_wrap_around(measure: Measure, dtype: type[np.generic]) -> None:
+    generator = np.random.default_rng(0)
+    most = 250 if dtype is np.uint8 else 3500
+    truth = np.broadcast_to(np.linspace(60, most, 200), (3, 200, 200)).round()
+    truth = truth + generator.integers(0, 5, truth.shape)
+    restored = truth + generator.integers(-50, 60, truth.shape).clip(None, 250 - most % 250)
+    task = {"CT": "ct-denoise", "PT": "pet-synth"}.get((measure.modalities or ("MR",))[0], "mri-sr")
+    setting = Setting(task=TASKS[task], pixel_mm=None, peak=float(truth.max()))
+    kept = np.s_[:] if measure.of == "volume" else 0
+
+    def outcome(x: Image, y: Image) -> float | str:
+        try:
+            return measure.compute(x[kept], y[kept], setting)
+        except NoScoreError as reason:
+            return str(reason)
+
+    found = outcome(restored.astype(dtype), truth.astype(dtype))
+    assert found == outcome(restored.astype(dtype).astype(float), truth.astype(dtype).astype(float))
+
+
+@pytest.mark.parametrize("offset", [1e6, 1e8])
+def test_ssim_of_windows_inside_keeps_its_digits_far_from_zero(offset: float) -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.random((64, 64))
+    restored = truth + 0.1 * generator.standard_normal(truth.shape)
+    span = float(np.ptp(truth))
+    # Without luminance, which is 1 there; scikit-image gives 118 at 1e8.
+    found = value("skimage.ssim", restored + offset, truth + offset)
+    near = skimage_metrics.structural_similarity(truth + 1e3, restored + 1e3, data_range=span)
+    assert found == pytest.approx(near, abs=1e-5)
 
 
 def _shaped(name: str, stack: Image) -> Image:

@@ -46,7 +46,7 @@ class Measure:
             case, words joined by "-"; before a dot the name of a protocol. Names
             without a dot that protocols define are those of the paper.
         title: name in prose and over columns, such as "SSIM, scikit-image".
-        unit: "dB", "HU", "1" for a pure number, or "image" for the unit of the images.
+        unit: "dB", "HU", "%", "1" for a pure number, or "image" for the unit of the images.
         better: which values are better: higher ones, lower ones, or those nearer to zero.
         bounds: smallest and largest possible value.
         of: whether it is computed for each slice (H, W), or once for all slices (N, H, W).

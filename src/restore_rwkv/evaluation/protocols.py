@@ -16,8 +16,8 @@ import numpy as np
 from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting, Values
 from restore_rwkv.evaluation.metrics import paper_psnr, paper_score
 from restore_rwkv.evaluation.score_checks import (
+    pair_of,
     psnr_of,
-    require_finite,
     require_range,
     require_sides,
 )
@@ -25,7 +25,7 @@ from restore_rwkv.evaluation.ssim import PAPER_WINDOW, SKIMAGE_WINDOW, mean_ssim
 
 
 def _paper_psnr(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     _require_range_within(truth, setting.task.metric_range)
     psnr = paper_psnr(restored, truth, setting.task.metric_range)
     if psnr is None:
@@ -34,7 +34,7 @@ def _paper_psnr(restored: Values, truth: Values, setting: Setting) -> float:
 
 
 def _paper_ssim(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     _require_range_within(truth, setting.task.metric_range)
     ssim = paper_score(restored, truth, setting.task.metric_range).ssim
     assert ssim is not None  # the truth is not constant
@@ -42,7 +42,7 @@ def _paper_ssim(restored: Values, truth: Values, setting: Setting) -> float:
 
 
 def _paper_rmse(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     low, high = setting.task.metric_range
     return math.sqrt(_mean_square(np.clip(restored, low, high), np.clip(truth, low, high)))
 
@@ -66,49 +66,50 @@ def _fixed_rmse(restored: Values, truth: Values, setting: Setting) -> float:
 
 
 def _normalised(restored: Values, truth: Values, setting: Setting) -> tuple[Values, Values]:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     low, high = setting.task.value_range
     x, y = (np.clip((image - low) / (high - low), 0, 1) for image in (restored, truth))
     return x, y
 
 
 def _skimage_psnr(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     return psnr_of(require_range(truth), _mean_square(restored, truth))
 
 
 def _skimage_ssim(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     require_sides(truth, SKIMAGE_WINDOW.side, "this SSIM")
     return mean_ssim(restored, truth, require_range(truth), SKIMAGE_WINDOW)
 
 
 def _skimage_rmse(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth)
     return math.sqrt(_mean_square(restored, truth))
 
 
 def _volume_psnr(restored: Values, truth: Values, setting: Setting) -> float:
-    return psnr_of(_volume_peak(restored, truth), _mean_square(restored, truth))
+    restored, truth = pair_of(restored, truth, axes=3)
+    return psnr_of(_peak(truth), _mean_square(restored, truth))
 
 
 def _volume_ssim(restored: Values, truth: Values, setting: Setting) -> float:
-    peak = _volume_peak(restored, truth)
+    restored, truth = pair_of(restored, truth, axes=3)
+    peak = _peak(truth)
     require_sides(truth, SKIMAGE_WINDOW.side, "this SSIM")
     pairs = zip(restored, truth, strict=True)
     return math.fsum(mean_ssim(x, y, peak, SKIMAGE_WINDOW) for x, y in pairs) / len(truth)
 
 
 def _volume_nmse(restored: Values, truth: Values, setting: Setting) -> float:
-    require_finite(restored, truth)
+    restored, truth = pair_of(restored, truth, axes=3)
     square = float(np.sum(truth**2))
     if square == 0:
         raise NoScoreError("the truth is zero everywhere")
     return float(np.sum((restored - truth) ** 2)) / square
 
 
-def _volume_peak(restored: Values, truth: Values) -> float:
-    require_finite(restored, truth)
+def _peak(truth: Values) -> float:
     peak = float(truth.max())
     if peak <= 0:
         raise NoScoreError("the largest value of the truth is not above zero")
@@ -240,7 +241,8 @@ PROTOCOL_MEASURES: tuple[Measure, ...] = (
         equation="as ssim, nothing truncated, L = max(y) - min(y), mean of 7 x 7 pixels with "
         "sample covariance, only windows inside the image (its default; Wang's Gaussian is not)",
         source=f"{_SKIMAGE}.structural_similarity with data_range=L; {_WANG}",
-        blind_to=f"{_SSIM_BLIND}; the outermost three rows of pixels are the centre of no window.",
+        blind_to=f"{_SSIM_BLIND}; the three outermost rows and columns are the centre of no window "
+        "and count less.",
         compute=_skimage_ssim,
     ),
     Measure(

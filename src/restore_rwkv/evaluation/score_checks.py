@@ -1,4 +1,4 @@
-"""Reasons for which an image has no value of a measure."""
+"""What images must be for a measure, and reasons for which they have no value of it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ import math
 
 import numpy as np
 
+from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.measures import NoScoreError, Values
 
+_LEAST_RANGE = 1e-100  # its square, by which SSIM divides, is still above 0
 
-def require_finite(restored: Values, truth: Values) -> None:
-    """Refuse images with values that are not finite, from which only NaN would follow.
+
+def pair_of(restored: Values, truth: Values, axes: int = 2) -> tuple[Values, Values]:
+    """Return both images in float64, in which differences of integers do not wrap around.
+
+    Args:
+        restored: restored slice (H, W), or slices (N, H, W).
+        truth: equal in shape.
+        axes: number of axes that they must have.
 
     Raises:
-        NoScoreError: an image has such values.
+        InputError: the shapes differ, which NumPy would stretch, or are not as said.
+        NoScoreError: an image has values that are not finite, from which only NaN would follow.
     """
-    for image, name in ((restored, "the restored image"), (truth, "the truth")):
+    x, y = (np.asarray(image, dtype=np.float64) for image in (restored, truth))
+    if x.shape != y.shape or x.ndim != axes or x.size == 0:
+        wanted = "(N, H, W)" if axes == 3 else "(H, W)"
+        raise InputError(f"restored is {x.shape} and truth {y.shape}; give two equal {wanted}")
+    for image, name in ((x, "the restored image"), (y, "the truth")):
         if not np.isfinite(image).all():
             raise NoScoreError(f"{name} has values that are not finite")
+    return x, y
 
 
 def require_range(truth: Values) -> float:
@@ -27,7 +41,7 @@ def require_range(truth: Values) -> float:
         NoScoreError: the truth is constant.
     """
     span = float(truth.max() - truth.min())
-    if span == 0:
+    if span < _LEAST_RANGE:
         raise NoScoreError("the truth is constant")
     return span
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.measures import NoScoreError, Setting
 from restore_rwkv.evaluation.physical import (
     PHYSICAL_MEASURES,
@@ -65,12 +65,40 @@ def test_the_distance_of_spectra_sees_texture_and_not_level() -> None:
         noise_spectrum_distance(fine, noise_power_spectrum(white(9, 16, 16), (1, 1)))
 
 
+@pytest.mark.parametrize(("detrend", "kept"), [("plane", 0.86), ("quadratic", 0.59)])
+def test_a_fit_takes_of_the_first_ring_what_the_documentation_says(
+    detrend: str, kept: float
+) -> None:
+    spectrum = noise_power_spectrum(white(800, 32, 32), (1, 1), detrend=detrend)
+    # 6400 values of an exponential distribution in the first ring: three standard errors.
+    assert spectrum.radial[0] == pytest.approx(kept, abs=0.04)
+    assert 0.94 - 0.03 < spectrum.radial[1] < 1.03
+
+
+@pytest.mark.parametrize("pixel", [(0.3, 5.0), (5.0, 0.5)])
+def test_slices_of_long_pixels_have_rings_and_a_distance(pixel: tuple[float, float]) -> None:
+    fine = white(200, 32, 32)
+    coarse = gaussian_filter(fine, (0, 1.5, 1.5))
+    spectra = [noise_power_spectrum(images, pixel) for images in (fine, coarse)]
+    assert len(spectra[0].frequency) == 16
+    assert spectra[0].frequency[-1] == pytest.approx(0.5 / 5)
+    assert noise_spectrum_distance(*spectra) > 0.2
+    wave = np.tile(np.sin(2 * np.pi * np.arange(32) * 4 / 32), (32, 1))
+    found = noise_power_spectrum(wave, pixel, detrend="mean")
+    if pixel[1] == 5:
+        assert found.peak_frequency == pytest.approx(4 / 32 / 5)
+    else:  # 4 / 16 per mm is beyond the Nyquist frequency of the rows
+        assert found.radial.sum() < 1e-20
+
+
 def test_images_that_have_no_spectrum_are_refused() -> None:
     for images, pixel in ((white(4, 4), (1, 1)), (white(9), (1, 1)), (white(16, 16), (0, 1))):
         with pytest.raises(InputError):
             noise_power_spectrum(images, pixel)
     with pytest.raises(InputError, match="not finite"):
         noise_power_spectrum(np.full((16, 16), np.nan), (1, 1))
+    with pytest.raises(ConfigError, match="detrend 'linear' is unknown; give none, mean, plane"):
+        noise_power_spectrum(white(16, 16), (1, 1), detrend="linear")
     nothing = noise_power_spectrum(np.zeros((16, 16)), (1, 1))
     with pytest.raises(NoScoreError, match="no noise"):
         noise_spectrum_distance(nothing, nothing)

@@ -34,6 +34,14 @@ def test_a_disc_with_a_gaussian_edge_has_the_transfer_function_of_the_gaussian(
     assert found.value[0] == pytest.approx(1)
 
 
+@pytest.mark.parametrize(("share", "error"), [(0.1, 0.0), (0.2, 0.0), (0.3, 0.03)])
+def test_wide_tails_are_hidden_as_far_as_the_documentation_says(share: float, error: float) -> None:
+    disc = blurred_disc((63.5, 63.5), (0.6, 0.6), 10 * share)
+    found = task_transfer_function(disc, (63.5, 63.5), 15.0, (0.6, 0.6), margin_mm=10.0)
+    exact = np.sqrt(np.log(2) / 2) / np.pi / (10 * share)
+    assert found.f50 / exact - 1 == pytest.approx(error, abs=0.01)
+
+
 def test_realisations_are_averaged() -> None:
     disc = blurred_disc((63.5, 63.5), (0.6, 0.6), 1.0)
     noise = np.random.default_rng(0).standard_normal((40, 128, 128)) * 10
@@ -70,6 +78,14 @@ def test_contrast_over_noise_is_that_of_its_definition() -> None:
     outside = ~inside
     assert contrast_to_noise(image, inside, outside) == pytest.approx(3, rel=0.05)
     assert contrast_to_noise(-image, inside, outside) == contrast_to_noise(image, inside, outside)
+    # A region of integers is the same region, and no list of indices.
+    as_numbers = contrast_to_noise(image, inside.astype(np.uint8), outside.astype(float))
+    assert as_numbers == contrast_to_noise(image, inside, outside)
+    with pytest.raises(InputError, match="inside has values beside 0 and 1"):
+        contrast_to_noise(image, 2 * inside.astype(int), outside)
+    # The mean of equal values is rounded, and their standard deviation 1e-17.
+    with pytest.raises(NoScoreError, match="no noise"):
+        contrast_to_noise(np.where(inside, 0.3, 0.1), inside, outside)
     with pytest.raises(NoScoreError, match="no pixels"):
         contrast_to_noise(image, inside & outside, outside)
     with pytest.raises(NoScoreError, match="no noise"):

@@ -132,6 +132,45 @@ def test_recovery_is_that_of_the_spheres() -> None:
     assert half[0].contrast == pytest.approx(50)
 
 
+def shared_phantom() -> tuple[np.ndarray, Sphere]:
+    """A sphere of 8 in 2, whose voxels at the border hold shares of both."""
+    place = (np.arange(30 * 4) + 0.5) / 4 - 0.5 - 14.2
+    squared = (2 * place) ** 2
+    inside = squared[:, None, None] + squared[:, None] + squared <= 5**2
+    share = inside.reshape(30, 4, 30, 4, 30, 4).mean(axis=(1, 3, 5))
+    return 2 + 6 * share, Sphere(centre=(14.2, 14.2, 14.2), diameter_mm=10.0)
+
+
+def test_a_perfect_image_recovers_spheres_that_share_their_border() -> None:
+    truth, sphere = shared_phantom()
+    background = truth == 2
+    (found,) = recovery_coefficients(truth, truth, [sphere], background, (2.0, 2.0, 2.0))
+    assert (found.mean, found.maximum) == (1, 1)
+    assert found.contrast == pytest.approx(100)
+    image = truth.copy()
+    image[14, 14, 14] = 10  # one hot voxel in the middle, of 8
+    (found,) = recovery_coefficients(image, truth, [sphere], background, (2.0, 2.0, 2.0))
+    assert found.maximum == pytest.approx(10 / 8)
+
+
+def test_a_background_of_numbers_is_the_same_region() -> None:
+    truth, spheres, background = phantom()
+    noisy = truth + np.random.default_rng(0).standard_normal(truth.shape)
+    arguments = noisy, truth, spheres
+    expected = recovery_coefficients(*arguments, background, (2.0, 2.0, 2.0))
+    assert recovery_coefficients(*arguments, background.astype(int), (2.0, 2.0, 2.0)) == expected
+    with pytest.raises(InputError, match="background has values beside 0 and 1"):
+        recovery_coefficients(*arguments, 3 * background.astype(int), (2.0, 2.0, 2.0))
+
+
+def test_a_sphere_as_active_as_the_background_has_no_contrast() -> None:
+    truth = np.full((30, 30, 30), 0.1)
+    truth[14, 14, 14] += 1e-12
+    sphere = Sphere(centre=(14, 14, 14), diameter_mm=10.0)
+    (found,) = recovery_coefficients(2 * truth, truth, [sphere], truth == 0.1, (2.0, 2.0, 2.0))
+    assert found.contrast is None
+
+
 def test_background_variability_is_that_of_means_over_discs() -> None:
     truth, spheres, background = phantom()
     noise = np.random.default_rng(0).standard_normal(truth.shape)

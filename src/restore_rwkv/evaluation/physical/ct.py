@@ -8,8 +8,9 @@ from types import MappingProxyType
 import numpy as np
 from scipy import ndimage
 
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting, Values
+from restore_rwkv.evaluation.score_checks import pair_of
 
 TISSUE_RANGES = MappingProxyType(
     {
@@ -53,14 +54,11 @@ def tissue_mean_shift(restored: Values, truth: Values, tissue: str) -> float:
     Raises:
         ConfigError: the tissue is unknown.
         InputError: the shapes differ, or are not (N, H, W).
-        NoScoreError: fewer than 200 voxels belong to the tissue.
+        NoScoreError: fewer than 200 voxels belong to the tissue, or a value is not finite.
     """
     if tissue not in TISSUE_RANGES:
         raise ConfigError(f"tissue {tissue!r} is unknown; give {', '.join(TISSUE_RANGES)}")
-    if truth.ndim != 3 or restored.shape != truth.shape:
-        raise InputError(
-            f"restored is {restored.shape} and truth {truth.shape}; give two equal (N, H, W)"
-        )
+    restored, truth = pair_of(restored, truth, axes=3)
     low, high = TISSUE_RANGES[tissue]
     smooth = ndimage.uniform_filter(truth, (1, _WINDOW, _WINDOW), mode="nearest")
     inside = (smooth >= low) & (smooth <= high)
@@ -87,8 +85,9 @@ def _measure(tissue: str) -> Measure:
         equation="mean(restored - truth) over voxels in which the truth, smoothed by 5 x 5 pixels, "
         f"is between {low:g} and {high:g} HU, as it is at the eight around them",
         source=_SOURCES[tissue],
-        blind_to="errors that cancel within the tissue, such as noise and blur, edges, and which "
-        "organ it is: the range stands for the tissue",
+        blind_to="Errors that cancel within the tissue, such as noise and blur; edges; which organ "
+        "it is, as the range stands for the tissue. Voxels are chosen by a truth with noise, so "
+        "that tissue near an end of the range seems to shift beyond it.",
         compute=functools.partial(_shift, tissue=tissue),
     )
 

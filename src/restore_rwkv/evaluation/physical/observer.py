@@ -45,8 +45,10 @@ def hotelling_observer(
     the unbiased one, not that of testing on the training images, which is too high; 0 where it
     would be negative. The interval is exact for normally distributed outputs of equal covariance
     and unknown means: Hotelling's T^2 has then a noncentral F distribution with p and n - p - 1
-    degrees of freedom (Wunderlich et al., IEEE Trans Med Imaging 34:453, 2015). There is no
-    internal noise, so that human observers see less. It is blind to what the channels do not pass,
+    degrees of freedom (Wunderlich et al., IEEE Trans Med Imaging 34:453, 2015). Intervals of two
+    kinds of images with the same noise say nothing about their difference, which may be much
+    narrower: resample both together. There is no internal noise, so that human observers see less.
+    It is blind to what the channels do not pass,
     and to signals of unknown place or shape.
 
     Args:

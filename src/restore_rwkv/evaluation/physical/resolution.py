@@ -76,7 +76,9 @@ def task_transfer_function(
     31:823, 2015). The effect of the steps, sinc(f step)^2, is divided out. A network or an
     iterative reconstruction is not linear, so that the result is that of this contrast in this
     noise, and of no other. Average as many images as there are: noise raises the TTF where it is
-    low. It is blind to blur that depends on the direction, and to everything but the edge.
+    low. The profile ends smoothly at the margin, which hides wide tails: the f50 of a Gaussian is
+    within 1 % where its sd is at most a fifth of the margin, and 3 % too high at 0.3 of it. It is
+    blind to blur that depends on the direction, and to everything but the edge.
 
     Args:
         images: (H, W), or (N, H, W), of which the mean is taken: slices, or realisations.
