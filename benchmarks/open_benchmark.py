@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.open_definition import FILE, ROOT, SPLIT, Definition, checked_sets
+from benchmarks.open_definition import FILE, ROOT, SPLIT, Definition, checked_sets, code_of
 from benchmarks.open_inputs import write_inputs
 from benchmarks.open_results import FILES, joined, methods_of, write
 from benchmarks.open_seconds import seconds_of
@@ -39,6 +39,7 @@ from restore_rwkv.evaluation.study_files import PANELS
 from restore_rwkv.io import Progress, claimed
 from restore_rwkv.io.outputs import check_writable
 from restore_rwkv.model import WeightsInfo, find_weights, read_info, shipped_weights
+from restore_rwkv.restoration.device import find_device
 from restore_rwkv.tasks import TASKS
 
 
@@ -96,12 +97,13 @@ def _run(arguments: argparse.Namespace) -> None:
         write_inputs(arguments.output, definition, sets, arguments.format)
         print(f"{arguments.output}: low-quality images and a statement to fill in")
         return
-    submissions = read_submissions(arguments.submission, definition, sets)
+    weights = find_all_weights(arguments.weights, tasks)
+    submissions = read_submissions(arguments.submission, definition, sets, list(weights))
     if arguments.action == "check":
         for submission in submissions:
             print(f"{submission.folder}: {submission.name}, {', '.join(submission.tasks)}: good")
         return
-    weights = find_all_weights(arguments.weights, tasks)
+    code = code_of()  # before others can change it
     with ExitStack() as stack:
         paths = [arguments.output / name for name in FILES]
         stack.enter_context(claimed(*paths))
@@ -113,14 +115,23 @@ def _run(arguments: argparse.Namespace) -> None:
                     f"{submission.folder}: has changed while it was scored; run this again"
                 )
         methods = methods_of(weights, submissions, _seconds(arguments, sets, weights))
-        write(arguments.output, definition, study, methods, _note(arguments))
+        write(arguments.output, definition, study, methods, code, _note(arguments))
     print((arguments.output / "table.md").read_text(encoding="utf-8"))
 
 
 def read_submissions(
-    given: Sequence[str], definition: Definition, sets: Mapping[str, PreparedSet]
+    given: Sequence[str],
+    definition: Definition,
+    sets: Mapping[str, PreparedSet],
+    names: Sequence[str] = (),
 ) -> list[Submission]:
     """Read and check all submissions.
+
+    Args:
+        given: each as "FOLDER" or "NAME=FOLDER".
+        definition: of the benchmark.
+        sets: prepared sets by task.
+        names: of other methods, beside the shipped weights.
 
     Raises:
         InputError: some are faulty; the message has a line for each fault.
@@ -131,12 +142,12 @@ def read_submissions(
         with faults.collected():
             submission = read_submission(text, definition, sets, faults)
             found += [submission] if submission else []
-    taken = [name.casefold() for name in shipped_weights()]
+    taken = [name.casefold() for name in (*shipped_weights(), *names)]
     for submission in found:
         if submission.name and submission.name.casefold() in taken:
             faults.add(
                 f"{submission.folder}: another method is called {submission.name} too; give "
-                "submission=NAME=FOLDER"
+                "--submission NAME=FOLDER"
             )
         taken.append(submission.name.casefold())
     faults.refuse()
@@ -228,8 +239,8 @@ def _note(arguments: argparse.Namespace) -> str:
 
     threads = torch.get_num_threads()
     return (
-        f"Seconds on device {arguments.device}, {threads} thread{'' if threads == 1 else 's'}: "
-        "median of 3 runs over 4 slices in the middle of the first stack."
+        f"Seconds on {find_device(arguments.device)}, threads: {threads}; median of 3 runs over "
+        "4 slices in the middle of the first stack."
     )
 
 

@@ -144,7 +144,7 @@ def _require_digest(found: PreparedSet, task: str, wanted: str, data: Path) -> N
 
 def _remedy(data: Path) -> str:
     return (
-        "give another data=FOLDER, where the sets are made anew with the packages of "
+        "give another --data FOLDER, where the sets are made anew with the packages of "
         f"constraints.txt (from {data}/scans too: restore-rwkv data prepare open --scans)"
     )
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.open_definition import Definition, code_of
+from benchmarks.open_definition import Definition
 from benchmarks.open_submissions import Submission
 from benchmarks.open_tables import Method, citation, table
 from restore_rwkv.evaluation import Study
@@ -85,10 +85,19 @@ def write(
     definition: Definition,
     study: Study,
     methods: Mapping[str, Method],
+    code: Mapping[str, Any],
     note: str,
 ) -> None:
-    """Write all files of the results, together or not at all."""
-    code = code_of()
+    """Write all files of the results, together or not at all.
+
+    Args:
+        folder: output folder.
+        definition: of the benchmark.
+        study: of all tasks.
+        methods: by name.
+        code: as `code_of` returns it.
+        note: how seconds were measured; "" where they were not.
+    """
     tasks = list(study.sets)
     cited = citation(definition, tasks, methods, code, study.provenance["packages"])
     text = "\n".join([*(table(study, task, methods, note) for task in tasks), cited, ""])

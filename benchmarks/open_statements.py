@@ -128,7 +128,8 @@ class _Reader:
         if self._is_text(found) and (found.strip() or not required):
             return str(found).strip()
         self.fault(
-            f"{where and where + '.'}{key}", f"is not a text of 1 to {_LONGEST} letters; give one"
+            f"{where and where + '.'}{key}",
+            f"is not a text of 1 to {_LONGEST} characters; give one",
         )
         return ""
 

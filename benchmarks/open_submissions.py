@@ -85,8 +85,8 @@ def read_submission(
         faults.add(f"{folder}: {path} is {why}; put a plain file there")
     statement = read_statement(folder, files, definition, faults)
     tasks = tuple(task for task in definition.data if any(f.startswith(f"{task}/") for f in files))
-    if not tasks:
-        faults.add(f"{folder}: has no images; put them in {' or '.join(definition.data)}")
+    if not any(task in sets for task in tasks):
+        faults.add(f"{folder}: has no images to score; put them in {' or '.join(sets)}")
     for task in tasks:
         if statement.benchmark and task not in statement.data:
             faults.add(
@@ -192,7 +192,8 @@ def _check_images(root: Path, prepared: PreparedSet, faults: FaultList) -> None:
     for error in found.errors:
         text = message_of(error) or str(error)
         # An evaluation can be told to score other units; the benchmark cannot.
-        faults.add(text.replace(", or force=True if it is", ""))
+        text = text.replace(", or force=True if it is", "")
+        faults.add(text if text.startswith(str(root)) else f"{root}: {text}")
     for stack in prepared.split(SPLIT):
         base = root / stack.patient / stack.name
         paths = [path for suffix in _SUFFIXES if (path := Path(f"{base}{suffix}")).is_file()]

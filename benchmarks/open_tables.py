@@ -187,4 +187,4 @@ def _remarks(
         for name in names
         if name in methods and methods[name].remark
     ]
-    return ["\n".join(lines[:1] + lines[1:]), ""] if len(lines) == 1 else ["\n\n".join(lines), ""]
+    return ["\n\n".join(lines), ""]
