@@ -10,6 +10,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ from benchmarks.open_definition import Definition, code_of, code_sha256
 from benchmarks.open_statements import STATEMENT
 from benchmarks.open_tables import markdown
 from restore_rwkv.data import SetWriter
-from restore_rwkv.evaluation import StudyRequest, evaluate_study
-from restore_rwkv.io import read_volume
+from restore_rwkv.evaluation import Study, StudyRequest, evaluate_study
+from restore_rwkv.io import claimed, read_volume
 from restore_rwkv.model import RestoreRWKV, read_info, save_weights, shipped_weights
 from restore_rwkv.tasks import ScalingRule
 from tests.helpers import ROOT
@@ -434,6 +435,30 @@ def test_outputs_that_cannot_be_written_are_refused_first(
         assert str(output) in capsys.readouterr().err
     assert run(bench, "inputs", "-o", folder) == 3
     assert run(bench, "--tasks", "mri", "-o", bench / "out") == 2
+    assert not (bench / "out").exists()
+
+
+def test_an_output_that_another_process_writes_is_refused(
+    bench: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with claimed(bench / "out" / "scores.csv"):
+        assert run(bench, "-o", bench / "out") == 6
+    assert "another process is writing it" in capsys.readouterr().err
+
+
+def test_a_submission_that_changes_while_it_is_scored_is_refused(
+    bench: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = submission(bench)
+
+    def tampering(*words: Any, **named: Any) -> Study:
+        path = folder / "mri-sr" / "m" / "m.npy"
+        np.save(path, np.load(path) + np.float32(1))
+        return evaluate_study(*words, **named)
+
+    monkeypatch.setattr(open_benchmark, "evaluate_study", tampering)
+    assert run(bench, "-o", bench / "out", "--submission", folder) == 3
+    assert "has changed while it was scored" in capsys.readouterr().err
     assert not (bench / "out").exists()
 
 
