@@ -107,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         paths = [arguments.output / name for name in FILES]
         stack.enter_context(claimed(*paths))
+        seconds = _seconds(arguments, sets, weights)
         with progress_bar("loading PyTorch", "restoring", "slices") as progress:
             study = evaluated(definition, sets, weights, submissions, arguments, progress)
         for submission in submissions:
@@ -114,7 +115,7 @@ def _run(arguments: argparse.Namespace) -> None:
                 raise InputError(
                     f"{submission.folder}: has changed while it was scored; run this again"
                 )
-        methods = methods_of(weights, submissions, _seconds(arguments, sets, weights))
+        methods = methods_of(weights, submissions, seconds)
         write(arguments.output, definition, study, methods, code, _note(arguments))
     print((arguments.output / "table.md").read_text(encoding="utf-8"))
 

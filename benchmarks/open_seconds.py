@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.open_definition import SPLIT
@@ -23,7 +24,7 @@ def seconds_of(weights: Path, prepared: PreparedSet, device: str) -> float:
     stack = prepared.split(SPLIT)[0]
     low, _ = stack_volumes(prepared, stack)
     first = max(0, (stack.shape[0] - _SLICES) // 2)
-    part = low.with_slices(low.slices(2)[first : first + _SLICES], 2)
+    part = replace(low, data=low.data[:, :, first : first + _SLICES])
     count = part.data.shape[2]
     options = options_told(None, restorer, prepared.task, prepared.factor_of(stack))
     times = [restorer.run(part, options).record.seconds for _ in range(_RUNS + 1)]

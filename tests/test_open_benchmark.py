@@ -18,9 +18,10 @@ import pytest
 from benchmarks import open_benchmark, open_definition
 from benchmarks.open_benchmark import main
 from benchmarks.open_definition import Definition, code_of, code_sha256
+from benchmarks.open_seconds import seconds_of
 from benchmarks.open_statements import STATEMENT
 from benchmarks.open_tables import markdown
-from restore_rwkv.data import SetWriter
+from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.evaluation import Study, StudyRequest, evaluate_study
 from restore_rwkv.io import claimed, read_volume
 from restore_rwkv.model import RestoreRWKV, read_info, save_weights, shipped_weights
@@ -460,6 +461,12 @@ def test_a_submission_that_changes_while_it_is_scored_is_refused(
     assert run(bench, "-o", bench / "out", "--submission", folder) == 3
     assert "has changed while it was scored" in capsys.readouterr().err
     assert not (bench / "out").exists()
+
+
+def test_seconds_are_those_of_a_slice(bench: Path, tiny_network: RestoreRWKV) -> None:
+    weights = weights_of(bench, tiny_network)
+    prepared = PreparedSet.read(ct_set(bench / "longer", "a", slices=7))
+    assert 0 < seconds_of(weights, prepared, "cpu") < 5
 
 
 def test_definitions_are_checked(bench: Path) -> None:
