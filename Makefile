@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 CHECKS := lint formatted types imports workflows
 
-.PHONY: demo test test-fast check $(CHECKS) docs train-shipped clean
+.PHONY: demo test test-fast check $(CHECKS) docs train-shipped benchmark clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -54,6 +54,10 @@ docs: .venv/docs-installed
 # says where they stand.
 train-shipped: .venv/test-installed
 	OMP_NUM_THREADS=1 nice -n 19 $(BIN)/python -m benchmarks.train_shipped
+
+# The open benchmark (docs/benchmark.md); words for it go into BENCHMARK="--weights FILE".
+benchmark: .venv/test-installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.open_benchmark $(BENCHMARK)
 
 .venv/bin-made:
 	$(PYTHON) -m venv .venv
