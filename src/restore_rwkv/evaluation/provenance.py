@@ -15,7 +15,7 @@ from restore_rwkv.evaluation.sources import Case
 from restore_rwkv.io.record import file_sha256, joint_sha256, program_version
 from restore_rwkv.tasks import Task
 
-_PACKAGES = ("torch", "numpy", "scipy", "torchmetrics", "scikit-image")
+_PACKAGES = ("torch", "numpy", "scipy")
 
 
 def sentence_of(task: Task, cases: Sequence[Case], request: StudyRequest) -> str:

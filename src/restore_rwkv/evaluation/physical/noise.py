@@ -73,7 +73,7 @@ def noise_power_spectrum(
 ) -> NoiseSpectrum:
     """Compute the noise power spectrum of images that have only noise.
 
-        NPS(u, v) = dx dy / (Nx Ny) <|DFT(image - fit)|^2>
+        NPS(u, v) = dx dy / (Nx Ny) mean(abs(DFT(image - fit))^2)
 
     (ICRU Report 87; AAPM TG 233; Solomon et al., Med Phys 39:6048, 2012). By Parseval's
     theorem its integral is the mean square of `image - fit`; there is no window function. It is
