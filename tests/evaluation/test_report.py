@@ -170,20 +170,30 @@ def test_what_no_test_confirms_is_said_to_be_so() -> None:
     )
 
 
+def test_what_is_not_tested_is_neither_better_nor_best() -> None:
+    made = study({"light": 1.0}, patients=3)
+    untested = tuple(dataclasses.replace(test, p=None, p_holm=None) for test in made.tests)
+    figures = Figures(dataclasses.replace(made, tests=untested))
+    found = verdict(figures, TASK)
+    assert found.tone == "undecided"
+    assert "over the input, on too few patients for a test." in found.headline
+    assert figures.distinct_best(TASK, MEASURES[0]) is None
+
+
 @pytest.mark.parametrize(
     ("patients", "expected"),
     [
         (1, "One patient says nothing about others"),
-        (2, "Two patients say little about others."),
-        (8, ""),
+        (2, "Patients are too few for a test, and intervals of 2 patients are too narrow"),
+        (8, "Intervals of 8 patients are too narrow: about 85 %"),
+        (12, ""),
     ],
 )
 def test_few_patients_are_named_as_a_limit(patients: int, expected: str) -> None:
     made = study(patients=patients, of="slices" if patients == 1 else "patients")
     sentences = " ".join(verdict(Figures(made), TASK).sentences)
     assert expected in sentences
-    assert ("others" in sentences) == bool(expected)
-    assert ("Tests are over slices" in sentences) == (patients == 1)
+    assert ("too narrow" in sentences) == (patients in (2, 8))
 
 
 def test_the_best_is_marked_only_where_it_is_told_apart_from_all_others() -> None:

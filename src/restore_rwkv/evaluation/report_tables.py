@@ -219,7 +219,7 @@ def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str,
         interval = (
             f"{number(test.low, digits, sign=True)} to {number(test.high, digits, sign=True)}"
         )
-    known = test.p_holm is not None and test.p_holm < LEVEL
+    says = "differ" if test.p_holm is not None and test.p_holm < LEVEL else "not told apart"
     return {
         "first": test.first,
         "second": test.second,
@@ -228,7 +228,7 @@ def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str,
         "p": p_value(test.p),
         "holm": p_value(test.p_holm),
         "pairs": f"{test.pairs:,} {test.of}",
-        "says": "differ" if known else "not told apart",
+        "says": "not tested" if test.p_holm is None else says,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from restore_rwkv.evaluation.statistics import caution
 from restore_rwkv.evaluation.study import INPUT
 
 if TYPE_CHECKING:
@@ -19,16 +20,14 @@ LEVEL = 0.05
 NONE = "\u2014"
 """Stands for a figure that does not exist."""
 
-_FEW = 6  # patients, below which no paired test over them can reach the level
 _OF_THE_PAPER = ("psnr", "ssim", "rmse")
 _OUTCOMES = {
     "worse": "is worse than the input",
-    "below": "is below the input, which no test confirms",
+    "below": "is below the input",
     "better": "is better than the input",
-    "above": "is above the input, which no test confirms",
+    "above": "is above the input",
     "equal": "is not shown to differ from the input",
 }
-_NUMBERS = ("No", "One", "Two", "Three", "Four", "Five")
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,14 @@ class Comparison:
         if self.low is not None and self.low > 0:
             return "above"
         return "below" if self.high is not None and self.high < 0 else "equal"
+
+    @property
+    def doubt(self) -> str:
+        """What a test says of a difference that the interval shows."""
+        if self.outcome not in ("above", "below"):
+            return ""
+        tested = self.test.p_holm is not None
+        return ", which no test confirms" if tested else ", on too few patients for a test"
 
 
 @dataclass(frozen=True)
@@ -243,7 +250,8 @@ def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
         if by[outcome]:
             names = listed(each.first for each in by[outcome])
             verb = "is" if len(by[outcome]) == 1 else "are"
-            parts.append(f"{names} {verb} {_OUTCOMES[outcome].removeprefix('is ')}")
+            says = f"{_OUTCOMES[outcome].removeprefix('is ')}{by[outcome][0].doubt}"
+            parts.append(f"{names} {verb} {says}")
     if by["better"]:
         first = by["better"][0]
         part = f"{first.first} gains {words.size(first.gain)} over the input"
@@ -252,7 +260,7 @@ def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
     elif by["above"]:
         first = by["above"][0]
         size = words.size(first.gain)
-        parts.append(f"{first.first} gains {size} over the input, which no test confirms")
+        parts.append(f"{first.first} gains {size} over the input{first.doubt}")
     elif by["equal"]:
         names = listed(each.first for each in by["equal"])
         parts.append(f"{names}: no difference from the input is shown")
@@ -278,7 +286,7 @@ class _Words:
 
     def against_input(self, found: Comparison) -> str:
         """A method against the input, with interval and test."""
-        says = _OUTCOMES[found.outcome]
+        says = f"{_OUTCOMES[found.outcome]}{found.doubt}"
         return f"{found.first} {says}: {self._figure(found)}."
 
     def ties(self, methods: list[str]) -> str:
@@ -306,18 +314,9 @@ class _Words:
         return summary.patients if summary else 0
 
     def reach(self, found: Comparison) -> list[str]:
-        """How far the figures reach, where patients are few."""
-        patients = self._patients(found)
-        sentences = []
-        if patients == 1:
-            sentences.append(
-                "One patient says nothing about others: intervals are over its slices."
-            )
-        elif patients < _FEW:
-            sentences.append(f"{_NUMBERS[patients]} patients say little about others.")
-        if found.test.of == "slices":
-            sentences.append("Tests are over slices, which are not independent within a patient.")
-        return sentences
+        """Say how far the figures reach, where patients are few."""
+        said = caution(self._patients(found))
+        return [said] if said else []
 
     def _figure(self, found: Comparison) -> str:
         decimals = self.figures.decimals(self.task, self.measure)
@@ -331,9 +330,8 @@ class _Words:
             ends = f"{number(low, decimals, sign=True)} to {number(high, decimals, sign=True)}"
             text += f", 95\u00a0% interval {ends}\u00a0{unit}".rstrip("\u00a0")
         if found.test.p_holm is not None:
-            over = counted(found.test.pairs, found.test.of.removesuffix("s"))
             p = f"p = {p_value(found.test.p_holm)}".replace("= <", "<").replace(" ", "\u00a0")
-            text += f", {p} over {over}"
+            text += f", {p} over {counted(found.test.pairs, 'patient')}"
         return " ".join(part for part in text.split(" ") if part)
 
 
