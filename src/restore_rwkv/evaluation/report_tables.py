@@ -178,6 +178,40 @@ def worst_rows(study: Study, figures: Figures, task: str, most: int) -> list[dic
     ]
 
 
+def worst_shown(study: Study, figures: Figures, task: str, method: str) -> tuple[int, str] | None:
+    """Return the panel where a method is worst by the first measure, and a sentence about it.
+
+    Returns:
+        Index of the panel, and the sentence; None where no panel shows the method.
+    """
+    measure = next((m for m in figures.of_task(task) if m.of == "slice"), None)
+    if measure is None or method == INPUT:
+        return None
+    values = {
+        (score.scan, score.slice): value
+        for score in study.scores
+        if score.task == task and score.method == method
+        if (value := score.values.get(measure.name)) is not None
+    }
+    shown = {
+        index: values[panel.scan, panel.slice]
+        for index, panel in enumerate(study.panels)
+        if panel.task == task and method in panel.images and (panel.scan, panel.slice) in values
+    }
+    if not shown:
+        return None
+    worst = min(shown, key=lambda index: _goodness(shown[index], measure))
+    least = min(_goodness(value, measure) for value in values.values())
+    start = "Where" if _goodness(shown[worst], measure) == least else "Of the slices shown, where"
+    unit = figures.unit(task, measure)
+    value = number(shown[worst], figures.decimals(task, measure))
+    panel = study.panels[worst]
+    return worst, (
+        f"{start} {method} is worst: {panel.scan}, slice {panel.slice}, "
+        f"{measure.title} {value} {unit}".rstrip()
+    )
+
+
 def _goodness(value: float, measure: Measure) -> float:
     return {"higher": value, "lower": -value, "zero": -abs(value)}[measure.better]
 

@@ -81,11 +81,13 @@ class Verdict:
         headline: one short sentence.
         sentences: the figures, what is worse than the input first, and how far they reach.
         tone: "better", "worse" or "undecided", of the headline.
+        method: the one that is named first; empty where none was scored.
     """
 
     headline: str
     sentences: tuple[str, ...]
     tone: str
+    method: str = ""
 
 
 class Figures:
@@ -229,7 +231,10 @@ def verdict(figures: Figures, task: str) -> Verdict:
     words = _Words(figures, task, measure)
     if not gains:
         return Verdict(
-            f"Nothing compares the methods with the input by {title_of(measure)}.", (), "undecided"
+            f"Nothing compares the methods with the input by {title_of(measure)}.",
+            (),
+            "undecided",
+            figures.best(task, measure) or restored[0],
         )
     order = list(_OUTCOMES)[:2]  # what is worse comes first, others by their gain
     ranked = sorted(gains.values(), key=lambda c: (c.outcome not in order, -c.gain))
@@ -238,7 +243,7 @@ def verdict(figures: Figures, task: str) -> Verdict:
     sentences += [f"{ties}."] if ties else []
     sentences += words.reach(ranked[0])
     headline, tone = _headline(words, ranked)
-    return Verdict(headline, tuple(sentences), tone)
+    return Verdict(headline, tuple(sentences), tone, ranked[0].first)
 
 
 def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
@@ -286,7 +291,8 @@ class _Words:
 
     def against_input(self, found: Comparison) -> str:
         """A method against the input, with interval and test."""
-        says = f"{_OUTCOMES[found.outcome]}{found.doubt}"
+        tested = found.test.p_holm is not None
+        says = f"{_OUTCOMES[found.outcome]}{found.doubt if tested else ''}"
         return f"{found.first} {says}: {self._figure(found)}."
 
     def ties(self, methods: list[str]) -> str:
@@ -302,7 +308,11 @@ class _Words:
             other: self.figures.compare(self.task, self.measure, methods[0], other)
             for other in methods[1:]
         }
-        return [other for other, each in found.items() if each is None or not each.distinct]
+        return [
+            other
+            for other, each in found.items()
+            if each is not None and each.test.p_holm is not None and not each.distinct
+        ]
 
     def on(self, found: Comparison) -> str:
         """Number of patients, to begin a sentence with."""

@@ -80,10 +80,7 @@ def _mean(task: str, method: str, curves: _Curves, *, per_mm: bool) -> Spectrum:
     found = curves.per_mm if per_mm else curves.per_pixel
     first = max(frequency[0] for frequency, _ in found)
     last = min(frequency[-1] for frequency, _ in found)
-    if len(found) == 1:
-        common = found[0][0]
-    else:
-        common = np.linspace(first, last, _RINGS)
+    common = found[0][0] if len(found) == 1 else np.linspace(first, last, _RINGS)
     power = np.average(
         [np.interp(common, frequency, radial) for frequency, radial in found],
         axis=0,

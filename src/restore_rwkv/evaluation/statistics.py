@@ -83,7 +83,7 @@ def patient_means(scores: Sequence[Scored]) -> list[PatientMean]:
 def caution(patients: int) -> str:
     """Return what few patients mean for intervals and tests, in a sentence; "" for 10 and more."""
     if patients == 1:
-        return "One patient says nothing about others: intervals are over its slices, no test is."
+        return "One patient says nothing about others: intervals are over its slices."
     if patients not in _HELD:
         return ""
     start = "Patients are too few for a test, and i" if patients < FEWEST_PATIENTS else "I"
