@@ -291,7 +291,9 @@ def test_the_first_screen_has_the_verdict_and_a_swipe_of_its_worst_slice(
     box = page.locator(".swiped")
     place = box.bounding_box()
     assert place["y"] + place["height"] < page.viewport_size["height"]
-    assert place["height"] / place["width"] == pytest.approx(96 / 128, abs=0.02)
+    down, across = shown.pixel_mm or (1.0, 1.0)
+    ratio = 96 * down / (128 * across)
+    assert place["height"] / place["width"] == pytest.approx(ratio, abs=0.02)
     assert "unet is worst: p0-scan, slice 1, PSNR" in page.locator(".glance").inner_text()
     canvases = page.locator(".swiped canvas")
     assert [each.get_attribute("aria-label") for each in canvases.all()] == ["input", "unet"]

@@ -150,7 +150,7 @@ def _ratio(panel: Panel) -> float:
     """Width of a slice divided by its height, in mm where they are known."""
     down, across = panel.pixel_mm or (1.0, 1.0)
     height, width = panel.truth.shape
-    return round(width * across / (height * down), 4)
+    return float(round(width * across / (height * down), 4))
 
 
 def _spectra(study: Study, task: str) -> dict[str, Any] | None:

@@ -204,11 +204,11 @@ def worst_shown(study: Study, figures: Figures, task: str, method: str) -> tuple
     least = min(_goodness(value, measure) for value in values.values())
     start = "Where" if _goodness(shown[worst], measure) == least else "Of the slices shown, where"
     unit = figures.unit(task, measure)
-    value = number(shown[worst], figures.decimals(task, measure))
+    told = number(shown[worst], figures.decimals(task, measure))
     panel = study.panels[worst]
     return worst, (
         f"{start} {method} is worst: {panel.scan}, slice {panel.slice}, "
-        f"{measure.title} {value} {unit}".rstrip()
+        f"{measure.title} {told} {unit}".rstrip()
     )
 
 
