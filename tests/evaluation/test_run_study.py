@@ -17,6 +17,7 @@ from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
 from restore_rwkv.evaluation import Study, StudyRequest, evaluate, evaluate_set, evaluate_study
 from restore_rwkv.evaluation.metrics import paper_score
+from restore_rwkv.evaluation.pairing import turn_fault
 from restore_rwkv.evaluation.scores import mean_over_patients
 from restore_rwkv.evaluation.tables import write_csv, write_parquet
 from restore_rwkv.io import read_volume, write_volume
@@ -336,6 +337,41 @@ def test_arrays_of_a_set_are_looked_at_too(tmp_path: Path) -> None:
         evaluate_study(StudyRequest(truths=(folder,), restored={"m": mine}))
     assert "a-1.npy: has shape (16, 24, 3); give (3, 16, 24)" in str(refusal.value)
     assert "mine: has no b/b-1.npy; add it, of shape (3, 16, 24)" in str(refusal.value)
+
+
+def test_images_that_fit_better_when_turned_are_refused(tmp_path: Path) -> None:
+    image = body()
+    image[4:8] = -1000
+    truth = write_images(tmp_path / "truth", {"a.npy": image, "sub/b.npy": image})
+    mine = write_images(tmp_path / "mine", {"a.npy": image[::-1], "sub/b.npy": image + 1})
+    request = StudyRequest(
+        truths=(truth,), restored={"m": mine}, task="ct-denoise", patient="[ab]$"
+    )
+    with pytest.raises(InputError, match=r"a\.npy: fits the truth better with axis 0 reversed"):
+        evaluate_study(request)
+    assert len(evaluate_study(replace(request, options=RestoreOptions(force=True))).scores) == 6
+
+
+def test_noise_and_blur_are_not_taken_for_a_turned_image() -> None:
+    """A symmetric object is what is hardest to tell apart."""
+    random = np.random.default_rng(0)
+    x, y, z = np.mgrid[-1:1:24j, -1:1:24j, -1:1:6j]
+    truth = np.exp(-3 * (x**2 + y**2 + z**2))
+    for noise in (0.0, 0.1, 1.0, 10.0):
+        assert turn_fault(truth + random.normal(0, noise, truth.shape), truth) is None
+    assert turn_fault(np.zeros_like(truth), truth) is None
+    odd = truth * (1 + 0.9 * x)
+    assert "axis 0 reversed" in (turn_fault(odd[::-1], odd) or "")
+    assert "axes 0 and 1 swapped" in (turn_fault(odd.swapaxes(0, 1), odd) or "")
+
+
+def test_an_error_of_one_of_many_files_names_its_folder(tmp_path: Path) -> None:
+    names = ("sub-01/ct.nii.gz", "sub-02/ct.nii.gz")
+    truth = write_images(tmp_path / "truth", {name: body() for name in names})
+    with pytest.raises(InputError) as refusal:
+        evaluate_study(StudyRequest(truths=(truth,), restored={"m": tmp_path / "none"}))
+    for name in names:
+        assert f"{truth / name}: nothing says whether" in str(refusal.value)
 
 
 def test_values_in_another_unit_are_scored_if_forced(tmp_path: Path) -> None:

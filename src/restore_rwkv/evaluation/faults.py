@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from restore_rwkv.errors import InputError, RestoreError, message_of
+from restore_rwkv.errors import ConfigError, InputError, RestoreError, UnfitError, message_of
+
+_PLAIN = (InputError, UnfitError, ConfigError)  # errors that are their message
 
 
 class FaultList:
@@ -15,11 +18,14 @@ class FaultList:
         self.errors: list[RestoreError | OSError] = []
 
     @contextmanager
-    def collected(self) -> Iterator[None]:
-        """Collect an error of the block."""
+    def collected(self, path: Path | None = None) -> Iterator[None]:
+        """Collect an error of the block, which names a file of many by its whole path."""
         try:
             yield
         except (RestoreError, OSError) as error:
+            text = str(error)
+            if path is not None and type(error) in _PLAIN and text.startswith(f"{path.name}: "):
+                error = type(error)(f"{path}{text.removeprefix(path.name)}")
             self.errors.append(error)
 
     def add(self, text: str) -> None:

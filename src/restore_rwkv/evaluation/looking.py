@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from restore_rwkv.evaluation.pairing import (
     find_images,
     grid_fault,
     partner,
+    turn_fault,
     unit_fault,
     without_suffix,
 )
@@ -64,7 +66,8 @@ def look_at(request: StudyRequest, faults: FaultList, progress: Progress | None)
     _warn_of_unused(folders, cases, request)
     if not request.truths:
         faults.add("truths: there are none; give scans or prepared sets")
-    for twice in sorted({c.key for c in cases if [o.key for o in cases].count(c.key) > 1}):
+    counts = Counter(case.key for case in cases)
+    for twice in sorted(key for key, count in counts.items() if count > 1):
         faults.add(f"{twice}: several scans have this name; evaluate them one after the other")
     return cases
 
@@ -136,14 +139,16 @@ def _of_stack(
             root = request.restored.get(name, Path(name))
             faults.add(f"{root}: has no {key}.npy; add it, of shape {stack.shape}")
             continue
-        with faults.collected():
+        with faults.collected(path):
             volume = read_volume(path)
             restored = as_stack(path, volume)
             count, height, width = stack.shape
             if restored.shape != (height, width, count):
                 given = volume.source.shape if volume.source else volume.data.shape
                 raise InputError(f"{path}: has shape {given}; give {stack.shape}")
-            _check_values(volume, prepared.images(stack, "high"), path, prepared.task, request)
+            _check_finite(volume, path)
+            truth = np.moveaxis(prepared.images(stack, "high"), 0, 2)
+            _check_fit(restored, truth, path, prepared.task, request)
             found[name] = path
     return found
 
@@ -156,7 +161,7 @@ def _of_scans(
     physics = DegradeOptions(axes=request.axes)
     for number, (path, name) in enumerate(zip(paths, unique_names(paths), strict=True), 1):
         begin_stage(progress, f"looking at {name} ({number} of {len(paths)})")
-        with faults.collected():
+        with faults.collected(path):
             volume = read_volume(path)
             task = pick_task(volume, request.task)
             task.rules.require_degradable(volume, task)
@@ -195,7 +200,7 @@ def _of_files(
                 faults.add(f"{root}: has no {name}, which {path.name} is the truth of; add it")
             else:
                 others[method] = other
-        with faults.collected():
+        with faults.collected(path):
             truth, read = _checked_files(path, others, request, faults)
             shown = path.name if name == "." else name
             cases.append(_case(shown, shown, patients.get(name, shown), truth, read))
@@ -211,28 +216,34 @@ def _checked_files(
     reader = FileReader(path, task, others)
     truth = task.rules.to_task_unit(volume, task)
     for other in others.values():
-        with faults.collected():
+        with faults.collected(other):
             if other.exists() and path.exists() and os.path.samefile(other, path):
                 raise InputError(f"{other}: is the truth itself; give the folder of other images")
             image = reader.in_task_unit(other)
             fault = grid_fault(image, truth)
             if fault is not None:
                 raise InputError(f"{other}: {fault}")
-            _check_values(image, truth.data, other, task, request)
+            _check_finite(image, other)
+            _check_fit(image.data, truth.data, other, task, request)
     return truth, reader
 
 
-def _check_values(
-    image: Volume,
+def _check_finite(image: Volume, path: Path) -> None:
+    if image.missing is not None:
+        count = int(image.missing.sum())
+        raise InputError(f"{path}: {count} voxels are not finite; write a number for each")
+
+
+def _check_fit(
+    image: NDArray[np.float32],
     truth: NDArray[np.generic],
     path: Path,
     task: Task,
     request: StudyRequest,
 ) -> None:
-    if image.missing is not None:
-        count = int(image.missing.sum())
-        raise InputError(f"{path}: {count} voxels are not finite; write a number for each")
-    fault = None if request.options.force else unit_fault(image.data, truth, task.unit)
+    if request.options.force:
+        return
+    fault = unit_fault(image, truth, task.unit) or turn_fault(image, truth)
     if fault is not None:
         raise InputError(f"{path}: {fault}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
     paths = [Path(printable(os.path.abspath(path))) for path in paths]
     names = [path.name for path in paths]
     for level in range(2, max((len(path.parts) for path in paths), default=0) + 1):
-        twice = {name for name in names if names.count(name) > 1}
+        counts = Counter(names)
+        twice = {name for name, count in counts.items() if count > 1}
         if not twice:
             break
         names = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ _SPAN = 8.0  # ratio of the spans of two images above which they are in differen
 _SHIFT = 0.25  # of the span of the truth, by which the median may differ
 _CENTRAL = (0.005, 0.5, 0.995)  # quantiles: ends of the span, and the median
 _SAMPLES = 1_000_000
+_BETTER = 0.5  # share of what does not correlate that is left when an image is turned
+_CLEARLY = 0.01  # by which the correlation grows at least
+_ALONG = 32  # voxels that are compared along an axis
 
 
 def find_images(root: Path) -> dict[str, Path]:
@@ -109,6 +113,48 @@ def unit_fault(image: NDArray[np.generic], truth: NDArray[np.generic], unit: str
         f"its values lie from {low:.4g} to {high:.4g}, those of the truth from {least:.4g} to "
         f"{most:.4g} {unit}; give it in the unit of the truth, or force=True if it is"
     )
+
+
+def turn_fault(image: NDArray[np.generic], truth: NDArray[np.generic]) -> str | None:
+    """Return by which reversed or swapped axes an image fits the truth better; else None.
+
+    Compared is the correlation of at most 32 voxels along each axis. An image that is only noisy or
+    blurred fits best as it is.
+    """
+    wanted = _thinned(truth)
+    fits = {how: _correlation(_thinned(turned), wanted) for how, turned in _turns(image)}
+    best = max(fits, key=lambda how: fits[how])
+    apart, least = 1 - fits[""], 1 - fits[best]
+    if least > _BETTER * apart or apart - least < _CLEARLY:
+        return None
+    return (
+        f"fits the truth better with {best} (correlation {fits[best]:.2f} instead of "
+        f"{fits['']:.2f}); store its axes as those of the truth, or force=True if they are"
+    )
+
+
+def _turns(image: NDArray[np.generic]) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Return the image, and with axes swapped or reversed, with words for that; "" comes first."""
+    axes = range(image.ndim)
+    swaps = [(a, b) for a, b in itertools.combinations(axes, 2) if image.shape[a] == image.shape[b]]
+    long = [axis for axis in axes if image.shape[axis] > 1]
+    for swap in ((), *swaps):
+        swapped = image.swapaxes(*swap) if swap else image
+        for flips in itertools.chain(*(itertools.combinations(long, n) for n in range(4))):
+            words = [f"axes {swap[0]} and {swap[1]} swapped"] if swap else []
+            words += [f"axis {axis} reversed" for axis in flips]
+            yield " and ".join(words), np.flip(swapped, flips)
+
+
+def _thinned(image: NDArray[np.generic]) -> NDArray[np.float64]:
+    places = tuple(slice(None, None, -(-size // _ALONG)) for size in image.shape)
+    return image[places].astype(np.float64).ravel()
+
+
+def _correlation(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    size = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / size if size > 0 else 0.0
 
 
 def _quantiles(values: NDArray[np.generic]) -> tuple[float, float, float]:

@@ -158,6 +158,7 @@ async function begin() {
   if (data.panels.length) {
     const viewer = new Viewer(data);
     await viewer.open(0);
+    for (const figure of all(".glance")) await glance(figure, viewer);
     document.addEventListener("click", event => {
       const button = event.target.closest("button.show");
       if (!button) return;

@@ -13,7 +13,9 @@ from restore_rwkv.evaluation.report_charts import box_plot, line_chart
 from restore_rwkv.evaluation.report_images import (
     DIFFERENCE,
     TRUTH,
+    StoredSlices,
     difference_limit,
+    picture,
     pictures,
     store_slices,
 )
@@ -25,6 +27,7 @@ from restore_rwkv.evaluation.report_tables import (
     slice_table,
     test_rows,
     worst_rows,
+    worst_shown,
 )
 from restore_rwkv.evaluation.report_words import Figures, title_of, verdict
 from restore_rwkv.evaluation.study import INPUT
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from restore_rwkv.evaluation.study import Panel, Study
 
 _PACKAGE = "restore_rwkv.evaluation"
-_SCRIPTS = ("report", "report_viewer", "report_controls")
+_SCRIPTS = ("report", "report_viewer", "report_controls", "report_glance")
 _COLOURS = 8  # of methods, before they repeat with other dashes
 _WORST = 20  # slices of a task listed without the script
 
@@ -73,8 +76,7 @@ def _values(study: Study) -> dict[str, Any]:
         "measures": [_measure(figures, measure) for measure in study.measures],
         "tasks": slice_table(study, figures),
         "panels": [
-            _panel_data(panel, each.offset, each.step)
-            for panel, each in zip(study.panels, stored, strict=True)
+            _panel_data(panel, each) for panel, each in zip(study.panels, stored, strict=True)
         ],
     }
     packed = zlib.compress(json.dumps(data, separators=(",", ":")).encode("ascii"), 9)
@@ -97,11 +99,13 @@ def _values(study: Study) -> dict[str, Any]:
 
 def _task(study: Study, figures: Figures, task: str) -> dict[str, Any]:
     measures = figures.of_task(task)
+    said = verdict(figures, task)
     return {
         "name": task,
         "title": TASKS[task].title if task in TASKS else task,
         "set": study.sets.get(task, ""),
-        "verdict": verdict(figures, task),
+        "verdict": said,
+        "glance": _glance(study, figures, task, said.method),
         "methods": figures.methods(task),
         "rows": score_rows(figures, task),
         "starred": any(s.resampled == "slices" for s in study.summaries if s.task == task),
@@ -120,6 +124,33 @@ def _task(study: Study, figures: Figures, task: str) -> dict[str, Any]:
         "worst": worst_rows(study, figures, task, _WORST),
         "spectra": _spectra(study, task),
     }
+
+
+def _glance(study: Study, figures: Figures, task: str, method: str) -> dict[str, Any] | None:
+    """Return the worst slice of a method beside the input, or the truth where there is none."""
+    found = worst_shown(study, figures, task, method)
+    if found is None:
+        return None
+    index, words = found
+    panel = study.panels[index]
+    left, right = (INPUT, method) if INPUT in panel.images else (method, TRUTH)
+    names = [TRUTH, *panel.images]
+    return {
+        "panel": index,
+        "words": words,
+        "ratio": _ratio(panel),
+        "sides": [
+            {"place": names.index(name), "name": name, "picture": picture(panel, name)}
+            for name in (left, right)
+        ],
+    }
+
+
+def _ratio(panel: Panel) -> float:
+    """Width of a slice divided by its height, in mm where they are known."""
+    down, across = panel.pixel_mm or (1.0, 1.0)
+    height, width = panel.truth.shape
+    return float(round(width * across / (height * down), 4))
 
 
 def _spectra(study: Study, task: str) -> dict[str, Any] | None:
@@ -146,7 +177,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _panel_data(panel: Panel, offset: float, step: float) -> dict[str, Any]:
+def _panel_data(panel: Panel, stored: StoredSlices) -> dict[str, Any]:
     """What the script knows of a panel."""
     return {
         "task": plain(panel.task),
@@ -158,8 +189,7 @@ def _panel_data(panel: Panel, offset: float, step: float) -> dict[str, Any]:
         "mm": panel.pixel_mm,
         "shape": panel.truth.shape,
         "names": [plain(name) for name in panel.images],
-        "offset": offset,
-        "step": step,
+        "scale": stored.scale,
         "windows": [[plain(name), *ends] for name, ends in panel.windows.items()],
         "limit": difference_limit(panel),
     }

@@ -145,35 +145,14 @@ Object.assign(Viewer.prototype, {
 
   /** The handle between the two images of a swipe. */
   divider() {
-    const handle = element("div", {
-      id: "divider", role: "slider", tabindex: 0, "aria-label": "Divider between the two images",
-      "aria-valuemin": 0, "aria-valuemax": 100,
-    });
-    const put = share => {
-      this.split = Math.max(0, Math.min(1, share));
-      handle.style.left = `${100 * this.split}%`;
-      handle.setAttribute("aria-valuenow", Math.round(100 * this.split));
-      this.draw();
-    };
-    handle.addEventListener("keydown", event => {
-      const steps = {ArrowLeft: -0.02, ArrowDown: -0.02, ArrowRight: 0.02, ArrowUp: 0.02, PageDown: -0.1, PageUp: 0.1, Home: -1, End: 1};
-      if (!(event.key in steps)) return;
-      event.preventDefault();
-      put(this.split + steps[event.key]);
-    });
-    handle.addEventListener("pointerdown", event => handle.setPointerCapture(event.pointerId));
-    handle.addEventListener("pointermove", event => {
-      if (!handle.hasPointerCapture(event.pointerId)) return;
-      const box = handle.parentElement.getBoundingClientRect();
-      put((event.clientX - box.left) / box.width);
-    });
-    put(this.split);
+    const handle = dividerOf("Divider between the two images", this.split, share => { this.split = share; this.draw(); });
+    handle.id = "divider";
     return handle;
   },
 
   value(key, row, column) {
     const code = this.codes[key][row * this.panel.shape[1] + column];
-    return code === MISSING ? null : this.panel.offset + this.panel.step * code;
+    return code === MISSING ? null : this.numbers[code];
   },
 
   colour(key) {
@@ -276,4 +255,3 @@ Object.assign(Viewer.prototype, {
   },
 });
 
-begin();

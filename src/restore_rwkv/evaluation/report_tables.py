@@ -178,6 +178,40 @@ def worst_rows(study: Study, figures: Figures, task: str, most: int) -> list[dic
     ]
 
 
+def worst_shown(study: Study, figures: Figures, task: str, method: str) -> tuple[int, str] | None:
+    """Return the panel where a method is worst by the first measure, and a sentence about it.
+
+    Returns:
+        Index of the panel, and the sentence; None where no panel shows the method.
+    """
+    measure = next((m for m in figures.of_task(task) if m.of == "slice"), None)
+    if measure is None or method == INPUT:
+        return None
+    values = {
+        (score.scan, score.slice): value
+        for score in study.scores
+        if score.task == task and score.method == method
+        if (value := score.values.get(measure.name)) is not None
+    }
+    shown = {
+        index: values[panel.scan, panel.slice]
+        for index, panel in enumerate(study.panels)
+        if panel.task == task and method in panel.images and (panel.scan, panel.slice) in values
+    }
+    if not shown:
+        return None
+    worst = min(shown, key=lambda index: _goodness(shown[index], measure))
+    least = min(_goodness(value, measure) for value in values.values())
+    start = "Where" if _goodness(shown[worst], measure) == least else "Of the slices shown, where"
+    unit = figures.unit(task, measure)
+    told = number(shown[worst], figures.decimals(task, measure))
+    panel = study.panels[worst]
+    return worst, (
+        f"{start} {method} is worst: {panel.scan}, slice {panel.slice}, "
+        f"{measure.title} {told} {unit}".rstrip()
+    )
+
+
 def _goodness(value: float, measure: Measure) -> float:
     return {"higher": value, "lower": -value, "zero": -abs(value)}[measure.better]
 
@@ -219,7 +253,7 @@ def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str,
         interval = (
             f"{number(test.low, digits, sign=True)} to {number(test.high, digits, sign=True)}"
         )
-    known = test.p_holm is not None and test.p_holm < LEVEL
+    says = "differ" if test.p_holm is not None and test.p_holm < LEVEL else "not told apart"
     return {
         "first": test.first,
         "second": test.second,
@@ -228,7 +262,7 @@ def _test_row(figures: Figures, measure: Measure, test: PairedTest) -> dict[str,
         "p": p_value(test.p),
         "holm": p_value(test.p_holm),
         "pairs": f"{test.pairs:,} {test.of}",
-        "says": "differ" if known else "not told apart",
+        "says": "not tested" if test.p_holm is None else says,
     }
 
 

@@ -1,24 +1,52 @@
 
 const COLD = [64, 160, 255], WARM = [255, 140, 26], MISSING = 65535;
 
-/** Undoes `encode` of report_images.py: codes of 16 bit of an image of that shape. */
-async function decode(text, [height, width]) {
-  const bytes = bytesOf(text);
-  const kind = bytes[0];
+const DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;,=>?@^_`{|}~";
+
+/** Undoes `text_of` of report_images.py. */
+function bytesOfDigits(text) {
+  const places = new Uint8Array(128);
+  for (let place = 0; place < 85; place += 1) places[DIGITS.charCodeAt(place)] = place;
+  const bytes = new Uint8Array(4 * Math.ceil(text.length / 5));
+  const words = new DataView(bytes.buffer);
+  for (let at = 0, to = 0; at < text.length; at += 5, to += 4) {
+    let word = 0;
+    for (let next = at; next < at + 5; next += 1) word = word * 85 + (next < text.length ? places[text.charCodeAt(next)] : 84);
+    words.setUint32(to, word);
+  }
+  return bytes.subarray(0, Math.floor(text.length * 4 / 5));
+}
+
+/** Undoes `encode` of report_images.py: codes of 16 bit of an image, with those of the one before. */
+async function decode(text, [height, width], before) {
+  const bytes = bytesOfDigits(text);
+  const kind = bytes[0] & 3;
+  const border = bytes[0] > 3 ? 32768 : 0;
   const rest = await inflate(bytes.subarray(1));
   const count = height * width;
   const codes = new Uint16Array(count);
   for (let row = 0, place = 0; row < height; row += 1) {
     for (let column = 0; column < width; column += 1, place += 1) {
       const folded = rest[place] | (rest[count + place] << 8);
-      const left = column ? codes[place - 1] : 0;
-      const upper = row ? codes[place - width] : 0;
-      const corner = row && column ? codes[place - width - 1] : 0;
-      const predicted = [0, left, (left + upper) >> 1, left + upper - corner][kind];
+      const left = column ? codes[place - 1] : border;
+      const upper = row ? codes[place - width] : border;
+      const corner = row && column ? codes[place - width - 1] : border;
+      const predicted = kind === 2 ? (left + upper) >> 1 : kind === 1 ? left : kind ? left + upper - corner : border;
       codes[place] = predicted + ((folded >> 1) ^ -(folded & 1));
     }
   }
+  if (border) for (let place = 0; place < count; place += 1) codes[place] += before[place] - border;
   return codes;
+}
+
+/** Value of each code of a panel. */
+function valuesOf(scale) {
+  const values = new Float64Array(65536).fill(NaN);
+  let code = 0;
+  for (const [first, step, count] of scale) {
+    for (let index = 0; index < count; index += 1, code += 1) values[code] = first + step * index;
+  }
+  return values;
 }
 
 /** A round length, at most `most`: 1, 2 or 5 times a power of ten. */
@@ -43,18 +71,27 @@ class Viewer {
   get panel() { return this.data.panels[this.index]; }
   get spacing() { return this.panel.mm ?? [1, 1]; }
 
+  /** Codes of the truth and of each method on a panel. */
+  async codesOf(index) {
+    if (!this.stored.has(index)) {
+      const texts = find(`#panel-${index}`).textContent.trim().split(" ");
+      const codes = [];
+      for (const text of texts) codes.push(await decode(text, this.data.panels[index].shape, codes.at(-1)));
+      if (this.stored.size > 3) this.stored.delete(this.stored.keys().next().value);
+      this.stored.set(index, codes);
+    }
+    return this.stored.get(index);
+  }
+
   async open(index) {
     const panel = this.data.panels[index];
     this.wanted = index;
-    if (!this.stored.has(index)) {
-      const texts = find(`#panel-${index}`).textContent.trim().split(" ");
-      if (this.stored.size > 3) this.stored.delete(this.stored.keys().next().value);
-      this.stored.set(index, await Promise.all(texts.map(text => decode(text, panel.shape))));
-    }
+    const [truth, ...images] = await this.codesOf(index);
     if (this.wanted !== index) return; // another was asked for in the meantime
-    const [truth, ...images] = this.stored.get(index);
     const same = this.index !== undefined && this.panel.task === panel.task;
     this.index = index;
+    this.numbers = valuesOf(panel.scale);
+    this.step = Math.min(...panel.scale.map(range => range[1]));
     this.codes = {truth};
     panel.names.forEach((name, place) => { this.codes[`image ${place}`] = images[place]; });
     this.keys = [...panel.names.keys()].map(place => `image ${place}`);
@@ -66,7 +103,9 @@ class Viewer {
     if (!same) this.begin();
     find("#panel").value = String(index);
     find("#why").textContent = panel.why;
-    find("#stored").textContent = `Values are kept in steps of ${panel.step} ${panel.unit}: they differ from the scores' images by at most ${panel.step / 2} ${panel.unit}.`;
+    const ranges = panel.scale.map(([first, step], place) =>
+      `${place ? `from ${digits(first, this.step < 1 ? 2 : 0)} on ` : ""}${Number((step / 2).toPrecision(2))}`);
+    find("#stored").textContent = `Values shown differ from those that were scored by at most (${panel.unit}): ${ranges.join(", ")}.`;
     this.fillMethods();
     this.centre();
     this.build();
@@ -77,7 +116,7 @@ class Viewer {
     const {windows, limit} = this.panel;
     const low = Math.min(...windows.map(window => window[1]));
     const high = Math.max(...windows.map(window => window[2]));
-    const step = this.panel.step;
+    const {step} = this;
     Object.assign(find("#level"), {min: low, max: high, step});
     Object.assign(find("#width"), {min: 2 * step, max: (high - low) * 1.5, step});
     Object.assign(find("#limit"), {min: limit / 20, max: limit * 4, step: limit / 20});
@@ -161,10 +200,11 @@ class Viewer {
 
   /** Computes the grey or coloured pixels of all views, then draws them. */
   paint() {
-    const {offset, step, shape, unit} = this.panel;
+    const {numbers, step} = this;
+    const {shape, unit} = this.panel;
     const greys = new Uint8ClampedArray(65536);
     const share = 255 / Math.max(this.white - this.black, 1e-30);
-    for (let code = 0; code < MISSING; code += 1) greys[code] = (offset + step * code - this.black) * share;
+    for (let code = 0; code < MISSING; code += 1) greys[code] = (numbers[code] - this.black) * share;
     for (const view of this.views) {
       view.bitmaps = view.keys.map(key => {
         const bitmap = element("canvas", {width: shape[1], height: shape[0]});
@@ -175,7 +215,7 @@ class Viewer {
         return bitmap;
       });
     }
-    const narrow = roundBelow(this.panel.step);
+    const narrow = roundBelow(step);
     const decimals = Math.max(0, -Math.floor(Math.log10(narrow)));
     this.decimals = decimals;
     find("#level").value = (this.black + this.white) / 2;
@@ -194,11 +234,11 @@ class Viewer {
   shade(pixels, key, difference, greys) {
     const codes = this.codes[key];
     const {truth} = this.codes;
-    const {step} = this.panel;
+    const {numbers} = this;
     for (let place = 0, at = 0; place < codes.length; place += 1, at += 4) {
       if (difference) {
         const known = codes[place] !== MISSING && truth[place] !== MISSING;
-        const part = known ? Math.max(-1, Math.min(1, ((codes[place] - truth[place]) * step) / this.limit)) : 0;
+        const part = known ? Math.max(-1, Math.min(1, (numbers[codes[place]] - numbers[truth[place]]) / this.limit)) : 0;
         const colour = part < 0 ? COLD : WARM;
         for (let channel = 0; channel < 3; channel += 1) pixels[at + channel] = Math.abs(part) * colour[channel];
       } else {

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from restore_rwkv.evaluation.statistics import caution
 from restore_rwkv.evaluation.study import INPUT
 
 if TYPE_CHECKING:
@@ -19,16 +20,14 @@ LEVEL = 0.05
 NONE = "\u2014"
 """Stands for a figure that does not exist."""
 
-_FEW = 6  # patients, below which no paired test over them can reach the level
 _OF_THE_PAPER = ("psnr", "ssim", "rmse")
 _OUTCOMES = {
     "worse": "is worse than the input",
-    "below": "is below the input, which no test confirms",
+    "below": "is below the input",
     "better": "is better than the input",
-    "above": "is above the input, which no test confirms",
+    "above": "is above the input",
     "equal": "is not shown to differ from the input",
 }
-_NUMBERS = ("No", "One", "Two", "Three", "Four", "Five")
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,14 @@ class Comparison:
             return "above"
         return "below" if self.high is not None and self.high < 0 else "equal"
 
+    @property
+    def doubt(self) -> str:
+        """What a test says of a difference that the interval shows."""
+        if self.outcome not in ("above", "below"):
+            return ""
+        tested = self.test.p_holm is not None
+        return ", which no test confirms" if tested else ", on too few patients for a test"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -74,11 +81,13 @@ class Verdict:
         headline: one short sentence.
         sentences: the figures, what is worse than the input first, and how far they reach.
         tone: "better", "worse" or "undecided", of the headline.
+        method: the one that is named first; empty where none was scored.
     """
 
     headline: str
     sentences: tuple[str, ...]
     tone: str
+    method: str = ""
 
 
 class Figures:
@@ -222,7 +231,10 @@ def verdict(figures: Figures, task: str) -> Verdict:
     words = _Words(figures, task, measure)
     if not gains:
         return Verdict(
-            f"Nothing compares the methods with the input by {title_of(measure)}.", (), "undecided"
+            f"Nothing compares the methods with the input by {title_of(measure)}.",
+            (),
+            "undecided",
+            figures.best(task, measure) or restored[0],
         )
     order = list(_OUTCOMES)[:2]  # what is worse comes first, others by their gain
     ranked = sorted(gains.values(), key=lambda c: (c.outcome not in order, -c.gain))
@@ -231,7 +243,7 @@ def verdict(figures: Figures, task: str) -> Verdict:
     sentences += [f"{ties}."] if ties else []
     sentences += words.reach(ranked[0])
     headline, tone = _headline(words, ranked)
-    return Verdict(headline, tuple(sentences), tone)
+    return Verdict(headline, tuple(sentences), tone, ranked[0].first)
 
 
 def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
@@ -243,7 +255,8 @@ def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
         if by[outcome]:
             names = listed(each.first for each in by[outcome])
             verb = "is" if len(by[outcome]) == 1 else "are"
-            parts.append(f"{names} {verb} {_OUTCOMES[outcome].removeprefix('is ')}")
+            says = f"{_OUTCOMES[outcome].removeprefix('is ')}{by[outcome][0].doubt}"
+            parts.append(f"{names} {verb} {says}")
     if by["better"]:
         first = by["better"][0]
         part = f"{first.first} gains {words.size(first.gain)} over the input"
@@ -252,7 +265,7 @@ def _headline(words: _Words, ranked: list[Comparison]) -> tuple[str, str]:
     elif by["above"]:
         first = by["above"][0]
         size = words.size(first.gain)
-        parts.append(f"{first.first} gains {size} over the input, which no test confirms")
+        parts.append(f"{first.first} gains {size} over the input{first.doubt}")
     elif by["equal"]:
         names = listed(each.first for each in by["equal"])
         parts.append(f"{names}: no difference from the input is shown")
@@ -278,7 +291,8 @@ class _Words:
 
     def against_input(self, found: Comparison) -> str:
         """A method against the input, with interval and test."""
-        says = _OUTCOMES[found.outcome]
+        tested = found.test.p_holm is not None
+        says = f"{_OUTCOMES[found.outcome]}{found.doubt if tested else ''}"
         return f"{found.first} {says}: {self._figure(found)}."
 
     def ties(self, methods: list[str]) -> str:
@@ -294,7 +308,11 @@ class _Words:
             other: self.figures.compare(self.task, self.measure, methods[0], other)
             for other in methods[1:]
         }
-        return [other for other, each in found.items() if each is None or not each.distinct]
+        return [
+            other
+            for other, each in found.items()
+            if each is not None and each.test.p_holm is not None and not each.distinct
+        ]
 
     def on(self, found: Comparison) -> str:
         """Number of patients, to begin a sentence with."""
@@ -306,18 +324,9 @@ class _Words:
         return summary.patients if summary else 0
 
     def reach(self, found: Comparison) -> list[str]:
-        """How far the figures reach, where patients are few."""
-        patients = self._patients(found)
-        sentences = []
-        if patients == 1:
-            sentences.append(
-                "One patient says nothing about others: intervals are over its slices."
-            )
-        elif patients < _FEW:
-            sentences.append(f"{_NUMBERS[patients]} patients say little about others.")
-        if found.test.of == "slices":
-            sentences.append("Tests are over slices, which are not independent within a patient.")
-        return sentences
+        """Say how far the figures reach, where patients are few."""
+        said = caution(self._patients(found))
+        return [said] if said else []
 
     def _figure(self, found: Comparison) -> str:
         decimals = self.figures.decimals(self.task, self.measure)
@@ -331,9 +340,8 @@ class _Words:
             ends = f"{number(low, decimals, sign=True)} to {number(high, decimals, sign=True)}"
             text += f", 95\u00a0% interval {ends}\u00a0{unit}".rstrip("\u00a0")
         if found.test.p_holm is not None:
-            over = counted(found.test.pairs, found.test.of.removesuffix("s"))
             p = f"p = {p_value(found.test.p_holm)}".replace("= <", "<").replace(" ", "\u00a0")
-            text += f", {p} over {over}"
+            text += f", {p} over {counted(found.test.pairs, 'patient')}"
         return " ".join(part for part in text.split(" ") if part)
 
 

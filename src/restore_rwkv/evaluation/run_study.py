@@ -30,7 +30,8 @@ from restore_rwkv.tasks import TASKS, Task
 Inspect = Callable[[str, Volume, Restorer, RestoreOptions], None]
 """Takes a name, the low-quality form of a scan, its restorer, and how it is restored."""
 
-_STEPS = 1000  # of the progress of a scan
+_STEPS = 1000  # of the progress of one share
+_READING, _RESTORING, _SCORING = 4, 20, 2  # shares of time; a stack is read, a scan degraded too
 
 
 def evaluate_study(
@@ -127,12 +128,13 @@ class _Run:
     ) -> None:
         """Restore a scan by every method, and score all images of it."""
         restorers = self._methods.restorers[case.task.name]
-        steps = len(restorers) + 2
+        shares = [1 if case.stack else _READING, *(_RESTORING for _ in restorers), _SCORING]
 
         def part(number: int) -> Progress | None:
             if progress is None:
                 return None
-            return PartProgress(progress, number * _STEPS, _STEPS, steps * _STEPS)
+            before = sum(shares[:number]) * _STEPS
+            return PartProgress(progress, before, shares[number] * _STEPS, sum(shares) * _STEPS)
 
         images = case.read(part(0))
         low = images.by_method.get(INPUT)
@@ -152,7 +154,7 @@ class _Run:
             begin_stage(progress, "writing")
             predictions.add(case, images)
         begin_stage(progress, "scoring")
-        self._score_images(case, images, part(steps - 1))
+        self._score_images(case, images, part(len(shares) - 1))
 
     def _score_images(self, case: Case, images: Images, progress: Progress | None) -> None:
         truth = images.truth.slices(images.axis)

@@ -17,7 +17,15 @@ RESAMPLES = 5000
 """Bootstrap samples of an interval."""
 
 FEWEST_PATIENTS = 6
-"""With fewer pairs, the two-sided Wilcoxon test cannot give a p-value below 0.05."""
+"""With fewer pairs, the two-sided Wilcoxon test cannot give a p-value below 0.05.
+
+Slices do not replace patients: where methods do not differ on average, but do by chance on each
+patient, tests over 5 to 30 slices of 1 to 5 patients gave p < 0.05 in 60 to 68 % of 200 studies.
+"""
+
+# Percent of 95 % intervals that hold the true mean by number of patients, which is the smaller of
+# that for normal and for exponential values in 300 samples each, to 5 %.
+_HELD = {2: 50, 3: 70, 4: 75, 5: 80, 6: 85, 7: 85, 8: 85, 9: 90}
 
 _LEVEL = 0.95
 _BATCH = 4_000_000  # numbers drawn at once
@@ -70,6 +78,19 @@ def patient_means(scores: Sequence[Scored]) -> list[PatientMean]:
             )
         )
     return means
+
+
+def caution(patients: int) -> str:
+    """Return what few patients mean for intervals and tests, in a sentence; "" for 10 and more."""
+    if patients == 1:
+        return "One patient says nothing about others: intervals are over its slices."
+    if patients not in _HELD:
+        return ""
+    start = "Patients are too few for a test, and i" if patients < FEWEST_PATIENTS else "I"
+    return (
+        f"{start}ntervals of {patients} patients are too narrow: about {_HELD[patients]} % of "
+        "them hold the true mean, not 95 %."
+    )
 
 
 def summarise(
@@ -209,14 +230,12 @@ def _tests(
     for (first, second), differences in zip(pairs, found, strict=True):
         if not differences:
             continue
-        means = _by_patient(differences)
-        few = len(means) < FEWEST_PATIENTS
-        tested = list(differences.values()) if few else means
-        made.append((second, first, differences, means, "slices" if few else "patients", tested))
-    ps = [signed_rank(item[-1]) for item in made]
+        made.append((second, first, differences, _by_patient(differences)))
+    ps = [signed_rank(means) for *_, means in made]
     corrected = iter(holm([p for p in ps if p is not None]))
-    for (first, second, differences, means, of, tested), p in zip(made, ps, strict=True):
+    for (first, second, differences, means), p in zip(made, ps, strict=True):
         ends = _interval(means, differences, seed)[1]
+        several = len(means) > 1
         yield PairedTest(
             task=task,
             measure=measure,
@@ -225,8 +244,8 @@ def _tests(
             difference=_mean(means),
             low=ends[0] if ends else None,
             high=ends[1] if ends else None,
-            pairs=len(tested),
-            of=of,
+            pairs=len(means if several else differences),
+            of="patients" if several else "slices",
             p=p,
             p_holm=None if p is None else next(corrected),
         )

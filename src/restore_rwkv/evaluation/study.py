@@ -83,10 +83,9 @@ class PairedTest:
         low, high: ends of its 95 % bootstrap interval, of patients or, where there is only one, of
             slices; None where it cannot be had.
         pairs: number of patients, or of slices where `of` says so.
-        of: "patients", or "slices" where patients are too few for the test; slices of one patient
-            are not independent, and a p-value over them says little.
-        p: p-value of the two-sided Wilcoxon signed-rank test; None where pairs are too few, or all
-            equal.
+        of: "patients", or "slices" where there is only one patient.
+        p: p-value of the two-sided Wilcoxon signed-rank test over the means of patients; None with
+            fewer than 6 patients, or where both methods are equal on all.
         p_holm: the same after Holm's correction for all tests of the task and measure.
     """
 

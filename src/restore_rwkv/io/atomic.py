@@ -15,7 +15,7 @@ from pathlib import Path
 
 from restore_rwkv.errors import BusyError, InputError
 
-_held: set[Path] = set()  # lock files of this process
+_held: set[Path] = set()  # of this process: lock files, unfinished folders, folders made for them
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -179,6 +179,7 @@ def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
     names = sorted({path, *(Path(name).absolute() for name in others)})
     parents = {folder for name in names for folder in name.parents}
     created = sorted((folder for folder in parents if not folder.exists()), reverse=True)
+    _held.update(created)
     for name in names:
         name.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -197,15 +198,22 @@ def claimed(path: str | Path, *others: str | Path) -> Iterator[None]:
             f"{path}: another process is writing it; wait for it, or name another output"
         ) from error
     finally:
+        _held.difference_update(created)
         for folder in created:
             with suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
 def drop_claims() -> None:
-    """Remove the lock files of this process, for an end at once that runs no cleanup."""
-    for path in list(_held):
-        _unlink(path)
+    """Remove lock files and unfinished folders, for an end at once that runs no cleanup."""
+    for path in sorted(_held, reverse=True):  # what a folder holds before the folder
+        if path.name.endswith(".partial"):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir():
+            with suppress(OSError):  # it is not empty
+                path.rmdir()
+        else:
+            _unlink(path)
 
 
 def _unlink(path: Path) -> None:
@@ -321,6 +329,7 @@ def _uninterrupted() -> Iterator[None]:
 @contextmanager
 def _renamed_at_the_end(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}.partial")
+    _held.add(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -329,6 +338,8 @@ def _renamed_at_the_end(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        _held.discard(temporary)
     flush_folder(path.parent)
 
 

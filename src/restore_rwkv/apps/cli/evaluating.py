@@ -162,8 +162,9 @@ def evaluate(
             study = evaluate_study(
                 request, inspect=inspect if diagnose else None, progress=progress
             )
+            # Before the files, as the disk may be full.
+            show(*study_tables(study), *(spread_table(*item) for item in spreads))
             files.write(study)
-    show(*study_tables(study), *(spread_table(*item) for item in spreads))
     for kind, path in files.paths.items():
         say(f"{path}: {_WORDS[kind]}")
     if keep is not None:

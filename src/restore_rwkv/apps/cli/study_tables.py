@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.cli.console import plain_table
 from restore_rwkv.evaluation.request import protocol_of
-from restore_rwkv.evaluation.statistics import PatientMean, patient_means
+from restore_rwkv.evaluation.statistics import PatientMean, caution, patient_means
 from restore_rwkv.evaluation.study import INPUT, PairedTest, Study, Summary
 from restore_rwkv.evaluation.tables import unit_of
 
@@ -34,11 +34,16 @@ def study_tables(study: Study) -> list[Table]:
     return tables
 
 
-def number_text(value: float | None, sign: str = "") -> str:
-    """Return a number with four digits after the point below 1, else two; "none" for None."""
+def decimals(value: float | None) -> int:
+    """Return how many digits a number has after its point: four below 1, else two."""
+    return 2 if value is not None and abs(value) >= 1 else 4
+
+
+def number_text(value: float | None, sign: str = "", digits: int | None = None) -> str:
+    """Return a number with so many digits after the point, or `decimals`; "none" for None."""
     if value is None:
         return "none"
-    return f"{value:{sign}.{2 if abs(value) >= 1 else 4}f}"
+    return f"{value:{sign}.{decimals(value) if digits is None else digits}f}"
 
 
 def p_text(p: float | None) -> str:
@@ -70,7 +75,8 @@ def _patients(study: Study, task: str, means: Sequence[PatientMean]) -> Table:
 def _summary(study: Study, task: str) -> Table:
     summaries = [summary for summary in study.summaries if summary.task == task]
     gains = any(test.task == task and test.second == INPUT for test in study.tests)
-    columns = ("change", "Holm p") if gains else ()
+    tested = any(test.task == task and test.p is not None for test in study.tests)
+    columns = (("change", "Holm p") if tested else ("change",)) if gains else ()
     table = plain_table("method", "mean", "95 % interval", *columns, "slices")
     patients = max((summary.patients for summary in summaries), default=0)
     measures = [m for m in study.measures if any(s.measure == m.name for s in summaries)]
@@ -80,21 +86,24 @@ def _summary(study: Study, task: str) -> Table:
     for measure in measures:
         table.add_row(_heading(measure, task), style="bold")
         for summary in (s for s in summaries if s.measure == measure.name):
-            table.add_row(*_cells(study, summary, gains=gains))
+            table.add_row(*_cells(study, summary, columns))
         table.add_section()
-    _add_notes(table, study, task, gains=gains)
+    _add_notes(table, study, task, columns)
     return table
 
 
-def _cells(study: Study, summary: Summary, *, gains: bool) -> Iterator[str]:
+def _cells(study: Study, summary: Summary, columns: Sequence[str]) -> Iterator[str]:
     yield f"  {summary.method}"
     yield number_text(summary.mean)
     given = summary.low is not None
-    yield f"{number_text(summary.low)} to {number_text(summary.high)}" if given else "none"
-    if gains:
+    digits = decimals(summary.mean)
+    ends = (number_text(end, digits=digits) for end in (summary.low, summary.high))
+    yield " to ".join(ends) if given else "none"
+    if columns:
         test = _test_over_input(study, summary)
         yield number_text(test.difference, "+") if test else ""
-        yield p_text(test.p_holm) if test else ""
+        if "Holm p" in columns:
+            yield p_text(test.p_holm) if test else ""
     yield _count(summary.slices, summary.without)
 
 
@@ -110,20 +119,17 @@ def _test_over_input(study: Study, summary: Summary) -> PairedTest | None:
     )
 
 
-def _add_notes(table: Table, study: Study, task: str, *, gains: bool) -> None:
-    """Say under a table what was scored, and where intervals or tests are not over patients."""
-    of_slices = any(s.resampled == "slices" for s in study.summaries if s.task == task)
-    tests = [test for test in study.tests if test.task == task and test.p is not None]
+def _add_notes(table: Table, study: Study, task: str, columns: Sequence[str]) -> None:
+    """Say under a table what was scored, and how little few patients say."""
+    patients = max((s.patients for s in study.summaries if s.task == task), default=0)
     notes = [study.sets[task]]
-    if gains:
-        notes.append(f"Change and p: against the {INPUT}; p by Wilcoxon, corrected by Holm.")
-    if of_slices:
-        notes.append("Intervals resample the slices of one patient: nothing about other patients.")
-    if any(test.of == "slices" for test in tests):
+    if "Holm p" in columns:
         notes.append(
-            "Too few patients: tests are over slices, which are not independent within a patient, "
-            "so that p says little."
+            f"Change and p: against the {INPUT}, over patients; p by Wilcoxon, corrected by Holm."
         )
+    elif columns:
+        notes.append(f"Change: against the {INPUT}.")
+    notes += [said] if (said := caution(patients)) else []
     table.caption = "\n".join([*notes, *_reasons(study, task)])
     table.caption_justify = "left"
 
