@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterable, Iterator
 
 from benchmarks import protocols
-from restore_rwkv.evaluation.catalogue import all_measures, measures_named
-from restore_rwkv.evaluation.measures import Measure
+from restore_rwkv.evaluation.measures.catalogue import all_measures, measures_named
+from restore_rwkv.evaluation.measures.measure import Measure
+from restore_rwkv.evaluation.measures.protocols import PROTOCOLS
+from restore_rwkv.evaluation.measures.similarity import SIMILARITY_MEASURES
 from restore_rwkv.evaluation.physical import PHYSICAL_MEASURES
-from restore_rwkv.evaluation.protocols import PROTOCOLS
-from restore_rwkv.evaluation.similarity import SIMILARITY_MEASURES
 from restore_rwkv.tasks import TASKS
 
 _RANGES = "\n".join(

@@ -33,9 +33,9 @@ from restore_rwkv.apps.cli.progress import progress_bar
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.errors import ConfigError, InputError, WeightsError, message_of
 from restore_rwkv.evaluation import Study, StudyRequest, evaluate_study
-from restore_rwkv.evaluation.faults import FaultList
-from restore_rwkv.evaluation.naming import unique_names
-from restore_rwkv.evaluation.study_files import PANELS
+from restore_rwkv.evaluation.study.faults import FaultList
+from restore_rwkv.evaluation.study.files import PANELS
+from restore_rwkv.evaluation.study.naming import unique_names
 from restore_rwkv.io import Progress, claimed
 from restore_rwkv.io.outputs import check_writable
 from restore_rwkv.model import WeightsInfo, find_weights, read_info, shipped_weights

@@ -15,9 +15,9 @@ from typing import Any
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.open_scans import prepare_open
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.evaluation.catalogue import all_measures
-from restore_rwkv.evaluation.faults import FaultList
-from restore_rwkv.evaluation.request import measures_for
+from restore_rwkv.evaluation.measures.catalogue import all_measures
+from restore_rwkv.evaluation.study.faults import FaultList
+from restore_rwkv.evaluation.study.request import measures_for
 from restore_rwkv.io.record import program_version
 from restore_rwkv.options import Seed, from_mapping, validated
 from restore_rwkv.tasks import TASKS, Task

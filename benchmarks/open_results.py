@@ -12,8 +12,8 @@ from benchmarks.open_definition import Definition
 from benchmarks.open_submissions import Submission
 from benchmarks.open_tables import Method, citation, table
 from restore_rwkv.evaluation import Study
-from restore_rwkv.evaluation.report import write_report
-from restore_rwkv.evaluation.tables import study_values, write_csv
+from restore_rwkv.evaluation.report.page import write_report
+from restore_rwkv.evaluation.study.tables import study_values, write_csv
 from restore_rwkv.io import atomic_files
 from restore_rwkv.model import WeightsInfo
 

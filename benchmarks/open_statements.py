@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.open_definition import Definition
-from restore_rwkv.evaluation.faults import FaultList
-from restore_rwkv.evaluation.naming import printable
+from restore_rwkv.evaluation.study.faults import FaultList
+from restore_rwkv.evaluation.study.naming import printable
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -26,12 +26,12 @@ from benchmarks.open_statements import STATEMENT, Statement, read_statement
 from restore_rwkv.data import PreparedSet
 from restore_rwkv.data.open_scans import OPEN_SCANS
 from restore_rwkv.errors import InputError, message_of
-from restore_rwkv.evaluation.faults import FaultList
-from restore_rwkv.evaluation.looking import look_at
-from restore_rwkv.evaluation.naming import printable
-from restore_rwkv.evaluation.request import StudyRequest
 from restore_rwkv.evaluation.scores import stack_volumes
-from restore_rwkv.evaluation.sources import as_stack
+from restore_rwkv.evaluation.study.faults import FaultList
+from restore_rwkv.evaluation.study.looking import look_at
+from restore_rwkv.evaluation.study.naming import printable
+from restore_rwkv.evaluation.study.request import StudyRequest
+from restore_rwkv.evaluation.study.sources import as_stack
 from restore_rwkv.io import file_sha256, read_volume
 from restore_rwkv.options import nearest
 

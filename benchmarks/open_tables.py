@@ -9,10 +9,10 @@ from typing import Any
 
 from benchmarks.open_definition import FORMAT, SPLIT, Definition
 from restore_rwkv.apps.cli.study_tables import number_text
-from restore_rwkv.evaluation.measures import Measure
-from restore_rwkv.evaluation.naming import printable
-from restore_rwkv.evaluation.study import INPUT, Study, Summary
-from restore_rwkv.evaluation.tables import unit_of
+from restore_rwkv.evaluation.measures.measure import Measure
+from restore_rwkv.evaluation.study.naming import printable
+from restore_rwkv.evaluation.study.results import INPUT, Study, Summary
+from restore_rwkv.evaluation.study.tables import unit_of
 from restore_rwkv.tasks import TASKS
 
 _WITH_INTERVAL = 3  # measures of the paper's protocol

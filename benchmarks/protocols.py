@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from restore_rwkv import Restorer, degrade, read_volume
-from restore_rwkv.evaluation.catalogue import measures_named
-from restore_rwkv.evaluation.measures import Measure, Setting, Values
-from restore_rwkv.evaluation.protocols import PROTOCOLS
+from restore_rwkv.evaluation.measures.catalogue import measures_named
+from restore_rwkv.evaluation.measures.measure import Measure, Setting, Values
+from restore_rwkv.evaluation.measures.protocols import PROTOCOLS
 from restore_rwkv.model import sample_scan
 from restore_rwkv.tasks import Task, get_task, slice_axis
 

@@ -24,7 +24,7 @@ from benchmarks.task_ct import SPACING, ct_results, ct_rows, interval, print_ct,
 from benchmarks.task_phantoms import Images
 from benchmarks.timing import command, machine
 from restore_rwkv import Restorer
-from restore_rwkv.evaluation.measures import Setting
+from restore_rwkv.evaluation.measures.measure import Setting
 from restore_rwkv.evaluation.physical import (
     PHYSICAL_MEASURES,
     Recovery,

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from benchmarks import task_phantoms as phantoms
 from benchmarks.task_phantoms import FULL, LOW, RESTORED, Images
 from restore_rwkv import Restorer
-from restore_rwkv.evaluation.measures import NoScoreError
+from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.evaluation.physical import (
     Detectability,
     NoiseSpectrum,

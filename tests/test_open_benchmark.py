@@ -318,7 +318,7 @@ def test_all_faults_of_a_submission_are_said_at_once(
         "does not belong there: notes.txt",
         "trained on a, a test subject of ct-denoise; train without it",
         "'nobody', which is not an open scan",
-        "mri-sr: m.npy: 1 voxels are not finite",
+        "m.npy: 1 voxels are not finite",
         "ct-denoise: has no a/a-1.npy; add it, of shape (3, 16, 24)",
         "b-1.npy: has shape (2, 2, 2); give (3, 16, 24)",
     ):

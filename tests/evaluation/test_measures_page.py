@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import measures, protocols
-from restore_rwkv.evaluation.catalogue import all_measures
+from restore_rwkv.evaluation.measures.catalogue import all_measures
 from tests.helpers import ROOT
 
 PAGE = (ROOT / "docs" / "measures.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_rwkv.evaluation.measures import Measure, Setting, Values
-from restore_rwkv.evaluation.study import (
+from restore_rwkv.evaluation.measures.measure import Measure, Setting, Values
+from restore_rwkv.evaluation.study.results import (
     INPUT,
     PairedTest,
     Panel,

@@ -16,8 +16,6 @@ from restore_rwkv.evaluation.receptive_field import (
     effective_receptive_field,
     high_contribution_area,
 )
-from restore_rwkv.evaluation.request import StudyRequest
-from restore_rwkv.evaluation.run_study import evaluate_study
 from restore_rwkv.evaluation.scores import Evaluation, evaluate, evaluate_set
 from restore_rwkv.evaluation.strength import (
     BlendGains,
@@ -26,8 +24,17 @@ from restore_rwkv.evaluation.strength import (
     calibrate,
     full_noise,
 )
-from restore_rwkv.evaluation.study import PairedTest, Panel, Scored, Spectrum, Study, Summary
-from restore_rwkv.evaluation.study_files import StudyFiles
+from restore_rwkv.evaluation.study.files import StudyFiles
+from restore_rwkv.evaluation.study.request import StudyRequest
+from restore_rwkv.evaluation.study.results import (
+    PairedTest,
+    Panel,
+    Scored,
+    Spectrum,
+    Study,
+    Summary,
+)
+from restore_rwkv.evaluation.study.run import evaluate_study
 
 __all__ = [
     "PAPER_PROTOCOL",

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.evaluation.ssim import PAPER_WINDOW, mean_ssim
+from restore_rwkv.evaluation.measures.ssim import PAPER_WINDOW, mean_ssim
 
 PAPER_PROTOCOL = "paper"
 """Name of the protocol, to print beside scores of `paper_score` and `mean_score`."""

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.evaluation.measures import NoScoreError, Setting
+from restore_rwkv.evaluation.measures.measure import NoScoreError, Setting
 from restore_rwkv.evaluation.physical import (
     PHYSICAL_MEASURES,
     noise_power_spectrum,

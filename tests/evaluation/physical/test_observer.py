@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.measures import NoScoreError
+from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.evaluation.physical import (
     difference_of_gaussian_channels,
     hotelling_observer,

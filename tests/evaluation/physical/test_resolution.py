@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import ncx2
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.measures import NoScoreError
+from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.evaluation.physical import contrast_to_noise, task_transfer_function
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.evaluation.catalogue import all_measures
-from restore_rwkv.evaluation.measures import NoScoreError, Setting
+from restore_rwkv.evaluation.measures.catalogue import all_measures
+from restore_rwkv.evaluation.measures.measure import NoScoreError, Setting
 from restore_rwkv.evaluation.physical import (
     PHYSICAL_MEASURES,
     TISSUE_RANGES,

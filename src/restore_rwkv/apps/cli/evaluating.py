@@ -126,10 +126,10 @@ def evaluate(
 
     with progress_bar("loading PyTorch", "restoring", "slices") as progress:
         from restore_rwkv.apps.cli.study_tables import study_tables
-        from restore_rwkv.evaluation.request import StudyRequest
-        from restore_rwkv.evaluation.run_study import evaluate_study
-        from restore_rwkv.evaluation.study_files import PANELS, StudyFiles
-        from restore_rwkv.evaluation.tables import study_values
+        from restore_rwkv.evaluation.study.files import PANELS, StudyFiles
+        from restore_rwkv.evaluation.study.request import StudyRequest
+        from restore_rwkv.evaluation.study.run import evaluate_study
+        from restore_rwkv.evaluation.study.tables import study_values
         from restore_rwkv.restoration import RestoreOptions
 
         files = StudyFiles(csv=table, parquet=parquet, report=report, overwrite=overwrite)
@@ -181,7 +181,7 @@ def named_folders(texts: Sequence[str]) -> dict[str, Path]:
     Raises:
         ConfigError: two methods have the same name.
     """
-    from restore_rwkv.evaluation.naming import unique_names
+    from restore_rwkv.evaluation.study.naming import unique_names
 
     given: dict[str, Path] = {}
     unnamed: list[Path] = []

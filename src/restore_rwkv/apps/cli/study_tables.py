@@ -7,15 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.cli.console import plain_table
-from restore_rwkv.evaluation.request import protocol_of
-from restore_rwkv.evaluation.statistics import PatientMean, caution, patient_means
-from restore_rwkv.evaluation.study import INPUT, PairedTest, Study, Summary
-from restore_rwkv.evaluation.tables import unit_of
+from restore_rwkv.evaluation.study.request import protocol_of
+from restore_rwkv.evaluation.study.results import INPUT, PairedTest, Study, Summary
+from restore_rwkv.evaluation.study.statistics import PatientMean, caution, patient_means
+from restore_rwkv.evaluation.study.tables import unit_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from restore_rwkv.evaluation.measures import Measure
+    from restore_rwkv.evaluation.measures.measure import Measure
 
 _MOST_PATIENTS = 30
 _MOST_REASONS = 2

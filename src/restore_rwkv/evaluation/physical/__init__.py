@@ -7,7 +7,7 @@ channelised Hotelling observer, and the recovery coefficients of PET.
 
 from __future__ import annotations
 
-from restore_rwkv.evaluation.measures import Measure
+from restore_rwkv.evaluation.measures.measure import Measure
 from restore_rwkv.evaluation.physical.contrast import contrast_to_noise
 from restore_rwkv.evaluation.physical.ct import CT_MEASURES, TISSUE_RANGES, tissue_mean_shift
 from restore_rwkv.evaluation.physical.noise import (

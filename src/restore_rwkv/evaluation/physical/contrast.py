@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.measures import NoScoreError
+from restore_rwkv.evaluation.measures.measure import NoScoreError
 
 _FEWEST = 2  # pixels with which a standard deviation exists
 _NO_NOISE = 1e-6  # of the largest value; the rounding of float32

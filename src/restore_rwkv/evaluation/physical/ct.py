@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from restore_rwkv.errors import ConfigError
-from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting, Values
-from restore_rwkv.evaluation.score_checks import pair_of
+from restore_rwkv.evaluation.measures.measure import Measure, NoScoreError, Setting, Values
+from restore_rwkv.evaluation.measures.score_checks import pair_of
 
 TISSUE_RANGES = MappingProxyType(
     {

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting, Values
-from restore_rwkv.evaluation.score_checks import pair_of
+from restore_rwkv.evaluation.measures.measure import Measure, NoScoreError, Setting, Values
+from restore_rwkv.evaluation.measures.score_checks import pair_of
 
 Detrend = Literal["none", "mean", "plane", "quadratic"]
 

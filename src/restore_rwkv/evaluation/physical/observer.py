@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.measures import NoScoreError, Values
+from restore_rwkv.evaluation.measures.measure import NoScoreError, Values
 
 _LARGEST = 300.0  # d'; the noncentral F distribution cannot be computed far above
 

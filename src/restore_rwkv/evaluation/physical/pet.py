@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, signal
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.measures import Measure, NoScoreError, Setting, Values
+from restore_rwkv.evaluation.measures.measure import Measure, NoScoreError, Setting, Values
+from restore_rwkv.evaluation.measures.score_checks import pair_of
 from restore_rwkv.evaluation.physical.contrast import as_region
-from restore_rwkv.evaluation.score_checks import pair_of
 
 HOT = 0.41
 """Share of the peak from which the smoothed truth counts as a hot region.

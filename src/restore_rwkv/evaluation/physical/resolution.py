@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.signal.windows import tukey
 
 from restore_rwkv.errors import InputError
-from restore_rwkv.evaluation.measures import NoScoreError, Values
+from restore_rwkv.evaluation.measures.measure import NoScoreError, Values
 from restore_rwkv.evaluation.physical.noise import check_pixel
 
 _BINS_PER_PIXEL = 4

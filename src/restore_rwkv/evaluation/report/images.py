@@ -1,0 +1,207 @@
+"""Slices as the HTML report holds them: values of 16 bit for its script, and small pictures.
+
+A page keeps each slice once, as whole numbers, so that the browser can apply any window and show
+values. Between the ends of windows, the step from one number to the next is at most a 200th of each
+window that reaches there (an 80th of windows narrower than the first), which is near the smallest
+difference of grey that an eye sees; the largest error is half a step. On CT that is 1 HU in brain,
+2 HU in soft tissue, and 5 HU in lung, air and bone. The numbers are predicted from their neighbours
+and from the slice before, as methods leave much the same noise, and what remains is compressed by
+zlib; `viewer.js` undoes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import math
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from restore_rwkv.evaluation.study.results import Panel
+
+TRUTH = "truth"
+DIFFERENCE = "difference"
+
+_MISSING = 65535  # code of a pixel without a finite value
+_LEVELS = 200  # of the first window and of wider ones, at least
+_LEVELS_OF_NARROWER = 80
+_MIDDLE = 32768  # stands for no difference from the slice before
+_SAFE = bytes.maketrans(b"<", b",")  # base85 has no comma, and pages read "<!--" as a mark
+_PICTURE = 288  # pixels along the longer side of a small picture
+_QUALITY = 82  # of its JPEG
+_QUANTILE = 0.995  # of the difference, at the end of its colour scale
+_COLD, _WARM = np.array([64, 160, 255]), np.array([255, 140, 26])
+
+Codes = NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class StoredSlices:
+    """Slices of one panel as text for a page.
+
+    Attributes:
+        texts: each slice as text: the truth, then one for each method in the panel's order.
+        scale: first value, step and count of codes, for each range of values with one step.
+    """
+
+    texts: tuple[str, ...]
+    scale: tuple[tuple[float, float, int], ...]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Value of each code; half of the largest step is the largest error."""
+        return np.concatenate(
+            [first + step * np.arange(count) for first, step, count in self.scale]
+        )
+
+
+def store_slices(panel: Panel) -> StoredSlices:
+    """Return the slices of a panel in the form that the script of the report reads."""
+    slices = [panel.truth, *panel.images.values()]
+    stored = StoredSlices((), _scale(slices, list(panel.windows.values())))
+    codes = [_codes(image, stored.values) for image in slices]
+    before = [None, *codes[:-1]]
+    texts = (text_of(encode(*pair)) for pair in zip(codes, before, strict=True))
+    return StoredSlices(tuple(texts), stored.scale)
+
+
+def encode(codes: Codes, before: Codes | None = None) -> bytes:
+    """Return numbers (H, W) of 16 bit in few bytes.
+
+    The first byte is the predictor: 0 for none, 1 the left neighbour, 2 the mean of the left and
+    upper ones, rounded down, 3 the gradient (left plus upper minus upper left). Neighbours beyond
+    the border are 0. From 4 on, they are predictors of the difference from the slice before plus
+    32768, which is also what lies beyond the border. The rest is zlib: what remains modulo 65536,
+    with the sign in the lowest bit, first all lower bytes and then all upper ones.
+    """
+    tried = _tried(codes, 0, 0)
+    if before is not None:
+        apart = (codes.astype(np.int64) - before + _MIDDLE).astype(np.uint16)
+        tried += _tried(apart, 4, _MIDDLE)
+    return min(tried, key=len)
+
+
+def text_of(data: bytes) -> str:
+    """Return bytes as text that a page can hold: base85 of RFC 1924, with a comma for "<"."""
+    return base64.b85encode(data).translate(_SAFE).decode("ascii")
+
+
+def _tried(codes: Codes, first: int, border: int) -> list[bytes]:
+    wide = np.pad(codes.astype(np.int64), ((1, 0), (1, 0)), constant_values=border)
+    left, upper, corner = wide[1:, :-1], wide[:-1, 1:], wide[:-1, :-1]
+    predictions = (np.full_like(left, border), left, (left + upper) // 2, left + upper - corner)
+    return [
+        bytes([kind]) + zlib.compress(_remainder(codes, predicted), 9)
+        for kind, predicted in enumerate(predictions, first)
+    ]
+
+
+def difference_limit(panel: Panel) -> float:
+    """Return the end of the colour scale of differences: 1, 2 or 5 times a power of ten."""
+    errors = [np.abs(image - panel.truth) for image in panel.images.values()]
+    found = [error[np.isfinite(error)] for error in errors]
+    largest = max((float(np.quantile(e, _QUANTILE)) for e in found if e.size), default=0.0)
+    narrow = min((high - low for low, high in panel.windows.values()), default=1.0)
+    wanted = max(largest, narrow / 100, 1e-9)
+    power = 10.0 ** math.floor(math.log10(wanted))
+    nearest = min((1, 2, 5, 10), key=lambda step: abs(math.log(step * power / wanted)))
+    return float(f"{nearest * power:.1g}")
+
+
+def picture(panel: Panel, name: str) -> str:
+    """Return a small JPEG picture in base64 of a method, or of `TRUTH`, in the first window."""
+    image = panel.truth if name == TRUTH else panel.images[name]
+    return _jpeg(_grey(image, panel), panel.pixel_mm)
+
+
+def pictures(panel: Panel) -> dict[str, str]:
+    """Return small JPEG pictures in base64 of a panel in its first window.
+
+    Returns:
+        By name: "input" or what is first, the first restored slice, `TRUTH`, and `DIFFERENCE`, that
+        slice minus the truth in colours.
+    """
+    names = list(panel.images)[:2]
+    shown = {name: _grey(panel.images[name], panel) for name in names}
+    shown[TRUTH] = _grey(panel.truth, panel)
+    shown[DIFFERENCE] = _coloured(panel.images[names[-1]] - panel.truth, difference_limit(panel))
+    return {name: _jpeg(image, panel.pixel_mm) for name, image in shown.items()}
+
+
+def _scale(
+    slices: list[NDArray[np.float32]], windows: list[tuple[float, float]]
+) -> tuple[tuple[float, float, int], ...]:
+    """Return the ranges of `StoredSlices` for windows, the first of which is the most important."""
+    finite = [image[np.isfinite(image)] for image in slices]
+    low = min((float(values.min()) for values in finite if values.size), default=0.0)
+    high = max((float(values.max()) for values in finite if values.size), default=0.0)
+    windows = [w for w in windows if w[1] > w[0]] or [(low, max(high, low + 1.0))]
+    steps = {}
+    for black, white in windows:
+        narrower = white - black < windows[0][1] - windows[0][0]
+        levels = _LEVELS_OF_NARROWER if narrower else _LEVELS
+        steps[black, white] = _round_down((white - black) / levels)
+    coarsest = max(steps.values())
+    low, high = math.floor(low / coarsest) * coarsest, high + coarsest
+    inside = {end for window in windows for end in window if low < end < high}
+    ends = sorted({low, high, *inside})
+    ranges = []
+    for first, last in itertools.pairwise(ends):
+        found = [step for (a, b), step in steps.items() if a < last and b > first]
+        ranges.append((first, last, min(found, default=coarsest)))
+    if sum((b - a) / step + 1 for a, b, step in ranges) >= _MISSING:  # far beyond every window
+        step = (high - low) / (_MISSING - 1)
+        return ((low, step, _MISSING - 1),)
+    return tuple((a, step, max(1, math.ceil((b - a) / step - 1e-6))) for a, b, step in ranges)
+
+
+def _round_down(value: float) -> float:
+    """Return the largest of 1, 2 and 5 times a power of ten that is not above a positive value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max(
+        step
+        for step in (float(f"{digit * power / 10:.1g}") for digit in (5, 10, 20, 50, 100))
+        if step <= value * (1 + 1e-9)
+    )
+
+
+def _codes(image: NDArray[np.float32], values: NDArray[np.float64]) -> Codes:
+    """Return the codes whose values are the nearest."""
+    codes = np.searchsorted((values[1:] + values[:-1]) / 2, image)
+    return np.where(np.isfinite(image), codes, _MISSING).astype(np.uint16)
+
+
+def _remainder(codes: Codes, predicted: NDArray[np.int64]) -> bytes:
+    signed = (codes.astype(np.int64) - predicted).astype(np.uint16).view(np.int16).astype(np.int32)
+    folded = ((signed << 1) ^ (signed >> 15)).astype(np.uint16)
+    return (folded & 255).astype(np.uint8).tobytes() + (folded >> 8).astype(np.uint8).tobytes()
+
+
+def _grey(image: NDArray[np.float32], panel: Panel) -> NDArray[np.uint8]:
+    black, white = next(iter(panel.windows.values()))
+    shades = np.clip((np.nan_to_num(image) - black) / max(white - black, 1e-9), 0, 1)
+    return np.repeat((shades * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _coloured(difference: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
+    share = np.clip(np.nan_to_num(difference) / limit, -1, 1)[..., None]
+    return np.asarray(np.where(share < 0, -share * _COLD, share * _WARM) + 0.5).astype(np.uint8)
+
+
+def _jpeg(image: NDArray[np.uint8], pixel_mm: tuple[float, float] | None) -> str:
+    from PIL import Image
+
+    down, across = pixel_mm or (1.0, 1.0)
+    height, width = image.shape[0] * down, image.shape[1] * across
+    scale = _PICTURE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    data = io.BytesIO()
+    resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    resized.save(data, format="jpeg", quality=_QUALITY, optimize=True)
+    return base64.b64encode(data.getvalue()).decode("ascii")
