@@ -311,6 +311,23 @@ def test_the_first_screen_has_the_verdict_and_a_swipe_of_its_worst_slice(
     page.wait_for_function("document.activeElement.id === 'stage'")
 
 
+def test_an_inverted_window_is_shown_as_such_by_every_control(opened: Any) -> None:
+    windows = {"usual": (-160.0, 240.0), "inverted": (240.0, -160.0)}
+    shown = dataclasses.replace(panel(METHODS, scan="p0-scan", slice=1), windows=windows)
+    page = opened(study(panels=[shown]))
+    before = pixels(page, 0).astype(int)
+    page.get_by_role("button", name="inverted").click()
+    settled(page)
+    after = pixels(page, 0).astype(int)
+    middle = (slice(None, None, 9), slice(None, None, 9), slice(0, 3))
+    apart = np.abs(before[middle] + after[middle] - 255)
+    assert np.median(apart) <= 1  # all but the cross hair and the scale
+    assert page.locator("#width-value").inner_text().startswith("400")
+    page.locator("#level").press("ArrowRight")
+    settled(page)
+    assert np.abs(pixels(page, 0).astype(int)[middle] - after[middle]).mean() < 3
+
+
 def test_windows_are_buttons_and_sliders(opened: Any) -> None:
     page = opened(study(panels=[panel(METHODS)]))
     soft = pixels(page, 2)

@@ -105,6 +105,7 @@ def test_windows_follow_the_task_and_the_values() -> None:
     assert list(windows_of(get_task("pet-synth"), truth)) == [
         "SUV 0 to 5",
         "to the 99.5th percentile",
+        "SUV 0 to 5, inverted",
     ]
     flat = windows_of(get_task("mri-sr"), np.zeros((4, 4), np.float32))
     assert next(iter(flat.values())) == (0.0, 1.0)

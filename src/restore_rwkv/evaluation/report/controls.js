@@ -18,7 +18,8 @@ Object.assign(Viewer.prototype, {
     const slide = () => {
       const [level, width] = [Number(find("#level").value), Number(find("#width").value)];
       this.limit = Number(find("#limit").value);
-      this.window(level - width / 2, level + width / 2);
+      const half = this.white < this.black ? -width / 2 : width / 2;
+      this.window(level - half, level + half);
     };
     for (const name of ["level", "width", "limit"]) on(`#${name}`, "input", slide);
     on("#closer", "click", () => this.magnify(1.5));
@@ -221,7 +222,7 @@ Object.assign(Viewer.prototype, {
     const end = Math.max(lines[0][1].at(-1)[0], 1e-9);
     let [low, most] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
     // As the images: what lies beyond the window is cut off, so that small differences can be seen.
-    const [black, white] = [Math.max(low, this.black), Math.min(most, this.white)];
+    const [black, white] = [Math.max(low, Math.min(this.black, this.white)), Math.min(most, Math.max(this.black, this.white))];
     if (black < white) [low, most] = [black, white];
     if (!(low < most)) [low, most] = values.length ? [low - 1, most + 1] : [0, 1];
     const x = value => left + (value / end) * (wide - left - right);

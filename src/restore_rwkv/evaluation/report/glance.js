@@ -43,7 +43,7 @@ async function glance(figure, viewer) {
     const context = canvas.getContext("2d");
     const image = context.createImageData(width, height);
     codes[place].forEach((code, at) => {
-      image.data.fill(255 * (numbers[code] - black) / (white - black), 4 * at, 4 * at + 3);
+      image.data.fill(255 * (numbers[code] - black) / (white - black || 1e-30), 4 * at, 4 * at + 3);
       image.data[4 * at + 3] = 255;
     });
     context.putImageData(image, 0, 0);

@@ -114,8 +114,8 @@ class Viewer {
   /** The first window of a task, and the ends of the sliders. */
   begin() {
     const {windows, limit} = this.panel;
-    const low = Math.min(...windows.map(window => window[1]));
-    const high = Math.max(...windows.map(window => window[2]));
+    const ends = windows.flatMap(window => window.slice(1));
+    const [low, high] = [Math.min(...ends), Math.max(...ends)];
     const {step} = this;
     Object.assign(find("#level"), {min: low, max: high, step});
     Object.assign(find("#width"), {min: 2 * step, max: (high - low) * 1.5, step});
@@ -203,7 +203,7 @@ class Viewer {
     const {numbers, step} = this;
     const {shape, unit} = this.panel;
     const greys = new Uint8ClampedArray(65536);
-    const share = 255 / Math.max(this.white - this.black, 1e-30);
+    const share = 255 / (this.white - this.black || 1e-30); // below 0 where the window is inverted
     for (let code = 0; code < MISSING; code += 1) greys[code] = (numbers[code] - this.black) * share;
     for (const view of this.views) {
       view.bitmaps = view.keys.map(key => {
@@ -219,10 +219,11 @@ class Viewer {
     const decimals = Math.max(0, -Math.floor(Math.log10(narrow)));
     this.decimals = decimals;
     find("#level").value = (this.black + this.white) / 2;
-    find("#width").value = this.white - this.black;
+    const width = Math.abs(this.white - this.black);
+    find("#width").value = width;
     find("#limit").value = this.limit;
     find("#level-value").textContent = `${digits((this.black + this.white) / 2, decimals)} ${unit}`;
-    find("#width-value").textContent = `${digits(this.white - this.black, decimals)} ${unit}`;
+    find("#width-value").textContent = `${digits(width, decimals)} ${unit}`;
     find("#limit-value").textContent = `\u00b1${this.limit.toPrecision(2) * 1} ${unit}`;
     all("#windows button").forEach((button, place) => {
       const [, black, white] = this.panel.windows[place];

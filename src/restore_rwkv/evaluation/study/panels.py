@@ -144,7 +144,7 @@ def windows_of(task: Task, truth: NDArray[np.float32]) -> dict[str, tuple[float,
     low = min(low, 0.0)  # black is no signal
     whole = {"to the 99.5th percentile": (low, high if high > low else low + 1.0)}
     if task.modality == "PT":
-        return {"SUV 0 to 5": (0.0, 5.0), **whole}
+        return {"SUV 0 to 5": (0.0, 5.0), **whole, "SUV 0 to 5, inverted": (5.0, 0.0)}
     return whole
 
 

@@ -114,7 +114,8 @@ class Panel:
         truth: full-quality slice (H, W), float32, first axis down as it is displayed.
         images: slices by method, "input" first where there is one, on the same grid.
         windows: what black and white stand for, by name of the clinical window, such as
-            "soft tissue": (-160.0, 240.0); the first is the one to begin with.
+            "soft tissue": (-160.0, 240.0); the first is the one to begin with. Where black
+            stands for more than white, it is inverted.
     """
 
     task: str
