@@ -55,7 +55,7 @@ NETWORKS: dict[str, Any] = {
 """The networks, as recipes name them; the first is the one that seconds are measured by. All add
 their input to their output and start as the identity: else so few iterations teach little more."""
 ITERATIONS = {"mri-sr": 500, "ct-denoise": 300}
-SWEEP_ITERATIONS = 100
+SWEEP_ITERATIONS = 200
 SEEDS = (0, 1, 2)
 _SWEEP_SEED = 100  # no seed of the compared runs
 SWEEP: dict[str, dict[str, Any]] = {
@@ -189,7 +189,7 @@ def train_all(tasks: Sequence[str], words: argparse.Namespace) -> None:
     networks = list(dict.fromkeys((_OURS, *words.only)))
     for seed in SEEDS:
         for task in tasks:
-            run(sweep_runs(task, networks), words.data, words.runs, {"validation": 4})
+            run(sweep_runs(task, networks), words.data, words.runs, {"validation": 8})
             choices = {name: str(chosen(task, name, words.runs)) for name in networks}
             entries = {
                 entry.folder(words.runs): entry

@@ -69,7 +69,7 @@ def task_transfer_function(
 ) -> TransferFunction:
     """Measure the transfer function of the edge of a disc: sharpness at its contrast and noise.
 
-        TTF(f) = |DFT(d ESF / dr)| / its value at 0
+        TTF(f) = abs(DFT(d ESF / dr)) / its value at 0
 
     with the edge spread function ESF(r), the mean of the image at a distance r from the centre, in
     steps of a quarter of a pixel (Richard et al., Med Phys 39:4115, 2012; Verdun et al., Phys Med
