@@ -17,7 +17,7 @@ def contrast_to_noise(
 ) -> float:
     """Return the contrast-to-noise ratio of a region, without unit, 0 or more.
 
-        CNR = |mean(inside) - mean(outside)| / sd(outside)
+        CNR = abs(mean(inside) - mean(outside)) / sd(outside)
 
     (as in Verdun et al., Phys Med 31:823, 2015; others divide by the noise of both regions). It is
     never negative, so that noise raises the mean of small ones over images. It is blind to the
