@@ -138,7 +138,8 @@ def lines(axes: Axes, curves: dict[str, dict[int, float]], what: str, shown: Sty
     ends = np.array([sizes[0], sizes[-1]]) ** 2
     below = 0.5 * min(value for curve in curves.values() for value in curve.values())
     axes.loglog(ends, below * ends / ends[0], ":", color="0.45")
-    axes.set_xticks([size**2 for size in sizes], [f"{size}\u00b2" for size in sizes])
+    ticks = [size for size in sizes if size & (size - 1) == 0] or sizes  # others lie too close
+    axes.set_xticks([size**2 for size in ticks], [f"{size}\u00b2" for size in ticks])
     axes.minorticks_off()
     axes.set_xlim(sizes[0] ** 2 / (sizes[-1] / sizes[0]) ** 0.8 / 1.5, sizes[-1] ** 2 * 1.3)
     axes.set(xlabel="pixels of the slice", ylabel=what)
