@@ -60,6 +60,7 @@ def test_every_benchmark_imports(name: str) -> None:
     load(name)
 
 
+@pytest.mark.slow
 def test_times_are_within_the_budget() -> None:
     timing = load("timing")
     calls: list[float] = []

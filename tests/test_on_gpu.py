@@ -89,6 +89,7 @@ def test_what_is_not_installed_is_named() -> None:
     assert "no-such-package" in missing({"no_such_module": "no-such-package"}, cuda=False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="groups of processes")
 def test_a_stage_is_cut_off_and_leaves_what_it_has(tmp_path: Path) -> None:
     results = on_gpu.Results(tmp_path / "out", tmp_path / "zips", tmp_path)

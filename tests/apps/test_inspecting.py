@@ -33,6 +33,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return call
 
 
+@pytest.mark.slow
 def test_profile_prints_a_row_for_each_network_and_names_what_is_counted(call: Call) -> None:
     words = ("--size", "16", "--repeats", "1", "--device", "cpu")
     result = call("profile", "light", "light-mri-sr", *words)

@@ -56,6 +56,7 @@ def check(runner: Runner, case: Case) -> None:
     assert not result.faults, "\n".join([*result.faults, "It said:", said])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", QUICK)
 def test_one_of_each_family_ends_as_it_should(runner: Runner, title: str) -> None:
     check(runner, CASES[title])

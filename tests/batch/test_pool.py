@@ -337,6 +337,7 @@ def test_workers_end_with_a_parent_that_is_killed(tiny_weights: Path, tmp_path: 
     pytest.fail("the worker lives on")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals are of POSIX")
 def test_no_worker_sees_an_interrupt_while_it_starts() -> None:
     """Not the first one of a program either, with which Python starts a process of its own."""

@@ -243,6 +243,7 @@ def test_a_set_appears_whole_or_not_at_all(tmp_path):
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_killed_preparation_leaves_no_set(tmp_path):
     program = (
         "import numpy as np, sys, time\n"

@@ -56,6 +56,7 @@ def test_bytes_come_back_and_one_process_serves_all(child: Child) -> None:
         assert ask(child, "")[0]["pid"] == facts["pid"] != os.getpid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "message"),
     [

@@ -28,6 +28,7 @@ def test_every_field_is_described() -> None:
         assert name == "format" or value["description"].endswith("."), name
 
 
+@pytest.mark.slow
 def test_a_record_is_valid_and_a_damaged_one_is_not() -> None:
     image = np.zeros((16, 16), np.float32)
     image[4:12, 4:12] = 100 + np.arange(8)

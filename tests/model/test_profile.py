@@ -129,6 +129,7 @@ def test_levels_add_up_to_the_whole(patch: int) -> None:
     assert found.to_dict()["macs"]["total"] == found.macs.total
 
 
+@pytest.mark.slow
 def test_weights_in_the_inference_form_have_the_same_profile(tiny_network: RestoreRWKV) -> None:
     network = RestoreRWKV(TINY)
     trained, merged = (profile_network(x, 16, repeats=1) for x in (network, tiny_network))

@@ -16,6 +16,7 @@ from tests.helpers.bi_wkv_cases import BACKENDS, NAMES, Inputs, make_inputs, res
 needs_kernel = pytest.mark.skipif(not available_backends()["cpu"], reason="not built here")
 
 
+@pytest.mark.slow
 @needs_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_registered_operators_keep_their_promises(dtype: torch.dtype) -> None:

@@ -175,6 +175,7 @@ def test_training_starts_from_other_weights(data: Path, tmp_path: Path) -> None:
     assert load_weights(resumed)[1].training["started_from"]["sha256"] == info.sha256
 
 
+@pytest.mark.slow
 def test_weights_that_lose_to_the_input_are_not_kept(data: Path, tmp_path: Path) -> None:
     steps: list[Step] = []
     assert train(recipe(2), [data], tmp_path / "run", report=steps.append) is None
@@ -374,6 +375,7 @@ def test_a_storm_of_workers_is_refused(workers: int) -> None:
         Machine(workers=workers)
 
 
+@pytest.mark.slow
 def test_processes_that_find_different_checkpoints_are_refused(data: Path, tmp_path: Path) -> None:
     """Simulate two machines without a shared file system."""
     train(recipe(2), [data], tmp_path / "run0")

@@ -81,6 +81,7 @@ def test_calibration_keeps_a_scanner_without_bowtie() -> None:
     assert calibrated(scanner, scan, (1.25, 1.25)).bowtie_radius is None
 
 
+@pytest.mark.slow
 def test_calibration_of_a_reduced_scan() -> None:
     """Half the dose gives twice the variance, for any scan."""
     scanner = CTScanner(views=180)
