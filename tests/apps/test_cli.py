@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -31,6 +30,7 @@ from restore_rwkv.ops import available_backends
 from restore_rwkv.options import parse_memory
 from restore_rwkv.tasks import TASKS, ScalingRule, Strength
 from tests.helpers import ROOT
+from tests.helpers.commands import Call
 
 RECIPE = str(ROOT / "recipes" / "light-mri-sr.toml")
 
@@ -38,23 +38,6 @@ RECIPE = str(ROOT / "recipes" / "light-mri-sr.toml")
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "restore_rwkv", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process, which has imported PyTorch already."""
-
-    def call(*words: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["restore-rwkv", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(words, stop.value.code or 0, printed.out, printed.err)
-
-    return call
 
 
 def test_restore_writes_the_scan_and_says_so(

@@ -7,34 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from restore_rwkv.apps.cli import main
 from restore_rwkv.apps.cli.evaluating import named_folders
 from restore_rwkv.apps.cli.study_tables import number_text, p_text, study_tables
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation import StudyRequest, evaluate_study
+from tests.helpers.commands import Call
 from tests.helpers.evaluations import body, ct_set, write_images
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process, which has imported PyTorch already."""
-
-    def call(*words: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["restore-rwkv", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(words, stop.value.code or 0, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture

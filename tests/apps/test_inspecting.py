@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from restore_rwkv.apps.cli import main
 from tests.helpers import ROOT
+from tests.helpers.commands import Call
 from tests.helpers.runs import write_run
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process, which has imported PyTorch already."""
-
-    def call(*words: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["restore-rwkv", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(words, stop.value.code or 0, printed.out, printed.err)
-
-    return call
 
 
 @pytest.mark.slow

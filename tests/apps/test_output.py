@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +15,6 @@ import pytest
 from rich.console import Console
 
 from restore_rwkv import errors
-from restore_rwkv.apps.cli import main
 from restore_rwkv.apps.cli.console import training_report
 from restore_rwkv.apps.cli.exit_codes import CLOSED_PIPE, INTERRUPTED, kind_of
 from restore_rwkv.apps.cli.logs import printed_warnings
@@ -25,22 +23,7 @@ from restore_rwkv.apps.cli.terminal import say_aside, screen, show
 from restore_rwkv.evaluation.metrics import MeanScore
 from restore_rwkv.training import Step
 from tests.helpers import ROOT
-
-Call = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process, which has imported PyTorch already."""
-
-    def call(*words: object) -> subprocess.CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["restore-rwkv", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        printed = capsys.readouterr()
-        return subprocess.CompletedProcess(words, stop.value.code or 0, printed.out, printed.err)
-
-    return call
+from tests.helpers.commands import Call
 
 
 @pytest.fixture
