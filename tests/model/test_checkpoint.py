@@ -15,10 +15,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from restore_rwkv.errors import WeightsError
+from restore_rwkv.errors import ConfigError, WeightsError
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig
-from restore_rwkv.model.checkpoint import load_weights, read_info, save_fit, save_weights
-from restore_rwkv.tasks import ScalingRule, Strength
+from restore_rwkv.model.checkpoint import (
+    load_weights,
+    read_info,
+    save_fit,
+    save_report,
+    save_weights,
+)
+from restore_rwkv.tasks import (
+    Intervals,
+    PlaceThreshold,
+    ReportCalibration,
+    ScalingRule,
+    Strength,
+)
 from tests.helpers.golden_network import GoldenNetwork
 
 RECORDS: dict[str, Any] = {
@@ -117,6 +129,37 @@ def test_ranges_that_cannot_be_are_refused(saved: Path) -> None:
     assert saved.read_bytes() == content
     with pytest.raises(WeightsError, match="no such file"):
         save_fit(saved.with_name("none"), RANGES)
+
+
+def test_a_calibration_of_reports_is_kept_beside_the_weights(
+    golden: GoldenNetwork, saved: Path, tmp_path: Path
+) -> None:
+    intervals = Intervals(
+        method="turns",
+        level=0.9,
+        factors={"air": 2.0, "water": 5.1},
+        floor=0.01,
+        subjects=2,
+        pixels=100,
+        coverage=0.89,
+    )
+    places = PlaceThreshold(threshold=2.5, false_alarms=0.1, slices=20)
+    report = {"ct-denoise": ReportCalibration(intervals=(intervals,), places=places)}
+    path = tmp_path / "calibrated.safetensors"
+    written = save_weights(path, golden.network(), **RECORDS, report=report)
+    before = read_info(saved)
+    assert written == read_info(path)
+    assert save_report(saved, report) == dataclasses.replace(before, report=report)
+    assert record_of(saved) == record_of(path)
+    assert save_report(saved, {}) == before
+    with pytest.raises(WeightsError, match="report names pet-synth, which scaling does not"):
+        save_report(saved, {"pet-synth": report["ct-denoise"]})
+    with pytest.raises(ConfigError, match="coverage 1.2; give shares between 0 and 1"):
+        dataclasses.replace(intervals, coverage=1.2)
+    with pytest.raises(ConfigError, match="factors are not finite numbers above 0"):
+        dataclasses.replace(intervals, factors={"air": 0.0})
+    with pytest.raises(ConfigError):
+        ReportCalibration.from_dict({"places": {"threshold": -1}})
 
 
 def test_float16_halves_the_file_and_loads_as_float32(

@@ -34,7 +34,7 @@ from restore_rwkv.model.header import (
 )
 from restore_rwkv.options import nearest, validated
 from restore_rwkv.peers import PEERS
-from restore_rwkv.tasks import NOTICE, ScalingRule, Strength
+from restore_rwkv.tasks import NOTICE, ReportCalibration, ScalingRule, Strength
 
 FitRanges = dict[str, tuple[float, float]]
 """Smallest and largest value of each measure, by its name."""
@@ -59,6 +59,7 @@ class WeightsInfo:
             restored at full strength.
         fit: range of each of `Modality.measures` in the training, by task and measure; images are
             not compared with what has none.
+        report: calibration of the reports of restored images, by task.
     """
 
     config: NetworkConfig
@@ -69,16 +70,16 @@ class WeightsInfo:
     parameters: int
     strength: dict[str, Strength] = dataclasses.field(default_factory=dict)
     fit: dict[str, FitRanges] = dataclasses.field(default_factory=dict)
+    report: dict[str, ReportCalibration] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.scaling:
             raise ConfigError("scaling names no task; give a rule for each task")
-        for task in self.strength:
-            if task not in self.scaling:
-                raise ConfigError(f"strength names {task}, which scaling does not; leave it out")
+        for entry in ("strength", "fit", "report"):
+            for task in getattr(self, entry):
+                if task not in self.scaling:
+                    raise ConfigError(f"{entry} names {task}, which scaling does not; leave it out")
         for task, ranges in self.fit.items():
-            if task not in self.scaling:
-                raise ConfigError(f"fit names {task}, which scaling does not; leave it out")
             for name, (low, high) in ranges.items():
                 if not -math.inf < low <= high < math.inf:
                     raise ConfigError(
@@ -101,6 +102,7 @@ def save_weights(
     dtype: torch.dtype = torch.float32,
     strength: Mapping[str, Strength] | None = None,
     fit: Mapping[str, FitRanges] | None = None,
+    report: Mapping[str, ReportCalibration] | None = None,
 ) -> WeightsInfo:
     """Write a network to a safetensors file, whole or not at all.
 
@@ -112,6 +114,7 @@ def save_weights(
         dtype: torch.float32, or torch.float16 for half the size.
         strength: calibration of the strength of the correction, by task; none by default.
         fit: ranges of the measures of images in the training, by task; none by default.
+        report: calibration of the reports of restored images, by task; none by default.
 
     Returns:
         The record that was written with the tensors.
@@ -137,6 +140,7 @@ def save_weights(
             parameters=sum(tensor.numel() for tensor in tensors.values()),
             strength=dict(strength or {}),
             fit=dict(fit or {}),
+            report=dict(report or {}),
         )
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -147,6 +151,8 @@ def save_weights(
         record["strength"] = {task: curve.to_dict() for task, curve in strength.items()}
     if fit:
         record["fit"] = fit
+    if report:
+        record["report"] = {task: each.to_dict() for task, each in report.items()}
     try:
         metadata = {KEY: json.dumps(record, allow_nan=False, sort_keys=True)}
     except (TypeError, ValueError) as error:
@@ -220,12 +226,26 @@ def save_fit(path: str | Path, fit: Mapping[str, FitRanges]) -> WeightsInfo:
         WeightsError: the file is missing, damaged, or of another kind or version, or the ranges are
             not of its tasks.
     """
+    return _save_entry(path, "fit", dict(fit), dict(fit))
+
+
+def save_report(path: str | Path, report: Mapping[str, ReportCalibration]) -> WeightsInfo:
+    """Write another calibration of reports into the record of a weight file.
+
+    Its tensors stay as they are. Arguments, result and errors are those of `save_fit`.
+    """
+    plain = {task: each.to_dict() for task, each in report.items()}
+    return _save_entry(path, "report", dict(report), plain)
+
+
+def _save_entry(path: str | Path, name: str, values: Any, plain: Any) -> WeightsInfo:
+    """Replace an entry of the record of a weight file."""
     header, info = read_header(path), read_info(path)
     try:
-        info = dataclasses.replace(info, fit=dict(fit))
+        info = dataclasses.replace(info, **{name: values})
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from error
-    replace_record(path, header.record | {"fit": info.fit})
+    replace_record(path, header.record | {name: plain})
     return info
 
 
@@ -314,6 +334,10 @@ def _info(path: str | Path, header: Header) -> WeightsInfo:
         values["fit"] = {
             str(task): {str(name): (float(low), float(high)) for name, (low, high) in rows.items()}
             for task, rows in header.record.get("fit", {}).items()
+        }
+        values["report"] = {
+            str(task): ReportCalibration.from_dict(each)
+            for task, each in header.record.get("report", {}).items()
         }
         return WeightsInfo(**values, parameters=header.parameters)
     except (ConfigError, TypeError, KeyError, AttributeError, ValueError) as error:

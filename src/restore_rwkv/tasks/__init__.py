@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from restore_rwkv.tasks.modalities import MODALITIES
     from restore_rwkv.tasks.modality import AxisFactor, Degraded, DegradeOptions, Modality
     from restore_rwkv.tasks.plane import PlaneChoice, slice_axis
+    from restore_rwkv.tasks.report_calibration import (
+        Intervals,
+        PlaceThreshold,
+        ReportCalibration,
+        SpreadMethod,
+    )
     from restore_rwkv.tasks.scaling import (
         FOREGROUND_LEVEL,
         Scaling,
@@ -46,10 +52,14 @@ __all__ = [
     "AxisFactor",
     "DegradeOptions",
     "Degraded",
+    "Intervals",
     "Modality",
+    "PlaceThreshold",
     "PlaneChoice",
+    "ReportCalibration",
     "Scaling",
     "ScalingRule",
+    "SpreadMethod",
     "Strength",
     "Task",
     "Turn",
@@ -77,6 +87,12 @@ __getattr__, __dir__ = lazy_names(
             "ScalingRule",
             "onto_unit_range",
             "robust_scaling",
+        ],
+        "restore_rwkv.tasks.report_calibration": [
+            "Intervals",
+            "PlaceThreshold",
+            "ReportCalibration",
+            "SpreadMethod",
         ],
         "restore_rwkv.tasks.strength": ["AddedNoise", "Strength"],
         "restore_rwkv.tasks.table": [
