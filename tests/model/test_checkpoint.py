@@ -154,7 +154,7 @@ def test_a_calibration_of_reports_is_kept_beside_the_weights(
     assert save_report(saved, {}) == before
     with pytest.raises(WeightsError, match="report names pet-synth, which scaling does not"):
         save_report(saved, {"pet-synth": report["ct-denoise"]})
-    with pytest.raises(ConfigError, match="coverage 1.2; give shares between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"coverage 1\.2; give shares between 0 and 1"):
         dataclasses.replace(intervals, coverage=1.2)
     with pytest.raises(ConfigError, match="factors are not finite numbers above 0"):
         dataclasses.replace(intervals, factors={"air": 0.0})
