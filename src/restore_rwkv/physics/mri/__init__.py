@@ -1,7 +1,11 @@
 """MRI: central block of k-space, its noise, low resolution, thick slices, data consistency."""
 
 from restore_rwkv.physics.mri.cartesian import CartesianMRI
-from restore_rwkv.physics.mri.consistency import keep_measured
+from restore_rwkv.physics.mri.consistency import (
+    disagreement,
+    keep_measured,
+    measured_part,
+)
 from restore_rwkv.physics.mri.extent import KspaceExtent, kspace_extent
 from restore_rwkv.physics.mri.kspace import (
     kspace_block,
@@ -9,6 +13,7 @@ from restore_rwkv.physics.mri.kspace import (
     kspace_noise,
     zero_fill,
 )
+from restore_rwkv.physics.mri.noise import noise_level, scan_noise
 from restore_rwkv.physics.mri.resolution import (
     cubic_interpolate,
     fourier_interpolate,
@@ -22,6 +27,7 @@ __all__ = [
     "CartesianMRI",
     "KspaceExtent",
     "cubic_interpolate",
+    "disagreement",
     "fourier_interpolate",
     "keep_measured",
     "kspace_block",
@@ -30,7 +36,10 @@ __all__ = [
     "kspace_extent",
     "kspace_noise",
     "low_resolution",
+    "measured_part",
+    "noise_level",
     "reduce_resolution",
+    "scan_noise",
     "thick_slices",
     "zero_fill",
 ]

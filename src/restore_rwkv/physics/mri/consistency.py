@@ -59,11 +59,7 @@ def keep_measured(
         tensor(3.)
     """
     check_image(image, REAL_TYPES)
-    if image.shape != low.shape or image.dtype != low.dtype:
-        raise OperatorError(
-            f"low has shape {tuple(low.shape)} and type {low.dtype}, the image "
-            f"{tuple(image.shape)} and {image.dtype}; give both alike"
-        )
+    _check_alike(image, low)
     if operator.index(steps) < 0:
         raise OperatorError(f"steps is {steps}; give a whole number from 0")
     system = CartesianMRI((image.shape[-2], image.shape[-1]), factor)
@@ -76,6 +72,60 @@ def keep_measured(
         if magnitude:
             image = image.clamp(min=0)
     return image
+
+
+def measured_part(image: Tensor, factor: Factor = 4) -> Tensor:
+    """Part of an image that lies in the measured block of k-space, `P x = F^-1 M F x`.
+
+    P is the orthogonal projection of `keep_measured`, so `|x|^2 = |P x|^2 + |x - P x|^2`: the first
+    part can be held against a measurement, and of the second, `x - P x`, nothing was measured.
+
+    Args:
+        image: (..., H, W), float32 or float64.
+        factor: ratio of the full to the measured extent of k-space, one number or one per axis.
+
+    Returns:
+        Same shape and unit, complex: an even block lacks the opposite of its highest frequency.
+
+    Raises:
+        OperatorError: wrong type or shape, or an invalid factor.
+    """
+    check_image(image, REAL_TYPES)
+    system = CartesianMRI((image.shape[-2], image.shape[-1]), factor)
+    return _zero_filled(system, system.A(image))
+
+
+def disagreement(
+    image: Tensor, low: Tensor, factor: Factor = 4, *, magnitude: bool = True
+) -> Tensor:
+    """Difference of a low-resolution image from that of another image, `low - |P x|`.
+
+    It is 0 where `low` is the low-resolution image of x (`kspace_crop`), whatever x has outside the
+    measured block. Without `magnitude` it is `low - Re P x`.
+
+    Args:
+        image: (..., H, W), float32 or float64, x.
+        low: low-resolution image in the shape, type and unit of `image`.
+        factor: ratio of the full to the measured extent of k-space, one number or one per axis.
+        magnitude: whether `low` is a magnitude; otherwise it has signs of its own.
+
+    Returns:
+        Same shape, type and unit; above 0 where `low` is larger.
+
+    Raises:
+        OperatorError: wrong type, shapes or types that differ, or an invalid factor.
+    """
+    part = measured_part(image, factor)
+    _check_alike(image, low)
+    return low - (part.abs() if magnitude else part.real)
+
+
+def _check_alike(image: Tensor, low: Tensor) -> None:
+    if image.shape != low.shape or image.dtype != low.dtype:
+        raise OperatorError(
+            f"low has shape {tuple(low.shape)} and type {low.dtype}, the image "
+            f"{tuple(image.shape)} and {image.dtype}; give both alike"
+        )
 
 
 def _zero_filled(system: CartesianMRI, block: Tensor) -> Tensor:

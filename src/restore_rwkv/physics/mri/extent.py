@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.physics.mri.kspace import REAL_TYPES, check_image
+from restore_rwkv.physics.mri.kspace import REAL_TYPES, Factor, check_image
 
 _TAPERED = 1 / 8  # of a side, at each of its ends
 _SPREAD = 2  # samples by which the taper widens a block
@@ -34,7 +34,7 @@ class KspaceExtent:
     factors: tuple[float, float]
 
 
-def kspace_extent(images: Tensor, factor: float) -> KspaceExtent:
+def kspace_extent(images: Tensor, factor: Factor) -> KspaceExtent:
     """Find where the power of k-space lies, in all slices together.
 
     Slices fade to 0 over an eighth of their sides before the transform: a slice that was cut out of
@@ -48,17 +48,20 @@ def kspace_extent(images: Tensor, factor: float) -> KspaceExtent:
 
     Args:
         images: (N, H, W), float32 or float64, sides of at least 48 pixels.
-        factor: ratio of the full to the measured extent of k-space that is looked for, above 1.
+        factor: ratio of the full to the measured extent of k-space that is looked for, at
+            least 1: one number, or one per axis.
 
     Raises:
         OperatorError: wrong type or shape, slices too small for the factor, or constant slices.
     """
     check_image(images, REAL_TYPES)
     height, width = images.shape[-2:]
-    if images.ndim != 3 or min(height, width) < max(_LEAST, 8 * factor):
+    by_axis = factor if isinstance(factor, tuple) else (factor, factor)
+    least = max(_LEAST, math.ceil(8 * max(by_axis)))
+    if images.ndim != 3 or len(by_axis) != 2 or min(height, width) < least:
         raise OperatorError(
             f"images has shape {tuple(images.shape)}, too small to judge its k-space; give slices "
-            f"(N, H, W) of at least {max(_LEAST, math.ceil(8 * factor))} pixels a side"
+            f"(N, H, W) of at least {least} pixels a side, and one factor or two"
         )
     faded = images * (_taper(height, images)[:, None] * _taper(width, images))
     power = torch.fft.fft2(faded, norm="forward").abs().square().double().sum(0)
@@ -67,8 +70,8 @@ def kspace_extent(images: Tensor, factor: float) -> KspaceExtent:
     if not total > 0:
         raise OperatorError("images are constant, without power in k-space; give others")
     power = torch.fft.fftshift(power) / total
-    within = _share(power, factor, _SPREAD)
-    rim = max(within - _share(power, _RIM * factor, 0), 0.0)
+    within = _share(power, by_axis, _SPREAD)
+    rim = max(within - _share(power, (_RIM * by_axis[0], _RIM * by_axis[1]), 0), 0.0)
     factors = (_end(power.sum(1)), _end(power.sum(0)))
     return KspaceExtent(max(1 - within, 0.0), rim, factors)
 
@@ -80,10 +83,10 @@ def _taper(size: int, like: Tensor) -> Tensor:
     return torch.cat([ramp, like.new_ones(size - 2 * length), ramp.flip(0)])
 
 
-def _share(power: Tensor, factor: float, more: int) -> float:
-    """Share of the power (H, W), centred, in the block of a factor and some samples around it."""
+def _share(power: Tensor, factors: tuple[float, ...], more: int) -> float:
+    """Share of the power (H, W), centred, in the block of factors and some samples around it."""
     spans = []
-    for size in power.shape:
+    for size, factor in zip(power.shape, factors, strict=True):
         kept = int(size / factor)
         first = size // 2 - kept // 2 - more
         spans.append(slice(max(first, 0), first + kept + 2 * more))

@@ -1,6 +1,7 @@
 """PET: counts, reconstruction, and the head anatomy from which activity is simulated."""
 
 from restore_rwkv.physics.pet.activity import (
+    MU_SOFT,
     Uptake,
     activity_map,
     attenuation_map,
@@ -10,9 +11,11 @@ from restore_rwkv.physics.pet.dose import reduce_dose, simulate_pair
 from restore_rwkv.physics.pet.head import Head, segment_head
 from restore_rwkv.physics.pet.noise import noise_level
 from restore_rwkv.physics.pet.osem import osem, reconstruct
+from restore_rwkv.physics.pet.own_noise import axial_gain, calibrated, scan_noise
 from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
 
 __all__ = [
+    "MU_SOFT",
     "Head",
     "PETScanner",
     "PETSystem",
@@ -20,11 +23,14 @@ __all__ = [
     "acquire",
     "activity_map",
     "attenuation_map",
+    "axial_gain",
+    "calibrated",
     "noise_level",
     "osem",
     "reconstruct",
     "reduce_dose",
     "sample_uptake",
+    "scan_noise",
     "segment_head",
     "simulate_pair",
 ]

@@ -59,9 +59,9 @@ def simulate_pair(
     """
     scanner = scanner or PETScanner()
     check_dose(dose)
-    in_view, system = _set_up(activity, mu, scanner)
+    placed, system = in_view(activity, mu, scanner)
     seeds = torch.randint(2**62, (2, len(activity)), generator=generator).tolist()
-    full = acquire(in_view, system, seeds[0])
+    full = acquire(placed, system, seeds[0])
     low = full.thinned(dose, seeds[1])
     height, width = activity.shape[1:]
     first, second = (cropped(reconstruct(scan, system), height, width) for scan in (full, low))
@@ -100,14 +100,18 @@ def reduce_dose(
     check_dose(dose)
     if dose == 1:
         raise OperatorError("dose is 1, the image's own; give a dose below 1")
-    in_view, system = _set_up(image, mu, scanner)
+    placed, system = in_view(image, mu, scanner)
     seeds = torch.randint(2**62, (len(image),), generator=generator).tolist()
-    scan = acquire(in_view, system, seeds, dose / (1 - dose))
+    scan = acquire(placed, system, seeds, dose / (1 - dose))
     return cropped(reconstruct(scan, system), image.shape[1], image.shape[2])
 
 
-def _set_up(activity: Tensor, mu: Tensor | None, scanner: PETScanner) -> tuple[Tensor, PETSystem]:
-    """Place the activity in the field of view; return it and the system with its attenuation."""
+def in_view(activity: Tensor, mu: Tensor | None, scanner: PETScanner) -> tuple[Tensor, PETSystem]:
+    """Place slices in the field of view; return them and the system with their attenuation.
+
+    Raises:
+        OperatorError: as `simulate_pair`.
+    """
     check_stack("activity", activity)
     if mu is not None and mu.shape != activity.shape:
         raise OperatorError(
