@@ -1,0 +1,122 @@
+"""Figures that every restored image has: fit of the weights, seams of tiles, clipped values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
+from restore_rwkv.restoration.tiles import spans
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SEAM = 1.2  # times the differences elsewhere
+_CLIPPED = 0.1  # % of the voxels
+
+_OUTCOMES: dict[str, Support] = {"fit": "supported", "doubtful": "look", "unfit": "unsupported"}
+
+
+def common_figures(pair: RestoredPair) -> list[Figure]:
+    """Return whether the weights are for the scan, how tiles meet, and what was clipped."""
+    return [_fit(pair), _seams(pair), _clipped(pair)]
+
+
+def _fit(pair: RestoredPair) -> Figure:
+    """Number of findings against restoring the scan with its weights."""
+    fit = pair.fit
+    says = "Nobody knows what restored the image, nor whether the scan was fit for it."
+    if fit is not None:
+        says = "The scan looks like those that the weights were trained on."
+        if fit.findings:
+            says = f"The scan is {fit.outcome}: {'; '.join(f.text for f in fit.findings)}."
+        elif fit.unjudged is not None:
+            says = f"The scan was not compared with those of the training: {fit.unjudged}."
+    support: Support = "unknown"
+    if fit is not None:
+        support = _OUTCOMES[fit.outcome]
+        if fit.unjudged is not None and support == "supported":
+            support = "unknown"
+    return Figure(
+        name="fit",
+        title="findings against restoring this scan",
+        value=None if fit is None else float(len(fit.findings)),
+        unit="",
+        support=support,
+        expected="0",
+        says=says,
+        blind_to="It knows noise and resolution, not anatomy: implants and malformations that the "
+        "training did not have count as fit.",
+        reason="it is not known what restored the image" if fit is None else "",
+    )
+
+
+def _seams(pair: RestoredPair) -> Figure:
+    """Change of the correction across the middle of where tiles overlap, over that elsewhere."""
+    shape = pair.after.slices(pair.axis).shape
+    cut = None if pair.tile in (None, shape[1:]) else pair.tile
+    value = None if cut is None else seam_ratio(pair, cut)
+    says = "Slices were not cut into tiles, or it is not known."
+    if value is not None:
+        says = f"Across the seams of tiles the correction changes {value:.2f} times as much as "
+        says += "elsewhere."
+    support: Support = "supported"
+    if value is not None and value > _SEAM:
+        support = "look"
+    return Figure(
+        name="seams",
+        title="change of the correction across the seams of tiles",
+        value=value,
+        unit="",
+        support=support,
+        expected=f"below {_SEAM:g}",
+        says=says,
+        blind_to="It cannot see that a tile knows less of the body than a whole slice.",
+        reason="slices were not cut, or it is not known" if value is None else "",
+    )
+
+
+def seam_ratio(pair: RestoredPair, tile: tuple[int, int]) -> float | None:
+    """Return the mean absolute step of `after - before` at seams over that beside them.
+
+    A seam is the pixel border in the middle of the overlap of two tiles; beside it are the borders
+    a quarter of a tile away. None where there is no seam, or no correction.
+    """
+    correction = pair.after.slices(pair.axis) - pair.before.slices(pair.axis)
+    at: list[float] = []
+    beside: list[float] = []
+    for axis, side in ((1, tile[0]), (2, tile[1])):
+        cuts = list(spans(correction.shape[axis], side))
+        for (_, stop), (start, _) in zip(cuts[:-1], cuts[1:], strict=True):
+            middle = (start + stop) // 2
+            at.append(_step(correction, axis, middle))
+            beside += [_step(correction, axis, middle + sign * side // 4) for sign in (-1, 1)]
+    if not at or not any(beside):
+        return None
+    return float(np.mean(at) / np.mean(beside))
+
+
+def _step(images: NDArray[np.float32], axis: int, place: int) -> float:
+    """Mean absolute difference of the rows or columns on both sides of a border."""
+    here, there = (np.take(images, place - back, axis) for back in (0, 1))
+    return float(np.abs(here - there).mean())
+
+
+def _clipped(pair: RestoredPair) -> Figure:
+    """Share of voxels at the smallest value that the scan did not have there."""
+    lowest = float(pair.after.data.min())
+    new = (pair.after.data == lowest) & (pair.before.data > lowest)
+    value = 100 * float(np.mean(new))
+    support: Support = "supported" if value <= _CLIPPED else "look"
+    return Figure(
+        name="clipped",
+        title="values that were clipped",
+        value=value,
+        unit="%",
+        support=support,
+        expected=f"below {_CLIPPED:g} %",
+        says=f"{value:.2g} % of the values are at the lowest value, {lowest:g}, where the scan's "
+        "are above it.",
+        blind_to="It cannot tell values that were clipped from those that are as low by chance.",
+    )
