@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,7 @@ def seam_ratio(pair: RestoredPair, tile: tuple[int, int]) -> float | None:
     beside: list[float] = []
     for axis, side in ((1, tile[0]), (2, tile[1])):
         cuts = list(spans(correction.shape[axis], side))
-        for (_, stop), (start, _) in zip(cuts[:-1], cuts[1:], strict=True):
+        for (_, stop), (start, _) in pairwise(cuts):
             middle = (start + stop) // 2
             at.append(_step(correction, axis, middle))
             beside += [_step(correction, axis, middle + sign * side // 4) for sign in (-1, 1)]

@@ -81,8 +81,12 @@ class CTDetector(Detector):
         try:
             scanner = calibrated(CTScanner(), before, self._pixel)
             for number, place in enumerate(places):
-                images = after[place].expand(_REALISATIONS, *after.shape[1:])
-                noise = scan_noise(images, self._pixel, scanner=scanner, generator=generator)
+                noise = scan_noise(
+                    *(after[place], self._pixel),
+                    scanner=scanner,
+                    generator=generator,
+                    realisations=_REALISATIONS,
+                )
                 drawn.append(self._filtered(noise.numpy(), _WIDTH))
                 power = np.square(drawn[-1]).mean(axis=0, keepdims=True)
                 variance.append(self._filtered(power, _SMOOTH)[0])
@@ -90,9 +94,9 @@ class CTDetector(Detector):
                     progress(number + 1, chosen)
         except OperatorError as error:
             raise NoScoreError(f"the noise of the scan: {str(error).partition(';')[0]}") from error
-        self._spread = np.sqrt(_between(np.stack(variance), places, count))
-        middle = float(np.median(self._spread[self._body]))
-        self._spread = np.maximum(self._spread, _LEAST_SPREAD * middle)
+        spread = np.sqrt(_between(np.stack(variance), places, count))
+        least = np.float32(_LEAST_SPREAD * np.median(spread[self._body]))
+        self._spread: NDArray[np.float32] = np.maximum(spread, least)
         maxima = [
             np.abs(image / self._spread[place])[self._body[place]].max()
             for place, images in zip(places, drawn, strict=True)

@@ -137,7 +137,7 @@ def mean_frequencies(pair: RestoredPair) -> tuple[float, float]:
         np.asarray(spread_slices(volume, pair.axis), dtype=np.float64)
         for volume in (pair.before, pair.after)
     ]
-    setting = Setting(pair.task, (rows, columns), float(np.abs(images[0]).max()))
+    setting = Setting(task=pair.task, pixel_mm=(rows, columns), peak=float(np.abs(images[0]).max()))
     if min(images[0].shape[1:]) < 2 * _SIDE:
         raise NoScoreError(f"slices are smaller than {2 * _SIDE} x {2 * _SIDE} pixels")
     places = flat_regions(images[0], setting, _SIDE)

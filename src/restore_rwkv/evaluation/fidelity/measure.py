@@ -16,6 +16,7 @@ from restore_rwkv.evaluation.fidelity.results import (
     Fidelity,
     FidelityMap,
     Figure,
+    Place,
     RestoredPair,
 )
 from restore_rwkv.evaluation.fidelity.words import overall, places_by, verdict
@@ -52,7 +53,7 @@ def measure_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fi
         reason = str(error)
     scores = None if detector is None else _scores(detector, pair)
     threshold = _threshold(pair, detector)
-    places = ()
+    places: tuple[Place, ...] = ()
     if detector is not None and scores is not None:
         places = find_places(scores, pair, detector.radius_mm, threshold)
     figures = (*_figures(pair, detector, scores), *common_figures(pair))

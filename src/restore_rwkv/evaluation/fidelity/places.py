@@ -97,17 +97,16 @@ def _sentence(
     score: float, before: float, after: float, pair: RestoredPair, radius_mm: float
 ) -> str:
     unit = pair.after.unit or "a.u."
-    what = "removed" if score > 0 else "added"
-    bright = "bright" if (before > after) == (score > 0) else "dark"
     length = "mm" if pair.after.spacing else "pixels"
-    return (
-        f"A {bright} structure was {what}: the mean of a disc of {radius_mm:.3g} {length} radius "
-        f"is {_shown(before)} {unit} in the scan and {_shown(after)} {unit} in the restored image."
-        if pair.task.modality != "MR"
-        else f"The scan is {'brighter' if score > 0 else 'darker'} here than a scan of the restored "
-        f"image would be: the mean of a disc of {radius_mm:.3g} {length} radius is "
-        f"{_shown(before)} {unit} in the scan and {_shown(after)} {unit} in the restored image."
+    means = (
+        f"the mean of a disc of {radius_mm:.3g} {length} radius is {_shown(before)} {unit} in the "
+        f"scan and {_shown(after)} {unit} in the restored image."
     )
+    if pair.task.modality == "MR":
+        other = "brighter" if score > 0 else "darker"
+        return f"The scan is {other} here than a scan of the restored image would be: {means}"
+    what, other = ("removed", "darker") if score > 0 else ("added", "brighter")
+    return f"Something was {what} that makes the restored image {other} here: {means}"
 
 
 def _shown(value: float) -> str:

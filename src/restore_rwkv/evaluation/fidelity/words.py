@@ -88,7 +88,7 @@ def places_by(pair: RestoredPair, detector: Detector | None, reason: str) -> str
         )
     if detector.simulated_threshold is not None:
         return (
-            f"Flagged above {detector.simulated_threshold:.2f}, which noise on its own exceeds in 5 % of "
-            "scans, by simulation."
+            f"Flagged above {detector.simulated_threshold:.2f}, which noise on its own exceeds in "
+            "5 % of scans, by simulation."
         )
     return "The largest scores; none is flagged, since no threshold is known."
