@@ -73,7 +73,9 @@ def ct(
     truth = body(shape)
     lesion = tuple(at * size // old for at, size, old in zip(LESION, shape, SHAPE, strict=True))
     after = truth + random.normal(0, 4, shape)
-    noise = np.stack([gaussian_filter(random.normal(0, 1, shape[:2]), 0.7) for _ in range(shape[2])])
+    noise = np.stack(
+        [gaussian_filter(random.normal(0, 1, shape[:2]), 0.7) for _ in range(shape[2])]
+    )
     before = truth + 60 * np.moveaxis(noise, 0, -1)
     blob = np.zeros(shape)
     blob[lesion] = 1.0
@@ -93,7 +95,7 @@ def ct(
         provenance=provenance(name),
     )
     z = gaussian_filter(random.normal(0, 1, shape), sigma)
-    z = z / z.std() * 0.8 + 5.2 * blob
+    z = np.where(truth > -900, z / (z.std() or 1.0) * 0.8, 0.0) + 5.2 * blob
     maps = [score_map(with_data(pair.after, z), 3.5)]
     if spread:
         half = 6 + 30 * np.abs(np.gradient(gaussian_filter(truth, 1.0))[0]) / 100
@@ -152,7 +154,9 @@ def mri() -> Fidelity:
         support="supported",
         verdict="The image agrees with the measured k-space. Detail beyond it is inferred.",
         figures=(
-            figure("consistency", "disagreement with the measured k-space", 0.0025, "", "supported"),
+            figure(
+                "consistency", "disagreement with the measured k-space", 0.0025, "", "supported"
+            ),
             figure("inferred", "share of energy that was inferred", 6.2, "%", "supported"),
         ),
         maps=(removed, inferred),
@@ -184,7 +188,9 @@ def pet() -> Fidelity:
         pair=pair,
         support="unsupported",
         verdict="The total activity is lower than that of the scan by more than its noise.",
-        figures=(figure("activity", "total activity over that of the scan", 0.86, "", "unsupported"),),
+        figures=(
+            figure("activity", "total activity over that of the scan", 0.86, "", "unsupported"),
+        ),
         maps=(z,),
         places=spread_places(pair, z, 5),
         places_by="The five largest scores, at least 30 mm apart.",
@@ -307,12 +313,15 @@ def spread_places(
     scores = np.abs(shown.volume.data).copy()
     found = []
     for number in range(count):
-        index = tuple(first) if first is not None and not number else np.unravel_index(
-            int(np.argmax(scores)), scores.shape
+        index = (
+            tuple(first)
+            if first is not None and not number
+            else np.unravel_index(int(np.argmax(scores)), scores.shape)
         )
         i, j, k = (int(at) for at in index)
-        around = tuple(slice(max(0, at - 12), at + 13) for at in (i, j)) + (slice(k - 1 if k else 0, k + 2),)
-        scores[around] = 0
+        near = scores.shape[0] // 8
+        around = (slice(max(0, at - near), at + near + 1) for at in (i, j))
+        scores[(*around, slice(max(0, k - 1), k + 2))] = 0
         affine = pair.after.affine
         world = None if affine is None else affine @ [i, j, k, 1]
         score = float(shown.volume.data[i, j, k])
@@ -324,6 +333,6 @@ def spread_places(
             flagged=shown.threshold is not None and abs(score) > shown.threshold,
             before=float(pair.before.data[i, j, k]),
             after=float(pair.after.data[i, j, k]),
-            says=f"Number {number + 1} is {'less' if score > 0 else 'more'} marked than in the scan.",
+            says=f"Number {number + 1} is {'less' if score > 0 else 'more'} marked than before.",
         ))  # fmt: skip
     return tuple(found)

@@ -9,7 +9,7 @@ from restore_rwkv.evaluation.fidelity.display import overlaid
 from restore_rwkv.evaluation.report.images import coloured, grey, jpeg
 
 if TYPE_CHECKING:
-    from restore_rwkv.evaluation.fidelity.display import Display
+    from restore_rwkv.evaluation.fidelity.display import Display, Image
     from restore_rwkv.evaluation.fidelity.results import Fidelity, FidelityMap, Place
 
 RING = {"CT": 8.0, "MR": 6.0, "PT": 12.0}
@@ -17,6 +17,7 @@ RING = {"CT": 8.0, "MR": 6.0, "PT": 12.0}
 
 _FIELD_MM = 70.0  # side of a crop
 _FEWEST = 24  # rows and columns of a crop, at least
+_FINE = 220  # rows or columns of a crop of which lines are thin, about
 _LOCATOR = 200  # pixels along the longer side
 
 
@@ -61,14 +62,15 @@ def pictures_of(place: Place, display: Display, detector: FidelityMap | None) ->
     before, after = (display.shown(volume, place.slice) for volume in (pair.before, pair.after))
     rows, columns = _field(display, place, after.shape)
     down, across = display.spacing
+    before, after, whole = before[rows, columns], after[rows, columns], after
     parts = {
         "before": grey(before, window),
         "restored": grey(after, window),
         "restored \u2212 before": coloured(after - before, display.limit),
     }
     if detector is not None:
-        values = display.shown(detector.volume, place.slice)
-        parts[detector.title] = overlaid(after, window, values, detector)
+        values = display.shown(detector.volume, place.slice)[rows, columns]
+        parts[detector.title] = overlaid(*_finer(after, values), window=window, of=detector)
     row, column = display.place(place)
     ring = (
         (column + 0.5 - columns.start) * across,
@@ -77,14 +79,13 @@ def pictures_of(place: Place, display: Display, detector: FidelityMap | None) ->
     )
     sides = ((columns.stop - columns.start) * across, (rows.stop - rows.start) * down)
     crops = tuple(
-        Picture(title, jpeg(part[rows, columns], display.pixel_mm), *sides, ring)
-        for title, part in parts.items()
+        Picture(title, jpeg(part, display.pixel_mm), *sides, ring) for title, part in parts.items()
     )
     locator = Picture(
         "where in the slice",
-        jpeg(grey(after, window), display.pixel_mm, _LOCATOR),
-        after.shape[1] * across,
-        after.shape[0] * down,
+        jpeg(grey(whole, window), display.pixel_mm, _LOCATOR),
+        whole.shape[1] * across,
+        whole.shape[0] * down,
         (columns.start * across, rows.start * down, *sides),
     )
     return PlacePictures(locator, crops, name)
@@ -101,10 +102,19 @@ def map_picture(shown: FidelityMap, fidelity: Fidelity, display: Display) -> tup
     index = places[0].slice if places else display.count // 2
     image = display.shown(display.pair.after, index)
     window = next(iter(display.windows.values()))
-    colours = overlaid(image, window, display.shown(shown.volume, index), shown)
+    values = display.shown(shown.volume, index)
+    colours = overlaid(*_finer(image, values), window=window, of=shown)
     down, across = display.spacing
     data = jpeg(colours, display.pixel_mm)
     return index, Picture(shown.title, data, image.shape[1] * across, image.shape[0] * down)
+
+
+def _finer(*images: Image) -> tuple[Image, ...]:
+    """Return crops with more pixels, so that the line around what is beyond a threshold is thin."""
+    from scipy.ndimage import zoom
+
+    times = max(1, round(_FINE / max(images[0].shape)))
+    return tuple(zoom(image, times, order=1, mode="nearest", grid_mode=True) for image in images)
 
 
 def _field(display: Display, place: Place, shape: tuple[int, ...]) -> tuple[slice, slice]:

@@ -108,7 +108,9 @@ def limit_of_map(shown: FidelityMap) -> float:
     return shown.limit if 0 < shown.limit < math.inf else 1.0
 
 
-def overlaid(image: Image, window: tuple[float, float], values: Image, of: FidelityMap) -> Colours:
+def overlaid(
+    image: Image, values: Image, *, window: tuple[float, float], of: FidelityMap
+) -> Colours:
     """Return a map over a slice in colours (H, W, 3).
 
     Values at the limit are blue below 0 and orange above, or violet in a map without sign; the
@@ -117,8 +119,8 @@ def overlaid(image: Image, window: tuple[float, float], values: Image, of: Fidel
 
     Args:
         image: slice (H, W) of the restored image.
-        window: what is black and white in it.
         values: the same slice of the map.
+        window: what is black and white in the image.
         of: the map.
     """
     share = np.clip(values / limit_of_map(of), -1 if of.signed else 0, 1)[..., None]
@@ -127,7 +129,7 @@ def overlaid(image: Image, window: tuple[float, float], values: Image, of: Fidel
     mixed = grey(image, window) * (1 - alpha) + colour * alpha
     if of.threshold is not None:
         mixed[_edges(np.abs(values) >= of.threshold)] = EDGE
-    return (mixed + 0.5).astype(np.uint8)
+    return np.asarray(mixed + 0.5).astype(np.uint8)
 
 
 def _edges(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -105,10 +105,11 @@ class FidelityViewer extends Viewer {
   }
 
   /** Shows a place: about 80 mm around it, with the cross hair on it. */
-  async visit(index, row, column, window) {
+  async visit(index, number) {
     await this.open(index);
-    const [, black, white] = this.panel.windows[window];
-    this.window(black, white);
+    const {at: [row, column], window, says} = this.data.places[number];
+    find("#why").textContent = `Place ${number + 1}: ${says}`;
+    this.window(...window);
     const [down, across] = this.spacing;
     const [height, width] = this.panel.shape;
     const field = this.panel.mm ? 80 : Math.max(height, width) / 3;
@@ -131,7 +132,7 @@ async function begin() {
   document.addEventListener("click", event => {
     const button = event.target.closest("button.show");
     if (!button) return;
-    viewer.visit(Number(button.value), ...button.dataset.at.split(" ").map(Number)).then(() => {
+    viewer.visit(Number(button.value), Number(button.dataset.place)).then(() => {
       find("#why").scrollIntoView({block: "start"});
       find("#stage").focus({preventScroll: true});
     });

@@ -88,12 +88,11 @@ def _place(
 ) -> dict[str, Any]:
     detector = fidelity.maps[0] if fidelity.maps else None
     pictures = pictures_of(place, display, detector)
-    row, column = display.place(place)
     black, white = display.windows[pictures.window]
     unit = fidelity.pair.task.unit
     return {
         "place": place,
-        "kind": "removed" if place.score > 0 else "added",
+        "kind": "Removed" if place.score > 0 else "Added",
         "score": number(place.score, 2, sign=True),
         "flag": words.flag_of(place, detector),
         "position": words.position(place),
@@ -101,7 +100,6 @@ def _place(
         "pictures": pictures,
         "window": f"{pictures.window}, {black:g} to {white:g} {unit}".replace("-", "\u2212"),
         "panel": indices.index(place.slice) if place.slice in indices else None,
-        "at": f"{row} {column} {list(display.windows).index(pictures.window)}",
     }
 
 

@@ -86,6 +86,14 @@ def viewer_data(fidelity: Fidelity, display: Display, kept: list[KeptSlice]) -> 
             }
             for shown in fidelity.maps
         ],
+        "places": [
+            {
+                "at": display.place(place),
+                "window": display.windows[display.window_for(place.before, place.after)],
+                "says": plain(place.says),
+            }
+            for place in fidelity.places
+        ],
         "panels": [
             {
                 "task": pair.task.name,

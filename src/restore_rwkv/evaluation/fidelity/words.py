@@ -81,7 +81,7 @@ def position(place: Place) -> str:
 
 
 def means_at(place: Place, display: Display) -> str:
-    """Return the means before and after at a place, such as "48.1 to 41.0 HU (−7.1)"."""
+    """Return the means before and after at a place, such as "41.0 to 48.1 HU (+7.1)"."""
     unit, digits = display.pair.task.unit, display.decimals
     values = (number(value, digits) for value in (place.before, place.after))
     return f"{' to '.join(values)} {unit} ({number(place.after - place.before, digits, sign=True)})"
@@ -123,9 +123,11 @@ def scale_words(shown: FidelityMap, limit: float) -> tuple[str, str]:
 def unseen(fidelity: Fidelity) -> list[tuple[str, str]]:
     """Return what the report cannot see, as (of what, sentence), each sentence once."""
     found: dict[str, str] = dict.fromkeys(_ALWAYS, "")
-    for each in (*fidelity.figures, *fidelity.maps):
-        if each.blind_to:
-            found.setdefault(each.blind_to, each.title)
+    every = [(each.blind_to, each.title) for each in fidelity.figures]
+    every += [(each.blind_to, each.title) for each in fidelity.maps]
+    for sentence, title in every:
+        if sentence:
+            found.setdefault(sentence, title)
     return [(title, sentence) for sentence, title in found.items()]
 
 

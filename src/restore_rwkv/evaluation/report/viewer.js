@@ -109,7 +109,7 @@ class Viewer {
     find("#why").textContent = panel.why;
     const ranges = panel.scale.map(([first, step], place) =>
       `${place ? `from ${digits(first, this.step < 1 ? 2 : 0)} on ` : ""}${Number((step / 2).toPrecision(2))}`);
-    find("#stored").textContent = `Values shown differ from those that were scored by at most (${panel.unit}): ${ranges.join(", ")}.`;
+    find("#stored").textContent = `Values shown differ from those of the images by at most (${panel.unit}): ${ranges.join(", ")}.`;
     this.fillChoices();
     this.centre();
     this.build();
