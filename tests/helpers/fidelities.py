@@ -60,6 +60,14 @@ def figure(name: str, title: str, value: float | None, unit: str, support: Suppo
     )
 
 
+CT_FIGURES = (
+    figure("largest_score", "largest score of a place", 5.83, "", "look"),
+    figure("shift_water", "shift of soft tissue", -0.71, "HU", "supported"),
+    figure("shift_lung", "shift of lung", 4.9, "HU", "unsupported"),
+    figure("noise_peak", "peak of the noise power spectrum", None, "1/mm", "unknown"),
+)
+
+
 def ct(
     *,
     shape: tuple[int, int, int] = SHAPE,
@@ -69,20 +77,7 @@ def ct(
     geometry: bool = True,
 ) -> Fidelity:
     """A CT phantom from which a lesion was removed, with a detector's map and an interval map."""
-    random = np.random.default_rng(3)
-    truth = body(shape)
-    lesion = tuple(at * size // old for at, size, old in zip(LESION, shape, SHAPE, strict=True))
-    after = truth + random.normal(0, 4, shape)
-    noise = np.stack(
-        [gaussian_filter(random.normal(0, 1, shape[:2]), 0.7) for _ in range(shape[2])]
-    )
-    before = truth + 60 * np.moveaxis(noise, 0, -1)
-    blob = np.zeros(shape)
-    blob[lesion] = 1.0
-    sigma = (2.2 * shape[0] / SHAPE[0], 2.2 * shape[1] / SHAPE[1], 0.6)
-    blob = gaussian_filter(blob, sigma)
-    blob /= blob.max()
-    before = before + 25 * blob
+    before, after, z = _with_lesion(shape)
     affine = AFFINE @ np.diag([SHAPE[0] / shape[0], SHAPE[1] / shape[1], 1, 1])
     pair = RestoredPair(
         before=volume(before, "HU", "CT", f"low-{name}", affine if geometry else None),
@@ -94,11 +89,9 @@ def ct(
         calibration=calibration() if spread else None,
         provenance=provenance(name),
     )
-    z = gaussian_filter(random.normal(0, 1, shape), sigma)
-    z = np.where(truth > -900, z / (z.std() or 1.0) * 0.8, 0.0) + 5.2 * blob
     maps = [score_map(with_data(pair.after, z), 3.5)]
     if spread:
-        half = 6 + 30 * np.abs(np.gradient(gaussian_filter(truth, 1.0))[0]) / 100
+        half = 6 + 30 * np.abs(np.gradient(gaussian_filter(after, 1.0))[0]) / 100
         pair = dataclasses.replace(
             pair, spread=Spread(method="turns", volume=pair.after, samples=8, scale=40.0)
         )
@@ -108,14 +101,9 @@ def ct(
         support="look",
         verdict="One place lost structure beyond what noise explains. The mean values of tissue "
         "are kept. Look at place 1 in the scan itself.",
-        figures=(
-            figure("largest_score", "largest score of a place", 5.83, "", "look"),
-            figure("shift_water", "shift of soft tissue", -0.71, "HU", "supported"),
-            figure("shift_lung", "shift of lung", 4.9, "HU", "unsupported"),
-            figure("noise_peak", "peak of the noise power spectrum", None, "1/mm", "unknown"),
-        ),
+        figures=CT_FIGURES,
         maps=tuple(maps),
-        places=spread_places(pair, maps[0], places, first=lesion),
+        places=spread_places(pair, maps[0], places, first=_lesion(shape)),
         places_by="The five largest scores of a matched filter, at least 15 mm apart; in a "
         "faithful image 1 of 20 slices has a place beyond the threshold.",
         seconds=12.34,
@@ -240,6 +228,26 @@ def hostile(text: str) -> Fidelity:
         ),
         places=tuple(dataclasses.replace(each, says=text) for each in made.places),
     )
+
+
+def _lesion(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(at * size // old for at, size, old in zip(LESION, shape, SHAPE, strict=True))
+
+
+def _with_lesion(shape: tuple[int, int, int]) -> tuple[NDArray[Any], ...]:
+    """The noisy phantom with its lesion, the same restored without it, and a detector's scores."""
+    random = np.random.default_rng(3)
+    truth = body(shape)
+    after = truth + random.normal(0, 4, shape)
+    noise = [gaussian_filter(random.normal(0, 1, shape[:2]), 0.7) for _ in range(shape[2])]
+    blob = np.zeros(shape)
+    blob[_lesion(shape)] = 1.0
+    sigma = (2.2 * shape[0] / SHAPE[0], 2.2 * shape[1] / SHAPE[1], 0.6)
+    blob = gaussian_filter(blob, sigma)
+    blob /= blob.max()
+    z = gaussian_filter(random.normal(0, 1, shape), sigma)
+    z = np.where(truth > -900, z / (z.std() or 1.0) * 0.8, 0.0) + 5.2 * blob
+    return truth + 60 * np.stack(noise, axis=-1) + 25 * blob, after, z
 
 
 def volume(values: NDArray[Any], unit: str, modality: str, name: str, affine: Any) -> Volume:

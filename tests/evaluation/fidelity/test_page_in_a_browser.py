@@ -130,7 +130,7 @@ def test_a_place_is_reached_and_seen_by_the_keyboard_only(opened: Any, width: in
         if page.evaluate("document.activeElement.classList.contains('show')"):
             break
     page.keyboard.press("Enter")
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    page.wait_for_selector("#stage:focus")
     place = made.places[0]
     row, column = display_of(made.pair).place(place)
     assert page.locator("#values-title").inner_text() == f"Row {row}, column {column}"
@@ -141,15 +141,16 @@ def test_a_place_is_reached_and_seen_by_the_keyboard_only(opened: Any, width: in
     assert 0 < box["y"] < 844 - box["height"]
     assert "close" in (page.locator("#stage").get_attribute("class") or "")
     page.keyboard.press(">")
-    page.wait_for_function(f"document.querySelector('#panel').value === '{place.slice + 1}'")
+    page.wait_for_selector("#why:text-is('One of the evenly spread slices.')")
+    assert page.locator("#panel").input_value() == str(place.slice + 1)
 
 
 def test_a_place_in_the_lung_is_shown_at_the_window_of_the_lung(opened: Any) -> None:
     made = ct()
     number_of = next(n for n, place in enumerate(made.places, 1) if place.before < -500)
     page = opened(made)
-    page.locator(f"#place-{number_of} button").click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    page.locator(f"#place-{number_of} .crops .picture").first.click()
+    page.wait_for_selector("#stage:focus")
     pressed = page.get_by_role("button", name="lung")
     assert pressed.get_attribute("aria-pressed") == "true"
 
@@ -158,7 +159,7 @@ def test_values_under_the_views_are_those_of_the_images_and_the_map(opened: Any)
     made = ct()
     page = opened(made)
     page.locator("#place-1 button").click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    page.wait_for_selector("#stage:focus")
     settled(page)
     index = made.places[0].index
     before, after = (float(v.data[index]) for v in (made.pair.before, made.pair.after))
@@ -192,7 +193,7 @@ def test_a_swipe_shows_before_on_the_left_and_restored_on_the_right(opened: Any)
     made = ct()
     page = opened(made)
     page.locator("#place-1 button").click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    page.wait_for_selector("#stage:focus")
     page.get_by_label("swipe", exact=True).check()
     divider = page.get_by_role("slider", name="Divider between the two images")
     shown = {}
@@ -202,7 +203,7 @@ def test_a_swipe_shows_before_on_the_left_and_restored_on_the_right(opened: Any)
         row, column = found.shape[0] // 2, found.shape[1] // 2
         part = found[row + 60 : row + 120, column - 60 : column + 60]
         shown[key] = float(np.abs(np.diff(part, axis=1)).mean())
-    assert shown["End"] > 1.5 * shown["Home"] > 0  # the noise of the scan
+    assert shown["End"] > 1.2 * shown["Home"] > 0  # the noise of the scan
     assert page.locator("#stage figcaption bdi").inner_text() == "before | restored"
     index = made.places[0].index
     under = page.locator("#stage output").inner_text().split(" | ")

@@ -276,7 +276,7 @@ def test_the_first_screen_has_the_verdict_and_a_swipe_of_its_worst_slice(
     assert divider.get_attribute("aria-valuenow") == "0"
     assert "inset(0px 0px 0px 0%)" in canvases.nth(1).evaluate("c => c.style.clipPath")
     page.locator(".glance").get_by_role("button", name="Look closer").click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    page.wait_for_selector("#stage:focus")
 
 
 def test_an_inverted_window_is_shown_as_such_by_every_control(opened: Any) -> None:

@@ -130,7 +130,8 @@ async function begin() {
   const first = find("button.show");
   await viewer.open(first ? Number(first.value) : data.panels.length >> 1);
   document.addEventListener("click", event => {
-    const button = event.target.closest("button.show");
+    const crops = event.target.closest(".places .crops, .places .locator");
+    const button = crops ? find("button.show", crops.closest("li")) : event.target.closest("button.show");
     if (!button) return;
     viewer.visit(Number(button.value), Number(button.dataset.place)).then(() => {
       find("#why").scrollIntoView({block: "start"});

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from restore_rwkv.evaluation.fidelity.display import Display
     from restore_rwkv.evaluation.fidelity.results import Fidelity
 
-_BUDGET = 4_800_000  # characters of all slices, so that a page has at most about 6 MB
+_BUDGET = 5_200_000  # characters of all slices, so that a page has at most about 6 MB
 _MOST = 24  # slices
 
 
@@ -73,7 +73,6 @@ def kept_slices(fidelity: Fidelity, display: Display) -> list[KeptSlice]:
 
 def viewer_data(fidelity: Fidelity, display: Display, kept: list[KeptSlice]) -> dict[str, Any]:
     """Return what the scripts of the page know: JSON values."""
-    pair = fidelity.pair
     return {
         "radius": ring_radius(display),
         "maps": [
@@ -94,28 +93,7 @@ def viewer_data(fidelity: Fidelity, display: Display, kept: list[KeptSlice]) -> 
             }
             for place in fidelity.places
         ],
-        "panels": [
-            {
-                "task": pair.task.name,
-                "scan": plain(pair.after.name),
-                "slice": each.index,
-                "why": plain(reason(fidelity, each.index)),
-                "unit": pair.task.unit,
-                "mm": display.pixel_mm,
-                "shape": _shape(display),
-                "names": ["restored"],
-                "scale": each.images.scale,
-                "mapScales": [stored.scale for stored in each.maps],
-                "windows": [[plain(name), *ends] for name, ends in display.windows.items()],
-                "limit": display.limit,
-                "rings": [
-                    [number, *display.place(place)]
-                    for number, place in enumerate(fidelity.places, 1)
-                    if place.slice == each.index
-                ],
-            }
-            for each in kept
-        ],
+        "panels": [_panel(fidelity, display, each) for each in kept],
     }
 
 
@@ -127,6 +105,29 @@ def reason(fidelity: Fidelity, index: int) -> str:
     if len(found) == 1:
         return f"Place {found[0]}: {fidelity.places[int(found[0]) - 1].says}"
     return f"Places {', '.join(found[:-1])} and {found[-1]} are in this slice."
+
+
+def _panel(fidelity: Fidelity, display: Display, each: KeptSlice) -> dict[str, Any]:
+    pair = fidelity.pair
+    return {
+        "task": pair.task.name,
+        "scan": plain(pair.after.name),
+        "slice": each.index,
+        "why": plain(reason(fidelity, each.index)),
+        "unit": pair.task.unit,
+        "mm": display.pixel_mm,
+        "shape": _shape(display),
+        "names": ["restored"],
+        "scale": each.images.scale,
+        "mapScales": [stored.scale for stored in each.maps],
+        "windows": [[plain(name), *ends] for name, ends in display.windows.items()],
+        "limit": display.limit,
+        "rings": [
+            [number, *display.place(place)]
+            for number, place in enumerate(fidelity.places, 1)
+            if place.slice == each.index
+        ],
+    }
 
 
 def _shape(display: Display) -> tuple[int, int]:
