@@ -141,7 +141,7 @@ def test_a_place_is_reached_and_seen_by_the_keyboard_only(opened: Any, width: in
     assert 0 < box["y"] < 844 - box["height"]
     assert "close" in (page.locator("#stage").get_attribute("class") or "")
     page.keyboard.press(">")
-    page.wait_for_selector("#why:text-is('One of the evenly spread slices.')")
+    page.wait_for_selector("#why:text-is('No place is in this slice.')")
     assert page.locator("#panel").input_value() == str(place.slice + 1)
 
 

@@ -122,8 +122,8 @@ def _shown(kept: list[KeptSlice], display: Display) -> str:
     if len(kept) == display.count:
         return f"All {display.count:,} slices." if display.count > 1 else "The only slice."
     return (
-        f"{len(kept)} of {display.count:,} slices: those of the places, and evenly spread ones; "
-        "the maps beside the image have all."
+        f"{len(kept)} of {display.count:,} slices: those of the places, and others between them; "
+        "the files of the maps have all."
     )
 
 

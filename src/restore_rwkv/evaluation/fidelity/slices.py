@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from restore_rwkv.evaluation.fidelity.crops import ring_radius
 from restore_rwkv.evaluation.fidelity.display import limit_of_map
@@ -41,34 +41,29 @@ class KeptSlice:
 
 
 def kept_slices(fidelity: Fidelity, display: Display) -> list[KeptSlice]:
-    """Return the slices of the places, and evenly spread ones for as long as they have room.
+    """Return the slices of the places, and those between them for as long as they have room.
 
     Returns:
         At least one slice, by rising index.
     """
-    places = list(dict.fromkeys(place.slice for place in fidelity.places))
-    count = display.count
+    wanted = list(dict.fromkeys(place.slice for place in fidelity.places))
     kept: dict[int, KeptSlice] = {}
     used = 0
-
-    def keep(index: int) -> bool:
-        nonlocal used
-        if index in kept:
-            return True
+    while len(kept) < min(_MOST, display.count):
+        index = wanted.pop(0) if wanted else _farthest(kept, display.count)
         stored = _stored(fidelity, display, index)
-        if kept and used + len(stored.text) > _BUDGET:
-            return False
-        kept[index] = stored
         used += len(stored.text)
-        return True
-
-    if all(keep(index) for index in [*places, count // 2]):
-        room = min(_MOST - len(kept), int(_BUDGET / (used / len(kept))) - len(kept))
-        spread = np.linspace(0, count - 1, max(room, 0) + 2)[1:-1].round().astype(int).tolist()
-        for index in spread if room < count - len(kept) else range(count):
-            if not keep(index):
-                break
+        if kept and used > _BUDGET:
+            break
+        kept[index] = stored
     return [kept[index] for index in sorted(kept)]
+
+
+def _farthest(kept: Collection[int], count: int) -> int:
+    """Return the slice in the middle of the widest gap between others; the ends count as such."""
+    ends = [-1, *sorted(kept), count]
+    start, stop = max(itertools.pairwise(ends), key=lambda pair: pair[1] - pair[0])
+    return (start + stop) // 2
 
 
 def viewer_data(fidelity: Fidelity, display: Display, kept: list[KeptSlice]) -> dict[str, Any]:
@@ -101,7 +96,7 @@ def reason(fidelity: Fidelity, index: int) -> str:
     """Return why a slice is kept, such as "Places 1 and 3 are in this slice."."""
     found = [str(n) for n, place in enumerate(fidelity.places, 1) if place.slice == index]
     if not found:
-        return "One of the evenly spread slices."
+        return "No place is in this slice."
     if len(found) == 1:
         return f"Place {found[0]}: {fidelity.places[int(found[0]) - 1].says}"
     return f"Places {', '.join(found[:-1])} and {found[-1]} are in this slice."
