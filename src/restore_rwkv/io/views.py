@@ -34,6 +34,15 @@ class View:
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flips)
         return image[rows, columns]
 
+    def place(self, row: int, column: int, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the displayed row and column of a pixel of a slice of a shape (H, W)."""
+        at, sizes = ((column, row), shape[::-1]) if self.swapped else ((row, column), shape)
+        down, across = (
+            size - 1 - index if flip else index
+            for index, size, flip in zip(at, sizes, self.flips, strict=True)
+        )
+        return down, across
+
 
 def view_of(volume: Volume, axis: int) -> View:
     """Return how slices across an array axis are shown, as radiologists expect them.

@@ -6,7 +6,6 @@ import base64
 import dataclasses
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from PIL import Image
 
 from restore_rwkv.evaluation.report.page import write_report
 from restore_rwkv.evaluation.study.results import Study
+from tests.helpers.browsers import Offline, settled, started
 from tests.helpers.overviews import HOSTILE
 from tests.helpers.studies import MEASURES, joined, panel, study
 from tests.helpers.tools import needs
@@ -27,19 +27,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, needs("chromium")]
 
 METHODS = ("input", "light", "unet")
-OPTIONS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = shutil.which("chromium")
-        yield playwright.chromium.launch(executable_path=program, args=OPTIONS)
+    with started() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -51,42 +44,17 @@ def faults() -> list[str]:
 @pytest.fixture
 def opened(browser: Browser, tmp_path: Path, faults: list[str]) -> Iterator[Any]:
     """A function that writes a study and opens its report, without any network."""
-    pages = []
+    pages = Offline(browser, faults)
 
     def write_and_open(
         of: Study, width: int = 1280, scheme: Any = "light", script: bool = True
     ) -> Page:
         write_report(of, tmp_path / "report.html")
-        context = browser.new_context(
-            viewport={"width": width, "height": 844},
-            color_scheme=scheme,
-            reduced_motion="reduce",
-            java_script_enabled=script,
-            offline=True,
-        )
-        pages.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.route(
-            lambda url: not url.startswith(("file:", "data:")),
-            lambda route: (faults.append(route.request.url), route.abort()),
-        )
-        page.goto((tmp_path / "report.html").as_uri())
-        if script:
-            page.wait_for_selector("html[data-ready=yes]")
-        return page
+        return pages.open(tmp_path / "report.html", width, scheme, script)
 
     yield write_and_open
-    for context in pages:
-        context.close()
+    pages.close()
     assert faults == []
-
-
-def settled(page: Page) -> None:
-    """Wait until what was asked for has been drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)))")
 
 
 def number(text: str) -> float:
@@ -308,7 +276,7 @@ def test_the_first_screen_has_the_verdict_and_a_swipe_of_its_worst_slice(
     assert divider.get_attribute("aria-valuenow") == "0"
     assert "inset(0px 0px 0px 0%)" in canvases.nth(1).evaluate("c => c.style.clipPath")
     page.locator(".glance").get_by_role("button", name="Look closer").click()
-    page.wait_for_function("document.activeElement.id === 'stage'")
+    page.wait_for_selector("#stage:focus")
 
 
 def test_an_inverted_window_is_shown_as_such_by_every_control(opened: Any) -> None:

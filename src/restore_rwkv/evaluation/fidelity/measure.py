@@ -19,7 +19,7 @@ from restore_rwkv.evaluation.fidelity.results import (
     Place,
     RestoredPair,
 )
-from restore_rwkv.evaluation.fidelity.words import overall, places_by, verdict
+from restore_rwkv.evaluation.fidelity.verdict import overall, places_by, verdict_on
 from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.io import begin_stage
 
@@ -61,7 +61,7 @@ def measure_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fi
     return Fidelity(
         pair=pair,
         support=support,
-        verdict=verdict(pair, support, figures, places),
+        verdict=verdict_on(pair, support, figures, places),
         figures=figures,
         maps=_maps(pair, detector, scores, threshold),
         places=places,

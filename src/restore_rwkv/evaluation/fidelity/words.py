@@ -1,94 +1,190 @@
-"""The verdict of a report, in plain words."""
+"""Sentences of the page of a report: values, positions, and what the report cannot see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from restore_rwkv.evaluation.fidelity.detector import Detector
-from restore_rwkv.evaluation.fidelity.results import Figure, Place, RestoredPair, Support
+from restore_rwkv.evaluation.report.words import NONE, number
 
-_ORDER: tuple[Support, ...] = ("supported", "unknown", "look", "unsupported")
+if TYPE_CHECKING:
+    from restore_rwkv.evaluation.fidelity.display import Display
+    from restore_rwkv.evaluation.fidelity.results import (
+        Fidelity,
+        FidelityMap,
+        Place,
+        RestoredPair,
+        Support,
+    )
+    from restore_rwkv.tasks.report_calibration import Intervals
 
-_AGREES = {
-    "CT": "What was removed looks like the noise of this scan",
-    "PT": "What was removed looks like the noise of this scan",
-    "MR": "The restored image agrees with the k-space that was measured",
+MARKS: dict[Support, str] = {
+    "supported": "supported",
+    "look": "look",
+    "unsupported": "not supported",
+    "unknown": "not known",
 }
-_ALWAYS = {
-    "CT": "No flag does not mean that no faint lesion was lost: keep the original.",
-    "PT": "No flag does not mean that no small lesion was lost: keep the original.",
-    "MR": "Detail finer than the measured block of k-space is inferred, not measured.",
+"""Words of the support of one figure."""
+
+HEADLINES: dict[Support, str] = {
+    "supported": "Supported by what was measured",
+    "look": "Look at the places and figures that are marked",
+    "unsupported": "Not supported by what was measured",
+    "unknown": "Not known: nothing could be measured",
 }
+"""Words of the support of the image as a whole."""
+
+_LAYOUT = {
+    "axial": "Axial slices; the right of the patient is on the left.",
+    "coronal": "Coronal slices; the right of the patient is on the left.",
+    "sagittal": "Sagittal slices; the patient looks to the left.",
+    "": "Slices as they are in the file: its geometry is not known.",
+}
+_ALWAYS = (
+    "The truth is not known. The image is held against the scan that it was made from, and against "
+    "simulated noise: structure that this scan does not show above its noise can be lost or made "
+    "up, and no figure here would see it.",
+    "A place that is not listed is not proven to be right: only the places with the largest scores "
+    "are.",
+    "Whether the scan itself is right is not looked at: its artefacts are kept, and are no "
+    "difference.",
+    "What a reader would conclude from the image is not predicted. Look at the original too.",
+)
+_INTERVALS = "interval"
+_DIGITS = 3  # significant ones of a figure
 
 
-def overall(figures: Sequence[Figure], places: Sequence[Place]) -> Support:
-    """Return the worst support of figures and places; "unknown" if nothing was measured.
-
-    Figures without a value count only if all are without.
-    """
-    known = [each.support for each in figures if each.value is not None]
-    if not known:
-        return "unknown"
-    found = known + (["look"] if any(place.flagged for place in places) else [])
-    return max(found, key=_ORDER.index)
-
-
-def verdict(
-    pair: RestoredPair, support: Support, figures: Sequence[Figure], places: Sequence[Place]
-) -> str:
-    """Return two or three sentences: does the scan support the image, and what speaks against."""
-    modality = pair.task.modality
-    against = [each for each in figures if each.support == "unsupported"]
-    doubtful = [each for each in figures if each.support == "look" and each.value is not None]
-    flagged = sum(place.flagged for place in places)
-    if support == "unknown":
-        first = "Nothing could be measured, so nothing is known of this image."
-    elif against:
-        first = f"The scan does not support the restored image: {_lowered(against[0].says)}"
-    elif doubtful or flagged:
-        first = (
-            f"{_AGREES[modality]}, with exceptions."
-            if not doubtful
-            else (
-                f"Look closer before you rely on the restored image: {_lowered(doubtful[0].says)}"
-            )
-        )
+def value_of(value: float | None, unit: str) -> str:
+    """Return the value of a figure with three digits and its unit; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if value and not 1e-6 <= abs(value) < 1e9:
+        text = f"{value:.2e}".replace("-", "\u2212")
     else:
-        first = f"{_AGREES[modality]}."
-    return " ".join(
-        part for part in (first, _flags(flagged, len(places)), _ALWAYS[modality]) if part
+        size = math.floor(math.log10(abs(value))) if value else 0
+        text = number(value, max(0, _DIGITS - 1 - size))
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text}\u00a0{unit}".rstrip("\u00a0")
+
+
+def position(place: Place) -> str:
+    """Return where a place is, such as "L 12.3, P 45.0, S 101.2 mm"; empty without geometry."""
+    if place.world is None:
+        return ""
+    letters = (("R", "L"), ("A", "P"), ("S", "I"))
+    parts = [
+        f"{names[value < 0]}\u00a0{number(abs(value), 1)}"
+        for names, value in zip(letters, place.world, strict=True)
+    ]
+    return f"{', '.join(parts)}\u00a0mm"
+
+
+def means_at(place: Place, display: Display) -> str:
+    """Return the means before and after at a place, such as "41.0 to 48.1 HU (+7.1)"."""
+    unit, digits = display.pair.task.unit, display.decimals
+    values = (number(value, digits) for value in (place.before, place.after))
+    return f"{' to '.join(values)} {unit} ({number(place.after - place.before, digits, sign=True)})"
+
+
+def flag_of(place: Place, detector: FidelityMap | None) -> str:
+    """Return whether a place is beyond the threshold of its detector."""
+    if detector is None or detector.threshold is None:
+        return "flagged" if place.flagged else "no threshold is known"
+    limit = f"\u00b1{value_of(detector.threshold, detector.unit)}"
+    return f"flagged: beyond {limit}" if place.flagged else f"not flagged: within {limit}"
+
+
+def calibration_of(shown: FidelityMap, pair: RestoredPair) -> str:
+    """Return what the intervals of a map hold; empty for a map of something else."""
+    if shown.name != _INTERVALS:
+        return ""
+    intervals = _intervals(pair)
+    if intervals is None:
+        return "The weights have no calibration of these intervals: how often they hold is unknown."
+    return (
+        f"Calibrated to hold the truth in {_percent(intervals.level)} of the pixels, on "
+        f"{intervals.subjects:,} validation subjects; on slices of theirs that were left out it "
+        f"was {_percent(intervals.coverage)}."
     )
 
 
-def _flags(flagged: int, count: int) -> str:
-    if not count:
-        return ""
-    if not flagged:
-        return f"None of the {count} places to look at first is flagged."
-    verb = "is" if flagged == 1 else "are"
-    return f"{flagged} of the {count} places to look at first {verb} flagged."
+def layout(display: Display) -> str:
+    """Return how the slices are turned."""
+    return _LAYOUT[display.view.plane]
 
 
-def _lowered(sentence: str) -> str:
-    """Return a sentence as it goes on after a colon; names and abbreviations keep their case."""
-    head, _, rest = sentence.partition(" ")
-    return f"{head.lower() if head.istitle() and head != 'SUVmean' else head} {rest}"
+def scale_words(shown: FidelityMap, limit: float) -> tuple[str, str]:
+    """Return what the ends of the colours of a map stand for."""
+    low = f"\u2212{value_of(limit, shown.unit)}" if shown.signed else value_of(0.0, shown.unit)
+    return low, f"{'+' if shown.signed else ''}{value_of(limit, shown.unit)}"
 
 
-def places_by(pair: RestoredPair, detector: Detector | None, reason: str) -> str:
-    """Return how the places were found, in one sentence."""
-    if detector is None:
-        return f"No places were looked for: {reason}."
-    places = None if pair.calibration is None else pair.calibration.places
-    if places is not None:
-        return (
-            f"Flagged above {places.threshold:.2f}, which was chosen on validation scans, where "
-            f"a slice of a faithful image has {places.false_alarms:.2g} such places in the mean "
-            f"({places.slices} slices)."
-        )
-    if detector.simulated_threshold is not None:
-        return (
-            f"Flagged above {detector.simulated_threshold:.2f}, which noise on its own exceeds in "
-            "5 % of scans, by simulation."
-        )
-    return "The largest scores; none is flagged, since no threshold is known."
+def unseen(fidelity: Fidelity) -> list[tuple[str, str]]:
+    """Return what the report cannot see, as (of what, sentence), each sentence once."""
+    found: dict[str, str] = dict.fromkeys(_ALWAYS, "")
+    every = [(each.blind_to, each.title) for each in fidelity.figures]
+    every += [(each.blind_to, each.title) for each in fidelity.maps]
+    for sentence, title in every:
+        if sentence:
+            found.setdefault(sentence, title)
+    return [(title, sentence) for sentence, title in found.items()]
+
+
+def weights_of(provenance: Mapping[str, Any]) -> str:
+    """Return the name of the weights in a provenance; empty where it names none."""
+    found = provenance.get("weights")
+    if isinstance(found, Mapping):
+        found = found.get("name") or next(iter(found), "")
+    return found if isinstance(found, str) else ""
+
+
+def facts(fidelity: Fidelity) -> list[tuple[str, str]]:
+    """Return what the image is, as (name, text)."""
+    pair = fidelity.pair
+    rows = [
+        ("task", f"{pair.task.name}: {pair.task.title}"),
+        ("reduction", _factor(pair)),
+        ("grid", f"{_by(pair.after.data.shape)} voxels{_spacing(pair)}"),
+        ("tiles", f"{_by(pair.tile)} pixels" if pair.tile else "none known"),
+    ]
+    if pair.fit is None:
+        rows.append(("fit to the weights", "not judged"))
+    else:
+        note = f", not compared: {pair.fit.unjudged}" if pair.fit.unjudged else ""
+        rows.append(("fit to the weights", f"{pair.fit.outcome}{note}"))
+        rows += [(f.level, f.text) for f in pair.fit.findings]
+    if pair.spread is not None:
+        rows.append(("spread", f"{pair.spread.method}, {pair.spread.samples} restorations"))
+    rows.append(("seed of the simulated noise", str(pair.seed)))
+    rows.append(("time for this report", f"{number(fidelity.seconds, 1)} s"))
+    return rows
+
+
+def _factor(pair: RestoredPair) -> str:
+    if pair.factor is None:
+        return "not given"
+    factors = pair.factor if isinstance(pair.factor, tuple) else (pair.factor,)
+    return f"{_by(factors)} times less was measured"
+
+
+def _spacing(pair: RestoredPair) -> str:
+    if pair.after.spacing is None:
+        return ", of unknown size"
+    return f" of {_by(pair.after.spacing)} mm"
+
+
+def _by(sizes: Sequence[float]) -> str:
+    return " \u00d7 ".join(value_of(size, "") for size in sizes)
+
+
+def _intervals(pair: RestoredPair) -> Intervals | None:
+    if pair.calibration is None:
+        return None
+    if pair.spread is not None:
+        return pair.calibration.intervals_by(pair.spread.method)
+    return next(iter(pair.calibration.intervals), None)
+
+
+def _percent(share: float) -> str:
+    return f"{number(100 * share, 1).removesuffix('.0')}\u00a0%"

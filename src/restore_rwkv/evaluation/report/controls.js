@@ -8,7 +8,7 @@ Object.assign(Viewer.prototype, {
     on("#panel", "change", event => this.open(Number(event.target.value)));
     on("#previous", "click", () => this.open((this.index + count - 1) % count));
     on("#next", "click", () => this.open((this.index + 1) % count));
-    for (const name of ["method", "left", "right"]) on(`#${name}`, "change", () => this.build());
+    for (const name of ["choice", "left", "right"]) on(`#${name}`, "change", () => this.build());
     for (const radio of all("[name=layout]")) {
       radio.addEventListener("change", () => { this.swipe = radio.value === "swipe"; this.build(); });
     }
@@ -157,13 +157,13 @@ Object.assign(Viewer.prototype, {
   },
 
   colour(key) {
-    if (key === "truth") return "truth";
+    if (key === "reference") return "truth";
     const index = this.data.methods.indexOf(this.titles[key]);
     return `m${index % 8} d${Math.floor(index / 8)}`;
   },
 
   fillValues() {
-    find("#values").replaceChildren(...[...this.keys, "truth"].map(key => {
+    find("#values").replaceChildren(...this.listed.map(key => {
       const swatch = drawn("svg", {class: "swatch", width: 26, height: 12, "aria-hidden": "true"});
       swatch.append(drawn("line", {class: this.colour(key), x1: 1, x2: 25, y1: 6, y2: 6}));
       return element("div", {"data-key": key}, swatch, element("dt", {}, element("bdi", {}, this.titles[key])), element("dd"));
@@ -172,7 +172,7 @@ Object.assign(Viewer.prototype, {
 
   sentence() {
     const {row, column} = this.cross;
-    const values = [...this.keys, "truth"].map(key =>
+    const values = this.listed.map(key =>
       `${this.titles[key]} ${digits(this.value(key, row, column), this.decimals)}`);
     return `row ${row}, column ${column}: ${values.join(", ")} ${this.panel.unit}`;
   },
@@ -182,18 +182,22 @@ Object.assign(Viewer.prototype, {
     const {row, column} = this.cross;
     const {unit} = this.panel;
     find("#values-title").textContent = `Row ${row}, column ${column}`;
-    const truth = this.value("truth", row, column);
+    const reference = this.value("reference", row, column);
     for (const part of all("#values div")) {
       const value = this.value(part.dataset.key, row, column);
-      const apart = part.dataset.key === "truth" || value === null || truth === null ? "" : ` (${digits(value - truth, this.decimals, true)})`;
+      const apart = part.dataset.key === "reference" || value === null || reference === null ? "" : ` (${digits(value - reference, this.decimals, true)})`;
       find("dd", part).textContent = `${digits(value, this.decimals)} ${unit}${apart}`;
     }
-    for (const view of this.views) {
-      const values = view.keys.map(key => this.value(key, row, column));
-      const shown = view.difference
-        ? [values[0] === null || truth === null ? null : values[0] - truth] : values;
-      view.value.textContent = `${shown.map(value => digits(value, this.decimals, view.difference)).join(" | ")} ${unit}`;
-    }
+    for (const view of this.views) view.value.textContent = this.under(view);
+  },
+
+  /** Values at the cross hair that stand under a view. */
+  under(view) {
+    const {row, column} = this.cross;
+    const [reference, ...values] = ["reference", ...view.keys].map(key => this.value(key, row, column));
+    const shown = view.difference
+      ? [values[0] === null || reference === null ? null : values[0] - reference] : values;
+    return `${shown.map(value => digits(value, this.decimals, view.difference)).join(" | ")} ${this.panel.unit}`;
   },
 
   /** Values of an image along the row of the cross hair or the line, and places in mm or pixels. */
@@ -217,7 +221,7 @@ Object.assign(Viewer.prototype, {
     const [wide, high] = [svg.clientWidth, svg.clientHeight];
     if (!wide) return;
     const [left, right, top, bottom] = [52, 10, 8, 36];
-    const lines = ["truth", ...this.keys].map(key => [key, this.along(key)]);
+    const lines = ["reference", ...this.keys].map(key => [key, this.along(key)]);
     const values = lines.flatMap(([, points]) => points.map(point => point[1])).filter(value => value !== null);
     const end = Math.max(lines[0][1].at(-1)[0], 1e-9);
     let [low, most] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);

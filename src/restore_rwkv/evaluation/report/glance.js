@@ -1,33 +1,4 @@
 
-/** A handle that is dragged, or moved by keys, over its parent; `moved` is told its share of the width. */
-function dividerOf(label, start, moved) {
-  const handle = element("div", {
-    class: "divider", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 100,
-  });
-  let split = start;
-  const put = share => {
-    split = Math.max(0, Math.min(1, share));
-    handle.style.left = `${100 * split}%`;
-    handle.setAttribute("aria-valuenow", Math.round(100 * split));
-    handle.setAttribute("aria-valuetext", `${Math.round(100 * split)} % of the width`);
-    moved(split);
-  };
-  handle.addEventListener("keydown", event => {
-    const steps = {ArrowLeft: -0.02, ArrowDown: -0.02, ArrowRight: 0.02, ArrowUp: 0.02, PageDown: -0.1, PageUp: 0.1, Home: -1, End: 1};
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    put(split + steps[event.key]);
-  });
-  handle.addEventListener("pointerdown", event => handle.setPointerCapture(event.pointerId));
-  handle.addEventListener("pointermove", event => {
-    if (!handle.hasPointerCapture(event.pointerId)) return;
-    const box = handle.parentElement.getBoundingClientRect();
-    put((event.clientX - box.left) / box.width);
-  });
-  put(split);
-  return handle;
-}
-
 /** Makes the two small pictures beside a verdict one that is swiped, with all of its pixels. */
 async function glance(figure, viewer) {
   const index = Number(figure.dataset.panel);

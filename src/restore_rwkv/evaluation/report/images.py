@@ -16,6 +16,7 @@ import io
 import itertools
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ _SAFE = bytes.maketrans(b"<", b",")  # base85 has no comma, and pages read "<!--
 _PICTURE = 288  # pixels along the longer side of a small picture
 _QUALITY = 82  # of its JPEG
 _QUANTILE = 0.995  # of the difference, at the end of its colour scale
-_COLD, _WARM = np.array([64, 160, 255]), np.array([255, 140, 26])
+COLD, WARM = np.array([64, 160, 255]), np.array([255, 140, 26])
+"""Red, green and blue of the ends of differences below 0 and above."""
 
 Codes = NDArray[np.uint16]
 
@@ -64,8 +66,19 @@ class StoredSlices:
 
 def store_slices(panel: Panel) -> StoredSlices:
     """Return the slices of a panel in the form that the script of the report reads."""
-    slices = [panel.truth, *panel.images.values()]
-    stored = StoredSlices((), _scale(slices, list(panel.windows.values())))
+    return store([panel.truth, *panel.images.values()], list(panel.windows.values()))
+
+
+def store(
+    slices: Sequence[NDArray[np.float32]], windows: Sequence[tuple[float, float]]
+) -> StoredSlices:
+    """Return similar slices (H, W) of one grid in the form that `viewer.js` reads.
+
+    Args:
+        slices: each is predicted from the one before.
+        windows: what black and white stand for; the first is the most important.
+    """
+    stored = StoredSlices((), _scale(slices, windows))
     codes = [_codes(image, stored.values) for image in slices]
     before = [None, *codes[:-1]]
     texts = (text_of(encode(*pair)) for pair in zip(codes, before, strict=True))
@@ -115,11 +128,24 @@ def _bits(data: NDArray[np.uint8]) -> float:
 
 
 def difference_limit(panel: Panel) -> float:
-    """Return the end of the colour scale of differences: 1, 2 or 5 times a power of ten."""
-    errors = [np.abs(image - panel.truth) for image in panel.images.values()]
+    """Return the end of the colour scale of differences from the truth."""
+    differences = [image - panel.truth for image in panel.images.values()]
+    return limit_of(differences, list(panel.windows.values()))
+
+
+def limit_of(
+    differences: Sequence[NDArray[np.float32]], windows: Sequence[tuple[float, float]]
+) -> float:
+    """Return the end of a colour scale of differences: 1, 2 or 5 times a power of ten.
+
+    Args:
+        differences: slices (H, W); values that are not finite are left out.
+        windows: of the images; the end is at least a hundredth of the narrowest.
+    """
+    errors = [np.abs(difference) for difference in differences]
     found = [error[np.isfinite(error)] for error in errors]
     largest = max((float(np.quantile(e, _QUANTILE)) for e in found if e.size), default=0.0)
-    narrow = min((abs(high - low) for low, high in panel.windows.values()), default=1.0)
+    narrow = min((abs(high - low) for low, high in windows), default=1.0)
     wanted = max(largest, narrow / 100, 1e-9)
     power = 10.0 ** math.floor(math.log10(wanted))
     nearest = min((1, 2, 5, 10), key=lambda step: abs(math.log(step * power / wanted)))
@@ -129,7 +155,7 @@ def difference_limit(panel: Panel) -> float:
 def picture(panel: Panel, name: str) -> str:
     """Return a small JPEG picture in base64 of a method, or of `TRUTH`, in the first window."""
     image = panel.truth if name == TRUTH else panel.images[name]
-    return _jpeg(_grey(image, panel), panel.pixel_mm)
+    return jpeg(grey(image, _first_window(panel)), panel.pixel_mm)
 
 
 def pictures(panel: Panel) -> dict[str, str]:
@@ -140,14 +166,54 @@ def pictures(panel: Panel) -> dict[str, str]:
         slice minus the truth in colours.
     """
     names = list(panel.images)[:2]
-    shown = {name: _grey(panel.images[name], panel) for name in names}
-    shown[TRUTH] = _grey(panel.truth, panel)
-    shown[DIFFERENCE] = _coloured(panel.images[names[-1]] - panel.truth, difference_limit(panel))
-    return {name: _jpeg(image, panel.pixel_mm) for name, image in shown.items()}
+    window = _first_window(panel)
+    shown = {name: grey(panel.images[name], window) for name in names}
+    shown[TRUTH] = grey(panel.truth, window)
+    shown[DIFFERENCE] = coloured(panel.images[names[-1]] - panel.truth, difference_limit(panel))
+    return {name: jpeg(image, panel.pixel_mm) for name, image in shown.items()}
+
+
+def grey(image: NDArray[np.float32], window: tuple[float, float]) -> NDArray[np.uint8]:
+    """Return a slice (H, W) in greys (H, W, 3) between what is black and what is white."""
+    black, white = window
+    shades = np.clip((np.nan_to_num(image) - black) / ((white - black) or 1e-9), 0, 1)
+    return np.repeat((shades * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def coloured(difference: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
+    """Return a difference (H, W) in colours (H, W, 3): blue below 0, black at 0, orange above."""
+    share = np.clip(np.nan_to_num(difference) / limit, -1, 1)[..., None]
+    return np.asarray(np.where(share < 0, -share * COLD, share * WARM) + 0.5).astype(np.uint8)
+
+
+def jpeg(
+    image: NDArray[np.uint8], pixel_mm: tuple[float, float] | None, longer: int = _PICTURE
+) -> str:
+    """Return colours (H, W, 3) as a JPEG picture in base64.
+
+    Args:
+        image: the colours.
+        pixel_mm: distance of rows and columns; None if unknown.
+        longer: pixels along the longer side of the picture.
+    """
+    from PIL import Image
+
+    down, across = pixel_mm or (1.0, 1.0)
+    height, width = image.shape[0] * down, image.shape[1] * across
+    scale = longer / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    data = io.BytesIO()
+    resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+    resized.save(data, format="jpeg", quality=_QUALITY, optimize=True)
+    return base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _first_window(panel: Panel) -> tuple[float, float]:
+    return next(iter(panel.windows.values()))
 
 
 def _scale(
-    slices: list[NDArray[np.float32]], windows: list[tuple[float, float]]
+    slices: Sequence[NDArray[np.float32]], windows: Sequence[tuple[float, float]]
 ) -> tuple[tuple[float, float, int], ...]:
     """Return the ranges of `StoredSlices` for windows, the first of which is the most important."""
     finite = [image[np.isfinite(image)] for image in slices]
@@ -194,27 +260,3 @@ def _remainder(codes: Codes, predicted: NDArray[np.int64]) -> NDArray[np.uint8]:
     signed = (codes.astype(np.int64) - predicted).astype(np.uint16).view(np.int16).astype(np.int32)
     folded = ((signed << 1) ^ (signed >> 15)).astype(np.uint16)
     return np.concatenate([folded.ravel() & 255, folded.ravel() >> 8]).astype(np.uint8)
-
-
-def _grey(image: NDArray[np.float32], panel: Panel) -> NDArray[np.uint8]:
-    black, white = next(iter(panel.windows.values()))
-    shades = np.clip((np.nan_to_num(image) - black) / ((white - black) or 1e-9), 0, 1)
-    return np.repeat((shades * 255 + 0.5).astype(np.uint8)[..., None], 3, axis=2)
-
-
-def _coloured(difference: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
-    share = np.clip(np.nan_to_num(difference) / limit, -1, 1)[..., None]
-    return np.asarray(np.where(share < 0, -share * _COLD, share * _WARM) + 0.5).astype(np.uint8)
-
-
-def _jpeg(image: NDArray[np.uint8], pixel_mm: tuple[float, float] | None) -> str:
-    from PIL import Image
-
-    down, across = pixel_mm or (1.0, 1.0)
-    height, width = image.shape[0] * down, image.shape[1] * across
-    scale = _PICTURE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    data = io.BytesIO()
-    resized = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
-    resized.save(data, format="jpeg", quality=_QUALITY, optimize=True)
-    return base64.b64encode(data.getvalue()).decode("ascii")

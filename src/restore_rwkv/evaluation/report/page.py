@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +25,16 @@ from restore_rwkv.evaluation.report.tables import (
     worst_rows,
     worst_shown,
 )
+from restore_rwkv.evaluation.report.viewer import (
+    BASICS,
+    CONTROLS,
+    PACKAGE,
+    STYLE,
+    VIEWER,
+    controls,
+    packed,
+    texts,
+)
 from restore_rwkv.evaluation.report.words import Figures, title_of, verdict
 from restore_rwkv.evaluation.study.results import INPUT
 from restore_rwkv.io import atomic_file
@@ -39,8 +45,6 @@ from restore_rwkv.tasks import NOTICE, TASKS
 if TYPE_CHECKING:
     from restore_rwkv.evaluation.study.results import Panel, Study
 
-_PACKAGE = "restore_rwkv.evaluation.report"
-_SCRIPTS = ("page", "viewer", "controls", "glance")
 _COLOURS = 8  # of methods, before they repeat with other dashes
 _WORST = 20  # slices of a task listed without the script
 
@@ -59,15 +63,13 @@ def write_report(study: Study, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    html = page_template(_PACKAGE, "page.html").render(_values(study))
+    html = page_template(PACKAGE, "page.html").render(_values(study))
     with atomic_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8", newline="\n")
 
 
 def _values(study: Study) -> dict[str, Any]:
     """What the template says."""
-    from markupsafe import Markup
-
     figures = Figures(study)
     stored = [store_slices(panel) for panel in study.panels]
     panels = [_panel(panel) for panel in study.panels]
@@ -79,22 +81,31 @@ def _values(study: Study) -> dict[str, Any]:
             _panel_data(panel, each) for panel, each in zip(study.panels, stored, strict=True)
         ],
     }
-    packed = zlib.compress(json.dumps(data, separators=(",", ":")).encode("ascii"), 9)
     return {
         "tasks": [_task(study, figures, task) for task in figures.tasks],
         "measures": [(measure, title_of(measure)) for measure in study.measures],
         "panels": panels,
+        "viewer": controls(_slice_names(study, figures), "Restored by"),
         "slices": [" ".join(each.texts) for each in stored],
-        "data": base64.b64encode(packed).decode("ascii"),
+        "data": packed(data),
         "provenance": provenance_rows(study.provenance),
         "colour": {method: index % _COLOURS for index, method in enumerate(study.methods)},
         "dash": {method: index // _COLOURS for index, method in enumerate(study.methods)},
         "input": INPUT,
         "notice": NOTICE,
         "software": program_version(),
-        "style": Markup(_text("page.css")),
-        "script": Markup("".join(_text(f"{name}.js") for name in _SCRIPTS)),
+        "style": texts(STYLE),
+        "script": texts(BASICS, "page.js", VIEWER, CONTROLS, "glance.js"),
     }
+
+
+def _slice_names(study: Study, figures: Figures) -> list[str]:
+    """Names of the panels in the list of the viewer."""
+    several = len(figures.tasks) > 1
+    return [
+        f"{f'{panel.task}: ' if several else ''}{panel.scan}, slice {panel.slice}"
+        for panel in study.panels
+    ]
 
 
 def _task(study: Study, figures: Figures, task: str) -> dict[str, Any]:
@@ -203,7 +214,3 @@ def _measure(figures: Figures, measure: Any) -> dict[str, Any]:
         "units": [plain(figures.unit(task, measure)) for task in figures.tasks],
         "decimals": decimals,
     }
-
-
-def _text(name: str) -> str:
-    return files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")

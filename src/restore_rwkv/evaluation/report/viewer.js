@@ -71,7 +71,11 @@ class Viewer {
   get panel() { return this.data.panels[this.index]; }
   get spacing() { return this.panel.mm ?? [1, 1]; }
 
-  /** Codes of the truth and of each method on a panel. */
+  /** What differences are from, and the keys of images in the order in which they are listed. */
+  get reference() { return "truth"; }
+  get listed() { return [...this.keys, "reference"]; }
+
+  /** Codes of the reference and of each other image on a panel. */
   async codesOf(index) {
     if (!this.stored.has(index)) {
       const texts = find(`#panel-${index}`).textContent.trim().split(" ");
@@ -86,16 +90,16 @@ class Viewer {
   async open(index) {
     const panel = this.data.panels[index];
     this.wanted = index;
-    const [truth, ...images] = await this.codesOf(index);
+    const [reference, ...images] = await this.codesOf(index);
     if (this.wanted !== index) return; // another was asked for in the meantime
     const same = this.index !== undefined && this.panel.task === panel.task;
     this.index = index;
     this.numbers = valuesOf(panel.scale);
     this.step = Math.min(...panel.scale.map(range => range[1]));
-    this.codes = {truth};
+    this.codes = {reference};
     panel.names.forEach((name, place) => { this.codes[`image ${place}`] = images[place]; });
     this.keys = [...panel.names.keys()].map(place => `image ${place}`);
-    this.titles = {truth: "truth"};
+    this.titles = {reference: this.reference};
     panel.names.forEach((name, place) => { this.titles[`image ${place}`] = name; });
     this.cross = {row: Math.floor(panel.shape[0] / 2), column: Math.floor(panel.shape[1] / 2)};
     this.line = null;
@@ -105,8 +109,8 @@ class Viewer {
     find("#why").textContent = panel.why;
     const ranges = panel.scale.map(([first, step], place) =>
       `${place ? `from ${digits(first, this.step < 1 ? 2 : 0)} on ` : ""}${Number((step / 2).toPrecision(2))}`);
-    find("#stored").textContent = `Values shown differ from those that were scored by at most (${panel.unit}): ${ranges.join(", ")}.`;
-    this.fillMethods();
+    find("#stored").textContent = `Values shown differ from those of the images by at most (${panel.unit}): ${ranges.join(", ")}.`;
+    this.fillChoices();
     this.centre();
     this.build();
   }
@@ -135,18 +139,24 @@ class Viewer {
     this.paint();
   }
 
-  fillMethods() {
-    const keep = (select, options, wanted) => {
-      const before = select.selectedOptions[0]?.textContent;
-      select.replaceChildren(...options.map(([key, title]) => element("option", {value: key}, title)));
-      const found = options.find(([, title]) => title === before) ?? options[Math.min(wanted, options.length - 1)];
-      select.value = found[0];
-    };
+  /** Fills a list with [key, title], and keeps what is chosen where it is there. */
+  fill(select, options, wanted) {
+    const before = select.selectedOptions[0]?.textContent;
+    select.replaceChildren(...options.map(([key, title]) => element("option", {value: key}, title)));
+    const found = options.find(([, title]) => title === before) ?? options[Math.min(wanted, options.length - 1)];
+    select.value = found[0];
+  }
+
+  fillChoices() {
     const images = this.keys.map(key => [key, this.titles[key]]);
-    keep(find("#method"), images.length > 1 ? images.slice(1) : images, 0);
-    const both = [...images, ["truth", "truth"]];
-    keep(find("#left"), both, 0);
-    keep(find("#right"), both, 1);
+    this.fill(find("#choice"), images.length > 1 ? images.slice(1) : images, 0);
+    this.fillSides();
+  }
+
+  fillSides() {
+    const options = this.listed.map(key => [key, this.titles[key]]);
+    this.fill(find("#left"), options, 0);
+    this.fill(find("#right"), options, 1);
   }
 
   centre() {
@@ -155,16 +165,27 @@ class Viewer {
     this.stage.classList.remove("close");
   }
 
+  /** What is shown side by side: titles, keys of images, and whether they are differences. */
+  sideBySide() {
+    const method = find("#choice").value;
+    return [{title: this.titles["image 0"], keys: ["image 0"]},
+      ...(method === "image 0" ? [] : [{title: this.titles[method], keys: [method]}]),
+      {title: this.reference, keys: ["reference"]},
+      this.differenceOf(method)];
+  }
+
+  differenceOf(key) {
+    return {title: `${this.titles[key]} \u2212 ${this.reference}`, keys: [key], difference: true};
+  }
+
+  swiped() {
+    const keys = [find("#left").value, find("#right").value];
+    return [{title: keys.map(key => this.titles[key]).join(" | "), keys}];
+  }
+
   /** The views of the layout: each has a title, the keys of its images, and a canvas. */
   build() {
-    const method = find("#method").value;
-    const names = this.titles;
-    const asked = this.swipe
-      ? [{title: `${names[find("#left").value]} | ${names[find("#right").value]}`, keys: [find("#left").value, find("#right").value]}]
-      : [{title: names["image 0"], keys: ["image 0"]},
-        ...(method === "image 0" ? [] : [{title: names[method], keys: [method]}]),
-        {title: "truth", keys: ["truth"]},
-        {title: `${names[method]} \u2212 truth`, keys: [method], difference: true}];
+    const asked = this.swipe ? this.swiped() : this.sideBySide();
     this.stage.classList.toggle("swipe", this.swipe);
     find("#sides").hidden = !this.swipe;
     this.views = asked.map(view => {
@@ -210,7 +231,7 @@ class Viewer {
         const bitmap = element("canvas", {width: shape[1], height: shape[0]});
         const context = bitmap.getContext("2d");
         const image = context.createImageData(shape[1], shape[0]);
-        this.shade(image.data, key, view.difference, greys);
+        this.shade(image.data, key, view, greys);
         context.putImageData(image, 0, 0);
         return bitmap;
       });
@@ -232,14 +253,14 @@ class Viewer {
     this.draw();
   }
 
-  shade(pixels, key, difference, greys) {
+  shade(pixels, key, {difference}, greys) {
     const codes = this.codes[key];
-    const {truth} = this.codes;
+    const {reference} = this.codes;
     const {numbers} = this;
     for (let place = 0, at = 0; place < codes.length; place += 1, at += 4) {
       if (difference) {
-        const known = codes[place] !== MISSING && truth[place] !== MISSING;
-        const part = known ? Math.max(-1, Math.min(1, (numbers[codes[place]] - numbers[truth[place]]) / this.limit)) : 0;
+        const known = codes[place] !== MISSING && reference[place] !== MISSING;
+        const part = known ? Math.max(-1, Math.min(1, (numbers[codes[place]] - numbers[reference[place]]) / this.limit)) : 0;
         const colour = part < 0 ? COLD : WARM;
         for (let channel = 0; channel < 3; channel += 1) pixels[at + channel] = Math.abs(part) * colour[channel];
       } else {
@@ -335,15 +356,17 @@ class Viewer {
     const [wide, high] = [Math.min(120, 0.5 * view.wide), 8];
     const [x, y] = [10, view.high - 16];
     const shades = context.createLinearGradient(x, 0, x + wide, 0);
-    shades.addColorStop(0, `rgb(${COLD})`);
-    shades.addColorStop(0.5, "#000");
-    shades.addColorStop(1, `rgb(${WARM})`);
+    this.stops(view).forEach((colour, place, stops) => shades.addColorStop(place / (stops.length - 1), colour));
     context.fillStyle = "#fff";
     context.fillRect(x - 1, y - 1, wide + 2, high + 2);
     context.fillStyle = shades;
     context.fillRect(x, y, wide, high);
-    this.print(context, `\u00b1${this.limit.toPrecision(2) * 1} ${this.panel.unit}`, x, y - 6);
+    this.print(context, this.ends(view), x, y - 6);
   }
+
+  /** Colours of the scale of a view, and what its ends stand for. */
+  stops() { return [`rgb(${COLD})`, "#000", `rgb(${WARM})`]; }
+  ends() { return `\u00b1${this.limit.toPrecision(2) * 1} ${this.panel.unit}`; }
 
   print(context, text, x, y) {
     context.font = "600 12px system-ui, sans-serif";
