@@ -1,5 +1,17 @@
 """What supports a restored image where no truth is known: its scan, and the physics of it."""
 
+from restore_rwkv.evaluation.fidelity.files import ReportFiles, fidelity_values
+from restore_rwkv.evaluation.fidelity.from_files import (
+    FidelityOptions,
+    default_page,
+    fidelity_of_files,
+)
+from restore_rwkv.evaluation.fidelity.report import (
+    Reported,
+    ReportOptions,
+    preview_with_report,
+    restore_with_report,
+)
 from restore_rwkv.evaluation.fidelity.results import (
     Fidelity,
     FidelityMap,
@@ -8,4 +20,19 @@ from restore_rwkv.evaluation.fidelity.results import (
     RestoredPair,
 )
 
-__all__ = ["Fidelity", "FidelityMap", "Figure", "Place", "RestoredPair"]
+__all__ = [
+    "Fidelity",
+    "FidelityMap",
+    "FidelityOptions",
+    "Figure",
+    "Place",
+    "ReportFiles",
+    "ReportOptions",
+    "Reported",
+    "RestoredPair",
+    "default_page",
+    "fidelity_of_files",
+    "fidelity_values",
+    "preview_with_report",
+    "restore_with_report",
+]
