@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ from restore_rwkv.io import (
     encode_volumes,
 )
 from restore_rwkv.io.dicom.derived import NUMBER_OFFSET
-from restore_rwkv.io.dicom.maps import Code, Quantity, write_parametric_map
+from restore_rwkv.io.dicom.maps import Code, Quantity, check_parametric_map, write_parametric_map
 from restore_rwkv.io.nifti import NO_EXTENSIONS
 from restore_rwkv.io.outputs import check_writable
 from restore_rwkv.tasks import Task
 
 MapSuffix = Literal[".nii.gz", ".npy", ".dcm"]
+
+_logger = logging.getLogger(__name__)
 
 FORMAT = "restore-rwkv fidelity 1"
 PAGE_SUFFIX = ".fidelity.html"
@@ -143,6 +146,24 @@ def map_names(task: Task, *, intervals: bool = False) -> tuple[str, ...]:
 def beside(stem: Path, suffix: str) -> Path:
     """Return a path with a suffix more; a dot in the name begins none."""
     return stem.with_name(stem.name + suffix)
+
+
+def map_suffix(image: Volume, *, dicom: bool) -> MapSuffix:
+    """Return the format of the maps of an image.
+
+    Args:
+        image: on the grid of the maps.
+        dicom: whether it is a DICOM series on disk, whose maps are parametric maps where its
+            headers allow them.
+    """
+    if dicom:
+        try:
+            check_parametric_map(image)
+        except InputError as error:
+            _logger.warning("%s; so the maps of the report are NIfTI", error)
+        else:
+            return ".dcm"
+    return ".npy" if image.affine is None else ".nii.gz"
 
 
 def fidelity_values(fidelity: Fidelity, files: ReportFiles | None = None) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.fidelity.files import (
     NUMBERS_SUFFIX,
     PAGE_SUFFIX,
-    MapSuffix,
     ReportFiles,
     beside,
     map_names,
+    map_suffix,
 )
 from restore_rwkv.evaluation.fidelity.recorded import (
     Recorded,
@@ -42,7 +42,6 @@ from restore_rwkv.io import (
     record_of_series,
     recorded_warnings,
 )
-from restore_rwkv.io.dicom.write import check_dicom_output
 from restore_rwkv.io.record import RECORD_SUFFIX, program_version
 from restore_rwkv.model import read_info
 from restore_rwkv.options import Seed, Whole, validated
@@ -251,7 +250,7 @@ def _task(scan: Volume, image: Volume, recorded: Recorded | None, name: str) -> 
     elif recorded is not None:
         task = recorded.task
     else:
-        task = pick_task(scan if scan.modality is not None else image)
+        task = pick_task(image if scan.modality is None and image.modality else scan)
     for volume in (scan, image):
         if volume.modality not in (None, task.modality):
             raise InputError(
@@ -388,22 +387,11 @@ def _files(page: Path, pair: RestoredPair, *, overwrite: bool) -> ReportFiles:
     return ReportFiles(
         page=page,
         stem=stem,
-        suffix=_map_suffix(pair.after),
+        suffix=map_suffix(pair.after, dicom=isinstance(pair.after.source, DicomSource)),
         names=map_names(pair.task),
         numbers=beside(stem, NUMBERS_SUFFIX),
         overwrite=overwrite,
     )
-
-
-def _map_suffix(image: Volume) -> MapSuffix:
-    """Return the format of the maps of an image: parametric maps where its series allows them."""
-    if isinstance(image.source, DicomSource):
-        try:
-            check_dicom_output(image)
-        except InputError:
-            return ".nii.gz"
-        return ".dcm"
-    return ".npy" if image.affine is None else ".nii.gz"
 
 
 def _derivation(fidelity: Fidelity) -> Derivation:

@@ -69,7 +69,7 @@ def find_record(image: Volume) -> Recorded | None:
             f"{path}: is not a record that can be read ({type(error).__name__}: {error}); restore "
             "the image again, or remove the file"
         ) from error
-    if recorded is None:
+    if recorded is None or not _same_series(image, values):
         return None
     identity = identify(image)
     if identity is None or identity.source_sha256 != digest:
@@ -130,6 +130,14 @@ def _path_of(image: Volume) -> Path | None:
         folder = source.path if source.path.is_dir() else source.path.parent
         return record_of_series(folder)
     return record_of(source.path)
+
+
+def _same_series(image: Volume, values: Mapping[str, Any]) -> bool:
+    """Whether a record is of the series of an image; for other formats its name says so."""
+    source = image.source
+    if not isinstance(source, DicomSource):
+        return True
+    return values.get("output_series_instance_uid") == source.series_instance_uid
 
 
 def _recorded(path: Path, values: Mapping[str, Any]) -> Recorded:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from restore_rwkv.errors import WeightsError
-from restore_rwkv.evaluation.fidelity.files import PAGE_SUFFIX, ReportFiles, map_names
+from restore_rwkv.evaluation.fidelity.files import PAGE_SUFFIX, ReportFiles, map_names, map_suffix
 from restore_rwkv.evaluation.fidelity.results import Fidelity, RestoredPair
 from restore_rwkv.io import (
     OutputFormat,
@@ -181,7 +181,14 @@ class _Report:
         if method is not None:
             weights = restorer.weights_of(plan.task).name
             require_intervals(self.calibration, method, weights, plan.task.name)
-        self.files = files_beside(target, map_names(plan.task, intervals=method is not None))
+        placed = target.is_series or suffix_of(target.path.name) in PLACED
+        self.files = ReportFiles(
+            page=target.beside(PAGE_SUFFIX),
+            stem=target.beside(""),
+            suffix=map_suffix(plan.volume, dicom=target.is_series) if placed else ".npy",
+            names=map_names(plan.task, intervals=method is not None),
+            overwrite=target.options.overwrite,
+        )
         self.files.check(plan.volume)
         return self.files.paths
 
@@ -216,18 +223,6 @@ class _Report:
         asked = {"seed": self.options.seed, "uncertainty": self.options.uncertainty}
         values = {**self.fidelity.to_dict(), **asked, "files": digests}
         return dataclasses.replace(record, fidelity=values)
-
-
-def files_beside(target: Target, names: tuple[str, ...]) -> ReportFiles:
-    """Return the files of the report of an image that goes to a target, in its kind of format."""
-    placed = suffix_of(target.path.name) in PLACED
-    return ReportFiles(
-        page=target.beside(PAGE_SUFFIX),
-        stem=target.beside(""),
-        suffix=".dcm" if target.is_series else ".nii.gz" if placed else ".npy",
-        names=names,
-        overwrite=target.options.overwrite,
-    )
 
 
 def require_intervals(
