@@ -187,6 +187,7 @@ class _Run:
 
     def _restored(self, plan: Plan) -> Volume:
         part = part_of(self.progress, self.request.source.name, len(self.records), self.count)
+        begin_stage(part, "restoring", "slices")
         result = self.restorer.run_plan(plan, part)
         if self.request.addition is not None and not self.records:
             self.files = self.request.addition.prepare(plan, result, part)

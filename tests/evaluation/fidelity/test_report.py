@@ -23,14 +23,16 @@ from restore_rwkv.evaluation.fidelity import (
     preview_with_report,
     restore_with_report,
 )
-from restore_rwkv.io import Volume, file_sha256, plane_axis
+from restore_rwkv.evaluation.fidelity.files import map_names
+from restore_rwkv.io import Volume, file_sha256, plane_axis, write_volume
 from restore_rwkv.io.affines import Plane
 from restore_rwkv.io.schema import record_schema
 from restore_rwkv.model import RestoreRWKV, save_weights
 from restore_rwkv.model.checkpoint import save_report
+from restore_rwkv.model.shipped import sample_scan
 from restore_rwkv.restoration import Plan, Restored, Tiling
 from restore_rwkv.restoration.uncertainty import Spread
-from restore_rwkv.tasks import TASKS, Intervals, ReportCalibration
+from restore_rwkv.tasks import TASKS, Intervals, ReportCalibration, degrade_file
 from tests.helpers.derivable_series import KINDS, Kind, write_source
 from tests.helpers.fidelity import contents, nifti, simple_fidelity, smooth, use_simple
 
@@ -190,6 +192,25 @@ def test_the_report_of_a_4d_image_is_about_its_first_volume(
     fidelity = record.fidelity
     assert fidelity is not None
     assert fidelity["support"] == "look"
+
+
+def test_the_stages_of_a_report_are_told(
+    restorer: Restorer, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stages(list[str]):
+        def __call__(self, done: int, total: int) -> None:
+            self.append(f"{done}/{total}")
+
+        def stage(self, name: str, unit: str) -> None:
+            self.append(name)
+
+    use_simple(monkeypatch)
+    said = Stages()
+    restore_with_report(restorer, work / "scan.nii.gz", work / "out.nii.gz", FORCE, progress=said)
+    assert said == [
+        *("reading scan.nii.gz", "loading weights", "restoring", "5/5"),
+        *("measuring the fidelity", "writing"),
+    ]
 
 
 def _noted(pair: RestoredPair, seen: list[float]) -> Fidelity:
@@ -435,3 +456,34 @@ def test_other_weights_than_those_of_the_record_are_refused(
         fidelity_of_files(
             work / "scan.nii.gz", work / "out.nii.gz", FidelityOptions(weights="light-mri-sr")
         )
+
+
+@pytest.mark.slow
+def test_the_report_of_a_real_scan(tmp_path: Path) -> None:
+    """With the measures and the page themselves, on three slices of the sample scan."""
+    whole = read_volume(sample_scan())
+    middle = whole.data.shape[2] // 2
+    part = np.ascontiguousarray(whole.data[:, :, middle - 1 : middle + 2])
+    write_volume(Volume(part, whole.affine, "a.u.", "MR"), tmp_path / "good.nii.gz")
+    degrade_file(tmp_path / "good.nii.gz", tmp_path / "scan.nii.gz", task="mri-sr")
+    restorer = Restorer("mri-sr", device="cpu")
+    out = tmp_path / "out.nii.gz"
+    reported = restore_with_report(restorer, tmp_path / "scan.nii.gz", out)
+    record = json.loads((tmp_path / "out.restoration.json").read_text())
+    jsonschema.validate(record, record_schema())
+    json.dumps(record, allow_nan=False)
+    assert set(reported.files.maps) <= set(map_names(TASKS["mri-sr"]))
+    for path in reported.files.paths:
+        assert record["fidelity"]["files"][path.name] == file_sha256(path)
+    found, files = fidelity_of_files(
+        tmp_path / "scan.nii.gz", out, output=tmp_path / "again" / "out.fidelity.html"
+    )
+    assert files is not None
+    assert files.numbers is not None
+    json.loads(files.numbers.read_text(), parse_constant=pytest.fail)
+    assert found.support == reported.fidelity.support
+    for first, second in zip(found.figures, reported.fidelity.figures, strict=True):
+        assert first.value == pytest.approx(second.value), first.name
+    assert [place.index for place in found.places] == [
+        place.index for place in reported.fidelity.places
+    ]

@@ -199,7 +199,6 @@ class _Report:
         self.plan = plan
         pair = pair_of_plan(plan, restored, self.calibration, self.options)
         if self.options.uncertainty is not None:
-            begin_stage(progress, "finding the uncertainty", "passes")
             spread = find_spread(
                 *(self.restorer, plan, restored, self.options.uncertainty),
                 seed=self.options.seed,
