@@ -439,7 +439,10 @@ def test_another_scan_than_the_restored_one_is_warned_of(
     assert any("is not the file" in text for text in found.pair.provenance["warnings"])
 
 
-def test_a_damaged_record_is_named(restorer: Restorer, work: Path) -> None:
+def test_a_damaged_record_is_named(
+    restorer: Restorer, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_simple(monkeypatch)
     restorer.file(work / "scan.nii.gz", work / "out.nii.gz", FORCE)
     for text in ("{", "[]", '{"format": "restore-rwkv record 1", "task": "mri-sr"}'):
         (work / "out.restoration.json").write_text(text)

@@ -1,11 +1,8 @@
 """What supports a restored image where no truth is known: its scan, and the physics of it."""
 
 from restore_rwkv.evaluation.fidelity.files import ReportFiles, fidelity_values
-from restore_rwkv.evaluation.fidelity.from_files import (
-    FidelityOptions,
-    default_page,
-    fidelity_of_files,
-)
+from restore_rwkv.evaluation.fidelity.from_files import default_page, fidelity_of_files
+from restore_rwkv.evaluation.fidelity.reading import FidelityOptions
 from restore_rwkv.evaluation.fidelity.report import (
     Reported,
     ReportOptions,

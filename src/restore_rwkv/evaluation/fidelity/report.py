@@ -194,11 +194,12 @@ class _Report:
 
     def prepare(self, plan: Plan, restored: Restored, progress: Progress | None) -> Sequence[Path]:
         from restore_rwkv.evaluation.fidelity.measure import measure_fidelity
-        from restore_rwkv.restoration.uncertainty import find_spread
 
         self.plan = plan
         pair = pair_of_plan(plan, restored, self.calibration, self.options)
         if self.options.uncertainty is not None:
+            from restore_rwkv.restoration.uncertainty import find_spread
+
             spread = find_spread(
                 *(self.restorer, plan, restored, self.options.uncertainty),
                 seed=self.options.seed,
