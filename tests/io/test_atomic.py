@@ -252,24 +252,27 @@ def test_a_claim_keeps_the_folder_of_what_was_written(tmp_path: Path) -> None:
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_a_folder_and_its_record_appear_together(tmp_path: Path) -> None:
+def test_a_folder_and_its_files_appear_together(tmp_path: Path) -> None:
     folder, record = tmp_path / "ct.v2", tmp_path / "ct.v2.restoration.json"
-    with atomic_series(folder, record) as (inside, text):
+    page = tmp_path / "ct.v2.fidelity.html"
+    with atomic_series(folder, record, page) as (inside, text, other):
         (inside / "a.dcm").write_text("a")
         text.write_text("record")
-        assert not folder.exists()
-        assert not record.exists()
-    assert sorted(tmp_path.iterdir()) == [folder, record]
+        other.write_text("page")
+        assert not any(path.exists() for path in (folder, record, page))
+    assert sorted(tmp_path.iterdir()) == [folder, page, record]
+    assert page.read_text() == "page"
 
 
-def test_a_folder_that_cannot_be_renamed_leaves_no_record(
+def test_a_folder_that_cannot_be_renamed_leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(source: Path, target: Path) -> None:
         raise OSError(errno.EACCES, "Permission denied")
 
     def write() -> None:
-        with atomic_series(tmp_path / "ct", tmp_path / "ct.restoration.json") as (inside, _):
+        files = (tmp_path / "ct.restoration.json", tmp_path / "ct.fidelity.html")
+        with atomic_series(tmp_path / "ct", *files) as (inside, *_):
             (inside / "a.dcm").write_text("a")
             monkeypatch.setattr(os, "replace", fail)
 

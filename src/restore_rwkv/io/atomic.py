@@ -128,17 +128,17 @@ def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
 
 
 @contextmanager
-def atomic_series(folder: str | Path, record: str | Path) -> Iterator[tuple[Path, Path]]:
-    """Give a temporary folder and a temporary file that become both names together.
+def atomic_series(folder: str | Path, *files: str | Path) -> Iterator[tuple[Path, ...]]:
+    """Give a temporary folder and temporary files that become all names together.
 
-    As `atomic_folder` and `atomic_files`; the file is renamed first.
+    As `atomic_folder` and `atomic_files`; the files are renamed first.
 
     Args:
         folder: Final name of the folder.
-        record: Final name of the file that comes with it.
+        files: Final names of the files that come with it, such as its record.
 
     Yields:
-        The paths to write to.
+        The paths to write to, the folder first.
 
     Raises:
         InputError: One of them exists already.
@@ -147,13 +147,14 @@ def atomic_series(folder: str | Path, record: str | Path) -> Iterator[tuple[Path
     renamed = False
     try:
         with atomic_folder(folder) as temporary:
-            with atomic_files(record, overwrite=False) as (text,):
-                yield temporary, text
+            with atomic_files(*files, overwrite=False) as others:
+                yield temporary, *others
                 _flush_all(temporary)  # now, so that little time lies between the renames
             renamed = True
     except BaseException:
         if renamed:
-            Path(record).unlink()
+            for file in files:
+                Path(file).unlink()
         raise
 
 

@@ -26,6 +26,7 @@ from restore_rwkv.io.findings import Finding
 from restore_rwkv.io.volume import Volume
 
 FORMAT = "restore-rwkv record 1"
+RECORD_SUFFIX = ".restoration.json"
 
 _CHUNK = 1 << 22
 
@@ -214,6 +215,8 @@ class RestorationRecord(Record):
             all, the worst, and their mean and largest.
         each_volume: of a 4-D image, what was found for each; the fields above are of the first.
         options: what was asked for, by the names of `RestoreOptions`.
+        fidelity: figures, maps and places of the report, of a 4-D image those of the first
+            volume, and the digest of each file beside the image; None without a report.
     """
 
     not_for: str
@@ -248,6 +251,7 @@ class RestorationRecord(Record):
     volumes: int = 1
     each_volume: tuple[VolumeRecord, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    fidelity: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,7 +325,7 @@ def record_of_series(folder: Path) -> Path:
 
     Not in the folder: programs that send folders to an archive stop at a file that is not DICOM.
     """
-    return folder.with_name(f"{folder.name}.restoration.json")
+    return folder.with_name(f"{folder.name}{RECORD_SUFFIX}")
 
 
 def check_record(path: Path, output: Path, *, overwrite: bool) -> None:

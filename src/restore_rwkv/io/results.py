@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -17,6 +17,7 @@ from restore_rwkv.io.files import encode_volumes
 from restore_rwkv.io.kinds import check_source, kind_of, suffix_of
 from restore_rwkv.io.outputs import OutputType, check_output, check_output_path, check_writable
 from restore_rwkv.io.record import (
+    RECORD_SUFFIX,
     OutputRecord,
     Record,
     check_record,
@@ -29,6 +30,8 @@ from restore_rwkv.io.volume import Volume
 
 OutputFormat = Literal["auto", "dicom"]
 R = TypeVar("R", bound=Record)
+Finish = Callable[[OutputRecord, tuple[Path, ...]], R]
+"""Makes the record, of the identity of the output and the paths to write further files to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,10 @@ class Target:
         """Path of the record, beside the output."""
         return record_of_series(self.path) if self.is_series else record_of(self.path)
 
+    def beside(self, suffix: str) -> Path:
+        """Path of a further file beside the output: scan.removed.nii.gz for ".removed.nii.gz"."""
+        return self.record.with_name(self.record.name.removesuffix(RECORD_SUFFIX) + suffix)
+
     def check_path(self, source: Path) -> None:
         """Check before anything is read that the output may be written.
 
@@ -135,14 +142,19 @@ class Target:
         )
 
     def write_volumes(
-        self, volumes: Iterable[Volume], count: int, finish: Callable[[OutputRecord], R]
+        self,
+        volumes: Iterable[Volume],
+        count: int,
+        finish: Finish[R],
+        others: Sequence[Path] = (),
     ) -> R:
         """Write volumes of one grid to a file, each as it comes, and then their record.
 
         Args:
             volumes: in the order of the fourth axis.
             count: their number.
-            finish: makes the record, of the identity of the output.
+            finish: writes the further files, and makes the record.
+            others: further files, which appear with the output.
 
         Returns:
             The record.
@@ -152,7 +164,8 @@ class Target:
             OSError: the disk is full, or the folder cannot be written to.
         """
         options = self.options
-        with atomic_files(self.path, self.record, overwrite=options.overwrite) as (image, text):
+        paths = (self.path, self.record, *others)
+        with atomic_files(*paths, overwrite=options.overwrite) as (image, text, *further):
             clipped = encode_volumes(
                 *(volumes, count, image), dtype=options.dtype, keep_nan=options.keep_nan
             )
@@ -163,16 +176,21 @@ class Target:
                     clipped_voxels=clipped,
                     dtype=options.dtype,
                     keep_nan=options.keep_nan,
-                )
+                ),
+                tuple(further),
             )
             text.write_text(record_text(record), encoding="utf-8")
         return record
 
     def write_series(
-        self, volume: Volume, derivation: Derivation, finish: Callable[[OutputRecord], R]
+        self,
+        volume: Volume,
+        derivation: Derivation,
+        finish: Finish[R],
+        others: Sequence[Path] = (),
     ) -> R:
         """Write a volume as a derived DICOM series with its record; errors as `write_dicom`."""
-        with atomic_series(self.path, self.record) as (folder, text):
+        with atomic_series(self.path, self.record, *others) as (folder, text, *further):
             written = write_dicom(volume, folder, derivation)
             output = identify_output(folder, self.path.name)
             record = finish(
@@ -182,7 +200,8 @@ class Target:
                     clipped_voxels=written.clipped,
                     dtype=self.options.dtype,
                     keep_nan=self.options.keep_nan,
-                )
+                ),
+                tuple(further),
             )
             text.write_text(record_text(record), encoding="utf-8")
         return record

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from restore_rwkv.errors import RestoreError
 from restore_rwkv.io import (
@@ -23,6 +24,7 @@ from restore_rwkv.io import (
     Volumes,
     begin_stage,
     claimed,
+    file_sha256,
     identify,
     part_of,
     read_volumes,
@@ -37,6 +39,29 @@ if TYPE_CHECKING:
     from restore_rwkv.restoration.restorer import Restorer
 
 
+class Addition(Protocol):
+    """What comes with a restored image on disk: files beside it, and fields of its record.
+
+    Its methods are called in their order, each once, and for the first volume of a 4-D image.
+    """
+
+    def check(self, restorer: Restorer, target: Target, plan: Plan) -> Sequence[Path]:
+        """Refuse what cannot be added, before the network runs.
+
+        Returns:
+            Every file that may be written.
+
+        Raises:
+            RestoreError: something is missing, or a file cannot be written.
+        """
+
+    def prepare(self, plan: Plan, restored: Restored, progress: Progress | None) -> Sequence[Path]:
+        """Compute what is added, and return the files that will be written, some of `check`."""
+
+    def write(self, files: Sequence[Path], record: RestorationRecord) -> RestorationRecord:
+        """Write the files of `prepare` to temporary paths, and return the completed record."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileRequest:
     """What is to be restored, and where to.
@@ -47,6 +72,7 @@ class FileRequest:
         files: all files of that series where they are known; empty to search the folder.
         target: where the result goes.
         options: how it is restored.
+        addition: what comes with the image, such as a report; None for its record only.
     """
 
     source: Path
@@ -54,25 +80,36 @@ class FileRequest:
     target: Target
     options: RestoreOptions
     files: Sequence[Path] = ()
+    addition: Addition | None = None
 
 
 def restore_file(restorer: Restorer, request: FileRequest, progress: Progress | None) -> Restored:
     """Restore a scan on disk; see `Restorer.file`."""
     target = request.target
     target.check_path(request.source)
-    with recorded_warnings() as said, claimed(target.path, target.record):
+    claim = claimed(target.path, target.record)
+    with recorded_warnings() as said, claim, ExitStack() as further:
         begin_stage(progress, f"reading {request.source.name}")
         volumes = read_volumes(request.source, series=request.series, files=request.files)
         first, plan = checked_plans(restorer, request, volumes)
+        former = _former_files(target)
+        if request.addition is not None:
+            further.enter_context(claimed(*request.addition.check(restorer, target, plan)))
         run = _Run(restorer, request, progress, len(volumes), identify(first), said)
         others = islice(volumes, 1, None) if len(volumes) > 1 else iter(())
         begin_stage(progress, "loading weights")
         restorer.network(plan.task)
+        results = run.results(plan, others)
+        restored = next(results)  # now, as it decides which files there will be
         if target.is_series:
-            restored = next(run.results(plan, others))
-            record = target.write_series(restored, _derivation(plan, run.records[0]), run.record)
+            made = derivation_of(plan, run.records[0])
+            record = target.write_series(restored, made, run.record, run.files)
         else:
-            record = target.write_volumes(run.results(plan, others), run.count, run.record)
+            every = chain([restored], results)
+            record = target.write_volumes(every, run.count, run.record, run.files)
+        for path, digest in former.items():
+            if path not in run.files and path.is_file() and file_sha256(path) == digest:
+                path.unlink()
     return Restored(run.first or first, record)
 
 
@@ -99,6 +136,24 @@ def checked_plans(
     return first
 
 
+def _former_files(target: Target) -> dict[Path, str]:
+    """Digest of each file that came with the image that is replaced, such as its report.
+
+    They would be taken for those of the new image.
+    """
+    if not (target.options.overwrite and target.record.is_file()):
+        return {}
+    try:
+        files = json.loads(target.record.read_text(encoding="utf-8"))["fidelity"]["files"]
+        return {
+            target.record.with_name(name): digest
+            for name, digest in files.items()
+            if name == Path(name).name
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 @contextmanager
 def of_volume(number: int, count: int) -> Iterator[None]:
     """Say in an error which of several volumes it is about."""
@@ -122,6 +177,7 @@ class _Run:
     said: list[str]
     records: list[RestorationRecord] = dataclasses.field(default_factory=list)
     first: Volume | None = None
+    files: Sequence[Path] = ()
 
     def results(self, plan: Plan, others: Iterator[Volume]) -> Iterator[Volume]:
         """Restore each volume when its turn comes."""
@@ -131,21 +187,26 @@ class _Run:
 
     def _restored(self, plan: Plan) -> Volume:
         part = part_of(self.progress, self.request.source.name, len(self.records), self.count)
+        begin_stage(part, "restoring", "slices")
         result = self.restorer.run_plan(plan, part)
+        if self.request.addition is not None and not self.records:
+            self.files = self.request.addition.prepare(plan, result, part)
         self.records.append(result.record)
         self.first = self.first or result.volume
         if len(self.records) == self.count:
             begin_stage(self.progress, "writing")
         return result.volume
 
-    def record(self, output: OutputRecord) -> RestorationRecord:
-        """Return the record of all volumes."""
-        return dataclasses.replace(
+    def record(self, output: OutputRecord, files: tuple[Path, ...]) -> RestorationRecord:
+        """Return the record of all volumes, after the files beside the image are written."""
+        record = dataclasses.replace(
             joined(self.records), source=self.source, output=output, warnings=tuple(self.said)
         )
+        addition = self.request.addition
+        return record if addition is None else addition.write(files, record)
 
 
-def _derivation(plan: Plan, record: RestorationRecord) -> Derivation:
+def derivation_of(plan: Plan, record: RestorationRecord) -> Derivation:
     """Say what was done to a series, for the headers of the derived one."""
     parts = [plan.task.title, f"slices across axis {plan.axis}"]
     if plan.scale is not None:

@@ -116,6 +116,18 @@ def finer(volume: Volume, axis: int, scale: float) -> Volume:
     return volume.resampled(data, affine)
 
 
+def factor_of_finer(shape: tuple[int, int], coarse: tuple[int, int]) -> tuple[float, float]:
+    """Return the reduction of the measurement of a slice on a finer grid, for each of its axes.
+
+    Args:
+        shape: (rows, columns) on the finer grid.
+        coarse: the same on the grid of the scan, all of which was measured.
+    """
+    # Interpolation has shared the highest frequency of an even side with its opposite.
+    kept = [n - 1 + n % 2 for n in coarse]
+    return shape[0] / kept[0], shape[1] / kept[1]
+
+
 def _scaling(
     volume: Volume, task: Task, options: RestoreOptions, rule: ScalingRule
 ) -> tuple[Scaling, Mapping[str, Any]]:
@@ -195,9 +207,7 @@ def _refinement(
         )
     factor: AxisFactor = options.factor or task.factor
     if options.scale is not None:
-        # Interpolation has shared the highest frequency of an even side with its opposite.
-        kept = [n - 1 + n % 2 for n in coarse]
-        factor = (shape[0] / kept[0], shape[1] / kept[1])
+        factor = factor_of_finer(shape, coarse)
     turns = task.rules.turns(shape, factor) if options.ensemble else NETWORK_ONLY.turns
     return Refinement(turns, steps, factor, signed=steps > 0 and is_signed(volume))
 

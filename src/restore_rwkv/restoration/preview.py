@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from restore_rwkv.errors import InputError, RestoreError
 from restore_rwkv.io import OutputOptions, Target, read_volumes
-from restore_rwkv.restoration.file import of_volume
+from restore_rwkv.restoration.file import Addition, of_volume
 from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.plan import Plan
 
@@ -39,8 +39,9 @@ def preview_file(
     series: int | str | None,
     output: tuple[Path | str, OutputOptions],
     options: RestoreOptions,
+    addition: Addition | None = None,
 ) -> Preview:
-    """Say what a restoration would do; see `Restorer.preview`."""
+    """Say what a restoration would do, and what comes with it; see `Restorer.preview`."""
     refusals: list[Exception] = []
     plan = None
     target = None
@@ -63,6 +64,8 @@ def preview_file(
         restorer.network(plan.task)  # the weights themselves may be damaged
         if target is not None and plan.scale is not None:
             target.check_image(plan.volume, len(volumes))
+        if target is not None and addition is not None:
+            addition.check(restorer, target, plan)
     unlike = {str(error): error for error in refusals}
     return Preview(plan, tuple(unlike), next(iter(refusals), None))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from restore_rwkv.errors import InputError
 from restore_rwkv.io import DicomSource, Volume, read_volume
 from restore_rwkv.io.dicom.derived import Derivation
 from restore_rwkv.io.dicom.geometry import LPS_TO_RAS
-from restore_rwkv.io.dicom.maps import Quantity, write_parametric_map
+from restore_rwkv.io.dicom.maps import Quantity, check_parametric_map, write_parametric_map
 from restore_rwkv.io.volume import same_field_of_view
 from tests.helpers.derivable_series import CLASSIC, KINDS, Kind, write_source
 from tests.helpers.tools import needs
@@ -99,7 +100,30 @@ def test_a_constant_map_is_written(tmp_path: Path, derivation: Derivation) -> No
         write_parametric_map(flat, tmp_path / "map.dcm", _QUANTITY, derivation)
 
 
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_map_that_can_be_written_passes_the_check(
+    tmp_path: Path, kind: Kind, factor: int
+) -> None:
+    check_parametric_map(_map_of(read_volume(write_source(tmp_path / "in", kind)), factor))
+
+
+def test_a_map_of_an_image_that_was_made_by_others_names_no_network(
+    tmp_path: Path, derivation: Derivation
+) -> None:
+    source = read_volume(write_source(tmp_path / "in", "CT"))
+    others = replace(derivation, weights="", weights_sha256="")
+    write_parametric_map(source, tmp_path / "map.dcm", _QUANTITY, others)
+    image = pydicom.dcmread(tmp_path / "map.dcm")
+    assert "neural network" not in image.ImageComments
+    assert "slices restored one by one. Not a medical device" in image.ImageComments
+    assert image.DeviceSerialNumber
+    assert image.ManufacturerModelName == "restore-rwkv"
+
+
 def test_a_source_without_a_patient_is_refused(tmp_path: Path, derivation: Derivation) -> None:
     path = write_source(tmp_path / "in", "CT", lambda image: image.pop("PatientName"))
+    with pytest.raises(InputError, match="no parametric map can be made of its headers"):
+        check_parametric_map(read_volume(path))
     with pytest.raises(InputError, match="no parametric map can be made of its headers"):
         write_parametric_map(read_volume(path), tmp_path / "map.dcm", _QUANTITY, derivation)

@@ -14,6 +14,7 @@ from restore_rwkv.apps.cli.batching import batch
 from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.evaluating import evaluate
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
+from restore_rwkv.apps.cli.fidelity import fidelity
 from restore_rwkv.apps.cli.inspecting import compare, erf, profile
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
@@ -49,8 +50,8 @@ def program(
 
 
 for command in (
-    *(restore, batch, check, degrade, evaluate, demo, train, compare, profile, erf),
-    *(convert, info, node),
+    *(restore, batch, check, degrade, fidelity, evaluate, demo, train, compare, profile),
+    *(erf, convert, info, node),
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -118,6 +118,16 @@ Factor = Annotated[
         show_default=False,
     ),
 ]
+Report = Annotated[
+    bool,
+    typer.Option("--report", help="Write beside OUT what supports it: a page, and maps."),
+]
+Uncertainty = Annotated[
+    Literal["none", "turns", "bootstrap"],
+    typer.Option(
+        help="Intervals of the report: by turns and mirrors, or by simulated noise (slow)."
+    ),
+]
 Memory = Annotated[
     str, typer.Option(metavar="SIZE", help="Memory for the activations of the network.")
 ]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from restore_rwkv.apps.cli.fidelity import report_paths, written
 from restore_rwkv.apps.cli.messages import with_flags
 from restore_rwkv.apps.cli.options import (
     Consistency,
@@ -23,6 +26,7 @@ from restore_rwkv.apps.cli.options import (
     Overwrite,
     Plane,
     Quiet,
+    Report,
     Scale,
     ScalingName,
     Seed,
@@ -30,6 +34,7 @@ from restore_rwkv.apps.cli.options import (
     Strength,
     Strict,
     TaskName,
+    Uncertainty,
     UnitName,
     Verbose,
     Weights,
@@ -38,10 +43,11 @@ from restore_rwkv.apps.cli.options import (
 from restore_rwkv.apps.cli.progress import progress_bar
 from restore_rwkv.apps.cli.scoring import score_rows, score_table, scores_as_json
 from restore_rwkv.apps.cli.terminal import say, screen, show, show_json
-from restore_rwkv.errors import InputError
+from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.options import parse_memory
 
 if TYPE_CHECKING:
+    from restore_rwkv.evaluation.fidelity import Reported, ReportOptions
     from restore_rwkv.restoration import Preview
 
 
@@ -83,6 +89,8 @@ def restore(
     keep_nan: KeepNan = False,
     series: Series = None,
     overwrite: Overwrite = False,
+    report: Report = False,
+    uncertainty: Uncertainty = "none",
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan, and what would be refused; write nothing."),
@@ -117,7 +125,20 @@ def restore(
             "keep_nan": keep_nan,
             "series": series_of(series),
         }
-        if dry_run:
+        asked = _report_options(uncertainty, wanted=report)
+        reported: Reported | None = None
+        if asked is not None:
+            from restore_rwkv.evaluation.fidelity import preview_with_report, restore_with_report
+
+            how["report"] = asked
+            if dry_run:
+                preview = preview_with_report(restorer, source, output, options, **how)
+            else:
+                reported = restore_with_report(
+                    restorer, source, output, options, **how, progress=progress
+                )
+                restored = reported.restored
+        elif dry_run:
             preview = restorer.preview(source, output, options, **how)
         else:
             restored = restorer.file(source, output, options, **how, progress=progress)
@@ -129,8 +150,32 @@ def restore(
         say(f"{volume.name}: {volume.modality}, restored with {restored.record.task}")
     record = _record_path(Path(output))
     say(f"{output}: restored; how it was made: {record}")
+    paths = _paths(Path(output), record)
+    if reported is not None:
+        say(reported.fidelity.verdict)
+        for path, what in written(reported.fidelity, reported.files).items():
+            say(f"{path}: {what}")
+        paths |= report_paths(reported.files)
     if as_json:
-        show_json(record_values(restored.record) | _paths(Path(output), record))
+        show_json(record_values(restored.record) | paths)
+
+
+def _report_options(uncertainty: str, *, wanted: bool) -> ReportOptions | None:
+    """Return how a report is made; None where none is wanted.
+
+    Raises:
+        ConfigError: intervals are asked for without a report.
+    """
+    if not wanted:
+        if uncertainty != "none":
+            raise ConfigError("uncertainty: is part of the report; give report=True as well")
+        return None
+    from restore_rwkv.evaluation.fidelity import ReportOptions
+    from restore_rwkv.options import from_mapping
+
+    method = None if uncertainty == "none" else uncertainty
+    command = shlex.join(["restore-rwkv", *sys.argv[1:]])
+    return from_mapping(ReportOptions, {"uncertainty": method, "command": command})
 
 
 def _show_preview(output: str, preview: Preview) -> None:
@@ -159,7 +204,7 @@ def _record_path(output: Path) -> Path:
     return record_of_series(output) if output.is_dir() else record_of(output)
 
 
-def _paths(output: Path, record: Path) -> dict[str, str]:
+def _paths(output: Path, record: Path) -> dict[str, Any]:
     """Where an output and its record lie, for JSON."""
     return {"output_path": str(output), "record_path": str(record)}
 

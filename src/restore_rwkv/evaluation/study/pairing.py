@@ -75,27 +75,32 @@ def without_suffix(name: str) -> str:
     return name[: len(name) - len(suffix_of(name))]
 
 
-def grid_fault(image: Volume, truth: Volume) -> str | None:
+def grid_fault(image: Volume, truth: Volume, called: str = "the truth") -> str | None:
     """Return why an image cannot be laid over the truth; None where it can.
 
-    Places are compared where both images have them.
+    Places are compared where both images have them. The other image is `called` so in the text.
     """
     shape, wanted = image.data.shape, truth.data.shape
     if shape != wanted:
         turned = shape[::-1] == wanted or (1 in shape and sorted(shape) == sorted(wanted))
-        remedy = "transpose it" if turned else "resample it onto the grid of the truth"
-        return f"has shape {shape}, the truth {wanted}; {remedy}"
+        remedy = "transpose it" if turned else f"resample it onto the grid of {called}"
+        return f"has shape {shape}, {called} {wanted}; {remedy}"
     if image.affine is None or truth.affine is None or truth.spacing is None:
         return None
     corners = np.stack(np.meshgrid(*([0, n - 1] for n in wanted), [1], indexing="ij"))
     moved = (image.affine - truth.affine) @ corners.reshape(4, -1)
     apart = float(np.abs(moved[:3]).max())
     if apart > _OF_A_VOXEL * min(truth.spacing):
-        return f"lies {apart:.3g} mm from the truth; resample it onto the grid of the truth"
+        return f"lies {apart:.3g} mm from {called}; resample it onto the grid of {called}"
     return None
 
 
-def unit_fault(image: NDArray[np.generic], truth: NDArray[np.generic], unit: str) -> str | None:
+def unit_fault(
+    image: NDArray[np.generic],
+    truth: NDArray[np.generic],
+    unit: str,
+    called: str = "the truth",
+) -> str | None:
     """Return why the values of an image seem to be in another unit than the truth; else None.
 
     Network values from 0 to 1 beside HU differ in their span, and stored values without the rescale
@@ -110,12 +115,14 @@ def unit_fault(image: NDArray[np.generic], truth: NDArray[np.generic], unit: str
     if 1 / _SPAN < span / wanted < _SPAN and not far:
         return None
     return (
-        f"its values lie from {low:.4g} to {high:.4g}, those of the truth from {least:.4g} to "
-        f"{most:.4g} {unit}; give it in the unit of the truth, or force=True if it is"
+        f"its values lie from {low:.4g} to {high:.4g}, those of {called} from {least:.4g} to "
+        f"{f'{most:.4g} {unit}'.rstrip()}; give it in the unit of {called}, or force=True if it is"
     )
 
 
-def turn_fault(image: NDArray[np.generic], truth: NDArray[np.generic]) -> str | None:
+def turn_fault(
+    image: NDArray[np.generic], truth: NDArray[np.generic], called: str = "the truth"
+) -> str | None:
     """Return by which reversed or swapped axes an image fits the truth better; else None.
 
     Compared is the correlation of at most 32 voxels along each axis. An image that is only noisy or
@@ -128,8 +135,8 @@ def turn_fault(image: NDArray[np.generic], truth: NDArray[np.generic]) -> str | 
     if least > _BETTER * apart or apart - least < _CLEARLY:
         return None
     return (
-        f"fits the truth better with {best} (correlation {fits[best]:.2f} instead of "
-        f"{fits['']:.2f}); store its axes as those of the truth, or force=True if they are"
+        f"fits {called} better with {best} (correlation {fits[best]:.2f} instead of "
+        f"{fits['']:.2f}); store its axes as those of {called}, or force=True if they are"
     )
 
 

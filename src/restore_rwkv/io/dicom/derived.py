@@ -42,8 +42,8 @@ class Derivation:
     Attributes:
         task: Name of the task, such as "mri-sr".
         description: What was done, in a few words or sentences.
-        weights: File name of the weights.
-        weights_sha256: Digest of their tensors, hex.
+        weights: File name of the weights; "" for a map of an image that was made by others.
+        weights_sha256: Digest of their tensors, hex; "" likewise.
         notice: That the program is not a medical device.
         from_all_slices: Whether each slice was made from all slices of the source, as when slices
             across another axis of the volume were restored; else from the slice in its place.
@@ -112,10 +112,11 @@ class NewSeries:
     def text(self) -> str:
         """DerivationDescription: program, version, what was done, weights with hash, and notice."""
         made, derivation = f"{SOFTWARE} {_version()}: ", self.derivation
-        end = (
+        network = (
             f"; {derivation.task} by a neural network (AI), weights {derivation.weights}, SHA-256 "
-            f"{derivation.weights_sha256}. {derivation.notice}"
+            f"{derivation.weights_sha256}"
         )
+        end = f"{network if derivation.weights else ''}. {derivation.notice}"
         what = derivation.description[: max(0, _LONGEST_ST - len(made) - len(end))]
         return plain(made + what + end)[:_LONGEST_ST]
 

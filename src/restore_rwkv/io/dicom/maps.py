@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from restore_rwkv.io.volume import Volume
 
 if TYPE_CHECKING:
     from highdicom import VOILUTTransformation
-    from highdicom.pm import RealWorldValueMapping
+    from highdicom.pm import ParametricMap, RealWorldValueMapping
     from highdicom.sr import CodedConcept
 
 Code = tuple[str, str, str]
@@ -27,6 +28,7 @@ Code = tuple[str, str, str]
 
 # Series numbers beside that of the restored series, which is the source's plus 1000.
 _NUMBER_OFFSET = 1
+_REFUSED = "no parametric map can be made of its headers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,37 +69,69 @@ def write_parametric_map(
         InputError: As `write_dicom`, or the source's headers cannot be used for a map.
         OSError: The disk is full, or the folder cannot be written to.
     """
+    original = read_original(volume)
+    with refusing(volume.name, _REFUSED):
+        image = _image(volume, original, quantity, derivation)
+    with path.open("xb") as stream:
+        image.save_as(stream, enforce_file_format=True)
+    return str(image.SeriesInstanceUID)
+
+
+def check_parametric_map(volume: Volume) -> None:
+    """Check before any computation that `write_parametric_map` can write a map of a series.
+
+    Tried is the map of the first slice, as the headers of the others hardly differ.
+
+    Args:
+        volume: The image that was read, or one on the finer grid of the map.
+
+    Raises:
+        InputError: As for `write_parametric_map`.
+    """
+    original = read_original(volume)
+    first = dataclasses.replace(original, headers=original.headers[:1], places=original.places[:1])
+    one = Volume(volume.data[..., :1], volume.affine, source=None)
+    nothing = ("0", "99NONE", "none")
+    quantity = Quantity(label="NONE", explanation="none", unit=nothing, concept=nothing)
+    derivation = Derivation(task="", description="", weights="", weights_sha256="", notice="")
+    with refusing(volume.name, _REFUSED):
+        _image(one, first, quantity, derivation)
+
+
+def _image(
+    volume: Volume,
+    original: Original,
+    quantity: Quantity,
+    derivation: Derivation,
+) -> ParametricMap:
+    """Return the map as a data set; raises what highdicom and pydicom raise."""
     from highdicom.pm import ParametricMap
     from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-    original = read_original(volume)
     series = new_series(original.headers, derivation, finer=original.finer)
-    with refusing(volume.name, "no parametric map can be made of its headers"):
-        image = ParametricMap(
-            source_images=original.headers,
-            pixel_array=np.ascontiguousarray(volume.data.transpose(2, 1, 0)),
-            series_instance_uid=series.uid,
-            series_number=series.number + _NUMBER_OFFSET,
-            sop_instance_uid=generate_uid(),
-            instance_number=1,
-            manufacturer=SOFTWARE,
-            manufacturer_model_name=plain(derivation.weights)[:64],
-            software_versions=version(SOFTWARE),
-            device_serial_number=derivation.weights_sha256[:16],
-            contains_recognizable_visual_features=False,
-            real_world_value_mappings=[_mapping(volume, quantity)],
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            content_description=plain(quantity.explanation)[:64],
-            content_label=_label(quantity.label),
-            voi_lut_transformations=[_window(volume)],
-            **_geometry(volume, original),
-        )
-        image.SeriesDescription = plain(f"{quantity.label} ({SOFTWARE} {derivation.task})")[:64]
-        image.ImageComments = series.text
-        image.Laterality = ""  # required where no body part is named
-    with path.open("xb") as stream:
-        image.save_as(stream, enforce_file_format=True)
-    return series.uid
+    image = ParametricMap(
+        source_images=original.headers,
+        pixel_array=np.ascontiguousarray(volume.data.transpose(2, 1, 0)),
+        series_instance_uid=series.uid,
+        series_number=series.number + _NUMBER_OFFSET,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=SOFTWARE,
+        manufacturer_model_name=plain(derivation.weights)[:64] or SOFTWARE,
+        software_versions=version(SOFTWARE),
+        device_serial_number=derivation.weights_sha256[:16] or version(SOFTWARE),
+        contains_recognizable_visual_features=False,
+        real_world_value_mappings=[_mapping(volume, quantity)],
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        content_description=plain(quantity.explanation)[:64],
+        content_label=_label(quantity.label),
+        voi_lut_transformations=[_window(volume)],
+        **_geometry(volume, original),
+    )
+    image.SeriesDescription = plain(f"{quantity.label} ({SOFTWARE} {derivation.task})")[:64]
+    image.ImageComments = series.text
+    image.Laterality = ""  # required where no body part is named
+    return image
 
 
 def _mapping(volume: Volume, quantity: Quantity) -> RealWorldValueMapping:
