@@ -9,6 +9,7 @@ from restore_rwkv.physics.mri.kspace import (
     kspace_noise,
     zero_fill,
 )
+from restore_rwkv.physics.mri.noise import corner_noise
 from restore_rwkv.physics.mri.resolution import (
     cubic_interpolate,
     fourier_interpolate,
@@ -21,6 +22,7 @@ from restore_rwkv.physics.mri.resolution import (
 __all__ = [
     "CartesianMRI",
     "KspaceExtent",
+    "corner_noise",
     "cubic_interpolate",
     "fourier_interpolate",
     "keep_measured",

@@ -10,16 +10,19 @@ from restore_rwkv.physics.pet.dose import reduce_dose, simulate_pair
 from restore_rwkv.physics.pet.head import Head, segment_head
 from restore_rwkv.physics.pet.noise import noise_level
 from restore_rwkv.physics.pet.osem import osem, reconstruct
+from restore_rwkv.physics.pet.own_noise import OwnNoise, matched_counts
 from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
 
 __all__ = [
     "Head",
+    "OwnNoise",
     "PETScanner",
     "PETSystem",
     "Uptake",
     "acquire",
     "activity_map",
     "attenuation_map",
+    "matched_counts",
     "noise_level",
     "osem",
     "reconstruct",
