@@ -186,10 +186,11 @@ class MRI(Modality):
         signed = is_signed(case.scan)
         image = case.restored.slices(case.axis)
         shape = (image.shape[1], image.shape[2])
-        measured = math.prod(CartesianMRI(shape, case.factor).kept) / math.prod(shape)
-        # What is left of the noise after the samples outside the block are gone, undone.
-        sigma = corner_noise(slice_tensor(case.scan, case.axis), magnitude=not signed)
-        sigma /= math.sqrt(measured)
+        kept = CartesianMRI(shape, case.factor).kept
+        scan = kspace_block(slice_tensor(case.scan, case.axis), case.factor)
+        # A full acquisition has more noise, of which the block keeps its share of the samples.
+        sigma = corner_noise(zero_fill(scan, kept).real, magnitude=not signed)
+        sigma *= math.sqrt(math.prod(shape) / math.prod(kept))
 
         def again(turn: Turn, generator: torch.Generator) -> NDArray[np.float32]:
             slices, factor = torch.from_numpy(turn.turned(image)), turn.factor(case.factor)
