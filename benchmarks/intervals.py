@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_rwkv.data import PreparedSet, Stack
-from restore_rwkv.evaluation.intervals import (
+from restore_rwkv.evaluation.coverage import (
     Coverage,
     SpreadSlices,
-    calibrate_intervals,
-    halves,
+    alternating_halves,
     measure_coverage,
 )
+from restore_rwkv.evaluation.intervals import calibrate_intervals
 from restore_rwkv.io import Volume
 from restore_rwkv.model import find_weights, read_info
 from restore_rwkv.model.checkpoint import save_report
@@ -96,7 +96,7 @@ def calibrated(
         [measure(restorer, prepared, stack, method, count) for stack in prepared.split(split)]
         for split in ("validation", "test")
     )
-    parts = [halves(each.slices) for each in validation]
+    parts = [alternating_halves(each.slices) for each in validation]
     calibration, held_out = [first for first, _ in parts], [second for _, second in parts]
     intervals = calibrate_intervals(calibration, held_out, method)
     found = (

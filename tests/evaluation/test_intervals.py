@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from restore_rwkv import Volume
 from restore_rwkv.errors import ConfigError, InputError
-from restore_rwkv.evaluation.intervals import (
+from restore_rwkv.evaluation.coverage import (
     Coverage,
     SpreadSlices,
-    calibrate_intervals,
-    conformal_quantile,
-    halves,
+    alternating_halves,
     measure_coverage,
 )
+from restore_rwkv.evaluation.intervals import calibrate_intervals, conformal_quantile
 from restore_rwkv.restoration.uncertainty import Spread
 from restore_rwkv.tasks import TASKS, Intervals
 
@@ -123,7 +122,7 @@ def test_a_spread_that_says_nothing_gets_a_large_floor() -> None:
         generator.uniform(0, 1, shape).astype(np.float32),
         generator.integers(0, 2, shape).astype(np.int8),
     )
-    both = halves(SpreadSlices("a", *arrays, NAMES, 10.0))
+    both = alternating_halves(SpreadSlices("a", *arrays, NAMES, 10.0))
     intervals = calibrate_intervals([both[0]], [both[1]], "turns")
     assert intervals.floor * 10 > 2
     assert intervals.coverage == pytest.approx(0.9, abs=0.02)
@@ -184,7 +183,7 @@ def test_the_interval_of_a_coverage_is_by_slices_not_by_pixels() -> None:
 def test_halves_alternate_in_blocks(count: int, first: list[int] | None) -> None:
     error = np.repeat(np.arange(count, dtype=np.float32), 4).reshape(count, 2, 2)
     scan = SpreadSlices("a", error, error, np.zeros(error.shape, np.int8), ("dark",), 1.0)
-    taken = [[int(value) for value in part.error[:, 0, 0]] for part in halves(scan)]
+    taken = [[int(value) for value in part.error[:, 0, 0]] for part in alternating_halves(scan)]
     assert sorted(taken[0] + taken[1]) == list(range(count))
     if first is None:
         first = [*range(4), *range(8, 12), *range(16, 20), *range(24, 28)]
@@ -195,7 +194,7 @@ def test_one_slice_has_no_halves() -> None:
     one = np.zeros((1, 2, 2), np.float32)
     scan = SpreadSlices("a", one, one, one.astype(np.int8), ("dark",), 1.0)
     with pytest.raises(InputError, match="a: has one slice"):
-        halves(scan)
+        alternating_halves(scan)
 
 
 def volume(values: NDArray[np.float64]) -> Volume:
