@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 from restore_rwkv import Volume
 from restore_rwkv.data import PreparedSet, SetWriter
 from restore_rwkv.evaluation import calibrate
-from restore_rwkv.model import RestoreRWKV, save_weights
+from restore_rwkv.model import RestoreRWKV, read_info, save_weights
 from restore_rwkv.restoration.planning import finer
-from restore_rwkv.tasks import TASKS, ScalingRule
+from restore_rwkv.tasks import TASKS, Intervals, PlaceThreshold, ReportCalibration, ScalingRule
 from tests.helpers import ROOT
 
 MODULES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
@@ -286,6 +286,50 @@ def test_ranges_are_measured_in_the_training_subjects_and_tell_other_images(
     rows = fit.table(prepared, ranges["ct-denoise"], None)
     assert rows[2] == "| 1/4 of the dose | 2, 0, 0 | 1, 0, 0 |"
     assert rows[3] == "| full dose | 0, 2, 0 | 0, 1, 0 |"
+
+
+def test_intervals_are_calibrated_and_stored_beside_what_the_weights_have(
+    tiny_network: RestoreRWKV, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, generator = load("intervals"), np.random.default_rng(0)
+    with SetWriter(tmp_path / "mri-sr", "blobs", "mri-sr") as writer:
+        for split in ("train", "validation", "test"):
+            high = gaussian_filter(generator.uniform(0, 1, (6, 48, 40)), (0, 2, 2)) - 0.45
+            high = 4000 * high.clip(min=0) + generator.uniform(0, 5, high.shape)
+            writer.add(split, split, split, high, spacing=(3.0, 1.0, 1.0))
+    weights, places = (
+        tmp_path / "w.safetensors",
+        PlaceThreshold(threshold=3.0, false_alarms=0.1, slices=20),
+    )
+    known = Intervals(
+        **{"method": "bootstrap", "level": 0.9, "factors": {"all": 1.0}, "floor": 0.1},
+        **{"subjects": 1, "pixels": 9, "coverage": 0.9},
+    )
+    before = ReportCalibration(intervals=(known,), places=places)
+    save_weights(
+        weights,
+        tiny_network,
+        scaling={"mri-sr": ScalingRule("robust")},
+        training={},
+        report={"mri-sr": before},
+    )
+    words = ["intervals", str(weights), str(tmp_path), "--method", "turns", "--slices", "6"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        module.main()
+        assert read_info(weights).report == {"mri-sr": before}
+        patch.setattr(sys, "argv", [*words, "--write"])
+        module.main()
+    printed = capsys.readouterr().out
+    assert "## w, `mri-sr`, turns" in printed
+    assert "| pixels | validation, held out: held % (95 %), 3 slices |" in printed
+    after = read_info(weights).report["mri-sr"]
+    assert after.places == places
+    assert after.intervals_by("bootstrap") == known
+    found = after.intervals_by("turns")
+    assert found is not None
+    assert set(found.factors) == {"background", "dark", "bright"}
+    assert found.pixels == 3 * 48 * 40
 
 
 @pytest.mark.slow

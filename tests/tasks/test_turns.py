@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,16 @@ def test_there_are_eight_and_each_can_be_undone() -> None:
     for turn, image in zip(TURNS, turned, strict=True):
         assert image.shape == ((2, 7, 5) if turn.transposed else (2, 5, 7))
         assert turn.undo(image).equal(images)
+        array = turn.turned(images.numpy())
+        assert array.flags.c_contiguous
+        assert np.array_equal(array, image.numpy())
+        assert np.array_equal(turn.turned_back(array), images.numpy())
+
+
+def test_turned_slices_have_the_factors_of_their_axes() -> None:
+    for turn in TURNS:
+        assert turn.factor(4.0) == 4.0
+        assert turn.factor((2.0, 3.0)) == ((3.0, 2.0) if turn.transposed else (2.0, 3.0))
 
 
 @pytest.mark.parametrize(

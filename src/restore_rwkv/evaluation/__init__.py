@@ -3,7 +3,14 @@
 Imports restoration and data; training uses it for validation, and the apps print its results.
 """
 
+from restore_rwkv.evaluation.coverage import (
+    Coverage,
+    SpreadSlices,
+    alternating_halves,
+    measure_coverage,
+)
 from restore_rwkv.evaluation.diagnosis import attention_spread, diagnose
+from restore_rwkv.evaluation.intervals import calibrate_intervals
 from restore_rwkv.evaluation.metrics import (
     PAPER_PROTOCOL,
     MeanScore,
@@ -39,6 +46,7 @@ from restore_rwkv.evaluation.study.run import evaluate_study
 __all__ = [
     "PAPER_PROTOCOL",
     "BlendGains",
+    "Coverage",
     "Evaluation",
     "MeanScore",
     "NoisyPair",
@@ -47,13 +55,16 @@ __all__ = [
     "Scored",
     "SliceScore",
     "Spectrum",
+    "SpreadSlices",
     "Study",
     "StudyFiles",
     "StudyRequest",
     "Summary",
+    "alternating_halves",
     "attention_spread",
     "blend_gains",
     "calibrate",
+    "calibrate_intervals",
     "diagnose",
     "effective_receptive_field",
     "evaluate",
@@ -62,6 +73,7 @@ __all__ = [
     "full_noise",
     "high_contribution_area",
     "mean_score",
+    "measure_coverage",
     "paper_psnr",
     "paper_score",
 ]

@@ -15,6 +15,7 @@ from restore_rwkv.restoration.recording import Restored
 from restore_rwkv.restoration.restorer import Restorer, restore
 from restore_rwkv.restoration.slices import NETWORK_ONLY, Refinement, restore_slices
 from restore_rwkv.restoration.tiles import Tiling, choose_tiling
+from restore_rwkv.restoration.uncertainty import Spread, find_spread, interval_map
 
 __all__ = [
     "NETWORK_ONLY",
@@ -28,9 +29,12 @@ __all__ = [
     "RestoreOptions",
     "Restored",
     "Restorer",
+    "Spread",
     "Tiling",
     "choose_tiling",
     "find_device",
+    "find_spread",
+    "interval_map",
     "judge",
     "make_plan",
     "restore",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from restore_rwkv.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from restore_rwkv.tasks.again import MeasureAgain, RestoredScan
     from restore_rwkv.tasks.degradation import degrade, degrade_file
     from restore_rwkv.tasks.modalities import MODALITIES
     from restore_rwkv.tasks.modality import AxisFactor, Degraded, DegradeOptions, Modality
@@ -53,10 +54,12 @@ __all__ = [
     "DegradeOptions",
     "Degraded",
     "Intervals",
+    "MeasureAgain",
     "Modality",
     "PlaceThreshold",
     "PlaneChoice",
     "ReportCalibration",
+    "RestoredScan",
     "Scaling",
     "ScalingRule",
     "SpreadMethod",
@@ -77,6 +80,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "restore_rwkv.tasks.again": ["MeasureAgain", "RestoredScan"],
         "restore_rwkv.tasks.degradation": ["degrade", "degrade_file"],
         "restore_rwkv.tasks.modalities": ["MODALITIES"],
         "restore_rwkv.tasks.modality": ["AxisFactor", "DegradeOptions", "Degraded", "Modality"],

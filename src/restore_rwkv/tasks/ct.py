@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,6 +16,7 @@ from restore_rwkv.tasks.modality import (
     Degraded,
     DegradeOptions,
     Modality,
+    by_limits,
     sampled,
     slice_tensor,
     spread_slices,
@@ -24,8 +26,16 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from restore_rwkv.tasks.again import MeasureAgain, RestoredScan
     from restore_rwkv.tasks.table import Task
+    from restore_rwkv.tasks.turns import Turn
 
+_TISSUES = {  # up to this value, in HU
+    "air": -900.0,
+    "lung": -300.0,
+    "soft-tissue": 200.0,
+    "bone": math.inf,
+}
 _MANY = 0.01  # of the voxels
 _FAT = -50.0  # HU: every scan of a body shows fat or air
 
@@ -62,6 +72,7 @@ class CT(Modality):
         ),
     }
     value_limits = (-10000.0, 40000.0)  # HU, with room for padding and the scale of metal
+    samples = 5
 
     def strange_values(self, volume: Volume) -> Finding | None:
         """Return a finding if the values are not in HU, unless the file states that they are."""
@@ -140,13 +151,7 @@ class CT(Modality):
         from restore_rwkv.physics.ct.dose import AIR, SLICES_TOGETHER
         from restore_rwkv.physics.slices import batches
 
-        if volume.affine is None or volume.spacing is None:
-            raise InputError(
-                f"{volume.name}: has no geometry, but the noise of CT depends on the size of the "
-                "pixels; give NIfTI or DICOM"
-            )
-        axis = plane_axis(volume.affine, "axial")
-        rows, columns = (volume.spacing[other] for other in range(3) if other != axis)
+        axis, (rows, columns) = _axial(volume)
         if volume.data.min() < AIR:  # the low-dose image has no padding either
             volume = volume.with_data(volume.data.clip(min=AIR))
         slices = slice_tensor(volume, axis)
@@ -167,3 +172,46 @@ class CT(Modality):
                 progress(min(part.stop, count), count)
         record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
         return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
+
+    def measure_again(self, case: RestoredScan) -> MeasureAgain:
+        """Add noise of the scan's own dose to axial slices; padding stays.
+
+        The scanner is calibrated to the noise of the scan. Noise is added before slices are turned:
+        it belongs to the scanner, whose rays do not turn with the image.
+        """
+        import torch
+
+        from restore_rwkv.physics.ct import CTScanner, calibrated, scan_noise
+        from restore_rwkv.physics.ct.dose import AIR
+
+        axis, spacing = _axial(case.scan)
+        scan = slice_tensor(case.scan, axis).clamp(min=AIR)
+        scanner = calibrated(CTScanner(), scan, spacing)
+        image = slice_tensor(case.restored, axis)
+        padding = image < AIR
+
+        def again(turn: Turn, generator: torch.Generator) -> NDArray[np.float32]:
+            body = image.clamp(min=AIR)
+            noise = scan_noise(body, spacing, scanner=scanner, generator=generator)
+            low = torch.where(padding, image, (body + noise).clamp(min=AIR))
+            return turn.turned(case.restored.with_slices(low.numpy(), axis).slices(case.axis))
+
+        return again
+
+    def tissues(
+        self, values: NDArray[np.float32], scale: float
+    ) -> tuple[NDArray[np.int8], tuple[str, ...]]:
+        """Return air up to -900 HU, lung to -300, soft tissue with fat to 200 HU, or bone."""
+        return by_limits(values, _TISSUES)
+
+
+def _axial(volume: Volume) -> tuple[int, tuple[float, float]]:
+    """Return the axis across axial slices, and the distance of their rows and columns in mm."""
+    if volume.affine is None or volume.spacing is None:
+        raise InputError(
+            f"{volume.name}: has no geometry, but the noise of CT depends on the size of the "
+            "pixels; give NIfTI or DICOM"
+        )
+    axis = plane_axis(volume.affine, "axial")
+    rows, columns = (volume.spacing[other] for other in range(3) if other != axis)
+    return axis, (rows, columns)

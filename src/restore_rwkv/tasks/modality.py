@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from restore_rwkv.tasks.again import MeasureAgain, RestoredScan
     from restore_rwkv.tasks.table import Task
 
 ModalityCode = Literal["MR", "CT", "PT"]
@@ -133,6 +134,8 @@ class Modality(abc.ABC):
         measures: how the results of `fit_measures` are compared with those of the training, by
             name.
         value_limits: smallest and largest value that its scans can have, in the unit of its tasks.
+        samples: number of times that a scan is measured again for a bootstrap, at most the seven
+            turns and mirrors; with the time of the physics it takes at most eight restorations.
     """
 
     code: ClassVar[ModalityCode]
@@ -146,6 +149,7 @@ class Modality(abc.ABC):
     degrade_options: ClassVar[frozenset[str]] = frozenset()
     measures: ClassVar[Mapping[str, Measure]] = {}
     value_limits: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
+    samples: ClassVar[int] = 7
 
     def warn_of_strange_values(self, volume: Volume) -> None:
         """Log a warning if the values are impossible for this modality."""
@@ -363,6 +367,37 @@ class Modality(abc.ABC):
         Where slices are made one after the other, `progress` is called with (slices done, all).
         """
 
+    @abc.abstractmethod
+    def measure_again(self, case: RestoredScan) -> MeasureAgain:
+        """Prepare to measure a restored scan again, as its own scanner did.
+
+        The noise is that of the scan at its own dose, and not of a further reduction.
+
+        Returns:
+            A function that draws the low-quality slices of a turn; what it needs of the scan is
+            found once, here.
+
+        Raises:
+            InputError: the physics needs a geometry that the scan has not.
+            OperatorError: the noise of the scan cannot be measured.
+        """
+
+    def tissues(
+        self, values: NDArray[np.float32], scale: float
+    ) -> tuple[NDArray[np.int8], tuple[str, ...]]:
+        """Return the kind of tissue of each value of a restored scan, roughly, by its value.
+
+        Intervals are calibrated for each kind on its own. The default has one kind, "all".
+
+        Args:
+            values: of any shape, in the unit of the scan.
+            scale: of the scaling of the scan, in its unit.
+
+        Returns:
+            Index of the kind of each value, and the names of all kinds.
+        """
+        return np.zeros(values.shape, np.int8), ("all",)
+
     def degrade_slice(self, image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
         """Degrade one slice (H, W) as it is read from a set that stores no low quality.
 
@@ -417,3 +452,17 @@ def sampled(volume: Volume) -> NDArray[np.float32]:
     values = volume.data.ravel(order="K")
     values = values[:: max(1, values.size // _SAMPLES)]
     return values[values > values.min()] if np.ptp(values) else values
+
+
+def by_limits(
+    values: NDArray[np.float32], limits: Mapping[str, float]
+) -> tuple[NDArray[np.int8], tuple[str, ...]]:
+    """Return the kind of each value, and the names of the kinds.
+
+    Args:
+        values: of any shape.
+        limits: largest value of each kind by its name, rising.
+    """
+    kinds: NDArray[np.int8]
+    kinds = np.searchsorted(list(limits.values()), values).astype(np.int8)
+    return kinds, tuple(limits)

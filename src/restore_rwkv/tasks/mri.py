@@ -15,19 +15,25 @@ from restore_rwkv.tasks.modality import (
     Degraded,
     DegradeOptions,
     Modality,
+    by_limits,
+    is_signed,
     slice_tensor,
     spread_slices,
 )
 from restore_rwkv.tasks.plane import slice_axis
+from restore_rwkv.tasks.scaling import FOREGROUND_LEVEL
 from restore_rwkv.tasks.turns import TURNS, Turn
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from restore_rwkv.tasks.again import MeasureAgain, RestoredScan
     from restore_rwkv.tasks.table import Task
 
 
+_AIR = FOREGROUND_LEVEL / 4
+_TISSUES = {"background": _AIR, "dark": FOREGROUND_LEVEL, "bright": math.inf}  # scaled, up to this
 _PHASES = ((math.pi, 0.01), (4096.0, 2.0), (180.0, 0.5))  # largest value, and how close to it
 
 
@@ -161,3 +167,46 @@ class MRI(Modality):
             for image in high.slices(axis)
         ]
         return {"cubic": high.with_slices(np.stack(slices), axis)}
+
+    def measure_again(self, case: RestoredScan) -> MeasureAgain:
+        """Keep the block of k-space of turned slices, with the noise that the scan has in air.
+
+        Slices are turned first: mirrored along one axis, an even block holds other frequencies.
+        """
+        import torch
+
+        from restore_rwkv.physics.mri import (
+            CartesianMRI,
+            corner_noise,
+            kspace_block,
+            kspace_noise,
+            zero_fill,
+        )
+
+        signed = is_signed(case.scan)
+        image = case.restored.slices(case.axis)
+        shape = (image.shape[1], image.shape[2])
+        kept = CartesianMRI(shape, case.factor).kept
+        scan = kspace_block(slice_tensor(case.scan, case.axis), case.factor)
+        # A full acquisition has more noise, of which the block keeps its share of the samples.
+        sigma = corner_noise(zero_fill(scan, kept).real, magnitude=not signed)
+        sigma *= math.sqrt(math.prod(shape) / math.prod(kept))
+
+        def again(turn: Turn, generator: torch.Generator) -> NDArray[np.float32]:
+            slices, factor = torch.from_numpy(turn.turned(image)), turn.factor(case.factor)
+            block = kspace_block(slices, factor)
+            block += kspace_noise(tuple(slices.shape), sigma, generator, factor)
+            filled = zero_fill(block, tuple(slices.shape[1:]))
+            low: NDArray[np.float32] = (filled.real if signed else filled.abs()).numpy()
+            return np.ascontiguousarray(low)
+
+        return again
+
+    def tissues(
+        self, values: NDArray[np.float32], scale: float
+    ) -> tuple[NDArray[np.int8], tuple[str, ...]]:
+        """Return background, up to a quarter of the foreground's mean; dark, up to it; bright.
+
+        The mean is that of the robust scaling, ten times its scale.
+        """
+        return by_limits(values / np.float32(scale), _TISSUES)

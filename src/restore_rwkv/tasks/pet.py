@@ -17,20 +17,27 @@ from restore_rwkv.tasks.modality import (
     Degraded,
     DegradeOptions,
     Modality,
+    by_limits,
     other_pixel,
     slice_tensor,
     spread_slices,
 )
-from restore_rwkv.tasks.scaling import Scaling, ScalingRule, robust_scaling
+from restore_rwkv.tasks.scaling import FOREGROUND_LEVEL, Scaling, ScalingRule, robust_scaling
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from restore_rwkv.physics.pet import PETScanner
+    from restore_rwkv.tasks.again import MeasureAgain, RestoredScan
     from restore_rwkv.tasks.table import Task
+    from restore_rwkv.tasks.turns import Turn
 
 _logger = logging.getLogger(__name__)
 
+_AIR = FOREGROUND_LEVEL / 20
+_UPTAKES = {"background": _AIR, "low-uptake": FOREGROUND_LEVEL, "high-uptake": math.inf}  # scaled
+_VIEWS = 96  # of the scanner that measures again: noise as with 192, in half the time
 _NEVER_BELOW = (
     0.3  # of the voxels; the noise of filtered back-projection is below 0 outside the body
 )
@@ -43,6 +50,7 @@ class PET(Modality):
     title = "PET"
     degraded_from = ("PT", "MR")
     noise_unit = "of the uptake"
+    samples = 4
     degrade_options = frozenset({"axes", "dose"})
     measures: ClassVar[Mapping[str, Measure]] = {
         "noise": Measure(
@@ -133,32 +141,78 @@ class PET(Modality):
         progress: Progress | None = None,
     ) -> Degraded:
         """Simulate a scan of fewer counts, of a PET scan or of the activity of an MRI scan."""
-        from restore_rwkv.physics.pet import PETScanner, reduce_dose
+        from restore_rwkv.physics.pet import reduce_dose
 
-        if volume.affine is None or volume.spacing is None:
-            raise InputError(
-                f"{volume.name}: has no geometry, which PET needs; give NIfTI or DICOM"
-            )
+        if volume.affine is None:
+            raise _without_geometry(volume)
         dose = 1 / options.factor_for(task)
         if volume.modality != self.code:
             return _from_anatomy(volume, dose, options, generator)
-        axis = plane_axis(volume.affine, "axial")
-        across = [other for other in range(3) if other != axis]
-        pixel, other_side = (volume.spacing[other] for other in across)
-        if not math.isclose(pixel, other_side, rel_tol=0.01):
-            raise InputError(
-                f"{volume.name}: pixels of {pixel:.3g} x {other_side:.3g} mm, and simulated PET "
-                "has square pixels; resample it first"
-            )
-        scanner = PETScanner(
-            size=max(volume.data.shape[other] for other in across),
-            pixel=pixel,
-            slice_spacing=volume.spacing[axis],
-        )
+        axis, scanner = _axial(volume)
         images = slice_tensor(volume, axis).clamp(min=0)
         low = reduce_dose(images, dose=dose, scanner=scanner, generator=generator)
         record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
         return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
+
+    def measure_again(self, case: RestoredScan) -> MeasureAgain:
+        """Add noise of counts that give the noise of the scan, simulated in axial slices.
+
+        Noise is added before slices are turned, as they may be of another plane.
+        """
+        from restore_rwkv.physics.pet import OwnNoise, matched_counts
+
+        axis, scanner = _axial(case.scan)
+        scan, image = (
+            slice_tensor(volume, axis).clamp(min=0) for volume in (case.scan, case.restored)
+        )
+        fewer = dataclasses.replace(scanner, views=_VIEWS, counts=scanner.counts / 10)
+        counts = matched_counts(scan, image, fewer)
+        noise = OwnNoise(image, dataclasses.replace(fewer, counts=counts))
+        lowest = 0.0 if case.scan.data.min() >= 0 else -math.inf
+
+        def again(turn: Turn, generator: torch.Generator) -> NDArray[np.float32]:
+            low = (slice_tensor(case.restored, axis) + noise.draw(generator)).clamp(min=lowest)
+            return turn.turned(case.restored.with_slices(low.numpy(), axis).slices(case.axis))
+
+        return again
+
+    def tissues(
+        self, values: NDArray[np.float32], scale: float
+    ) -> tuple[NDArray[np.int8], tuple[str, ...]]:
+        """Return background up to 0.25 SUV, low uptake up to 5 SUV, or high uptake.
+
+        Where the SUV is not known it is up to a twentieth of the foreground's mean, and up to it.
+        """
+        return by_limits(values / np.float32(scale), _UPTAKES)
+
+
+def _without_geometry(volume: Volume) -> InputError:
+    return InputError(f"{volume.name}: has no geometry, which PET needs; give NIfTI or DICOM")
+
+
+def _axial(volume: Volume) -> tuple[int, PETScanner]:
+    """Return the axis across axial slices, and a scanner with their grid.
+
+    Raises:
+        InputError: the volume has no geometry, or its pixels are not square.
+    """
+    from restore_rwkv.physics.pet import PETScanner
+
+    if volume.affine is None or volume.spacing is None:
+        raise _without_geometry(volume)
+    axis = plane_axis(volume.affine, "axial")
+    across = [other for other in range(3) if other != axis]
+    pixel, other_side = (volume.spacing[other] for other in across)
+    if not math.isclose(pixel, other_side, rel_tol=0.01):
+        raise InputError(
+            f"{volume.name}: pixels of {pixel:.3g} x {other_side:.3g} mm, and simulated PET "
+            "has square pixels; resample it first"
+        )
+    return axis, PETScanner(
+        size=max(volume.data.shape[other] for other in across),
+        pixel=pixel,
+        slice_spacing=volume.spacing[axis],
+    )
 
 
 def _from_anatomy(

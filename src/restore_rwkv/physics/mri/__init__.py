@@ -6,6 +6,7 @@ from restore_rwkv.physics.mri.consistency import (
     keep_measured,
     measured_part,
 )
+from restore_rwkv.physics.mri.corner_noise import corner_noise
 from restore_rwkv.physics.mri.extent import KspaceExtent, kspace_extent
 from restore_rwkv.physics.mri.kspace import (
     kspace_block,
@@ -26,6 +27,7 @@ from restore_rwkv.physics.mri.resolution import (
 __all__ = [
     "CartesianMRI",
     "KspaceExtent",
+    "corner_noise",
     "cubic_interpolate",
     "disagreement",
     "fourier_interpolate",

@@ -13,10 +13,12 @@ from restore_rwkv.physics.pet.noise import noise_level
 from restore_rwkv.physics.pet.osem import osem, reconstruct
 from restore_rwkv.physics.pet.own_noise import axial_gain, calibrated, scan_noise
 from restore_rwkv.physics.pet.scanner import PETScanner, PETSystem, acquire
+from restore_rwkv.physics.pet.stack_noise import OwnNoise, matched_counts
 
 __all__ = [
     "MU_SOFT",
     "Head",
+    "OwnNoise",
     "PETScanner",
     "PETSystem",
     "Uptake",
@@ -25,6 +27,7 @@ __all__ = [
     "attenuation_map",
     "axial_gain",
     "calibrated",
+    "matched_counts",
     "noise_level",
     "osem",
     "reconstruct",

@@ -143,7 +143,7 @@ class Acquisition:
     """Counts of a scan, with the background and scale that the reconstruction needs.
 
     Attributes:
-        prompts: (N, V, D) counted events.
+        prompts: (N, V, D) counted events, or of `expect` how many are expected.
         background: (N, V, D) expected scatter and randoms.
         scale: expected events per unit of `A x`.
     """
@@ -155,6 +155,14 @@ class Acquisition:
     def part(self, slices: slice) -> Acquisition:
         """Scan of some slices of the stack."""
         return Acquisition(self.prompts[slices], self.background[slices], self.scale)
+
+    def counted(self, seeds: Sequence[int]) -> Acquisition:
+        """Scan whose events are drawn where these are the expected ones, one seed per slice."""
+        prompts = [
+            torch.poisson(rate, generator=_generator(seed, rate.device))
+            for rate, seed in zip(self.prompts, seeds, strict=True)
+        ]
+        return Acquisition(torch.stack(prompts), self.background, self.scale)
 
     def thinned(self, dose: float, seeds: Sequence[int]) -> Acquisition:
         """Scan at a fraction of the dose: each event is kept with probability `dose`.
@@ -192,6 +200,11 @@ def acquire(
     Raises:
         OperatorError: wrong shape or type, negative or infinite activity, or no activity at all.
     """
+    return expect(activity, system, dose).counted(seeds)
+
+
+def expect(activity: Tensor, system: PETSystem, dose: float = 1.0) -> Acquisition:
+    """Return what a scan counts in the mean; arguments and errors are those of `acquire`."""
     check_stack("activity", activity)
     scanner = system.scanner
     seen = blurred_across(activity, scanner.point_spread, scanner.slice_spacing)
@@ -204,12 +217,7 @@ def acquire(
     trues = trues * scale
     width = scanner.background_width / scanner.pixel
     background = scanner.background * trues @ gaussian_matrix(trues.shape[2], width, trues)
-    rates = trues + background
-    prompts = [
-        torch.poisson(rate, generator=_generator(seed, rate.device))
-        for rate, seed in zip(rates, seeds, strict=True)
-    ]
-    return Acquisition(torch.stack(prompts), background, scale)
+    return Acquisition(trues + background, background, scale)
 
 
 def check_dose(dose: float) -> None:
