@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from restore_rwkv.evaluation.challenge.lesions import pixel_of, spacing_of
+from restore_rwkv.evaluation.challenge.lesions import Values, pixel_of, spacing_of
 from restore_rwkv.evaluation.challenge.results import Rate
 from restore_rwkv.evaluation.challenge.sites import tissue_of
 from restore_rwkv.evaluation.physical.ring_correlation import scan_ring_correlation
@@ -17,17 +16,17 @@ from restore_rwkv.tasks import Task, slice_axis
 
 _PATCH = 45.0  # mm: 64 pixels of 0.7 mm, as in the paper
 _LEAST = 16  # pixels
-_ZERO = 0.61  # first zero of the spectrum of a disc, over its radius
+_HALF = 0.3525  # cycles per radius: 2 J1(2 pi f r) / (2 pi f r) = 1 / 2
 _SQUARE = 1.05
 
 
 @dataclass(eq=False)
 class Agreement:
-    """Flags of patches by method, with a threshold that follows from the size of lesions.
+    """Agreement of patches by method, with a threshold that follows from the size of lesions.
 
-    A disc of radius r has its spectrum below 0.61 / r, where its first zero is. A patch whose
-    correlation with the truth falls below 0.5 before that may show other things of this size than
-    the truth does.
+    The spectrum of a disc of radius r has fallen to one half at 0.35 / r. A patch whose correlation
+    with the truth falls below 0.5 before that may show other things of this size than the truth
+    does.
 
     Attributes:
         task: task of the scans.
@@ -36,12 +35,12 @@ class Agreement:
 
     task: Task
     radius: float
-    flags: dict[str, list[NDArray[np.bool_]]] = field(default_factory=dict)
+    found: dict[str, list[Values]] = field(default_factory=dict)
 
     @property
     def frequency(self) -> float:
         """Frequency in cycles per mm up to which patches have to agree."""
-        return _ZERO / self.radius
+        return _HALF / self.radius
 
     def add(self, truth: Volume, images: Mapping[str, Volume]) -> None:
         """Compare images of a scan with the truth, where at least half of a patch is tissue."""
@@ -55,8 +54,10 @@ class Agreement:
             found = scan_ring_correlation(
                 image.slices(axis), truth.slices(axis), pixel, side=side, within=within
             )
-            self.flags.setdefault(method, []).append(found.flagged(self.frequency))
+            self.found.setdefault(method, []).append(found.agreement)
 
-    def rate(self, method: str) -> Rate:
-        """Return how many patches of a method are flagged."""
-        return Rate.of(np.concatenate([np.zeros(0, dtype=bool), *self.flags.get(method, [])]))
+    def of(self, method: str) -> tuple[Rate, float | None]:
+        """Return how many patches of a method are flagged, and the median of their agreement."""
+        agreement = np.concatenate([np.zeros(0), *self.found.get(method, [])])
+        median = float(np.median(agreement)) if len(agreement) else None
+        return Rate.of(agreement < self.frequency), median

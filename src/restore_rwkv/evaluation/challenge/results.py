@@ -21,7 +21,7 @@ KEPT = (0.75, 1.33)
 """A lesion is kept if this part of its contrast is left."""
 
 INVENTED = 0.5
-"""A place that shows more than this part of a contrast, which the input does not, is painted."""
+"""A place is painted if the image exceeds input and truth by more than this part of a contrast."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,12 @@ class PlaceRow:
     Attributes:
         scan: name of the scan.
         method: name of the method.
-        radius: of the lesion that is looked for, in mm.
-        index: voxel of the place.
-        shown: contrast of the error of the method's image.
-        of_input: contrast of the error of the input.
-        painted: by how much the first exceeds what the input shows nearby; see `painted`.
+        radius: of the lesion that is looked for, in mm; the place has two of them.
+        index: voxel of its middle.
+        shown: contrast of the method's image, where it paints most.
+        of_input: contrast of the input.
+        of_truth: contrast of the scan of full quality.
+        painted: by how much the first exceeds what the others show nearby; see `PaintSearch`.
     """
 
     scan: str
@@ -108,6 +109,7 @@ class PlaceRow:
     index: tuple[int, int, int]
     shown: float
     of_input: float
+    of_truth: float
     painted: float
 
 
@@ -128,7 +130,8 @@ class Summary:
         invented: places without a lesion that the method paints one at; see `INVENTED`.
         seen: d' of an observer that knows place, shape and background; None where there is none.
         reason: why not.
-        score: part of the lesions that is kept, minus part of the places that is painted.
+        score: mean over lesions of `max(0, 1 - |1 - retained|)`, minus the share of painted places:
+            1 where every lesion has its contrast and no place is painted.
     """
 
     method: str
@@ -157,13 +160,16 @@ class Overall:
         method: name of the method.
         score: mean of the scores of all contrasts and radii, at most 1. The input as it is has 1 in
             CT, as noise that is left alone loses nothing: the score says what a method costs, and
-            d' and the image quality say what it is good for.
+            d' and the quality of its images say what it is good for.
         flagged: patches that sFRC flags in the scans without lesions; see `scan_ring_correlation`.
+        agreement: frequency in cycles per mm up to which the median patch agrees with the truth;
+            None without patches.
     """
 
     method: str
     score: float
     flagged: Rate
+    agreement: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,13 +21,14 @@ from restore_rwkv.evaluation.challenge.methods import (
     methods_of,
     unchanged,
 )
+from restore_rwkv.evaluation.challenge.painting import PLACE, PaintSearch
 from restore_rwkv.evaluation.challenge.pairs import PairedScan
 from restore_rwkv.evaluation.challenge.provenance import provenance_of
 from restore_rwkv.evaluation.challenge.request import ChallengeRequest
 from restore_rwkv.evaluation.challenge.results import Challenge, Example, LesionRow, PlaceRow
-from restore_rwkv.evaluation.challenge.scoring import Probe, painted
+from restore_rwkv.evaluation.challenge.scoring import Probe
 from restore_rwkv.evaluation.challenge.seeing import SeenRegions
-from restore_rwkv.evaluation.challenge.sites import find_sites
+from restore_rwkv.evaluation.challenge.sites import find_sites, middles_of
 from restore_rwkv.evaluation.challenge.sources import GoodScan, find_scans
 from restore_rwkv.evaluation.challenge.summaries import overall_of, summaries_of
 from restore_rwkv.io import PartProgress, Progress, Volume, begin_stage
@@ -36,7 +37,6 @@ from restore_rwkv.tasks import DegradeOptions, Task, slice_axis
 FREE = 200
 """Most places without a lesion that are looked at in a scan."""
 
-_FREE_APART = 3.0  # radii
 _EXAMPLES = 1  # scans that examples are taken of
 
 
@@ -203,16 +203,15 @@ class _Run:
     ) -> None:
         """Look for lesions where there are none, and compare patches with the truth."""
         truth, axis = paired.made.high, slice_axis(paired.made.high, self.task)
-        errors = {m: after.data - truth.data for m, after in without.items()}
         most = 0
         for radius in self.request.radii:
-            apart = _FREE_APART * radius
+            apart = 2 * PLACE * radius
             sites = find_sites(truth, self.task, FREE, seed + 1, radius=radius, apart=apart)
             most = max(most, len(sites))
-            for site in sites:
-                probe = Probe.of(truth, self._lesion(truth, site, 1.0, radius), axis)
-                for method, error in errors.items():
-                    shown = painted(probe, error, errors[INPUT])
+            tissue = middles_of(truth, self.task, radius)
+            search = PaintSearch(truth, without[INPUT], self.task, radius)
+            for method, image in without.items():
+                for site, shown in zip(sites, search.at(image, sites, tissue), strict=True):
                     self.places.append(
                         PlaceRow(
                             scan=name,
@@ -221,6 +220,7 @@ class _Run:
                             index=site,
                             shown=shown.contrast,
                             of_input=shown.of_input,
+                            of_truth=shown.of_truth,
                             painted=shown.painted,
                         )
                     )
@@ -263,7 +263,7 @@ class _Run:
         slices, _, free = self.scans[case.name]
         self.scans[case.name] = (slices, len(lesions), free)
         if wanted and radius == self.request.radii[0]:
-            self.examples.append(example_of(case.name, changed, {**after}, lesions[0], self.task))
+            self.examples.append(example_of(case.name, changed, after, lesions[0], self.task))
 
     def _lesion(self, volume: Volume, site: Index, contrast: float, radius: float) -> Lesion:
         return Lesion(

@@ -24,6 +24,7 @@ Kind = tuple[str, float, float]
 
 _CHANNELS = 4
 _REACH = 2.0  # radii
+_AROUND = 1.5  # radii: beyond is what surrounds a lesion
 _SIDE = 33  # of a region, in samples
 _SQUARE = 1.05
 
@@ -33,11 +34,13 @@ class SeenRegions:
     """Regions with and without lesions, for the d' of a channelised Hotelling observer.
 
     Of four places two are with a lesion and two without, so that no noise is in both classes, and
-    in both classes half is brighter and half darker. The truth without lesions is taken away, as
-    the observer knows the background, and what is left is divided by the contrast that was planted
-    there, so that all lesions look alike. There are four Laguerre-Gauss channels as wide as the
-    lesion, in the slice of its middle, which is sampled (linear) on 33 x 33 points over four
-    radii, whatever the pixels of a scan.
+    in both classes half is brighter and half darker. The plane through what is around a place is
+    taken away, and what is left is divided by the contrast that was planted there, so that all
+    lesions look alike.
+    Tissue differs from place to place as it does, which the observer does not know: noise and
+    tissue both hide lesions. There are four Laguerre-Gauss channels as wide as the lesion, in the
+    slice of its middle, which is sampled (linear) on 33 x 33 points over four radii, whatever the
+    pixels of a scan.
     """
 
     present: dict[Kind, list[Values]] = field(default_factory=dict)
@@ -63,10 +66,10 @@ class SeenRegions:
         sides = [side for other, side in enumerate(spacing_of(truth)) if other != axis]
         if max(sides) > _SQUARE * min(sides):
             return
-        pairs = [image.data - truth.data for image in images]
         for number, lesion in enumerate(lesions):
             has = number // 2 % 2 == 0
-            region = _region(pairs[has], axis, sides[0], lesion) / height_of(truth, lesion)
+            region = _region(images[has].data, axis, sides[0], lesion)
+            region /= height_of(truth, lesion)
             into = self.present if has else self.absent
             into.setdefault(kind, []).append(region)
 
@@ -90,4 +93,8 @@ def _region(data: NDArray[np.float32], axis: int, pixel: float, lesion: Lesion) 
     places = np.meshgrid(rows + offsets, columns + offsets, indexing="ij")
     image = np.moveaxis(data, axis, 0)[round(lesion.centre[axis])]
     values: Values = map_coordinates(image.astype(np.float64), places, order=1, mode="nearest")
-    return values
+    down, along = np.meshgrid(offsets, offsets, indexing="ij")
+    around = np.hypot(down, along) > _AROUND * lesion.radius / pixel
+    plane = np.stack([np.ones_like(down), down, along], axis=-1)
+    fitted, *_ = np.linalg.lstsq(plane[around], values[around], rcond=None)
+    return values - plane @ fitted

@@ -87,7 +87,7 @@ def find_sites(
             f"{volume.name}: {min(room) / 2:.3g} mm are too small for lesions of {radius:g} mm "
             "radius; give a larger scan, or smaller radii=MM"
         )
-    tried = _candidates(volume, task, axis, radius)
+    tried = np.argwhere(middles_of(volume, task, radius))
     if len(tried) == 0:
         raise InputError(
             f"{volume.name}: has no homogeneous tissue that holds a lesion of {radius:g} mm "
@@ -104,9 +104,9 @@ def tissue_of(volume: Volume, task: Task) -> NDArray[np.bool_]:
     return _in_tissue(volume, task)(_smoothed(volume.data, _FINE, spacing_of(volume)))
 
 
-def _candidates(volume: Volume, task: Task, axis: int, radius: float) -> NDArray[np.intp]:
-    """Voxels (N, 3) that a lesion can have its middle in."""
-    spacing = spacing_of(volume)
+def middles_of(volume: Volume, task: Task, radius: float) -> NDArray[np.bool_]:
+    """Return where a lesion can have its middle, as `find_sites` says."""
+    axis, spacing = slice_axis(volume, task), spacing_of(volume)
     fine = _smoothed(volume.data, _FINE, spacing)
     inside = _in_tissue(volume, task)
     # Outside of the volume there is none.
@@ -115,7 +115,9 @@ def _candidates(volume: Volume, task: Task, axis: int, radius: float) -> NDArray
     uneven = np.sqrt(np.maximum(squares - level**2, 0))
     if task.modality != "CT":
         uneven /= np.maximum(level, 1e-6 * float(level.max()))
-    found = (depth > radius + _MARGIN) & (uneven <= _TISSUES[task.modality].uneven)
+    found: NDArray[np.bool_] = (depth > radius + _MARGIN) & (
+        uneven <= _TISSUES[task.modality].uneven
+    )
     for other in {0, 1, 2} - {axis}:
         margin = int(np.ceil(2 * radius / spacing[other])) + 2
         rim = np.moveaxis(found, other, 0)
@@ -123,7 +125,7 @@ def _candidates(volume: Volume, task: Task, axis: int, radius: float) -> NDArray
         rim[len(rim) - margin :] = False
     if found.any():
         found &= uneven <= np.quantile(uneven[found], _EVENEST)
-    return np.argwhere(found)
+    return found
 
 
 def _in_tissue(volume: Volume, task: Task) -> Callable[[Levels], NDArray[np.bool_]]:

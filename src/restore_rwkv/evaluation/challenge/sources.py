@@ -110,14 +110,14 @@ def require_good(volume: Volume, task: Task, name: str, radii: tuple[float, ...]
             f"{name}: has no geometry, so that nobody knows the size of its voxels in mm; give "
             "NIfTI or DICOM"
         )
-    if task.rules.holds_measurement:
-        _require_detail(volume, task, slice_axis(volume, task), name)
     pixel = pixel_of(volume)
     if min(radii) < pixel:
         raise InputError(
             f"{name}: a radius of {min(radii):g} mm is below its pixels of {pixel:.3g} mm; give "
             "larger radii=MM"
         )
+    if task.rules.holds_measurement:
+        _require_detail(volume, task, slice_axis(volume, task), name)
 
 
 def _require_detail(volume: Volume, task: Task, axis: int, name: str) -> None:

@@ -53,14 +53,12 @@ def overall_of(
     methods: Sequence[str], summaries: Sequence[Summary], agreement: Agreement
 ) -> tuple[Overall, ...]:
     """Return the score of each method over all contrasts and radii, and its flagged patches."""
-    return tuple(
-        Overall(
-            method=method,
-            score=float(np.mean([s.score for s in summaries if s.method == method])),
-            flagged=agreement.rate(method),
-        )
-        for method in methods
-    )
+    found = []
+    for method in methods:
+        flagged, median = agreement.of(method)
+        score = float(np.mean([s.score for s in summaries if s.method == method]))
+        found.append(Overall(method=method, score=score, flagged=flagged, agreement=median))
+    return tuple(found)
 
 
 def _summary(kind: Kind, rows: Sequence[LesionRow], invented: Rate, seen: SeenRegions) -> Summary:
@@ -85,5 +83,5 @@ def _summary(kind: Kind, rows: Sequence[LesionRow], invented: Rate, seen: SeenRe
         invented=invented,
         seen=d_prime,
         reason=reason,
-        score=(kept.share or 0.0) - (invented.share or 0.0),
+        score=float(np.maximum(1 - np.abs(retained - 1), 0).mean()) - (invented.share or 0.0),
     )

@@ -14,7 +14,7 @@ FORMAT = "restore-rwkv challenge 1"
 """Changes when a value changes its meaning; values may be added without."""
 
 LESIONS = ("scan", "method", "contrast", "radius_mm", "i", "j", "k", "retained")
-PLACES = ("scan", "method", "radius_mm", "i", "j", "k", "shown", "of_input", "painted")
+PLACES = ("scan", "method", "radius_mm", "i", "j", "k", "shown", "of_input", "of_truth", "painted")
 
 
 def write_lesions(challenge: Challenge, path: Path) -> None:
@@ -29,7 +29,16 @@ def write_lesions(challenge: Challenge, path: Path) -> None:
 def write_places(challenge: Challenge, path: Path) -> None:
     """Write a row for each place without a lesion and method as CSV."""
     rows = (
-        (row.scan, row.method, row.radius, *row.index, row.shown, row.of_input, row.painted)
+        (
+            row.scan,
+            row.method,
+            row.radius,
+            *row.index,
+            row.shown,
+            row.of_input,
+            row.of_truth,
+            row.painted,
+        )
         for row in challenge.places
     )
     _write(path, PLACES, rows)
@@ -48,7 +57,12 @@ def challenge_values(challenge: Challenge) -> dict[str, Any]:
         },
         "summaries": [_summary_values(summary) for summary in challenge.summaries],
         "overall": [
-            {"method": each.method, "score": each.score, "flagged": each.flagged.to_dict()}
+            {
+                "method": each.method,
+                "score": each.score,
+                "flagged": each.flagged.to_dict(),
+                "agreement": each.agreement,
+            }
             for each in challenge.overall
         ],
         "frequency": challenge.frequency,
