@@ -97,4 +97,5 @@ def _region(data: NDArray[np.float32], axis: int, pixel: float, lesion: Lesion) 
     around = np.hypot(down, along) > _AROUND * lesion.radius / pixel
     plane = np.stack([np.ones_like(down), down, along], axis=-1)
     fitted, *_ = np.linalg.lstsq(plane[around], values[around], rcond=None)
-    return values - plane @ fitted
+    values -= plane @ fitted
+    return values

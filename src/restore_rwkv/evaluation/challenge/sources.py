@@ -42,7 +42,7 @@ def find_scans(request: ChallengeRequest) -> list[GoodScan]:
     """Return the scans of a request, none of which is read yet, except for what it is.
 
     Raises:
-        InputError: a path cannot be used, or scans are of several tasks.
+        InputError: a path cannot be used, scans are of several tasks, or two have the same name.
     """
     found = []
     for name, path in zip(unique_names(request.scans), request.scans, strict=True):
@@ -160,6 +160,11 @@ def _of_file(name: str, path: Path, request: ChallengeRequest) -> GoodScan:
 
     def read() -> Volume:
         whole = read_volume(path)
+        if whole.modality not in (None, task.modality):
+            raise InputError(
+                f"{name}: is {whole.modality}, and lesions of {task.name} are planted in "
+                f"{task.rules.title}; give such a scan, or another task=NAME"
+            )
         strange = task.rules.strange_values(whole)
         if strange is not None and strange.level == "unfit":
             raise InputError(f"{name}: {strange.text}")
