@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from restore_rwkv.data import SetWriter
 from restore_rwkv.errors import ConfigError, InputError
 from restore_rwkv.evaluation.challenge import (
     Challenge,
@@ -54,6 +56,30 @@ def test_a_network_that_paints_is_caught(found: Challenge) -> None:
     assert faint["painting"].invented.hits >= 5
     assert faint["painting"].score < faint["input"].score
     assert faint["input"].invented.hits == 0
+
+
+def test_patches_of_a_network_that_paints_agree_less_with_the_truth(found: Challenge) -> None:
+    flagged = {each.method: each.flagged for each in found.overall}
+    assert flagged["input"].hits == 0
+    assert flagged["painting"].hits > 0.2 * flagged["painting"].count
+
+
+def test_examples_show_brighter_and_darker_lesions(found: Challenge) -> None:
+    assert [each.contrast for each in found.examples] == [10, 20, -10, -20]
+    assert list(found.examples[0].images) == ["truth", "blurring", "painting", "input", "blur"]
+
+
+def test_stacks_of_prepared_sets_get_a_geometry(tmp_path: Path) -> None:
+    data = np.moveaxis(head(96).data, 2, 0)
+    with SetWriter(tmp_path / "set", "noise", "mri-sr") as writer:
+        writer.add("one", "a", "test", data, spacing=(5.0, 1.5, 1.5))
+        writer.add("two", "b", "validation", data)
+    request = ChallengeRequest(scans=(tmp_path / "set",), contrasts=(10,), places=3)
+    assert list(run_challenge(request, methods={"m": blurring}).scans) == ["one"]
+    with pytest.raises(InputError, match="two: has no spacing"):
+        run_challenge(replace(request, split="validation"), methods={"m": blurring})
+    with pytest.raises(InputError, match="is for mri-sr, not ct-denoise"):
+        run_challenge(replace(request, task="ct-denoise"), methods={"m": blurring})
 
 
 def test_rows_and_summaries_are_of_the_same_lesions(found: Challenge) -> None:

@@ -49,7 +49,8 @@ def example_of(
     found = {TRUTH: cut(truth)} | {method: cut(image) for method, image in images.items()}
     limits = _HU
     if task.unit != "HU":
-        limits = (0.0, float(np.quantile(found[TRUTH], 0.995)) * 1.15)
+        low, high = np.quantile(found[TRUTH], (0.02, 0.99))
+        limits = (float(0.8 * low), float(1.15 * high))
     return Example(
         contrast=lesion.contrast,
         radius=lesion.radius / pixel_of(truth),

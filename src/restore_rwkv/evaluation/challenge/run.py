@@ -99,7 +99,7 @@ def run_challenge(
         summaries=summaries,
         overall=overall_of(names, summaries, run.agreement),
         frequency=run.agreement.frequency,
-        examples=tuple(run.examples),
+        examples=tuple(sorted(run.examples, key=lambda e: (e.contrast < 0, abs(e.contrast)))),
         provenance=provenance_of(request, scans, every, run.blurs),
     )
 
@@ -206,7 +206,7 @@ class _Run:
         most = 0
         for radius in self.request.radii:
             apart = 2 * PLACE * radius
-            sites = find_sites(truth, self.task, FREE, seed + 1, radius=radius, apart=apart)
+            sites = find_sites(truth, self.task, FREE, seed, radius=radius, apart=apart)
             most = max(most, len(sites))
             tissue = middles_of(truth, self.task, radius)
             search = PaintSearch(truth, without[INPUT], self.task, radius)
@@ -232,7 +232,7 @@ class _Run:
         truth = case.paired.made.high
         axis = slice_axis(truth, self.task)
         lesions = [
-            self._lesion(truth, site, sign * contrast, radius)
+            self._lesion(truth, site, float(sign) * contrast, radius)
             for site, sign in zip(case.sites, self._signs(contrast, len(case.sites)), strict=True)
         ]
         changed = plant(truth, lesions)
@@ -262,8 +262,10 @@ class _Run:
             )
         slices, _, free = self.scans[case.name]
         self.scans[case.name] = (slices, len(lesions), free)
-        if wanted and radius == self.request.radii[0]:
-            self.examples.append(example_of(case.name, changed, after, lesions[0], self.task))
+        if wanted and radius == max(self.request.radii):
+            self.examples += [
+                example_of(case.name, changed, after, lesion, self.task) for lesion in lesions[:2]
+            ]
 
     def _lesion(self, volume: Volume, site: Index, contrast: float, radius: float) -> Lesion:
         return Lesion(
