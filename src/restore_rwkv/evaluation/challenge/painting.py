@@ -26,7 +26,7 @@ from restore_rwkv.tasks import Task, slice_axis
 PLACE = 2.0
 """Radius of a place without a lesion, in radii of the lesion that is looked for in it."""
 
-_NEAR = 0.5  # radii: as far away may input or truth show the same
+_NEAR = 1.0  # radii: as far away may input or truth show the same
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class PaintSearch:
     """Looks in homogeneous tissue for lesions that a method has made up.
 
     With the contrast A of an image at a voxel, as `Probe` measures it, in either sign s, and the
-    largest contrasts that the input and the truth have in that sign there or up to half a radius
+    largest contrasts that the input and the truth have in that sign there or up to one radius
     away in the slice,
 
         painted = max over s of  s A(image) - max(0, max s A(input), max s A(truth))
 
-    Noise that remains, also where it was moved a little, does not count, as the input has it at
-    least as strongly; nor does tissue that the truth shows. What an image lacks is lost, and not
+    Noise that remains, also where a blur has made a blob of several peaks, does not count, as the
+    input has it nearby at least as strongly; nor does tissue that the truth shows. What an image lacks is lost, and not
     painted. A place is a disc of two radii in a slice, and has the largest value of its voxels.
 
     Args:
