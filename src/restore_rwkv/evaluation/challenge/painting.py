@@ -56,8 +56,9 @@ class PaintSearch:
         painted = max over s of  s A(image) - max(0, max s A(input), max s A(truth))
 
     Noise that remains, also where a blur has made a blob of several peaks, does not count, as the
-    input has it nearby at least as strongly; nor does tissue that the truth shows. What an image lacks is lost, and not
-    painted. A place is a disc of two radii in a slice, and has the largest value of its voxels.
+    input has it nearby at least as strongly; nor does tissue that the truth shows. What an image
+    lacks is lost, and not painted. A place is a disc of two radii in a slice, and has the largest
+    value of its voxels.
 
     Args:
         truth: the scan of full quality.
