@@ -81,7 +81,7 @@ def run_challenge(
     for name in (INPUT, BLUR):
         if name in every:
             raise InputError(f"{name}: this name is taken; name the method otherwise")
-    counts = [len(_ready(scan, request)[1]) for scan in scans]
+    counts = [_slices_of(scan, request) for scan in scans]
     run = _Run(request, task, contrasts, every, _Count(progress, every, len(contrasts), request))
     for number, (scan, count) in enumerate(zip(scans, counts, strict=True)):
         run.count.begin(scan.name, sum(counts), count)
@@ -104,11 +104,11 @@ def run_challenge(
     )
 
 
-def _ready(scan: GoodScan, request: ChallengeRequest) -> tuple[Volume, range]:
-    """A scan with room for lesions, and its slices."""
+def _slices_of(scan: GoodScan, request: ChallengeRequest) -> int:
+    """Number of slices of a scan that has room for lesions."""
     volume = scan.read()
     find_sites(volume, scan.task, 1, request.seed, radius=max(request.radii))
-    return volume, range(volume.data.shape[slice_axis(volume, scan.task)])
+    return len(volume.slices(slice_axis(volume, scan.task)))
 
 
 @dataclass(eq=False)

@@ -72,12 +72,12 @@ def challenge_values(challenge: Challenge) -> dict[str, Any]:
 
 def sentence_of(challenge: Challenge) -> str:
     """Return what was challenged, in a sentence or two."""
-    lesions = sum(count for _, count, _ in challenge.scans.values())
-    places = sum(count for _, _, count in challenge.scans.values())
+    lesions, places = ([counts[which] for counts in challenge.scans.values()] for which in (1, 2))
     scans = len(challenge.scans)
+    each = "" if scans == 1 else f" ({', '.join(map(str, lesions))})"
     return (
-        f"{lesions} lesions of each kind and {places} places without one, in "
-        f"{scans} scan{'' if scans == 1 else 's'}. Intervals are exact for independent cases; "
+        f"{sum(lesions)} lesions of each kind{each} and {sum(places)} places without one, in "
+        f"{scans} scan{'' if scans == 1 else 's'}.\nIntervals are exact for independent cases; "
         "those of one scan are not quite that."
     )
 
