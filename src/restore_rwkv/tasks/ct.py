@@ -173,6 +173,24 @@ class CT(Modality):
         record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
         return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
 
+    def degrade_changed(
+        self,
+        made: Degraded,
+        changed: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+    ) -> Volume:
+        """Add the same noise, which hardly depends on a faint change.
+
+        The counts behind 10 mm of tissue that is 10 HU denser are lower by 0.2 %, and their noise
+        is higher by 0.1 %.
+        """
+        from restore_rwkv.physics.ct.dose import AIR
+
+        low = changed.data + (made.low.data - made.high.data)
+        return made.low.with_data(low.clip(min=AIR))
+
     def measure_again(self, case: RestoredScan) -> MeasureAgain:
         """Add noise of the scan's own dose to axial slices; padding stays.
 

@@ -367,6 +367,27 @@ class Modality(abc.ABC):
         Where slices are made one after the other, `progress` is called with (slices done, all).
         """
 
+    def degrade_changed(
+        self,
+        made: Degraded,
+        changed: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+    ) -> Volume:
+        """Return the low-quality form of a scan that differs a little from one that was degraded.
+
+        The noise is the same, so that the difference of both is that of the scans.
+
+        Args:
+            made: what `degrade` returned.
+            changed: `made.high` with other values in a few places.
+            task: as for `degrade`.
+            options: as for `degrade`.
+            generator: in the state in which `degrade` was given it.
+        """
+        return self.degrade(changed, task, options, generator).low
+
     @abc.abstractmethod
     def measure_again(self, case: RestoredScan) -> MeasureAgain:
         """Prepare to measure a restored scan again, as its own scanner did.

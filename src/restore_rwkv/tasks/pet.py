@@ -154,6 +154,36 @@ class PET(Modality):
         record = {"slice_axis": axis, "scanner": dataclasses.asdict(scanner)}
         return Degraded(volume.with_slices(low.numpy(), axis), volume, record)
 
+    def degrade_changed(
+        self,
+        made: Degraded,
+        changed: Volume,
+        task: Task,
+        options: DegradeOptions,
+        generator: torch.Generator,
+    ) -> Volume:
+        """Add and drop events of the same scan; see `reduce_dose_with_added`.
+
+        Raises:
+            InputError: the scan was made from MRI, whose activity is not known any more.
+        """
+        from restore_rwkv.physics.pet import PETScanner, reduce_dose_with_added
+
+        if "simulated" in made.record:
+            raise InputError(
+                f"{made.high.name}: is MRI, and lesions are planted in PET; give a PET scan"
+            )
+        axis = made.record["slice_axis"]
+        image = slice_tensor(made.high, axis).clamp(min=0)
+        low = reduce_dose_with_added(
+            image,
+            slice_tensor(changed, axis).clamp(min=0) - image,
+            dose=1 / options.factor_for(task),
+            scanner=PETScanner(**made.record["scanner"]),
+            generator=generator,
+        )
+        return made.low.with_slices(low.numpy(), axis)
+
     def measure_again(self, case: RestoredScan) -> MeasureAgain:
         """Add noise of counts that give the noise of the scan, simulated in axial slices.
 

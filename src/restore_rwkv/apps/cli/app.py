@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from restore_rwkv.apps.cli.batching import batch
+from restore_rwkv.apps.cli.challenge import challenge
 from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.evaluating import evaluate
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
@@ -50,8 +51,8 @@ def program(
 
 
 for command in (
-    *(restore, batch, check, degrade, fidelity, evaluate, demo, train, compare, profile),
-    *(erf, convert, info, node),
+    *(restore, batch, check, degrade, fidelity, challenge, evaluate, demo, train),
+    *(compare, profile, erf, convert, info, node),
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -29,6 +29,11 @@ from restore_rwkv.evaluation.physical.pet import (
     recovery_coefficients,
 )
 from restore_rwkv.evaluation.physical.resolution import TransferFunction, task_transfer_function
+from restore_rwkv.evaluation.physical.ring_correlation import (
+    ScannedCorrelation,
+    fourier_ring_correlation,
+    scan_ring_correlation,
+)
 
 PHYSICAL_MEASURES: tuple[Measure, ...] = (*NOISE_MEASURES, *CT_MEASURES, *PET_MEASURES)
 """Measures of noise texture, CT numbers and uptake."""
@@ -39,15 +44,18 @@ __all__ = [
     "Detectability",
     "NoiseSpectrum",
     "Recovery",
+    "ScannedCorrelation",
     "Sphere",
     "TransferFunction",
     "contrast_to_noise",
     "difference_of_gaussian_channels",
+    "fourier_ring_correlation",
     "hotelling_observer",
     "laguerre_gauss_channels",
     "noise_power_spectrum",
     "noise_spectrum_distance",
     "recovery_coefficients",
+    "scan_ring_correlation",
     "task_transfer_function",
     "tissue_mean_shift",
 ]

@@ -7,7 +7,7 @@ from restore_rwkv.physics.pet.activity import (
     attenuation_map,
     sample_uptake,
 )
-from restore_rwkv.physics.pet.dose import reduce_dose, simulate_pair
+from restore_rwkv.physics.pet.dose import reduce_dose, reduce_dose_with_added, simulate_pair
 from restore_rwkv.physics.pet.head import Head, segment_head
 from restore_rwkv.physics.pet.noise import noise_level
 from restore_rwkv.physics.pet.osem import osem, reconstruct
@@ -32,6 +32,7 @@ __all__ = [
     "osem",
     "reconstruct",
     "reduce_dose",
+    "reduce_dose_with_added",
     "sample_uptake",
     "scan_noise",
     "segment_head",

@@ -182,6 +182,32 @@ class Acquisition:
         ]
         return Acquisition(torch.stack(kept), self.background * dose, self.scale * dose)
 
+    def with_change(
+        self, activity: Tensor, added: Tensor, system: PETSystem, seeds: Sequence[int]
+    ) -> Acquisition:
+        """Scan of the same events, had there been more or less activity for the same time.
+
+        Args:
+            activity: (N, size, size) that this scan is of, without point spread across slices.
+            added: (N, size, size) of either sign.
+            system: that this scan was acquired by.
+            seeds: one per slice.
+        """
+        parts = list(batches(len(activity), SLICES_TOGETHER))
+        trues, change = (
+            self.scale * torch.cat([system.part(s).A(image[s]) for s in parts])
+            for image in (activity, added)
+        )
+        background = _background(change, system.scanner)
+        change = change + background
+        kept = (1 + change.clamp(max=0) / (trues + self.background).clamp_min(1e-30)).clamp(0, 1)
+        prompts = []
+        for counted, share, more, seed in zip(self.prompts, kept, change, seeds, strict=True):
+            generator = _generator(seed, counted.device)
+            left = torch.binomial(counted, share, generator=generator)
+            prompts.append(left + torch.poisson(more.clamp(min=0), generator=generator))
+        return Acquisition(torch.stack(prompts), self.background + background, self.scale)
+
 
 def acquire(
     activity: Tensor, system: PETSystem, seeds: Sequence[int], dose: float = 1.0
@@ -215,9 +241,14 @@ def expect(activity: Tensor, system: PETSystem, dose: float = 1.0) -> Acquisitio
     scale = dose * scanner.counts * filled / float(trues.sum(dtype=torch.float64))
     scale /= 1 + scanner.background
     trues = trues * scale
-    width = scanner.background_width / scanner.pixel
-    background = scanner.background * trues @ gaussian_matrix(trues.shape[2], width, trues)
+    background = _background(trues, scanner)
     return Acquisition(trues + background, background, scale)
+
+
+def _background(trues: Tensor, scanner: PETScanner) -> Tensor:
+    """Expected scatter and randoms (N, V, D) of expected trues."""
+    width = scanner.background_width / scanner.pixel
+    return scanner.background * trues @ gaussian_matrix(trues.shape[2], width, trues)
 
 
 def check_dose(dose: float) -> None:
