@@ -17,6 +17,8 @@ ROOMS = {
     "restore_rwkv.evaluation.study": "Several methods on the same scans",
     "restore_rwkv.evaluation.report": "The page that shows a study",
     "restore_rwkv.evaluation.physical": "Noise, sharpness, detection, uptake",
+    "restore_rwkv.evaluation.fidelity": "What supports a restored image",
+    "restore_rwkv.evaluation.challenge": "Lesions planted in good scans",
     "restore_rwkv.training": "One network from a recipe",
     "restore_rwkv.data": "Prepared sets",
     "restore_rwkv.data.sources": "What prepared sets are made from",

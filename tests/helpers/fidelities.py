@@ -339,6 +339,7 @@ def spread_places(
             slice=(i, j, k)[pair.axis],
             score=score,
             flagged=shown.threshold is not None and abs(score) > shown.threshold,
+            radius_mm=5.0,
             before=float(pair.before.data[i, j, k]),
             after=float(pair.after.data[i, j, k]),
             says=f"Number {number + 1} is {'less' if score > 0 else 'more'} marked than before.",

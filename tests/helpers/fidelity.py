@@ -60,6 +60,7 @@ def simple_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fid
                 slice=(i, j, k)[pair.axis],
                 score=3.5,
                 flagged=True,
+                radius_mm=5.0,
                 before=1.0,
                 after=2.0,
                 says="Something was removed.",

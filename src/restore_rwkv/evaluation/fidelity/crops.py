@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from restore_rwkv.evaluation.fidelity.display import Display, Image
     from restore_rwkv.evaluation.fidelity.results import Fidelity, FidelityMap, Place
 
-RING = {"CT": 8.0, "MR": 6.0, "PT": 12.0}
-"""Radius in mm of the ring around a place, by DICOM's code: a little wider than the detector."""
-
+_RING = 1.6  # radii of the detector: so that the ring does not cover what it shows
 _FIELD_MM = 70.0  # side of a crop
 _FEWEST = 24  # rows and columns of a crop, at least
 _FINE = 220  # rows or columns of a crop of which lines are thin, about
@@ -75,7 +73,7 @@ def pictures_of(place: Place, display: Display, detector: FidelityMap | None) ->
     ring = (
         (column + 0.5 - columns.start) * across,
         (row + 0.5 - rows.start) * down,
-        ring_radius(display),
+        ring_radius(place),
     )
     sides = ((columns.stop - columns.start) * across, (rows.stop - rows.start) * down)
     crops = tuple(
@@ -91,9 +89,9 @@ def pictures_of(place: Place, display: Display, detector: FidelityMap | None) ->
     return PlacePictures(locator, crops, name)
 
 
-def ring_radius(display: Display) -> float:
-    """Return the radius of the ring around a place, in mm, or in pixels without geometry."""
-    return RING[display.pair.task.modality]
+def ring_radius(place: Place) -> float:
+    """Radius of the ring around a place, a little wider than the detector, in its unit."""
+    return _RING * place.radius_mm
 
 
 def map_picture(shown: FidelityMap, fidelity: Fidelity, display: Display) -> tuple[int, Picture]:

@@ -36,7 +36,11 @@ FORMAT = "restore-rwkv fidelity 1"
 PAGE_SUFFIX = ".fidelity.html"
 NUMBERS_SUFFIX = ".fidelity.json"
 
-MAPS = {"MR": ("removed", "inferred"), "CT": ("removed",), "PT": ("removed",)}
+MAPS = {
+    "MR": ("contradicted", "inferred"),
+    "CT": ("removed",),
+    "PT": ("removed", "region_shift"),
+}
 """Names of the maps that a report may have, by modality."""
 INTERVAL = "interval"
 """Name of the map that a spread adds."""

@@ -87,6 +87,7 @@ def _place(
         slice=at[0],
         score=score,
         flagged=threshold is not None and abs(score) > threshold,
+        radius_mm=radius_mm,
         before=before,
         after=after,
         says=_sentence(score, before, after, pair, radius_mm),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from restore_rwkv.errors import WeightsError
+from restore_rwkv.errors import InputError, OperatorError, WeightsError
 from restore_rwkv.evaluation.fidelity.files import PAGE_SUFFIX, ReportFiles, map_names, map_suffix
 from restore_rwkv.evaluation.fidelity.results import Fidelity, RestoredPair
 from restore_rwkv.io import (
@@ -38,7 +38,13 @@ from restore_rwkv.restoration import (
 )
 from restore_rwkv.restoration.file import derivation_of
 from restore_rwkv.restoration.preview import preview_file
-from restore_rwkv.tasks import AxisFactor, ReportCalibration, SpreadMethod, Task
+from restore_rwkv.tasks import (
+    AxisFactor,
+    ReportCalibration,
+    RestoredScan,
+    SpreadMethod,
+    Task,
+)
 from restore_rwkv.tasks.modality import is_signed
 
 _OF_RECORD = (
@@ -181,6 +187,8 @@ class _Report:
         if method is not None:
             weights = restorer.weights_of(plan.task).name
             require_intervals(self.calibration, method, weights, plan.task.name)
+        if method == "bootstrap":
+            require_noise(plan)
         placed = target.is_series or suffix_of(target.path.name) in PLACED
         self.files = ReportFiles(
             page=target.beside(PAGE_SUFFIX),
@@ -277,3 +285,24 @@ def provenance_of(record: dict[str, Any], command: str) -> dict[str, Any]:
     """Return what a report says of how an image was made, of the values of its record."""
     known = {name: record[name] for name in _OF_RECORD if record.get(name) not in (None, "", ())}
     return {**({"command": command} if command else {}), **known}
+
+
+def require_noise(plan: Plan) -> None:
+    """Refuse a bootstrap of a scan whose noise cannot be simulated, before the network runs.
+
+    Raises:
+        InputError: the scan has no geometry, or its noise cannot be measured.
+    """
+    case = RestoredScan(
+        scan=plan.volume,
+        restored=plan.volume,
+        axis=plan.axis,
+        factor=plan.refinement.factor,
+    )
+    try:
+        plan.task.rules.measure_again(case)
+    except OperatorError as error:
+        raise InputError(
+            f"{plan.volume.name}: uncertainty: {str(error).partition(';')[0]}; give "
+            "uncertainty='turns'"
+        ) from error

@@ -119,7 +119,8 @@ class Place:
         score: value of the detector there, as in its map; above 0 where something was removed,
             below 0 where something was added.
         flagged: whether the score is beyond the threshold of the map.
-        before, after: mean of the image within the detector's radius, in its unit.
+        radius_mm: that the detector is matched to; in pixels without geometry.
+        before, after: mean of the image in a disc of that radius, in its unit.
         says: one sentence in plain words.
     """
 
@@ -128,6 +129,7 @@ class Place:
     slice: int
     score: float
     flagged: bool
+    radius_mm: float
     before: float
     after: float
     says: str

@@ -69,7 +69,7 @@ def _farthest(kept: Collection[int], count: int) -> int:
 def viewer_data(fidelity: Fidelity, display: Display, kept: list[KeptSlice]) -> dict[str, Any]:
     """Return what the scripts of the page know: JSON values."""
     return {
-        "radius": ring_radius(display),
+        "radius": ring_radius(fidelity.places[0]) if fidelity.places else 0,
         "maps": [
             {
                 "title": plain(shown.title),
