@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from restore_rwkv.evaluation.fidelity.foreground import foreground
 from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
 from restore_rwkv.restoration.tiles import spans
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _SEAM = 1.2  # times the differences elsewhere
-_CLIPPED = 0.1  # % of the voxels
+_CLIPPED = 0.1  # % of the body
 
 _OUTCOMES: dict[str, Support] = {"fit": "supported", "doubtful": "look", "unfit": "unsupported"}
 
@@ -105,19 +106,21 @@ def _step(images: NDArray[np.float32], axis: int, place: int) -> float:
 
 
 def _clipped(pair: RestoredPair) -> Figure:
-    """Share of voxels at the smallest value that the scan did not have there."""
-    lowest = float(pair.after.data.min())
-    new = (pair.after.data == lowest) & (pair.before.data > lowest)
-    value = 100 * float(np.mean(new))
+    """Share of the body at the smallest value of the image, where the scan is above it."""
+    before, after = (volume.slices(pair.axis) for volume in (pair.before, pair.after))
+    lowest = float(after.min())
+    body = foreground(pair)
+    new = (after == lowest) & (before > lowest) & body
+    value = 100 * float(new.sum()) / max(int(body.sum()), 1)
     support: Support = "supported" if value <= _CLIPPED else "look"
     return Figure(
         name="clipped",
-        title="values that were clipped",
+        title="values in the body that were clipped",
         value=value,
         unit="%",
         support=support,
         expected=f"below {_CLIPPED:g} %",
-        says=f"{value:.2g} % of the values are at the lowest value, {lowest:g}, where the scan's "
-        "are above it.",
+        says=f"In the body, {value:.2g} % of the values are at the lowest one, {lowest:g}, where "
+        "the scan is above it.",
         blind_to="It cannot tell values that were clipped from those that are as low by chance.",
     )

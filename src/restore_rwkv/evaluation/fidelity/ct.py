@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _RADIUS = 5.0  # mm
 _WIDTH = 5.0  # mm; sd of G. Of 2.5, 3.5 and 5 mm the one that finds discs of 5 mm radius best
 _REALISATIONS = 8
-_EVERY = 4  # slices between those whose noise is simulated: so it costs less than restoration
-_FEWEST, _MOST = 3, 16  # of these
+_EVERY = 8  # slices between those whose noise is simulated, so that it costs less than restoration
+_FEWEST, _MOST = 3, 12  # of these
 _SMOOTH = 10.0  # mm; over which the variance of noise is smoothed
 _LEAST_SPREAD = 0.1  # of the median in the body
 _AIR = -1024.0
@@ -38,7 +38,7 @@ class CTDetector(Detector):
     Science, 2004, section 13.2, with a Gaussian for the signal and the noise taken as white): y the
     scan, x the restored image, G a Gaussian of `radius_mm` standard deviation within the slices,
     and n the noise of this scan: that of a scanner which is fitted to y (`physics.ct.calibrated`),
-    inserted into x. Its variance comes from 8 realisations in every fourth slice, 3 to 16 of them,
+    inserted into x. Its variance comes from 8 realisations in every eighth slice, 3 to 12 of them,
     smoothed over 10 mm and interpolated between them. Outside the body scores are 0.
 
     Attributes:

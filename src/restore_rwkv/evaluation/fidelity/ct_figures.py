@@ -134,7 +134,7 @@ def mean_frequencies(pair: RestoredPair) -> tuple[float, float]:
         raise NoScoreError("the scan has no geometry")
     rows, columns = (side for axis, side in enumerate(spacing) if axis != pair.axis)
     images = [
-        np.asarray(spread_slices(volume, pair.axis), dtype=np.float64)
+        np.asarray(spread_slices(volume, pair.axis)[::2], dtype=np.float64)
         for volume in (pair.before, pair.after)
     ]
     setting = Setting(task=pair.task, pixel_mm=(rows, columns), peak=float(np.abs(images[0]).max()))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST = 5
-_LEAST = 0.3  # a score that says nothing is no place to look at
+_LEAST = 0.5  # a score that says nothing is no place to look at
 
 
 def find_places(
