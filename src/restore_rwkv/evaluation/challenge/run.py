@@ -264,7 +264,8 @@ class _Run:
         self.scans[case.name] = (slices, len(lesions), free)
         if wanted and radius == max(self.request.radii):
             self.examples += [
-                example_of(case.name, changed, after, lesion, self.task) for lesion in lesions[:2]
+                example_of(case.name, (truth, changed), after, lesion, self.task)
+                for lesion in lesions[:2]
             ]
 
     def _lesion(self, volume: Volume, site: Index, contrast: float, radius: float) -> Lesion:
