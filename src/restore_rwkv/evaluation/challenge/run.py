@@ -178,7 +178,9 @@ class _Run:
         self.count.stage("reading")
         volume = scan.read()
         seed = request.seed + number
-        sites = find_sites(volume, self.task, request.places, seed, radius=largest)
+        sites = find_sites(
+            volume, self.task, request.places, seed, radius=largest, apart=request.apart
+        )
         options = DegradeOptions(factor=request.factor)
         self.count.stage("degrading")
         paired = PairedScan.of(volume, self.task, options, seed)
