@@ -143,6 +143,7 @@ def test_a_method_that_changes_the_grid_is_refused(tmp_path: Path) -> None:
         ({"radii": (-1.0,)}, "radii: -1 makes no lesion"),
         ({"radii": ()}, "radii: there are none"),
         ({"places": 0}, "places"),
+        ({"radii": (10.0,)}, "apart is 35 mm, .* give at least 40"),
         ({"factor": 0.5}, "factor is 0.5"),
         ({"scans": ()}, "scans: there are none"),
     ],

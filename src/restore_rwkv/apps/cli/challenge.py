@@ -51,9 +51,12 @@ def challenge(
     places: Annotated[
         int, typer.Option(metavar="N", min=1, help="Most lesions of one kind in a scan.")
     ] = 20,
+    apart: Annotated[
+        float, typer.Option(metavar="MM", help="Least distance of lesions in one slice.")
+    ] = 35.0,
     slices: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Most slices, from the middle; PET takes all."),
+        typer.Option(metavar="N", min=1, help="Most slices, those with most room; PET takes all."),
     ] = 24,
     factor: Annotated[
         float | None,
@@ -93,6 +96,7 @@ def challenge(
             contrasts=numbers(contrasts, "contrasts"),
             radii=numbers(radii, "radii"),
             places=places,
+            apart=apart,
             slices=slices,
             factor=factor,
             split=split,

@@ -22,17 +22,23 @@ _RING = 1.6  # radii
 
 
 def example_of(
-    name: str, truth: Volume, images: Mapping[str, Volume], lesion: Lesion, task: Task
+    name: str,
+    truths: tuple[Volume, Volume],
+    images: Mapping[str, Volume],
+    lesion: Lesion,
+    task: Task,
 ) -> Example:
     """Cut the surroundings of a lesion out of scans that have it.
 
     Args:
         name: of the scan.
-        truth: the scan of full quality, with the lesion.
+        truths: the scan of full quality without lesions, which the limits of grey are taken from
+            where they are not 40 +- 100 HU, and with the lesion.
         images: what methods made, by name.
         lesion: in the middle of the picture.
         task: of the scans.
     """
+    without, truth = truths
     axis = slice_axis(truth, task)
     view = view_of(truth, axis)
 
@@ -49,8 +55,8 @@ def example_of(
     found = {TRUTH: cut(truth)} | {method: cut(image) for method, image in images.items()}
     limits = _HU
     if task.unit != "HU":
-        low, high = np.quantile(found[TRUTH], (0.02, 0.99))
-        limits = (float(0.8 * low), float(1.15 * high))
+        low, high = np.quantile(cut(without), (0.02, 0.99))
+        limits = (float(0.8 * low), float(1.2 * high))
     return Example(
         contrast=lesion.contrast,
         radius=lesion.radius / pixel_of(truth),

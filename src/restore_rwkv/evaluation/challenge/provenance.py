@@ -40,6 +40,7 @@ def provenance_of(
         "seed": request.seed,
         "factor": request.factor or task.factor,
         "places": request.places,
+        "apart_mm": request.apart,
         "slices": request.slices,
         "split": request.split,
         "weights": weights,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from restore_rwkv.data import Split
 from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.evaluation.challenge.sites import APART
 from restore_rwkv.options import Count, Seed, validated
 from restore_rwkv.tasks import AUTO, Task
 from restore_rwkv.tasks.modality import check_factor
@@ -32,8 +33,9 @@ class ChallengeRequest:
             and 100 (PET).
         radii: of lesions in mm.
         places: most lesions of one kind in a scan.
-        slices: most slices of a scan, from its middle; all of PET, whose slices are simulated
-            together.
+        apart: least distance in mm of lesions in one slice.
+        slices: most slices of a scan, those with most room for lesions; all of PET, whose slices
+            are simulated together.
         factor: of the degradation; None for that of the task.
         split: of prepared sets.
         seed: of places and noise.
@@ -50,6 +52,7 @@ class ChallengeRequest:
     contrasts: tuple[float, ...] = ()
     radii: tuple[float, ...] = (5.0,)
     places: Count = 20
+    apart: float = APART
     slices: Count = 24
     factor: float | None = None
     split: Split = "test"
@@ -68,6 +71,11 @@ class ChallengeRequest:
                 raise ConfigError(f"{name}: {wrong[0]:g} makes no lesion; give numbers above 0")
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name}: a number is given twice; give each once")
+        if self.radii and not 4 * max(self.radii) <= self.apart < math.inf:
+            raise ConfigError(
+                f"apart is {self.apart:g} mm, and lesions are looked at within two radii; give at "
+                f"least {4 * max(self.radii):g}"
+            )
         if not self.radii:
             raise ConfigError("radii: there are none; give at least one, such as 5")
 

@@ -178,7 +178,9 @@ class _Run:
         self.count.stage("reading")
         volume = scan.read()
         seed = request.seed + number
-        sites = find_sites(volume, self.task, request.places, seed, radius=largest)
+        sites = find_sites(
+            volume, self.task, request.places, seed, radius=largest, apart=request.apart
+        )
         options = DegradeOptions(factor=request.factor)
         self.count.stage("degrading")
         paired = PairedScan.of(volume, self.task, options, seed)
@@ -264,7 +266,8 @@ class _Run:
         self.scans[case.name] = (slices, len(lesions), free)
         if wanted and radius == max(self.request.radii):
             self.examples += [
-                example_of(case.name, changed, after, lesion, self.task) for lesion in lesions[:2]
+                example_of(case.name, (truth, changed), after, lesion, self.task)
+                for lesion in lesions[:2]
             ]
 
     def _lesion(self, volume: Volume, site: Index, contrast: float, radius: float) -> Lesion:

@@ -22,7 +22,6 @@ APART = 35.0
 
 _FINE = 2.5  # mm: sd of the smoothing that leaves structure and removes most noise
 _MARGIN = 3.0  # mm of the same tissue around a lesion
-_EVENEST = 0.7  # part of the tissue that counts as homogeneous
 _MOST_TRIED = 30_000  # voxels
 
 
@@ -41,9 +40,9 @@ class _Tissue:
 
 
 _TISSUES: Mapping[str, _Tissue] = {
-    "CT": _Tissue(-30.0, 140.0, 25.0),
-    "MR": _Tissue(0.6, 1.8, 0.15),
-    "PT": _Tissue(0.6, 3.0, 0.4),
+    "CT": _Tissue(-30.0, 140.0, 20.0),
+    "MR": _Tissue(0.6, 1.8, 0.12),
+    "PT": _Tissue(0.6, 3.0, 0.25),
 }
 
 
@@ -60,9 +59,9 @@ def find_sites(
 
     Tissue is soft tissue in CT (-30 to 140 HU), and otherwise what has 0.6 to 1.8 (MRI) or 0.6 to
     3 (PET) of the mean of the foreground, all after smoothing by a Gaussian of 2.5 mm. A ball of
-    the radius and 3 mm more lies in it, and two radii around the middle lie inside the slice. Of
-    such places the 70 % with the least variation of smoothed values are used, if their sd is not
-    above 25 HU (CT), 15 % (MRI) or 40 % (PET).
+    the radius and 3 mm more lies in it, and two radii around the middle lie inside the slice. The
+    sd of smoothed values, weighted by a Gaussian of one radius, is at most 20 HU (CT), 12 % (MRI)
+    or 25 % (PET) there.
 
     Args:
         volume: the scan of full quality.
@@ -123,8 +122,6 @@ def middles_of(volume: Volume, task: Task, radius: float) -> NDArray[np.bool_]:
         rim = np.moveaxis(found, other, 0)
         rim[:margin] = False
         rim[len(rim) - margin :] = False
-    if found.any():
-        found &= uneven <= np.quantile(uneven[found], _EVENEST)
     return found
 
 

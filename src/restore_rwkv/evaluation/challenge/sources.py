@@ -13,6 +13,7 @@ from restore_rwkv.data.prepared import holds_sets, read_sets
 from restore_rwkv.errors import InputError, OperatorError
 from restore_rwkv.evaluation.challenge.lesions import pixel_of
 from restore_rwkv.evaluation.challenge.request import ChallengeRequest
+from restore_rwkv.evaluation.challenge.sites import middles_of
 from restore_rwkv.evaluation.study.naming import unique_names
 from restore_rwkv.io import Volume, degraded_by, file_sha256, read_volume, record_of
 from restore_rwkv.tasks import Task, pick_task, slice_axis
@@ -80,20 +81,23 @@ def stack_volume(prepared: PreparedSet, stack: Stack) -> Volume:
     return Volume(np.ascontiguousarray(images), affine, unit=task.unit, modality=task.modality)
 
 
-def middle_of(volume: Volume, task: Task, most: int) -> Volume:
-    """Return the middle slices of a scan in the unit of its task; all where they are few, or PET.
+def fullest_part(volume: Volume, task: Task, most: int, radius: float) -> Volume:
+    """Return the neighbouring slices of a scan with most room for lesions of a radius in mm.
 
-    They have no source, as they are not the image of the file.
+    All are returned where they are few, and of PET. They are in the unit of the task, and have no
+    source, as they are not the image of the file.
     """
     axis = slice_axis(volume, task)
     count = volume.data.shape[axis]
-    first = 0 if task.modality in _TOGETHER else max(count - most, 0) // 2
-    last = count if task.modality in _TOGETHER else min(first + most, count)
-    affine = None
-    if volume.affine is not None:
-        shift = np.eye(4)
-        shift[axis, 3] = first
-        affine = volume.affine @ shift
+    first, last = 0, count
+    if task.modality not in _TOGETHER and most < count:
+        room = np.moveaxis(middles_of(volume, task, radius), axis, 0)
+        sums = np.concatenate([[0], np.cumsum(room.sum(axis=(1, 2)))])
+        first = int(np.argmax(sums[most:] - sums[:-most]))
+        last = first + most
+    shift = np.eye(4)
+    shift[axis, 3] = first
+    affine = None if volume.affine is None else volume.affine @ shift
     data = np.moveaxis(volume.slices(axis)[first:last], 0, axis)
     return Volume(np.ascontiguousarray(data), affine, unit=task.unit, modality=task.modality)
 
@@ -143,9 +147,7 @@ def _of_set(prepared: PreparedSet, request: ChallengeRequest) -> Iterator[GoodSc
     for stack in stacks:
 
         def read(stack: Stack = stack) -> Volume:
-            volume = middle_of(stack_volume(prepared, stack), prepared.task, request.slices)
-            require_good(volume, prepared.task, stack.name, request.radii)
-            return volume
+            return _part(stack_volume(prepared, stack), prepared.task, stack.name, request)
 
         yield GoodScan(stack.name, prepared.task, prepared.sha256, read)
 
@@ -168,9 +170,13 @@ def _of_file(name: str, path: Path, request: ChallengeRequest) -> GoodScan:
         strange = task.rules.strange_values(whole)
         if strange is not None and strange.level == "unfit":
             raise InputError(f"{name}: {strange.text}")
-        good = middle_of(task.rules.to_task_unit(whole, task), task, request.slices)
-        require_good(good, task, name, request.radii)
-        return good
+        return _part(task.rules.to_task_unit(whole, task), task, name, request)
 
     digest = file_sha256(path) if path.is_file() else ""
     return GoodScan(name, task, digest, read)
+
+
+def _part(whole: Volume, task: Task, name: str, request: ChallengeRequest) -> Volume:
+    """The part of a good scan that is used."""
+    require_good(whole, task, name, request.radii)
+    return fullest_part(whole, task, request.slices, max(request.radii))
