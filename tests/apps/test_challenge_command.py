@@ -56,7 +56,7 @@ def test_json_holds_the_summaries(
         (
             ("--radii", "12", "--apart", "60"),
             3,
-            "no homogeneous tissue that holds a lesion of 12 mm",
+            "head.nii.gz: has no homogeneous tissue that holds a lesion of 12 mm",
         ),
         (("--weights", "light-ct-denoise"), 5, "trained for ct-denoise, not mri-sr"),
         (("--factor", "1"), 2, "--factor is 1; give a number above 1"),

@@ -66,6 +66,37 @@ def example_of(
     )
 
 
+def clearest(volume: Volume, lesions: Sequence[Lesion], task: Task) -> list[Lesion]:
+    """Return the brighter and the darker lesion in the most even surroundings.
+
+    Args:
+        volume: the scan without lesions.
+        lesions: of one radius.
+        task: of the scan.
+    """
+    axis = slice_axis(volume, task)
+
+    def uneven(lesion: Lesion) -> float:
+        parts = [
+            slice(max(round(middle - reach), 0), round(middle + reach) + 1)
+            for middle, reach in zip(
+                lesion.centre,
+                (_RING * lesion.radius / side for side in spacing_of(volume)),
+                strict=True,
+            )
+        ]
+        middle = round(lesion.centre[axis])
+        parts[axis] = slice(middle, middle + 1)
+        region = volume.data[tuple(parts)]
+        return float(region.std() / (1 if task.unit == "HU" else region.mean()))
+
+    found = []
+    for sign in (1, -1):
+        alike = [lesion for lesion in lesions if lesion.contrast * sign > 0]
+        found += sorted(alike, key=uneven)[:1]
+    return found
+
+
 def draw_examples(examples: Sequence[Example], unit: str, path: Path) -> None:
     """Draw lesions as a PNG: a row for the truth and each method, a column for each example.
 

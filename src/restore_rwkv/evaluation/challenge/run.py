@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.challenge.agreement import Agreement
-from restore_rwkv.evaluation.challenge.examples import example_of
+from restore_rwkv.evaluation.challenge.examples import clearest, example_of
 from restore_rwkv.evaluation.challenge.lesions import Index, Lesion, edge_of, is_relative, plant
 from restore_rwkv.evaluation.challenge.methods import (
     BLUR,
@@ -267,7 +267,7 @@ class _Run:
         if wanted and radius == max(self.request.radii):
             self.examples += [
                 example_of(case.name, (truth, changed), after, lesion, self.task)
-                for lesion in lesions[:2]
+                for lesion in clearest(truth, lesions, self.task)
             ]
 
     def _lesion(self, volume: Volume, site: Index, contrast: float, radius: float) -> Lesion:

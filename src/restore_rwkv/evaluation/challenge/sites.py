@@ -90,7 +90,7 @@ def find_sites(
     if len(tried) == 0:
         raise InputError(
             f"{volume.name}: has no homogeneous tissue that holds a lesion of {radius:g} mm "
-            "radius; give another scan, or smaller radii=MM"
+            "radius and 3 mm around it; give another scan, more slices=N, or smaller radii=MM"
         )
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(tried))[:_MOST_TRIED]

@@ -15,7 +15,7 @@ from restore_rwkv.evaluation.challenge.lesions import pixel_of
 from restore_rwkv.evaluation.challenge.request import ChallengeRequest
 from restore_rwkv.evaluation.challenge.sites import middles_of
 from restore_rwkv.evaluation.study.naming import unique_names
-from restore_rwkv.io import Volume, degraded_by, file_sha256, read_volume, record_of
+from restore_rwkv.io import Source, Volume, degraded_by, file_sha256, read_volume, record_of
 from restore_rwkv.tasks import Task, pick_task, slice_axis
 
 _TOGETHER = ("PT",)  # modalities whose slices are simulated together
@@ -78,14 +78,20 @@ def stack_volume(prepared: PreparedSet, stack: Stack) -> Volume:
         affine = affine[[0, 2, 1, 3]]
     images = np.moveaxis(np.asarray(prepared.images(stack, "high"), dtype=np.float32), 0, 2)
     task = prepared.task
-    return Volume(np.ascontiguousarray(images), affine, unit=task.unit, modality=task.modality)
+    source = Source(Path(stack.name), images.shape, None)  # for messages
+    return Volume(
+        np.ascontiguousarray(images),
+        affine,
+        unit=task.unit,
+        modality=task.modality,
+        source=source,
+    )
 
 
 def fullest_part(volume: Volume, task: Task, most: int, radius: float) -> Volume:
     """Return the neighbouring slices of a scan with most room for lesions of a radius in mm.
 
-    All are returned where they are few, and of PET. They are in the unit of the task, and have no
-    source, as they are not the image of the file.
+    All are returned where they are few, and of PET.
     """
     axis = slice_axis(volume, task)
     count = volume.data.shape[axis]
@@ -99,7 +105,7 @@ def fullest_part(volume: Volume, task: Task, most: int, radius: float) -> Volume
     shift[axis, 3] = first
     affine = None if volume.affine is None else volume.affine @ shift
     data = np.moveaxis(volume.slices(axis)[first:last], 0, axis)
-    return Volume(np.ascontiguousarray(data), affine, unit=task.unit, modality=task.modality)
+    return volume.resampled(np.ascontiguousarray(data), affine)
 
 
 def require_good(volume: Volume, task: Task, name: str, radii: tuple[float, ...]) -> None:
