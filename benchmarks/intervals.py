@@ -107,6 +107,8 @@ def calibrated(
         "",
         *_table(*found, unit=prepared.task.unit),
         "",
+        _by_subject([*held_out, *(each.slices for each in test)], intervals),
+        "",
         BLIND_TO[method],
     ]
     return intervals, lines
@@ -199,6 +201,16 @@ def _table(validation: Sequence[Coverage], test: Sequence[Coverage], unit: str) 
         cells = (_cells(column.get(group)) for column in columns)
         lines.append(f"| {group} | {' | '.join(cells)} |")
     return lines
+
+
+def _by_subject(scans: Sequence[SpreadSlices], intervals: Intervals) -> str:
+    """Name what is held of each subject: they differ more than their slices do."""
+    shares = {
+        subject: measure_coverage([scan for scan in scans if scan.subject == subject], intervals)
+        for subject in dict.fromkeys(scan.subject for scan in scans)
+    }
+    said = (f"{subject} {100 * found[0].share:.1f} %" for subject, found in shares.items())
+    return f"All pixels by subject: {', '.join(said)}."
 
 
 def _cells(found: Coverage | None) -> str:

@@ -10,7 +10,7 @@ from restore_rwkv.apps.cli.demo import run_demo
 from restore_rwkv.errors import WeightsError
 from restore_rwkv.model import read_info
 from restore_rwkv.model.shipped import find_weights, sample_scan, shipped_weights
-from restore_rwkv.tasks import TASKS
+from restore_rwkv.tasks import TASKS, SpreadMethod
 
 
 def test_every_task_has_its_weights() -> None:
@@ -36,6 +36,23 @@ def test_every_file_records_the_ranges_of_its_training(path: Path) -> None:
     info = read_info(path)
     measured = {name: set(TASKS[name].rules.measures) for name in info.scaling}
     assert {name: set(ranges) for name, ranges in info.fit.items()} == measured
+
+
+@pytest.mark.parametrize("path", shipped_weights().values(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("method", ["turns", "bootstrap"])
+def test_every_file_has_intervals_that_held_on_validation_subjects(
+    path: Path, method: SpreadMethod
+) -> None:
+    """For each kind of tissue of each task; within 2 points of the level on slices held out."""
+    info = read_info(path)
+    assert set(info.report) == set(info.scaling)
+    for name, report in info.report.items():
+        _, kinds = TASKS[name].rules.tissues(np.zeros((1, 1), np.float32), 1.0)
+        intervals = report.intervals_by(method)
+        assert intervals is not None
+        assert set(intervals.factors) == set(kinds)
+        assert intervals.level == 0.9
+        assert intervals.coverage == pytest.approx(0.9, abs=0.02)
 
 
 def test_one_network_serves_every_task() -> None:

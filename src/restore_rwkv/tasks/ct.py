@@ -199,19 +199,19 @@ class CT(Modality):
         """
         import torch
 
-        from restore_rwkv.physics.ct import CTScanner, calibrated, scan_noise
+        from restore_rwkv.physics.ct import CTScanner, OwnNoise, calibrated
         from restore_rwkv.physics.ct.dose import AIR
 
         axis, spacing = _axial(case.scan)
         scan = slice_tensor(case.scan, axis).clamp(min=AIR)
         scanner = calibrated(CTScanner(), scan, spacing)
         image = slice_tensor(case.restored, axis)
-        padding = image < AIR
+        padding, body = image < AIR, image.clamp(min=AIR)
+        noise = OwnNoise(body, spacing, scanner)
 
         def again(turn: Turn, generator: torch.Generator) -> NDArray[np.float32]:
-            body = image.clamp(min=AIR)
-            noise = scan_noise(body, spacing, scanner=scanner, generator=generator)
-            low = torch.where(padding, image, (body + noise).clamp(min=AIR))
+            low = (body + noise.draw(generator)).clamp(min=AIR)
+            low = torch.where(padding, image, low)
             return turn.turned(case.restored.with_slices(low.numpy(), axis).slices(case.axis))
 
         return again

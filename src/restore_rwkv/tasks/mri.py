@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _AIR = FOREGROUND_LEVEL / 4
 _TISSUES = {"background": _AIR, "dark": FOREGROUND_LEVEL, "bright": math.inf}  # scaled, up to this
+_TOGETHER = 16  # slices that are measured again at once
 _PHASES = ((math.pi, 0.01), (4096.0, 2.0), (180.0, 0.5))  # largest value, and how close to it
 
 
@@ -182,6 +183,7 @@ class MRI(Modality):
             kspace_noise,
             zero_fill,
         )
+        from restore_rwkv.physics.slices import batches
 
         signed = is_signed(case.scan)
         image = case.restored.slices(case.axis)
@@ -193,12 +195,13 @@ class MRI(Modality):
         sigma *= math.sqrt(math.prod(shape) / math.prod(kept))
 
         def again(turn: Turn, generator: torch.Generator) -> NDArray[np.float32]:
-            slices, factor = torch.from_numpy(turn.turned(image)), turn.factor(case.factor)
-            block = kspace_block(slices, factor)
-            block += kspace_noise(tuple(slices.shape), sigma, generator, factor)
-            filled = zero_fill(block, tuple(slices.shape[1:]))
-            low: NDArray[np.float32] = (filled.real if signed else filled.abs()).numpy()
-            return np.ascontiguousarray(low)
+            slices, factor = turn.turned(image), turn.factor(case.factor)
+            for part in batches(len(slices), _TOGETHER):
+                block = kspace_block(torch.from_numpy(slices[part]), factor)
+                block += kspace_noise(slices[part].shape, sigma, generator, factor)
+                filled = zero_fill(block, slices.shape[1:])
+                slices[part] = (filled.real if signed else filled.abs()).numpy()
+            return slices
 
         return again
 
