@@ -67,7 +67,7 @@ class CTDetector(Detector):
         """Find the standard deviation of G*n in each slice, and the largest scores of noise."""
         import torch
 
-        from restore_rwkv.physics.ct import CTScanner, calibrated, scan_noise
+        from restore_rwkv.physics.ct import CTScanner, OwnNoise, calibrated
 
         before, after = (
             torch.from_numpy(np.maximum(volume.slices(pair.axis), _AIR))
@@ -81,13 +81,9 @@ class CTDetector(Detector):
         try:
             scanner = calibrated(CTScanner(), before, self._pixel)
             for number, place in enumerate(places):
-                noise = scan_noise(
-                    *(after[place], self._pixel),
-                    scanner=scanner,
-                    generator=generator,
-                    realisations=_REALISATIONS,
-                )
-                drawn.append(self._filtered(noise.numpy(), _WIDTH))
+                own = OwnNoise(after[place][None], self._pixel, scanner)
+                noise = np.concatenate([own.draw(generator) for _ in range(_REALISATIONS)])
+                drawn.append(self._filtered(noise, _WIDTH))
                 power = np.square(drawn[-1]).mean(axis=0, keepdims=True)
                 variance.append(self._filtered(power, _SMOOTH)[0])
                 if progress is not None:

@@ -96,36 +96,20 @@ def dose_noise(
     draw = _counted if dose < COUNTING_BELOW else _gaussian
     return _reconstructed(
         hu, spacing, scanner, lambda counts: draw(counts, dose, scanner, generator)
-    )[0]
+    )
 
 
 @torch.no_grad()
 def scan_noise(
-    hu: Tensor,
-    spacing: tuple[float, float],
-    *,
-    scanner: CTScanner,
-    generator: torch.Generator,
-    realisations: int = 1,
+    hu: Tensor, spacing: tuple[float, float], *, scanner: CTScanner, generator: torch.Generator
 ) -> Tensor:
     """Draw the noise of a scan at the scanner's own dose, for an object that is free of noise.
 
-    Arguments and errors are those of `dose_noise`.
-
-    Args:
-        hu: as for `dose_noise`.
-        spacing: as for `dose_noise`.
-        scanner: as for `dose_noise`.
-        generator: as for `dose_noise`.
-        realisations: number of draws, for which slices are projected once.
-
-    Returns:
-        (..., H, W) in HU, as of `dose_noise`; of several realisations (R, ..., H, W).
+    Arguments, result and errors are those of `dose_noise`.
     """
-    noise = _reconstructed(
-        hu, spacing, scanner, lambda counts: own_noise(counts, scanner, generator), realisations
+    return _reconstructed(
+        hu, spacing, scanner, lambda counts: own_noise(counts, scanner, generator)
     )
-    return noise if realisations > 1 else noise[0]
 
 
 def own_noise(counts: Tensor, scanner: CTScanner, generator: torch.Generator) -> Tensor:
@@ -151,22 +135,20 @@ def _reconstructed(
     spacing: tuple[float, float],
     scanner: CTScanner,
     draw: Callable[[Tensor], Tensor],
-    realisations: int = 1,
 ) -> Tensor:
     """Reconstruct, in HU, the noise that `draw` returns for the counts (V, D) of each slice.
 
-    The counts are those expected at full dose. Returns (R, ..., H, W).
+    The counts are those expected at full dose.
     """
     check_scan(hu, spacing)
     slices = hu.reshape(-1, *hu.shape[-2:])
-    images = torch.empty(realisations, *slices.shape, dtype=slices.dtype, device=slices.device)
+    images = torch.empty_like(slices)
     for part in batches(len(slices), SLICES_TOGETHER):
         projected = ProjectedSlices(slices[part], spacing, scanner)
-        images[:, part] = projected.noise(
-            [scanner] * realisations,
-            lambda counts, _scanner: torch.stack([draw(one) for one in counts]),
-        )
-    return images.reshape(realisations, *hu.shape)
+        images[part] = projected.noise(
+            [scanner], lambda counts, _scanner: torch.stack([draw(one) for one in counts])
+        )[0]
+    return images.reshape(hu.shape)
 
 
 def _gaussian(
