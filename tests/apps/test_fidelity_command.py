@@ -49,24 +49,26 @@ def test_restore_with_a_report_prints_the_verdict_and_where_the_files_are(
     assert done.stdout.splitlines()[1:] == [
         "Look at one place.",
         "out.fidelity.html: the report",
-        "out.removed.nii.gz: map, what is removed",
+        "out.contradicted.nii.gz: map, what is contradicted",
     ]
     again = call(*words, "--force", "--report", "-f", "--json")
     values = json.loads(again.stdout)
     assert values["report_path"] == "out.fidelity.html"
-    assert values["map_paths"] == {"removed": "out.removed.nii.gz"}
+    assert values["map_paths"] == {"contradicted": "out.contradicted.nii.gz"}
     assert values["fidelity"]["support"] == "look"
     for path in (values["report_path"], *values["map_paths"].values()):
         assert (work / path).is_file()
 
 
 def test_a_dry_run_refuses_what_the_report_would(call: Call, weights: Path, work: Path) -> None:
-    (work / "out.removed.nii.gz").write_text("mine")
+    (work / "out.contradicted.nii.gz").write_text("mine")
     before = contents(work)
     words = ("restore", "scan.nii.gz", "-o", "out.nii.gz", "-t", "mri-sr", "--weights", weights)
     done = call(*words, "--force", "--report", "--dry-run")
     assert done.returncode == 3
-    assert "out.removed.nii.gz: exists already; name another file, or give --over" in done.stderr
+    assert (
+        "out.contradicted.nii.gz: exists already; name another file, or give --over" in done.stderr
+    )
     done = call(*words, "--force", "--report", "--uncertainty", "bootstrap", "--dry-run")
     assert done.returncode == 5
     assert "no calibration of them by bootstrap for mri-sr; leave --uncertainty out" in done.stderr
@@ -85,7 +87,7 @@ def test_fidelity_prints_figures_and_places_and_writes_beside_the_image(
         assert text in done.stdout
     assert done.stdout.splitlines()[-3:] == [
         "denoised.fidelity.html: the report",
-        "denoised.removed.nii.gz: map, what is removed",
+        "denoised.contradicted.nii.gz: map, what is contradicted",
         "denoised.fidelity.json: all numbers",
     ]
     values = json.loads((work / "denoised.fidelity.json").read_text())
@@ -113,7 +115,7 @@ def test_series_against_series(call: Call, weights: Path, work: Path) -> None:
     done = call("fidelity", "ct", "out", "-q", "--weights", weights)
     assert (done.returncode, done.stderr) == (0, "")
     assert (work / "out.fidelity.html").is_file()
-    assert (work / "out.removed.dcm").is_file()
+    assert (work / "out.contradicted.dcm").is_file()
     assert {file.suffix for file in (work / "out").iterdir()} == {".dcm"}
 
 
@@ -127,7 +129,7 @@ def test_4d_images_are_compared_volume_by_volume(call: Call, work: Path) -> None
         "warning: b.nii.gz: has 2 volumes, and the report is about the first; give --volume N for "
         "another\n"
     )
-    assert nibabel.load(work / "b.removed.nii.gz").shape == (24, 20, 3)
+    assert nibabel.load(work / "b.contradicted.nii.gz").shape == (24, 20, 3)
     assert (
         call("fidelity", "a.nii.gz", "b.nii.gz", "-t", "mri-sr", "--volume", 1, "-f").stderr == ""
     )
@@ -174,7 +176,7 @@ def _without_plane(work: Path) -> tuple[object, ...]:
 
 
 def _report_exists(work: Path) -> tuple[object, ...]:
-    (work / "denoised.removed.nii.gz").write_text("mine")
+    (work / "denoised.contradicted.nii.gz").write_text("mine")
     return "scan.nii.gz", "denoised.nii.gz", "-t", "mri-sr"
 
 
@@ -252,7 +254,10 @@ WRONG: dict[Callable[[Path], tuple[object, ...]], tuple[int, str]] = {
     _other_unit: (3, "give it in the unit of the scan, or --force if it is"),
     _without_geometry: (3, "b.npy: fits the scan better with axis 0 reversed"),
     _without_plane: (2, "a.npy has no geometry; leave --plane at auto"),
-    _report_exists: (3, "denoised.removed.nii.gz: exists already; name another file, or give --ov"),
+    _report_exists: (
+        3,
+        "denoised.contradicted.nii.gz: exists already; name another file, or give --ov",
+    ),
     _numbers_of_another: (3, "denoised.fidelity.json: is the record of denoised.mha; give the"),
     _is_input: (3, "scan.nii.gz: scan and restored image are both scan.nii.gz; give the scan th"),
     _reversed_order: (3, "scan.fidelity.html: is an input; name another output"),

@@ -21,7 +21,7 @@ _PAGE = "restore_rwkv.evaluation.fidelity.page"
 def simple_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fidelity:
     """Return a report of one figure, one place, and maps that hold the difference."""
     difference = pair.before.data - pair.after.data
-    names = ["removed", *(["interval"] if pair.spread is not None else [])]
+    names = ["contradicted", *(["interval"] if pair.spread is not None else [])]
     i, j, k = (int(x) for x in np.unravel_index(np.abs(difference).argmax(), difference.shape))
     return Fidelity(
         pair=pair,

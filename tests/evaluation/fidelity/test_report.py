@@ -82,23 +82,26 @@ def test_page_and_maps_lie_beside_the_image_and_the_record_has_the_figures(
 ) -> None:
     use_simple(monkeypatch)
     reported = restore_with_report(restorer, work / "scan.nii.gz", work / "out.nii.gz", FORCE)
-    names = {"out.nii.gz", "out.restoration.json", "out.fidelity.html", "out.removed.nii.gz"}
+    names = {"out.nii.gz", "out.restoration.json", "out.fidelity.html", "out.contradicted.nii.gz"}
     assert set(contents(work)) == {"scan.nii.gz", *names}
     record = json.loads((work / "out.restoration.json").read_text())
     jsonschema.validate(record, record_schema())
     said = record["fidelity"]
     assert said["support"] == "look"
     assert said["figures"]["largest"]["value"] == pytest.approx(record["change"]["largest"])
-    for name in ("out.fidelity.html", "out.removed.nii.gz"):
+    for name in ("out.fidelity.html", "out.contradicted.nii.gz"):
         assert said["files"].pop(name) == file_sha256(work / name)
     assert said["files"] == {}
-    image, removed = nibabel.load(work / "out.nii.gz"), nibabel.load(work / "out.removed.nii.gz")
+    image, removed = (
+        nibabel.load(work / "out.nii.gz"),
+        nibabel.load(work / "out.contradicted.nii.gz"),
+    )
     scan = nibabel.load(work / "scan.nii.gz")
     difference = scan.get_fdata() - image.get_fdata()
     np.testing.assert_allclose(removed.get_fdata(), difference, rtol=0, atol=1e-3)  # float32
     for name in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "pixdim"):
         np.testing.assert_array_equal(removed.header[name], image.header[name])
-    assert removed.header["descrip"].item() == b"what is removed"
+    assert removed.header["descrip"].item() == b"what is contradicted"
     assert int(removed.header["intent_code"]) == 0
     provenance = reported.fidelity.pair.provenance
     assert provenance["output_sha256"] == file_sha256(work / "out.nii.gz")
@@ -130,10 +133,13 @@ def test_the_maps_of_a_series_are_parametric_maps(
     assert volume.affine is not None
     options = dataclasses.replace(FORCE, plane=_plane_of(volume))
     reported = restore_with_report(restorer, source, f"{tmp_path}/out/", options)
-    assert {path.name for path in reported.files.paths} == {"out.fidelity.html", "out.removed.dcm"}
-    image = pydicom.dcmread(tmp_path / "out.removed.dcm")
+    assert {path.name for path in reported.files.paths} == {
+        "out.fidelity.html",
+        "out.contradicted.dcm",
+    }
+    image = pydicom.dcmread(tmp_path / "out.contradicted.dcm")
     assert image.Modality == "OT"
-    assert image.ContentLabel == "REMOVED"
+    assert image.ContentLabel == "CONTRADICTED"
     origin = pydicom.dcmread(next(iter((tmp_path / "out").iterdir())))
     assert image.FrameOfReferenceUID == origin.FrameOfReferenceUID
     assert image.SeriesNumber == origin.SeriesNumber + 1
@@ -142,8 +148,8 @@ def test_the_maps_of_a_series_are_parametric_maps(
         sorted(image.pixel_array.ravel()), sorted((volume.data - restored.data).ravel())
     )
     record = json.loads((tmp_path / "out.restoration.json").read_text())
-    assert record["fidelity"]["files"]["out.removed.dcm"] == file_sha256(
-        tmp_path / "out.removed.dcm"
+    assert record["fidelity"]["files"]["out.contradicted.dcm"] == file_sha256(
+        tmp_path / "out.contradicted.dcm"
     )
     assert all(file.suffix == ".dcm" for file in (tmp_path / "out").iterdir())
 
@@ -163,7 +169,7 @@ def test_a_series_of_which_no_parametric_map_can_be_made_gets_maps_as_nifti(
     options = dataclasses.replace(FORCE, plane=_plane_of(read_volume(source)))
     restorer = Restorer(weights=weights, device="cpu")
     reported = restore_with_report(restorer, source, f"{tmp_path}/out/", options)
-    assert [path.name for path in reported.files.maps.values()] == ["out.removed.nii.gz"]
+    assert [path.name for path in reported.files.maps.values()] == ["out.contradicted.nii.gz"]
     assert any("maps of the report are NIfTI" in text for text in reported.restored.record.warnings)
 
 
@@ -173,7 +179,7 @@ def test_an_output_without_geometry_has_maps_of_its_kind(
     use_simple(monkeypatch)
     np.save(work / "in.npy", smooth(24, 20, 1)[..., 0].astype(np.float32))
     restore_with_report(restorer, work / "in.npy", work / "out.tif", FORCE)
-    assert np.load(work / "out.removed.npy").shape == (24, 20)
+    assert np.load(work / "out.contradicted.npy").shape == (24, 20)
 
 
 def test_the_report_of_a_4d_image_is_about_its_first_volume(
@@ -186,7 +192,7 @@ def test_the_report_of_a_4d_image_is_about_its_first_volume(
     reported = restore_with_report(restorer, source, work / "out.nii.gz", FORCE)
     assert seen == [pytest.approx(float(values[..., 0].max()))]
     assert nibabel.load(work / "out.nii.gz").shape == (24, 20, 3, 2)
-    assert nibabel.load(work / "out.removed.nii.gz").shape == (24, 20, 3)
+    assert nibabel.load(work / "out.contradicted.nii.gz").shape == (24, 20, 3)
     record = reported.restored.record
     assert (record.volumes, len(record.each_volume)) == (2, 2)
     fidelity = record.fidelity
@@ -238,7 +244,7 @@ def test_after_an_error_nothing_is_there(
     assert {path.name for path in tmp_path.iterdir()} == {"in", "weights"}
 
 
-@pytest.mark.parametrize("taken", ["out.fidelity.html", "out.removed.nii.gz"])
+@pytest.mark.parametrize("taken", ["out.fidelity.html", "out.contradicted.nii.gz"])
 def test_a_file_that_exists_is_refused_before_the_network_runs(
     taken: str, restorer: Restorer, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -307,7 +313,7 @@ def test_calibrated_intervals_have_a_map(
     reported = restore_with_report(
         restorer, work / "scan.nii.gz", work / "out.nii.gz", FORCE, report=report
     )
-    assert set(reported.files.maps) == {"removed", "interval"}
+    assert set(reported.files.maps) == {"contradicted", "interval"}
     assert (work / "out.interval.nii.gz").is_file()
     assert reported.fidelity.pair.calibration is not None
     said = reported.restored.record.fidelity
@@ -331,9 +337,9 @@ def test_a_replaced_image_takes_the_old_report_with_it(
     restore_with_report(restorer, *given)
     restore_with_report(restorer, *given, overwrite=True)
     assert (work / "out.fidelity.html").is_file()
-    (work / "out.removed.nii.gz").write_bytes(b"mine")
+    (work / "out.contradicted.nii.gz").write_bytes(b"mine")
     restorer.file(*given, overwrite=True)
-    files = {"scan.nii.gz", "out.nii.gz", "out.restoration.json", "out.removed.nii.gz"}
+    files = {"scan.nii.gz", "out.nii.gz", "out.restoration.json", "out.contradicted.nii.gz"}
     assert set(contents(work)) == files  # what somebody has changed is kept
 
 
@@ -387,12 +393,12 @@ def test_the_files_of_a_pair_hold_all_numbers(
     )
     assert files is not None
     names = {path.name for path in (work / "look").iterdir()}
-    assert names == {"case.html", "case.fidelity.json", "case.removed.nii.gz"}
+    assert names == {"case.html", "case.fidelity.json", "case.contradicted.nii.gz"}
     values = json.loads((work / "look" / "case.fidelity.json").read_text())
     assert values["format"] == "restore-rwkv fidelity 1"
     assert values["output"] == "out.nii.gz"
     assert values["provenance"]["source_sha256"] == file_sha256(work / "scan.nii.gz")
-    assert values["maps"]["removed"]["file"] == "case.removed.nii.gz"
+    assert values["maps"]["contradicted"]["file"] == "case.contradicted.nii.gz"
     assert values["figures"]["largest"]["value"] == found.figures[0].value
     assert values["places"][0]["says"] == "Something was removed."
 
