@@ -7,16 +7,18 @@
 DATA has the prepared open sets. Lesions are planted in good scans, scans with and without them are
 degraded in the same noise and restored, and the pairs are crossed: a scan with lesions and the
 image restored from the scan without (they were *removed*), and the other way round (*invented*).
-Each lesion counts on its own: its score is the largest within its radius, and it is among the five
-places if fewer than five peaks of the same scan without lesions are higher. Those peaks are the
-false alarms. The threshold is the score that 0.1 of them exceed in a slice of the validation
-subjects; the test subjects are measured at that threshold.
+Each lesion counts on its own: its score is the largest of its sign in the box that holds it, and it
+is among the five places if a report would list it at all and fewer than five peaks of the same scan
+without lesions are higher. Those peaks, of either sign, are the false alarms. The threshold is the
+score that 0.1 of them exceed in a slice of the validation subjects; the test subjects are measured
+at that threshold. A slice counts once for each realisation of its noise.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,8 +57,9 @@ SPLITS = ("validation", "test")
 _SLICES = 24  # of a scan; PET has all
 _PLACES = 80  # in a scan
 _PEAKS = 40  # of a scan that are counted
-_LEAST = 1.0  # standard deviations: no lower score is worth a look
-_WIDE = 1.0  # radii: how far from its middle a lesion's score may lie
+_LEAST = 1.0  # standard deviations: no lower threshold is worth a look
+_LISTED = 0.5  # `find_places` lists no lower score, even where there are fewer than five places
+_WIDE = 1.0  # radii: how far from its middle a lesion's score may lie, along each axis
 
 Kind = str
 
@@ -68,10 +71,11 @@ class Scores:
     Attributes:
         lesions: by "removed" or "invented" and contrast, the score of each lesion, above 0 if its
             sign is right.
-        none: at the same places without lesions, absolute.
+        none: largest absolute score at the same places without lesions.
         above: by the same, how many peaks without lesions are higher than each lesion.
         peaks: absolute scores of peaks without lesions.
-        slices: number of slices.
+        complete: score above which all peaks of every scan are in `peaks`.
+        slices: number of slices, each counted once for each realisation of its noise.
         scans: names.
     """
 
@@ -79,6 +83,7 @@ class Scores:
     none: list[float] = field(default_factory=list)
     above: dict[tuple[Kind, float], list[int]] = field(default_factory=dict)
     peaks: list[float] = field(default_factory=list)
+    complete: float = 0.0
     slices: int = 0
     scans: list[str] = field(default_factory=list)
 
@@ -126,8 +131,10 @@ def measure_scan(volume: Volume, task: Task, seed: int, into: Scores) -> None:
             tops = peaks(inside, clean, detector.radius_mm, _PEAKS)
             higher = np.sort([abs(float(inside[at])) for at in tops])
             into.peaks += higher.tolist()
+            if len(higher) == _PEAKS:  # there may be lower ones
+                into.complete = max(into.complete, float(higher[0]))
             into.slices += len(plain)
-            into.none += [abs(near(plain, site, clean)) for site in sites]
+            into.none += [near(np.abs(plain), site, clean) for site in sites]
         for kind, pair, sign in (
             ("removed", pairs.removed(), 1),
             ("invented", pairs.invented(), -1),
@@ -149,7 +156,7 @@ def scored(detector: Detector, pair: RestoredPair) -> NDArray[np.float32]:
 
 
 def near(scores: NDArray[np.float32], site: Sequence[int], pair: RestoredPair) -> float:
-    """Return the largest score within the radius of a place, of the sign that was planted."""
+    """Return the largest score in the box that holds a lesion at a place."""
     spacing = pair.after.spacing or (1.0, 1.0, 1.0)
     order = [pair.axis, *(axis for axis in range(3) if axis != pair.axis)]
     box = []
@@ -167,7 +174,10 @@ def threshold_of(scores: Scores) -> float:
 
 
 def auc(lesions: Sequence[float], none: Sequence[float]) -> float:
-    """Return the area under the ROC curve: how often a lesion scores higher than no lesion."""
+    """Return the area under the ROC curve: how often a lesion scores higher than no lesion.
+
+    Ties count one half.
+    """
     low = np.sort(none)
     below = np.searchsorted(low, lesions, "left") + np.searchsorted(low, lesions, "right")
     return float(np.mean(below) / 2 / len(low))
@@ -180,7 +190,12 @@ def rows(scores: Scores, threshold: float) -> list[dict[str, Any]]:
             "kind": kind,
             "contrast": contrast,
             "lesions": len(values),
-            "in_five": float(np.mean(np.asarray(scores.above[kind, contrast]) < MOST)),
+            "in_five": float(
+                np.mean(
+                    (np.asarray(scores.above[kind, contrast]) < MOST)
+                    & (np.asarray(values) > _LISTED)
+                )
+            ),
             "flagged": float(np.mean(np.asarray(values) > threshold)),
             "auc": auc(values, scores.none),
             "curve": curve(values, scores),
@@ -190,8 +205,12 @@ def rows(scores: Scores, threshold: float) -> list[dict[str, Any]]:
 
 
 def curve(values: Sequence[float], scores: Scores) -> list[tuple[float, float]]:
-    """Return false alarms a slice and share of lesions found, over thresholds."""
-    levels = np.linspace(0, max(*values, *scores.peaks, _LEAST), 60)
+    """Return false alarms a slice and share of lesions found, over thresholds.
+
+    Thresholds below `Scores.complete` are left out, as their false alarms are not all known.
+    """
+    highest = max(*values, *scores.peaks, _LEAST)
+    levels = np.linspace(scores.complete, highest, 60)
     return [
         (
             round(float(np.sum(np.asarray(scores.peaks) > level)) / scores.slices, 4),
@@ -204,7 +223,8 @@ def curve(values: Sequence[float], scores: Scores) -> list[tuple[float, float]]:
 def table(results: dict[str, Any]) -> list[str]:
     """Return the lines of the table."""
     lines = [
-        "| task, weights | split: scans, slices | lesions of 5 mm radius | contrast | number | "
+        "| task, weights | split: scans x noise, slices | lesions of 5 mm radius | contrast "
+        "| number | "
         "among the five places | flagged | AUC of a place |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -214,8 +234,9 @@ def table(results: dict[str, Any]) -> list[str]:
             part = of_task[split]
             for row in part["rows"]:
                 lines.append(
-                    f"| `{name}`, {of_task['weights']} | {split}: {len(part['scans'])}, "
-                    f"{part['slices']} | {row['kind']} | {row['contrast']:g} {unit} | "
+                    f"| `{name}`, {of_task['weights']} | {split}: {len(part['scans'])} x "
+                    f"{of_task['realisations']}, {part['slices']} | {row['kind']} | "
+                    f"{row['contrast']:g} {unit} | "
                     f"{row['lesions']} | {100 * row['in_five']:.0f} % | "
                     f"{100 * row['flagged']:.0f} % | {row['auc']:.3f} |"
                 )
@@ -258,10 +279,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def store(results: dict[str, Any]) -> None:
-    """Write the thresholds into the shipped weights that they were measured with."""
+    """Write the thresholds into the shipped weights, if they were measured with these."""
     for name, of_task in results.items():
         path = find_weights(of_task["weights"])
-        report = dict(read_info(path).report)
+        info = read_info(path)
+        if info.sha256 != of_task["sha256"]:
+            sys.exit(f"{path.name}: {name} was measured with other weights; measure it again")
+        report = dict(info.report)
         places = PlaceThreshold(
             threshold=of_task["threshold"],
             false_alarms=of_task["validation"]["alarms"],
@@ -296,7 +320,12 @@ def main() -> None:
         task = TASKS[name]
         parts = {split: measure(task, words.data, split, words.scans) for split in SPLITS}
         threshold = threshold_of(parts["validation"])
-        results[name] = {"weights": task.weights, "threshold": threshold} | {
+        results[name] = {
+            "weights": task.weights,
+            "sha256": read_info(find_weights(task.weights)).sha256,
+            "realisations": words.scans,
+            "threshold": threshold,
+        } | {
             split: {
                 "scans": part.scans,
                 "slices": part.slices,

@@ -21,7 +21,7 @@ from benchmarks.ship import WEIGHTS
 from benchmarks.train_shipped import ROOT
 from restore_rwkv.io import atomic_file
 from restore_rwkv.model import read_info
-from restore_rwkv.tasks import TASKS
+from restore_rwkv.tasks import TASKS, ReportCalibration
 
 CHALLENGE = ROOT / "docs" / "challenge.json"
 PLACES = ROOT / "docs" / "places.json"
@@ -110,19 +110,19 @@ def card_lines(name: str) -> Iterator[str]:
     )
     yield ""
     for task in info.scaling:
-        yield from _of_lesions(task, name, lesions)
-        calibration = info.report.get(task)
-        if calibration is None:
-            continue
+        lines = [*_of_lesions(task, name, lesions)]
+        calibration = info.report.get(task, ReportCalibration())
         for each in calibration.intervals:
-            yield (
+            lines.append(
                 f"- `{task}`: {100 * each.level:g} % intervals by {each.method} held "
                 f"{100 * each.coverage:.1f} % of the pixels of validation slices that they were "
-                f"not fitted on ({each.subjects} subjects). They are blind to what the network "
-                "always does."
+                f"not fitted on (subjects of the validation: {each.subjects}). They are blind to "
+                "what the network always does."
             )
-        if calibration.places is not None and task in places:
-            yield from _of_places(task, places[task])
+        of_task = places.get(task)
+        if calibration.places is not None and of_task and of_task["weights"] == name:
+            lines += _of_places(task, of_task)
+        yield from lines or [f"- `{task}`: not measured."]
     yield ""
 
 
@@ -152,23 +152,21 @@ def _of_places(task: str, of_task: dict[str, Any]) -> Iterator[str]:
     )
     yield (
         f"- `{task}`: of lesions of 5 mm radius that a restored image lacks, the five places of "
-        f"the report show {found} (test); a slice without has {of_task['test']['alarms']:.2f} "
-        f"flagged places (validation {of_task['validation']['alarms']:.2f}, {ALARMS:g} allowed)."
+        f"the report show {found} (test); a slice without them has "
+        f"{of_task['test']['alarms']:.2f} flagged places (validation "
+        f"{of_task['validation']['alarms']:.2f}, {ALARMS:g} allowed)."
     )
 
 
 def write_cards() -> None:
-    """Write the section into each card, before the one about the licence or at its end."""
+    """Write the section into each card, in place of the one before, or else at its end."""
     for path in sorted(WEIGHTS.glob("*.md")):
         if path.stem == "README":
             continue
         text = path.read_text(encoding="utf-8")
         before, _, rest = text.partition(f"{SECTION}\n")
-        after = ""
-        if rest:
-            head, mark, tail = rest.partition("\n## ")
-            after = mark.lstrip("\n") + tail if mark else ""
-            del head
+        _, mark, tail = rest.partition("\n## ")
+        after = mark.lstrip("\n") + tail
         lines = "\n".join(card_lines(path.stem))
         with atomic_file(path) as temporary:
             content = f"{before.rstrip()}\n\n{lines}" + (f"\n{after}" if after else "")

@@ -30,6 +30,8 @@ def test_lesions_of_every_kind_have_a_row(
                 assert [method, contrast, radius, "3"] in rows
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["challenge.json", "lesions.csv", "lesions.png", "places.csv"]
+    assert "± is the standard deviation over lesions" in result.stdout
+    assert "No d': " in result.stdout
 
 
 def test_json_holds_the_summaries(
@@ -39,6 +41,7 @@ def test_json_holds_the_summaries(
     result = call(*words, "--contrasts", "10", "--json", "-o", tmp_path / "out")
     values = json.loads(result.stdout)
     assert values["methods"] == ["tiny", "input", "blur"]
+    assert values["output_path"] == str(tmp_path / "out")
     assert values["unit"] == "%"
     assert values["provenance"]["weights"]["tiny"]["weights"] == "tiny.safetensors"
     assert {"retained", "lost", "invented", "seen", "score"} <= values["summaries"][0].keys()
@@ -49,10 +52,14 @@ def test_json_holds_the_summaries(
     [
         (("--contrasts", "0"), 2, "--contrasts: 0 makes no lesion; give numbers above 0"),
         (("--contrasts", "5;10"), 2, "--contrasts is '5;10'; give numbers between commas"),
-        (("--contrasts", "900"), 3, "contrasts: 900 % is no lesion of MRI"),
+        (("--contrasts", "900"), 2, "--contrasts: 900 % is no lesion of MRI"),
         (("--radii", "0.2"), 3, "below its pixels of 1.5 mm; give larger --radii MM"),
         (("--radii", "40"), 2, "--apart is 35 mm"),
-        (("--radii", "40", "--apart", "200"), 3, "too small for lesions of 40 mm radius"),
+        (
+            ("--radii", "40", "--apart", "200"),
+            3,
+            "head.nii.gz: 30 mm are too small for lesions of 40 mm radius",
+        ),
         (
             ("--radii", "12", "--apart", "60"),
             3,
@@ -84,6 +91,15 @@ def test_a_scan_without_geometry_or_of_low_quality_is_refused(
     result = call("challenge", low, "-t", "mri-sr", "-o", tmp_path / "out")
     assert result.returncode == 3
     assert "was degraded, as its record says" in result.stderr
+
+
+def test_a_scan_that_is_given_twice_is_refused_by_its_path(
+    good: Path, tmp_path: Path, call: Call
+) -> None:
+    result = call("challenge", good, good, "-t", "mri-sr", "-o", tmp_path / "out")
+    assert result.returncode == 3
+    assert f"error: {good.as_posix()}: several scans have this name; give each" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_folder_is_refused_before_scans_are_read(tmp_path: Path, call: Call) -> None:

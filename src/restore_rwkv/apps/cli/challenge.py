@@ -111,7 +111,7 @@ def challenge(
             files.write(found)
     say(f"{output}: {_FILES}")
     if as_json:
-        show_json(challenge_values(found))
+        show_json({**challenge_values(found), "output_path": str(output)})
 
 
 def numbers(text: str, name: str) -> tuple[float, ...]:
@@ -137,7 +137,7 @@ def challenge_tables(found: Challenge) -> tuple[Table, Table]:
 
     columns = ("method", f"contrast {found.unit}", "radius mm", "lesions", "contrast retained")
     table = plain_table(*columns, "lost %", "invented %", "d'")
-    table.title = f"{found.task}: lesions planted before the degradation, 95 % intervals"
+    table.title = f"{found.task}: lesions planted before the degradation"
     kind = None
     for summary in found.summaries:
         now = (summary.contrast, summary.radius)
@@ -145,7 +145,14 @@ def challenge_tables(found: Challenge) -> tuple[Table, Table]:
             table.add_section()
         kind = now
         table.add_row(*_cells(summary))
-    table.caption = sentence_of(found)
+    reasons = dict.fromkeys(each.reason for each in found.summaries if each.seen is None)
+    table.caption = "\n".join(
+        [
+            "± is the standard deviation over lesions; in brackets are 95 % intervals.",
+            sentence_of(found),
+            *(f"No d': {reason}." for reason in reasons),
+        ]
+    )
     table.caption_justify = "left"
     every = plain_table("method", "score", "patches that differ %", "agreement / mm")
     every.title = "all lesions together, and patches of the scans without (sFRC)"
@@ -172,12 +179,15 @@ def percent(rate: Rate) -> str:
 def _cells(summary: Summary) -> tuple[str, ...]:
     seen = summary.seen
     d_prime = "none" if seen is None else f"{seen.d_prime:.2f} ({seen.low:.2f}-{seen.high:.2f})"
+    retained = f"{summary.retained:.2f}"
+    if summary.lesions > 1:
+        retained += f" ± {summary.spread:.2f}"
     return (
         summary.method,
         f"{summary.contrast:g}",
         f"{summary.radius:g}",
         str(summary.lesions),
-        f"{summary.retained:.2f} ± {summary.spread:.2f}",
+        retained,
         percent(summary.lost),
         percent(summary.invented),
         d_prime,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from restore_rwkv.data import Split
-from restore_rwkv.errors import ConfigError, InputError
+from restore_rwkv.errors import ConfigError
 from restore_rwkv.evaluation.challenge.sites import APART
 from restore_rwkv.options import Count, Seed, validated
 from restore_rwkv.tasks import AUTO, Task
@@ -83,13 +83,13 @@ class ChallengeRequest:
         """Return the contrasts of a task.
 
         Raises:
-            InputError: one is far above what can be called a lesion.
+            ConfigError: one is far above what can be called a lesion.
         """
         contrasts = self.contrasts or _CONTRASTS[task.modality]
         highest = _HIGHEST[task.modality]
         if max(contrasts) > highest:
             unit = "HU" if task.unit == "HU" else "%"
-            raise InputError(
+            raise ConfigError(
                 f"contrasts: {max(contrasts):g} {unit} is no lesion of {task.rules.title}; give "
                 f"at most {highest:g} {unit}"
             )

@@ -62,7 +62,7 @@ def run_challenge(
 
     Raises:
         InputError: a scan cannot be used, or has no place for a lesion.
-        ConfigError: a method cannot be used.
+        ConfigError: a method cannot be used, or a contrast is no lesion of the task.
         WeightsError: weights are missing, damaged, or for another task.
 
     Example:
@@ -107,7 +107,11 @@ def run_challenge(
 def _slices_of(scan: GoodScan, request: ChallengeRequest) -> int:
     """Number of slices of a scan that has room for lesions."""
     volume = scan.read()
-    find_sites(volume, scan.task, 1, request.seed, radius=max(request.radii))
+    try:
+        find_sites(volume, scan.task, 1, request.seed, radius=max(request.radii))
+    except InputError as error:  # a part of a scan has no name of its own
+        text = str(error).removeprefix(f"{volume.name}: ")
+        raise InputError(f"{scan.name}: {text}") from error
     return len(volume.slices(slice_axis(volume, scan.task)))
 
 

@@ -58,7 +58,10 @@ def find_scans(request: ChallengeRequest) -> list[GoodScan]:
     names = [scan.name for scan in found]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise InputError(f"{twice[0]}: several scans have this name; challenge one after another")
+        raise InputError(
+            f"{twice[0]}: several scans have this name; give each scan once, or challenge one "
+            "after another"
+        )
     return found
 
 
@@ -144,7 +147,10 @@ def _require_detail(volume: Volume, task: Task, axis: int, name: str) -> None:
 
 def _of_set(prepared: PreparedSet, request: ChallengeRequest) -> Iterator[GoodScan]:
     if request.task not in ("auto", prepared.task_name):
-        raise InputError(f"{prepared.folder}: is for {prepared.task_name}, not {request.task}")
+        raise InputError(
+            f"{prepared.folder}: is for {prepared.task_name}, not {request.task}; give another "
+            "task=NAME, or a set of it"
+        )
     stacks = prepared.split(request.split)
     if not stacks:
         raise InputError(

@@ -76,10 +76,14 @@ def sentence_of(challenge: Challenge) -> str:
     scans = len(challenge.scans)
     each = "" if scans == 1 else f" ({', '.join(map(str, lesions))})"
     return (
-        f"{sum(lesions)} lesions of each kind{each} and {sum(places)} places without one, in "
-        f"{scans} scan{'' if scans == 1 else 's'}.\nIntervals are exact for independent cases; "
-        "those of one scan are not quite that."
+        f"{_counted(sum(lesions), 'lesion')} of each kind{each} and "
+        f"{_counted(sum(places), 'place')} without one, in {_counted(scans, 'scan')}.\n"
+        "Intervals are exact for independent cases; those of one scan are not quite that."
     )
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _summary_values(summary: Summary) -> dict[str, Any]:

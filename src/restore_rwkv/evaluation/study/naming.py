@@ -28,7 +28,7 @@ def unique_names(paths: Sequence[Path]) -> list[str]:
         if not twice:
             break
         names = [
-            "/".join(path.parts[-level:]) if name in twice else name
+            Path(*path.parts[-level:]).as_posix() if name in twice else name
             for name, path in zip(names, paths, strict=True)
         ]
     return names
