@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import eager, portable, reference
+from restore_rwkv.ops import cumulative, eager, portable, reference
 from restore_rwkv.ops.cpu import binding as cpu
 from restore_rwkv.ops.gpu import launch as gpu
 from restore_rwkv.ops.machine import BACKENDS, KERNELS_SWITCH
@@ -58,6 +58,8 @@ def bi_wkv(
         torch.Size([2, 64, 8])
     """
     _check(w, u, k, v)
+    if backend == "auto" and cumulative.is_recorded():
+        return cumulative.bi_wkv(w, u, k, v)
     backend = _choose(backend, k.device)
     if out is not None:
         _check_out(out, w, u, k, v)
