@@ -69,7 +69,8 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     terms = torch.cat([weight * v, weight], -1)
     rising = (place * torch.cat([w, w])).exp()
     falling = 1 / rising
-    before, after = sums_beside(terms * rising, False), sums_beside(terms * falling, True)
+    before: Tensor = sums_beside(terms * rising, False)
+    after: Tensor = sums_beside(terms * falling, True)
     step, bonus = ((torch.cat([x, x]) / tokens).exp() for x in (w, u))
     sums = (before * falling + after * rising) * step + terms * bonus
     numerator, denominator = sums.chunk(2, -1)
@@ -82,7 +83,8 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def sums_beside(x: Tensor, after: bool) -> Tensor:
     """Sums (B, H, W, C) over the tokens before each one, row by row, or over those after it."""
     if after:
-        return sums_beside(x.flip((1, 2)), False).flip((1, 2))
+        backwards: Tensor = sums_beside(x.flip((1, 2)), False)
+        return backwards.flip((1, 2))
     rows = x.cumsum(2)
     totals = rows[:, :, -1:].cumsum(1)
     return F.pad(rows, (0, 0, 1, 0))[:, :, :-1] + F.pad(totals, (0, 0, 0, 0, 1, 0))[:, :-1]

@@ -14,6 +14,7 @@ from restore_rwkv.apps.cli.batching import batch
 from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.evaluating import evaluate
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
+from restore_rwkv.apps.cli.exporting import export
 from restore_rwkv.apps.cli.inspecting import compare, erf, profile
 from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
@@ -50,7 +51,7 @@ def program(
 
 for command in (
     *(restore, batch, check, degrade, evaluate, demo, train, compare, profile, erf),
-    *(convert, info, node),
+    *(convert, export, info, node),
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")

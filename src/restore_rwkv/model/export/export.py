@@ -93,7 +93,8 @@ class Exported:
     def lines(self) -> list[str]:
         """Say in lines of text what was written."""
         lines = [
-            f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.nodes} nodes, {MEANING[self.precision]}",
+            f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.nodes} nodes, "
+            f"{MEANING[self.precision]}",
             f"difference from PyTorch: {self.parity.largest:.1e} of the range, "
             f"{self.peaked.largest:.1e} with peaked keys (onnxruntime "
             f"{self.versions['onnxruntime']})",

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 _LARGEST = 2**31  # bytes; protobuf holds no more
 # What exported networks are made of: nothing that branches, loops, calls or reads a file.
 _OPERATORS = frozenset(
-    "Add Cast Concat Constant Conv CumSum Div DynamicQuantizeLinear Exp Expand Identity "
-    "LayerNormalization MatMul MatMulInteger Mod Mul Neg Pad Pow Range Reciprocal ReduceMax "
-    "ReduceSum Relu Reshape Shape Sigmoid Slice Split Squeeze Sub Tile Transpose Unsqueeze".split()
+    [
+        *("Add", "Cast", "Concat", "Constant", "Conv", "CumSum", "Div", "DynamicQuantizeLinear"),
+        *("Exp", "Expand", "Identity", "LayerNormalization", "MatMul", "MatMulInteger", "Mod"),
+        *("Mul", "Neg", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceSum", "Relu"),
+        *("Reshape", "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tile"),
+        *("Transpose", "Unsqueeze"),
+    ]
 )
 
 
@@ -55,11 +59,11 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give the path of an exported network")
-    onnx = needed("onnx", path.name)
+    package = needed("onnx", path.name)
     if path.stat().st_size >= _LARGEST:
         raise WeightsError(f"{path}: has 2 GiB or more, as no exported network has; give another")
     try:
-        model: onnx.ModelProto = onnx.load_model_from_string(path.read_bytes())
+        model: onnx.ModelProto = package.load_model_from_string(path.read_bytes())
     except OSError:
         raise
     except Exception as error:  # of protobuf, which has several kinds

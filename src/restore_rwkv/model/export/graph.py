@@ -143,8 +143,9 @@ def _traced(network: RestoreRWKV) -> onnx.ModelProto:
 
 def _sums_beside(x: Any, after: bool) -> Any:
     """`ops.cumulative.sums_beside` in ONNX."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     either = {"exclusive": 1, "reverse": int(after)}
     rows = op.CumSum(x, op.Constant(value_int=2), **either)
     totals = op.ReduceSum(x, op.Constant(value_ints=[2]), keepdims=1)

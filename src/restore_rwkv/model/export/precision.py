@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from restore_rwkv.model.export.file import needed
+
 if TYPE_CHECKING:
     import onnx
 
@@ -58,20 +60,20 @@ def _half(model: onnx.ModelProto) -> onnx.ModelProto:
 def _whole_numbers(model: onnx.ModelProto) -> onnx.ModelProto:
     """Compute the linear layers in int8, with scales of each image found as it runs."""
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    quantization = needed("onnxruntime.quantization", "int8")
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
     # That the model is prepared; it would ask for a step that changes nothing here.
     onnx.helper.set_model_props(prepared, {"onnx.quant.pre_process": "onnxruntime.quant"})
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
-        quantize_dynamic(
+        quantization.quantize_dynamic(
             prepared,
             path,
             # Convolutions in whole numbers take four times as long in ONNX Runtime.
             op_types_to_quantize=["MatMul"],
-            weight_type=QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
             per_channel=True,
         )
         smaller = onnx.load_model(path)
