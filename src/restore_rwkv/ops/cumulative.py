@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STEEPEST = 40.0
-"""Largest |w| and |u|, as trained, that this form computes in float32, whatever the keys.
+"""Largest |w|, as trained, that this form computes in float32, whatever the keys.
 
 Keys are taken relative to the largest one of the image, and a term below e^-87.3, the smallest
 normal number, is lost. Lost terms are largest beside the rest where t is at one end of the image,
@@ -29,6 +29,10 @@ the largest key at the other, and w > 0: each is at most e^(1.5 w - 87.3) of the
 bound all of them in an image of a million tokens are 1.4e-6 of the result. The largest sum,
 T e^|w|, stays below 1e24.
 """
+
+LARGEST_BONUS = 60.0
+"""Largest |u|, as trained: e^|u| is the weight of an image of one token, far from under- and
+overflow, and in larger images the bonus is less than half of it."""
 
 _recording: ContextVar[bool] = ContextVar("recording", default=False)
 
@@ -49,7 +53,7 @@ def is_recorded() -> bool:
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Compute eq. 8 of arXiv 2407.11087 for |w| and |u| up to `STEEPEST`.
+    """Compute eq. 8 of arXiv 2407.11087 for |w| up to `STEEPEST` and |u| up to `LARGEST_BONUS`.
 
     Args:
         w: decay (C,), as trained; it is divided by T here.

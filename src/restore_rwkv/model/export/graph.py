@@ -20,7 +20,7 @@ from restore_rwkv.ops import cumulative
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18
+OPSET, _IR_VERSION = 18, 8  # of ONNX 1.13, which every runtime of today reads
 IMAGE, NOISE_LEVEL, RESTORED = "image", "noise_level", "restored"
 """Names of the inputs and of the output of an exported network."""
 
@@ -63,12 +63,15 @@ def require_exportable(name: str, network: RestorationNetwork) -> RestoreRWKV:
     for layer, module in network.named_modules():
         if not isinstance(module, SpatialMix):
             continue
-        for what, value in (("decays", module.spatial_decay), ("weighs", module.spatial_first)):
-            largest = float(value.abs().max())
-            if not largest <= cumulative.STEEPEST:
+        for words, value, most in (
+            ("decays by", module.spatial_decay, cumulative.STEEPEST),
+            ("has a bonus of", module.spatial_first, cumulative.LARGEST_BONUS),
+        ):
+            largest = float(value.detach().abs().max())
+            if not largest <= most:
                 raise WeightsError(
-                    f"{name}: layer {layer} {what} by {largest:.4g}, beyond what the exported form "
-                    f"computes in float32 ({cumulative.STEEPEST:g}); {remedy}"
+                    f"{name}: layer {layer} {words} {largest:.4g}, beyond what the exported form "
+                    f"computes in float32 ({most:g}); {remedy}"
                 )
     return network
 
@@ -90,8 +93,7 @@ def build_graph(network: RestoreRWKV) -> onnx.ModelProto:
     facts = {"stride": network.config.stride, "channels": network.config.in_channels}
     padding = parser.parse_model(_PADDED.format(**facts))
     cropping = parser.parse_model(_CROPPED.format(**facts))
-    for part in (padding, cropping):
-        part.ir_version = inner.ir_version
+    inner.ir_version = _IR_VERSION
     inputs = [value.name for value in inner.graph.input]
     whole = compose.merge_models(
         compose.add_prefix(padding, "pad.", rename_inputs=False, rename_outputs=False),
@@ -134,14 +136,14 @@ def _traced(network: RestoreRWKV) -> onnx.ModelProto:
             input_names=names,
             output_names=[RESTORED],
             dynamic_shapes=tuple(shapes),
-            custom_translation_table={torch.ops.restore_rwkv.sums_beside.default: _sums_beside},
+            custom_translation_table={torch.ops.restore_rwkv.sums_beside.default: sums_beside_in_onnx},
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model
 
 
-def _sums_beside(x: Any, after: bool) -> Any:
+def sums_beside_in_onnx(x: Any, after: bool) -> Any:
     """`ops.cumulative.sums_beside` in ONNX."""
     from onnxscript import opset18
 
@@ -185,4 +187,7 @@ def _strip(model: onnx.ModelProto) -> None:
     model.graph.ClearField("doc_string")
     model.ClearField("doc_string")
     model.graph.name = "restore-rwkv"
+    model.ir_version = _IR_VERSION
+    del model.opset_import[:]  # once for each part
+    model.opset_import.add(domain="", version=OPSET)
     model.producer_name, model.producer_version = "restore-rwkv", ""

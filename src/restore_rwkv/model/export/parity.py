@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-3, "int8": 5e-2}
 """Largest difference from PyTorch in float32 that is let through, relative to the range."""
 
-PEAK = 16.0  # the keys of trained networks then differ by some hundreds
+PEAK = 64.0  # the keys of trained networks then differ by some hundreds to two thousand
 _REPEATS = 5
 
 Compute = Callable[..., Tensor]
