@@ -1,4 +1,4 @@
-"""Attention as cumulative sums, the form that ONNX holds: against the equation, within its bound."""
+"""Attention as cumulative sums, the form that ONNX holds, against the equation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from restore_rwkv.model.export.graph import sums_beside_in_onnx
+from restore_rwkv.model.export.graph import TRANSLATIONS
 from restore_rwkv.ops import bi_wkv, cumulative, reference
 from restore_rwkv.ops.cumulative import LARGEST_BONUS, STEEPEST
 from tests.helpers import GOLDEN
@@ -129,9 +129,7 @@ def test_one_onnx_graph_serves_every_size(tmp_path: Path) -> None:
             verbose=False,
             opset_version=18,
             dynamic_shapes=({}, {}, dynamic, dynamic),
-            custom_translation_table={
-                torch.ops.restore_rwkv.sums_beside.default: sums_beside_in_onnx
-            },
+            custom_translation_table=TRANSLATIONS,
         )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for shape in [(1, 1, 1, 5), (2, 3, 4, 5), (3, 25, 1, 5), (1, 40, 33, 5)]:

@@ -94,9 +94,7 @@ def test_the_export_has_the_record_of_the_weights(traced: object, tmp_path: Path
         "net.latent.0.ffn.omni_shift.conv5x5_reparam.weight",
     ],
 )
-def test_a_mutated_weight_does_not_pass(
-    traced: onnx.ModelProto, tmp_path: Path, name: str
-) -> None:
+def test_a_mutated_weight_does_not_pass(traced: onnx.ModelProto, tmp_path: Path, name: str) -> None:
     mutate(traced, name)
     with pytest.raises(WeightsError, match=r"differs from PyTorch by .* so nothing is written"):
         export_onnx(WEIGHTS, tmp_path / "model.onnx")

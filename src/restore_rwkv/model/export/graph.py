@@ -136,7 +136,7 @@ def _traced(network: RestoreRWKV) -> onnx.ModelProto:
             input_names=names,
             output_names=[RESTORED],
             dynamic_shapes=tuple(shapes),
-            custom_translation_table={torch.ops.restore_rwkv.sums_beside.default: sums_beside_in_onnx},
+            custom_translation_table=TRANSLATIONS,
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
@@ -152,6 +152,10 @@ def sums_beside_in_onnx(x: Any, after: bool) -> Any:
     rows = op.CumSum(x, op.Constant(value_int=2), **either)
     totals = op.ReduceSum(x, op.Constant(value_ints=[2]), keepdims=1)
     return op.Add(rows, op.CumSum(totals, op.Constant(value_int=1), **either))
+
+
+TRANSLATIONS = {torch.ops.restore_rwkv.sums_beside.default: sums_beside_in_onnx}
+"""Operators of this package in ONNX, for PyTorch's exporter."""
 
 
 @contextmanager
