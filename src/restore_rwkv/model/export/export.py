@@ -18,7 +18,7 @@ from restore_rwkv.io.files import check_writable
 from restore_rwkv.io.progress import begin_stage
 from restore_rwkv.io.record import program_version
 from restore_rwkv.model.checkpoint import load_weights
-from restore_rwkv.model.export.file import digest, needed
+from restore_rwkv.model.export.file import digest, needed, require_ours
 from restore_rwkv.model.export.graph import OPSET, build_graph, require_exportable
 from restore_rwkv.model.export.parity import (
     TOLERANCES,
@@ -162,6 +162,7 @@ def export_onnx(
     plain = build_graph(network)
     begin_stage(progress, "comparing with PyTorch")
     made = _compared(source.name, network, plain, trials(info), precision)
+    require_ours(path, made.model)  # what cannot be read again is not written
     entry: dict[str, Any] = {"parameters": info.parameters, "precision": precision, "opset": OPSET}
     entry |= {"graph_sha256": digest(made.model), "versions": versions}
     entry |= {"parity": asdict(made.parity), "peaked": asdict(made.peaked)}

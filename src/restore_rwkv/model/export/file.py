@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 2**31  # bytes; protobuf holds no more
 # What exported networks are made of: nothing that branches, loops, calls or reads a file.
-_OPERATORS = frozenset(
+OPERATORS = frozenset(
     [
         *("Add", "Cast", "Concat", "Constant", "Conv", "CumSum", "Div", "DynamicQuantizeLinear"),
         *("Exp", "Expand", "Identity", "LayerNormalization", "MatMul", "MatMulInteger", "Mod"),
@@ -69,7 +69,7 @@ def read_model(path: str | Path) -> onnx.ModelProto:
     except Exception as error:  # of protobuf, which has several kinds
         raise _damaged(path, str(error) or type(error).__name__) from error
     header = _header(path, model)
-    _require_ours(path, model)
+    require_ours(path, model)
     if digest(model) != header.record[EXPORT].get("graph_sha256"):
         raise WeightsError(f"{path}: the graph does not match its SHA-256; fetch the file again")
     return model
@@ -104,12 +104,12 @@ def _header(path: Path, model: onnx.ModelProto) -> Header:
     return Header(record, parameters)
 
 
-def _require_ours(path: Path, model: onnx.ModelProto) -> None:
-    """Refuse what a file may hold beyond an exported network, such as paths to read."""
+def require_ours(path: Path, model: onnx.ModelProto) -> None:
+    """Raise WeightsError if a model holds what no export does, such as paths to other files."""
     if model.functions or model.training_info or model.graph.sparse_initializer:
         raise _foreign(path, "functions or sparse tensors")
     for node in model.graph.node:
-        if node.domain or node.op_type not in _OPERATORS:
+        if node.domain or node.op_type not in OPERATORS:
             name = f"{node.domain}.{node.op_type}".lstrip(".")
             raise _foreign(path, f"the operator {name[:60]!r}")
     for tensor in _tensors(path, model):

@@ -154,7 +154,7 @@ def sums_beside_in_onnx(x: Any, after: bool) -> Any:
     return op.Add(rows, op.CumSum(totals, op.Constant(value_int=1), **either))
 
 
-TRANSLATIONS = {torch.ops.restore_rwkv.sums_beside.default: sums_beside_in_onnx}
+TRANSLATIONS: dict[Any, Any] = {torch.ops.restore_rwkv.sums_beside.default: sums_beside_in_onnx}
 """Operators of this package in ONNX, for PyTorch's exporter."""
 
 

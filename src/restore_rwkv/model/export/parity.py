@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-3, "int8": 5e-2}
 """Largest difference from PyTorch in float32 that is let through, relative to the range."""
 
-PEAK = 64.0  # the keys of trained networks then differ by some hundreds to two thousand
+# Keys of the shipped networks then differ by 100 to 450, where most terms underflow. Those that
+# differ by thousands are themselves rounded by 1e-4.
+PEAK = 16.0
 _REPEATS = 5
 
 Compute = Callable[..., Tensor]

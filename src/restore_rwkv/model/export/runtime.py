@@ -80,6 +80,7 @@ class ExportedNetwork(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = _ERRORS_ONLY
+        options.enable_mem_pattern = False  # from the second run, it would take twice the memory
         try:
             # From bytes, so that it has no folder in which it could find other files.
             return runtime.InferenceSession(

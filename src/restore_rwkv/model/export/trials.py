@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from restore_rwkv.model.shipped import sample_scan
 from restore_rwkv.physics.mri import kspace_block, zero_fill
 from restore_rwkv.tasks import TASKS, ScalingRule
 
-# Slice of the sample scan and the part of it, of odd sizes: (slice, first row, rows, column, ...).
+# Parts of slices of the sample scan, of odd sizes: (slice, first row, rows, first column, columns).
 _PARTS = ((5, 40, 131, 50, 157), (9, 70, 97, 90, 66))
 _WHOLE = 0.999  # share of the voxels below what stands for 1
 _SPAN = 8.0  # of the synthetic images, in network values
@@ -30,8 +31,8 @@ class Trial:
 
     Attributes:
         name: what it shows.
-        image: (1, 1, H, W), network values.
-        truth: what a perfect network would return; None where nothing says.
+        image: (1, C, H, W), network values; all channels are the same.
+        truth: (1, 1, H, W), what a perfect network would return; None where nothing says.
         level: of the noise; None for a network that is not told.
     """
 
@@ -48,11 +49,15 @@ class Trial:
 
 def trials(info: WeightsInfo) -> list[Trial]:
     """Real slices of odd sizes for every task of the weights, and synthetic images."""
-    told = info.config.noise_level
+    told, channels = info.config.noise_level, info.config.in_channels
     real = [trial for task, rule in info.scaling.items() for trial in _real(task, rule)]
     level = math.log2(_FACTOR - 1) / 2  # as `tasks.AddedNoise.level` has it
     return [
-        dataclasses.replace(trial, level=level if told else None)
+        dataclasses.replace(
+            trial,
+            image=trial.image.expand(-1, channels, -1, -1),
+            level=level if told else None,
+        )
         for trial in (*real, *_synthetic(info.config.stride))
     ]
 
@@ -62,7 +67,7 @@ def _real(task: str, rule: ScalingRule) -> Iterator[Trial]:
     data = read_volume(sample_scan()).data
     if rule.kind == "fixed" and task in TASKS:
         low, high = TASKS[task].metric_range
-        bright = float(torch.quantile(torch.from_numpy(data[:, :, ::2]).flatten()[::7], _WHOLE))
+        bright = float(np.quantile(data, _WHOLE))
         data = low + (high - low) * data / bright
     values = torch.from_numpy(rule.scaling_of(data).apply(data))
     generator = torch.Generator().manual_seed(0)
