@@ -23,7 +23,7 @@ OPERATORS = frozenset(
         *("Exp", "Expand", "Identity", "LayerNormalization", "MatMul", "MatMulInteger", "Mod"),
         *("Mul", "Neg", "Pad", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceSum", "Relu"),
         *("Reshape", "Shape", "Sigmoid", "Slice", "Split", "Squeeze", "Sub", "Tile"),
-        *("Transpose", "Unsqueeze"),
+        *("Transpose", "Unsqueeze", "Where"),
     ]
 )
 
