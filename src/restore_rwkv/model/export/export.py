@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,11 +163,8 @@ def export_onnx(
     begin_stage(progress, "comparing with PyTorch")
     made = _compared(source.name, network, plain, trials(info), precision)
     require_ours(path, made.model)  # what cannot be read again is not written
-    entry: dict[str, Any] = {"parameters": info.parameters, "precision": precision, "opset": OPSET}
-    entry |= {"graph_sha256": digest(made.model), "versions": versions}
-    entry |= {"parity": asdict(made.parity), "peaked": asdict(made.peaked)}
-    entry["cost"] = None if made.cost is None else asdict(made.cost)
-    record = read_header(source).record | {EXPORT: entry}
+    entry = {"parameters": info.parameters, "precision": precision, "versions": versions}
+    record = read_header(source).record | {EXPORT: entry | made.entry()}
     text = json.dumps(record, allow_nan=False, sort_keys=True)
     made.model.metadata_props.add(key=KEY, value=text)
     with atomic_files(path, overwrite=overwrite) as (temporary,):
@@ -186,7 +183,17 @@ class _Made:
     model: onnx.ModelProto
     parity: Parity
     peaked: Parity
-    cost: Cost | None = field(default=None)
+    cost: Cost | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """Return what the record says of it, as plain JSON values."""
+        return {
+            "opset": OPSET,
+            "graph_sha256": digest(self.model),
+            "parity": asdict(self.parity),
+            "peaked": asdict(self.peaked),
+            "cost": None if self.cost is None else asdict(self.cost),
+        }
 
 
 def _compared(
