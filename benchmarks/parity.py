@@ -114,15 +114,15 @@ def reference(network: RestoreRWKV) -> dict[str, np.ndarray]:
 
 
 def in_turns(runs: dict[str, Any], image: torch.Tensor) -> dict[str, float]:
-    """Median seconds of each, taken in turns so that other programs disturb all alike."""
+    """Median seconds of processor time of each, in turns, so that all are disturbed alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
         for repeat in range(REPEATS + 1):
             for name, run in runs.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 run(image)
                 if repeat:
-                    times[name].append(time.perf_counter() - start)
+                    times[name].append(time.process_time() - start)
     return {name: statistics.median(found) for name, found in times.items()}
 
 
