@@ -37,7 +37,10 @@ NEEDED = {
     "pytest": "pytest",
 }
 """Modules that the stages import, and the package that each comes in."""
-_OPTIONAL = {"onnxruntime": "tests/ops/test_graphs.py", "xdist": "several processes for the tests"}
+_OPTIONAL = {
+    "onnxruntime": "tests/ops/test_cumulative.py and tests/model/export",
+    "xdist": "several processes for the tests",
+}
 _SELF = "restore-rwkv"
 
 

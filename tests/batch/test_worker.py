@@ -167,13 +167,13 @@ def test_weights_are_read_once(
     tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[Path] = []
-    whole = restorer.load_weights
+    whole = restorer.load_inference
 
     def load(path: Path, **more: Any) -> Any:
         read.append(path)
         return whole(path, **more)
 
-    monkeypatch.setattr(restorer, "load_weights", load)
+    monkeypatch.setattr(restorer, "load_inference", load)
     worker = Worker(settings(tiny_weights))
     for seed, name in enumerate("abc"):
         source = scan(tmp_path / f"{name}.nii", seed)

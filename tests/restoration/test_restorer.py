@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 import restore_rwkv
 from restore_rwkv import RestoreOptions, Restorer, Volume
 from restore_rwkv.errors import ConfigError, InputError, WeightsError
-from restore_rwkv.model import RestoreRWKV, load_weights, save_weights
+from restore_rwkv.model import RestoreRWKV, load_inference, save_weights
 from restore_rwkv.restoration.restorer import record_of
 from restore_rwkv.restoration.tiles import bytes_per_pixel
 from restore_rwkv.tasks import TASKS, PlaneChoice, ScalingRule
@@ -262,7 +262,7 @@ def test_a_plan_is_made_before_the_weights_are_read(
     def fail(_: Path) -> None:
         raise AssertionError("weights were read")
 
-    monkeypatch.setattr("restore_rwkv.restoration.restorer.load_weights", fail)
+    monkeypatch.setattr("restore_rwkv.restoration.restorer.load_inference", fail)
     restorer = Restorer("mri-sr", tiny_weights)
     assert restorer.plan(restore_rwkv.read_volume(scan)).task.name == "mri-sr"
     with pytest.raises(ConfigError, match="allow at least"):
@@ -317,9 +317,9 @@ def test_threads_share_one_network(
 
     def load(path: Path) -> object:
         loads.append(path)
-        return load_weights(path)
+        return load_inference(path)
 
-    monkeypatch.setattr("restore_rwkv.restoration.restorer.load_weights", load)
+    monkeypatch.setattr("restore_rwkv.restoration.restorer.load_inference", load)
     restorer, volume = Restorer("mri-sr", tiny_weights), restore_rwkv.read_volume(scan)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(restorer.run, [volume] * 4))

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.io import Volume
-from restore_rwkv.model import RestorationNetwork, RestoreRWKV
+from restore_rwkv.model import InferenceNetwork, RestoreRWKV, name_of
 from restore_rwkv.model.blocks import Block, SpatialMix
+from restore_rwkv.model.export import ExportedNetwork
 from restore_rwkv.restoration import RestoreOptions, Restorer
 
 
@@ -40,7 +41,7 @@ def diagnose(
 
 @torch.no_grad()
 def attention_spread(
-    network: RestorationNetwork, images: Tensor, noise_level: float | None = None
+    network: InferenceNetwork, images: Tensor, noise_level: float | None = None
 ) -> dict[str, float]:
     """Measure how much the output of Re-WKV differs between the places of an image, block by block.
 
@@ -66,10 +67,15 @@ def attention_spread(
         >>> len(attention_spread(network, torch.rand(1, 1, 64, 64)))
         11
     """
+    if isinstance(network, ExportedNetwork):
+        raise ConfigError(
+            f"diagnose: {network.name} is an exported network, whose blocks cannot be looked into; "
+            "give the weight file it was made from, or leave diagnose out"
+        )
     if not isinstance(network, RestoreRWKV):
         raise ConfigError(
-            f"diagnose: network {network.config.name!r} has no Re-WKV attention to measure; leave "
-            "diagnose out"
+            f"diagnose: network {name_of(network.config)!r} has no Re-WKV attention to measure; "
+            "leave diagnose out"
         )
     spreads: dict[str, float] = {}
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         named_config,
         network_config,
     )
+    from restore_rwkv.model.inference import InferenceNetwork, load_inference
     from restore_rwkv.model.macs import Level, Macs, count_levels
     from restore_rwkv.model.network import RestoreRWKV
     from restore_rwkv.model.profile import Profile, profile_network
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PRESETS",
+    "InferenceNetwork",
     "Level",
     "Macs",
     "NetworkConfig",
@@ -46,6 +48,7 @@ __all__ = [
     "convert_published",
     "count_levels",
     "find_weights",
+    "load_inference",
     "load_published",
     "load_weights",
     "name_of",
@@ -71,6 +74,7 @@ __getattr__, __dir__ = lazy_names(
             "save_weights",
         ],
         "restore_rwkv.model.config": ["PRESETS", "RestoreRWKVConfig"],
+        "restore_rwkv.model.inference": ["InferenceNetwork", "load_inference"],
         "restore_rwkv.model.macs": ["Level", "Macs", "count_levels"],
         "restore_rwkv.model.network": ["RestoreRWKV"],
         "restore_rwkv.model.configs": [

@@ -24,11 +24,13 @@ from restore_rwkv.model.build import RestorationNetwork, build_network
 from restore_rwkv.model.config import RestoreRWKVConfig
 from restore_rwkv.model.configs import OURS, NetworkConfig, name_of, network_config
 from restore_rwkv.model.header import (
+    EXPORT,
     FORMAT,
     KEY,
     Header,
     damaged,
     damaged_record,
+    is_exported,
     read_header,
     replace_record,
 )
@@ -60,6 +62,7 @@ class WeightsInfo:
         fit: range of each of `Modality.measures` in the training, by task and measure; images are
             not compared with what has none.
         report: calibration of the reports of restored images, by task.
+        export: of an exported network, what is true of it only, as plain JSON values; else empty.
     """
 
     config: NetworkConfig
@@ -71,6 +74,7 @@ class WeightsInfo:
     strength: dict[str, Strength] = dataclasses.field(default_factory=dict)
     fit: dict[str, FitRanges] = dataclasses.field(default_factory=dict)
     report: dict[str, ReportCalibration] = dataclasses.field(default_factory=dict)
+    export: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.scaling:
@@ -184,6 +188,7 @@ def load_weights(path: str | Path) -> tuple[RestorationNetwork, WeightsInfo]:
             not match its hash or its configuration.
         ConfigError: its network needs a package that is not installed.
     """
+    _require_tensors(path)
     info = read_info(path)
     tensors = _read_tensors(path)
     for name, tensor in tensors.items():
@@ -206,8 +211,11 @@ def load_weights(path: str | Path) -> tuple[RestorationNetwork, WeightsInfo]:
 def read_info(path: str | Path) -> WeightsInfo:
     """Read the record of a weight file, without reading or checking the weights.
 
+    That of an exported network (*.onnx) is read with a check of its graph.
+
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.
+        ConfigError: it is an exported network, and `onnx` is not installed.
     """
     return _info(path, read_header(path))
 
@@ -240,6 +248,7 @@ def save_report(path: str | Path, report: Mapping[str, ReportCalibration]) -> We
 
 def _save_entry(path: str | Path, name: str, values: Any, plain: Any) -> WeightsInfo:
     """Replace an entry of the record of a weight file."""
+    _require_tensors(path)
     header, info = read_header(path), read_info(path)
     try:
         info = dataclasses.replace(info, **{name: values})
@@ -281,6 +290,13 @@ def require_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
                 f"{where}: {name} as {tensor.dtype} is not finite; use weights of a run that "
                 "did not diverge, stored as float32"
             )
+
+
+def _require_tensors(path: str | Path) -> None:
+    if is_exported(path):
+        raise WeightsError(
+            f"{path}: an exported network only restores; give the weight file it was made from"
+        )
 
 
 def _blocks(config: NetworkConfig) -> int:
@@ -339,6 +355,7 @@ def _info(path: str | Path, header: Header) -> WeightsInfo:
             str(task): ReportCalibration.from_dict(each)
             for task, each in header.record.get("report", {}).items()
         }
+        values["export"] = dict(header.record.get(EXPORT, {}))
         return WeightsInfo(**values, parameters=header.parameters)
     except (ConfigError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise damaged_record(path, error) from error

@@ -28,6 +28,10 @@ _FAULTS = (
 )
 
 
+EXPORT = "export"
+"""Entry of the record of an exported network, with what is true of it only."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What the header of a weight file says; only the format version is checked.
@@ -41,13 +45,23 @@ class Header:
     parameters: int
 
 
+def is_exported(path: str | Path) -> bool:
+    """Return whether a path is named as an exported network."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
 def read_header(path: str | Path) -> Header:
-    """Read the header of a weight file.
+    """Read the header of a weight file, or the record of an exported network (*.onnx).
 
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.
+        ConfigError: it is an exported network, and `onnx` is not installed.
     """
     path = Path(path)
+    if is_exported(path):
+        from restore_rwkv.model.export.file import read_exported
+
+        return read_exported(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; give the path of a weight file")
     try:

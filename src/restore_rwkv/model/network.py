@@ -95,7 +95,7 @@ class RestoreRWKV(nn.Module):
         Raises:
             OperatorError: the shape or data type does not suit the network.
         """
-        self._check(image, noise_level)
+        check_input(self.config, image, noise_level)
         height, width = image.shape[2:]
         stride = self.config.stride
         padding = (0, -width % stride, 0, -height % stride)
@@ -202,28 +202,6 @@ class RestoreRWKV(nn.Module):
         assert not unexpected, unexpected
         assert all("omni_shift" in name for name in missing), missing
 
-    def _check(self, image: Tensor, noise_level: Tensor | float | None) -> None:
-        channels, shape = self.config.in_channels, tuple(image.shape)
-        if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < self.config.stride:
-            raise OperatorError(
-                f"RestoreRWKV: image is {shape}; give (B, {channels}, H, W), H and W at least "
-                f"{self.config.stride}"
-            )
-        if not image.is_floating_point():
-            raise OperatorError(f"RestoreRWKV: image is {image.dtype}; convert it to a float type")
-        if noise_level is None:
-            return
-        if not self.config.noise_level:
-            raise OperatorError(
-                "RestoreRWKV: noise_level is given to a network without an input for it; leave it "
-                "out, or use weights that were trained with it"
-            )
-        if isinstance(noise_level, Tensor) and noise_level.shape not in ((), (shape[0],)):
-            raise OperatorError(
-                f"RestoreRWKV: noise_level is {tuple(noise_level.shape)}; give one number, or one "
-                f"for each of the {shape[0]} images"
-            )
-
     def _blocks(self, channels: int, count: int, size: int) -> nn.Sequential:
         """Blocks of one level, whose tokens stand for `size` times as many pixels per axis."""
         return nn.Sequential(*(self._block(channels, size) for _ in range(count)))
@@ -256,8 +234,34 @@ class RestoreRWKV(nn.Module):
         return OmniShift(channels, config.shift_kernel, config.shift_branches, self.is_merged)
 
 
+def check_input(
+    config: RestoreRWKVConfig, image: Tensor, noise_level: Tensor | float | None
+) -> None:
+    """Raise OperatorError unless `RestoreRWKV.forward` can take these arguments."""
+    channels, shape = config.in_channels, tuple(image.shape)
+    if image.ndim != 4 or shape[1] != channels or min(shape[2:]) < config.stride:
+        raise OperatorError(
+            f"RestoreRWKV: image is {shape}; give (B, {channels}, H, W), H and W at least "
+            f"{config.stride}"
+        )
+    if not image.is_floating_point():
+        raise OperatorError(f"RestoreRWKV: image is {image.dtype}; convert it to a float type")
+    if noise_level is None:
+        return
+    if not config.noise_level:
+        raise OperatorError(
+            "RestoreRWKV: noise_level is given to a network without an input for it; leave it "
+            "out, or use weights that were trained with it"
+        )
+    if isinstance(noise_level, Tensor) and noise_level.shape not in ((), (shape[0],)):
+        raise OperatorError(
+            f"RestoreRWKV: noise_level is {tuple(noise_level.shape)}; give one number, or one "
+            f"for each of the {shape[0]} images"
+        )
+
+
 def _with_level(image: Tensor, noise_level: Tensor | float | None) -> Tensor:
     """Append a channel with the noise level to an image (B, C, H, W)."""
     level = torch.as_tensor(0.0 if noise_level is None else noise_level, dtype=image.dtype)
     channel = level.to(image.device).reshape(-1, 1, 1, 1)
-    return torch.cat((image, channel.expand(len(image), 1, *image.shape[2:])), dim=1)
+    return torch.cat((image, channel.expand(image.shape[0], 1, *image.shape[2:])), dim=1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.ops import eager, portable, reference
+from restore_rwkv.ops import cumulative, eager, portable, reference
 from restore_rwkv.ops.cpu import binding as cpu
 from restore_rwkv.ops.gpu import launch as gpu
 from restore_rwkv.ops.machine import BACKENDS, KERNELS_SWITCH
@@ -58,7 +58,8 @@ def bi_wkv(
         torch.Size([2, 64, 8])
     """
     _check(w, u, k, v)
-    backend = _choose(backend, k.device)
+    recorded = backend == "auto" and cumulative.is_recorded()
+    backend = "cumulative" if recorded else _choose(backend, k.device)
     if out is not None:
         _check_out(out, w, u, k, v)
     if backend not in ("cpu", "triton"):
@@ -91,7 +92,10 @@ def available_backends() -> dict[str, bool]:
 
 
 def _sequence(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, causal: bool) -> Tensor:
-    """Run a backend that accepts only (B, T, C)."""
+    """Run a backend that accepts only (B, T, C), or (B, H, W, C) without other strides."""
+    if backend == "cumulative":
+        rows = (x if x.dim() == 4 else x.unsqueeze(1) for x in (k, v))
+        return cumulative.bi_wkv(w, u, *rows).reshape(k.shape)
     run = reference.bi_wkv if backend == "reference" else portable.bi_wkv
     return run(w, u, k.flatten(1, -2), v.flatten(1, -2), causal).reshape(k.shape)
 

@@ -1,4 +1,4 @@
-"""Bi-WKV in plain PyTorch: O(T), any device, differentiable, traceable, exportable to ONNX.
+"""Bi-WKV in plain PyTorch: O(T), any device, differentiable, traceable by torch.export.
 
 Each token receives from its left a decayed sum over all tokens before it. Tokens are split into
 groups; each group is summed, the sums of groups are treated as tokens of a coarser sequence, and so

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.model.header import is_exported
 
 
 def find_device(name: str) -> torch.device:
@@ -35,3 +38,26 @@ def find_device(name: str) -> torch.device:
         return device
     except RuntimeError as error:
         raise ConfigError(f"device {name!r} is not a device of torch; use auto or cpu") from error
+
+
+def device_for(name: str, weights: Path | None) -> torch.device:
+    """Device of that name for weights; an exported network runs on the CPU.
+
+    Args:
+        name: as for `find_device`.
+        weights: a weight file or an exported network; None for the own weights of tasks.
+
+    Raises:
+        ConfigError: as `find_device`, or the device is not for an exported network.
+    """
+    if weights is None or not is_exported(weights):
+        return find_device(name)
+    if name == "auto":
+        return torch.device("cpu")
+    device = find_device(name)
+    if device.type != "cpu":
+        raise ConfigError(
+            f"device is {name!r}, and {weights.name} runs in ONNX Runtime on the CPU; leave device "
+            "out, or give the weight file it was made from"
+        )
+    return device

@@ -67,7 +67,10 @@ def make_plan(
             f"{volume.name}: slices are {height} x {width} pixels in this plane; "
             f"give a plane=NAME with at least {stride} x {stride}"
         )
-    tiling = choose_tiling(info.config, device, (count, height, width), options.memory)
+    tiling = choose_tiling(
+        *(info.config, device, (count, height, width), options.memory),
+        exported=bool(info.export),
+    )
     if tiling.tile != (height, width):
         _logger.warning(
             "%s: slices of %d x %d exceed the memory allowed, so they are restored in tiles of "

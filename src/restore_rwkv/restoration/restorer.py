@@ -23,13 +23,14 @@ from restore_rwkv.io import (
 )
 from restore_rwkv.io.outputs import OutputType
 from restore_rwkv.model import (
-    RestorationNetwork,
+    InferenceNetwork,
     WeightsInfo,
     find_weights,
-    load_weights,
+    load_inference,
     read_info,
 )
-from restore_rwkv.restoration.device import find_device
+from restore_rwkv.model.export import ExportedNetwork
+from restore_rwkv.restoration.device import device_for
 from restore_rwkv.restoration.file import FileRequest, restore_file
 from restore_rwkv.restoration.options import RestoreOptions
 from restore_rwkv.restoration.plan import Plan
@@ -48,11 +49,13 @@ class Restorer:
 
     Args:
         task: name of the task, such as "mri-sr"; "auto" takes that of each scan's modality.
-        weights: name of shipped weights or a weight file; the task's own where not given.
+        weights: name of shipped weights, a weight file, or an exported network (*.onnx), which ONNX
+            Runtime runs on the CPU; the task's own weights where not given.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "mps".
 
     Raises:
-        ConfigError: the task or device is unknown, or the device is not on this machine.
+        ConfigError: the task or device is unknown, the device is not on this machine or not one for
+            an exported network, or a package of the extra `onnx` is needed and not installed.
         WeightsError: the weights are missing, have a damaged record, or are of another task.
 
     Example:
@@ -66,10 +69,10 @@ class Restorer:
     ) -> None:
         self.task = None if task == AUTO else get_task(task)
         self.weights = None if weights is None else find_weights(weights).absolute()
-        self.device = find_device(device)
+        self.device = device_for(device, self.weights)
         # Read once each, so that a file that is replaced later changes nothing here.
         self._infos: dict[Path, WeightsInfo] = {}
-        self._networks: dict[Path, RestorationNetwork] = {}
+        self._networks: dict[Path, InferenceNetwork] = {}
         self._lock = threading.Lock()
         if self.task is not None:
             self._info(self.task)
@@ -232,13 +235,16 @@ class Restorer:
                 progress(min(part.stop, len(slices)), len(slices))
         seconds = round(time.perf_counter() - start, 3)
         volume = plan.volume.with_data(data)
-        ran = Ran(self.weights_of(plan.task).name, info.sha256, str(self.device), seconds)
+        runtime = [network.runtime] if isinstance(network, ExportedNetwork) else []
+        where = " ".join([*runtime, str(self.device)])
+        ran = Ran(self.weights_of(plan.task).name, info.sha256, where, seconds)
         return Restored(volume, restoration_record(plan, volume, ran))
 
     def least_memory(self, plan: Plan) -> int:
         """Bytes that the activations of a plan's network would take in its smallest tiles."""
         _, height, width = plan.volume.slices(plan.axis).shape
-        return least_memory(self._info(plan.task).config, self.device, (height, width))
+        info = self._info(plan.task)
+        return least_memory(info.config, self.device, (height, width), bool(info.export))
 
     def _with_factor(
         self, volume: Volume, task: Task, options: RestoreOptions
@@ -276,7 +282,7 @@ class Restorer:
             )
         return info
 
-    def network(self, task: Task) -> RestorationNetwork:
+    def network(self, task: Task) -> InferenceNetwork:
         """Return the network for a task, in its inference form and on the restorer's device.
 
         Raises:
@@ -286,13 +292,13 @@ class Restorer:
         path = self.weights_of(task)
         with self._lock:  # threads share one network
             if path not in self._networks:
-                network, info = load_weights(path)
-                if info.sha256 != self._info(task).sha256:
+                network, info = load_inference(path)
+                known = self._info(task)
+                if (info.sha256, info.export) != (known.sha256, known.export):
                     raise WeightsError(
                         f"{path.name}: has changed since its record was read; make a new Restorer"
                     )
-                merged = network if network.is_merged else network.merged()
-                self._networks[path] = merged.to(self.device)
+                self._networks[path] = network.to(self.device)
             return self._networks[path]
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restore_rwkv.model import RestorationNetwork
+from restore_rwkv.model import InferenceNetwork
 from restore_rwkv.restoration.tiles import run
 from restore_rwkv.tasks import TURNS, AxisFactor, Scaling, Task, Turn
 
@@ -40,7 +40,7 @@ NETWORK_ONLY = Refinement()
 
 
 def restore_slices(
-    network: RestorationNetwork,
+    network: InferenceNetwork,
     slices: NDArray[np.float32],
     task: Task,
     scaling: Scaling,
@@ -80,7 +80,7 @@ def restore_slices(
 
 
 def _mean_over_turns(
-    network: RestorationNetwork, images: Tensor, tile: tuple[int, int], refinement: Refinement
+    network: InferenceNetwork, images: Tensor, tile: tuple[int, int], refinement: Refinement
 ) -> Tensor:
     """Run a network on turned images (N, 1, H, W), turn the results back, and average them."""
     turns, level = refinement.turns, refinement.noise_level

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from restore_rwkv.errors import ConfigError, NoMemoryError
-from restore_rwkv.model import NetworkConfig, RestorationNetwork
+from restore_rwkv.model import InferenceNetwork, NetworkConfig
 from restore_rwkv.ops import available_backends
 from restore_rwkv.peers import PeerConfig
 
 # Peak bytes per token and unit of `dim`, the allocator's share included: measured on a CPU with the
-# C kernels, which overwrite v (benchmarks.scaling), and without them.
+# C kernels, which overwrite v (benchmarks.scaling), and without them. ONNX Runtime takes at most
+# 168.
 _BYTES_IN_PLACE, _BYTES_OTHERWISE = 60, 208
 _OVERLAP = 64  # pixels shared by neighbouring tiles, or a quarter of smaller tiles
 _MIN_TILE = 192  # the results of smaller tiles differ too much from those of whole slices
@@ -42,7 +43,12 @@ class Tiling:
 
 
 def choose_tiling(
-    config: NetworkConfig, device: torch.device, stack: tuple[int, int, int], memory: int
+    config: NetworkConfig,
+    device: torch.device,
+    stack: tuple[int, int, int],
+    memory: int,
+    *,
+    exported: bool = False,
 ) -> Tiling:
     """Choose batch and tile so that the activations stay within the allowance.
 
@@ -51,12 +57,13 @@ def choose_tiling(
         device: where.
         stack: (N, H, W), slices with their rows and columns.
         memory: bytes allowed for activations, on top of weights and volume.
+        exported: whether ONNX Runtime runs it.
 
     Raises:
         ConfigError: not even the smallest tile fits.
     """
     count, height, width = stack
-    per_pixel, stride = bytes_per_pixel(config, device), config.stride
+    per_pixel, stride = bytes_per_pixel(config, device, exported), config.stride
     pixels = memory // per_pixel
     whole = _padded(height, stride) * _padded(width, stride)
     if whole <= pixels:
@@ -70,7 +77,7 @@ def choose_tiling(
         if _padded(rows, stride) * _padded(columns, stride) <= pixels
     ]
     if not fitting:
-        least = least_memory(config, device, (height, width))
+        least = least_memory(config, device, (height, width), exported)
         raise ConfigError(
             f"memory: {memory / 2**20:.0f} MiB do not hold the smallest tile of slices of {height} "
             f"x {width} pixels; allow at least {math.ceil(least / 2**20)} MiB"
@@ -80,11 +87,13 @@ def choose_tiling(
     return Tiling(1, (rows, columns), _padded(rows, stride) * _padded(columns, stride) * per_pixel)
 
 
-def least_memory(config: NetworkConfig, device: torch.device, shape: tuple[int, int]) -> int:
+def least_memory(
+    config: NetworkConfig, device: torch.device, shape: tuple[int, int], exported: bool = False
+) -> int:
     """Bytes that the activations take of the smallest tile of slices (H, W), one at a time."""
     stride = config.stride
     pixels = math.prod(_padded(_sides(side, stride)[-1], stride) for side in shape)
-    return pixels * bytes_per_pixel(config, device)
+    return pixels * bytes_per_pixel(config, device, exported)
 
 
 def _sides(length: int, stride: int) -> list[int]:
@@ -103,12 +112,13 @@ def pixels_of(tile: tuple[int, int], shape: tuple[int, int]) -> int:
     return math.prod(counts) * math.prod(tile)
 
 
-def bytes_per_pixel(config: NetworkConfig, device: torch.device) -> int:
+def bytes_per_pixel(config: NetworkConfig, device: torch.device, exported: bool = False) -> int:
     """Peak memory of the activations per pixel of the input, in bytes."""
     if isinstance(config, PeerConfig):
         return config.bytes_per_pixel
     one_by_one = config.attention == "bi-wkv" and config.scan_mixing != "sum"
-    in_place = device.type == "cpu" and available_backends()["cpu"] and one_by_one
+    kernels = device.type == "cpu" and available_backends()["cpu"] and not exported
+    in_place = kernels and one_by_one
     per_token = config.dim * (_BYTES_IN_PLACE if in_place else _BYTES_OTHERWISE)
     return math.ceil(per_token / config.patch**2)
 
@@ -134,7 +144,7 @@ def _enough_memory() -> Iterator[None]:
 
 @_enough_memory()
 def run(
-    network: RestorationNetwork,
+    network: InferenceNetwork,
     slices: Tensor,
     tile: tuple[int, int],
     noise_level: float | None = None,
@@ -163,7 +173,7 @@ def run(
 
 
 def _blend(
-    network: RestorationNetwork, image: Tensor, tile: tuple[int, int], noise_level: float | None
+    network: InferenceNetwork, image: Tensor, tile: tuple[int, int], noise_level: float | None
 ) -> Tensor:
     """Run overlapping tiles and average them with weights that fade towards inner tile borders."""
     height, width = image.shape[2:]

@@ -15,6 +15,7 @@ from restore_rwkv.apps.cli.challenge import challenge
 from restore_rwkv.apps.cli.checking import check
 from restore_rwkv.apps.cli.evaluating import evaluate
 from restore_rwkv.apps.cli.exit_codes import BUG, CLOSED_PIPE, INTERRUPTED, kind_of
+from restore_rwkv.apps.cli.exporting import export
 from restore_rwkv.apps.cli.fidelity import fidelity
 from restore_rwkv.apps.cli.inspecting import compare, erf, profile
 from restore_rwkv.apps.cli.logs import printed_warnings
@@ -52,7 +53,7 @@ def program(
 
 for command in (
     *(restore, batch, check, degrade, fidelity, challenge, evaluate, demo, train),
-    *(compare, profile, erf, convert, info, node),
+    *(compare, profile, erf, convert, export, info, node),
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")

@@ -42,7 +42,9 @@ TaskName = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda (or cuda:1, ...) or mps.")]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Name of shipped weights, or a weight file.", show_default=False),
+    typer.Option(
+        help="Name of shipped weights, a weight file, or an exported network.", show_default=False
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", "-f", help="Replace existing outputs.")]
 # These three act where they are read: they set what `terminal.screen` shows.
