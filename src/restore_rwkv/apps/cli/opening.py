@@ -74,9 +74,9 @@ def open_page(
         from restore_rwkv.restoration import find_device
 
         find_device(device)
-    os.umask(0o077)  # nobody else on this machine may read what is dropped
     stop = threading.Event()
     page = Page(settings)
+    os.umask(0o077)  # nobody else on this machine may read what is dropped
     tempfile.tempdir = str(page.state.unpacked)  # archives are unpacked where they are removed
     with stopped_by_signals(stop.set), page:
         _say_where(page, host)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from restore_rwkv.apps.page.jobs import Job, JobOptions, JobSource
+from restore_rwkv.apps.page.jobs import Job, JobSource
 from restore_rwkv.apps.page.progress import JobProgress
 from restore_rwkv.apps.page.words import safe_name, shown_unit
 from restore_rwkv.errors import BusyError, ConfigError, InputError, UnfitError
@@ -70,10 +69,14 @@ class _Written:
     maps: tuple[Any, ...] = ()
 
 
-def require_report(options: JobOptions) -> None:
-    """Raise ConfigError where a report is asked for that this package cannot make."""
-    if options.report and importlib.util.find_spec(REPORT) is None:
-        raise ConfigError("report: this version cannot make one; leave report out")
+def report_module() -> Any:
+    """Return the module that makes reports; raises ConfigError where this version has none."""
+    try:
+        return importlib.import_module(REPORT)
+    except ModuleNotFoundError as error:
+        if error.name != REPORT:
+            raise
+        raise ConfigError("report: this version cannot make one; leave report out") from error
 
 
 def restore_scan(
@@ -169,8 +172,7 @@ def _file(
     if not job.options.report:
         made = restorer.file(source, path, options, **how)
         return _Written(folder=path.parent, record=made.record, record_path=record_path)
-    require_report(job.options)
-    module = importlib.import_module(REPORT)
+    module = report_module()
     method = None if job.options.uncertainty == "none" else job.options.uncertainty
     asked = module.ReportOptions(uncertainty=method)
     reported = module.restore_with_report(restorer, source, path, options, report=asked, **how)

@@ -185,10 +185,11 @@ class Answers:
         _check_options(options, scan, parts.facts)
         assert scan is not None
         import_library()
-        from restore_rwkv.apps.page.restoring import require_report
+        from restore_rwkv.apps.page.restoring import report_module
         from restore_rwkv.restoration import find_device
 
-        require_report(options)
+        if options.report:
+            report_module()
         find_device(options.device)
         source = scan.source
         parts.state.require_room(source.room, scan.name)

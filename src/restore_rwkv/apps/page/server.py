@@ -38,6 +38,15 @@ class Page:
     Args:
         settings: of the page.
 
+    Attributes:
+        port: that the page listens at.
+        access: who is let in.
+        state: folder of the page.
+        jobs: the queue.
+        uploads: what was dropped.
+        catalogue: what can be restored.
+        runner: that restores.
+
     Raises:
         ConfigError: a package of the extra `page` is not installed, the port is in use, or the
             address is not one of this machine.
@@ -58,6 +67,7 @@ class Page:
         try:
             self._socket = listening(settings.host, settings.port)
             self._ends.callback(self._socket.close)
+            self.port = int(self._socket.getsockname()[1])
             self.state = StateFolder(settings.state)
             self._ends.callback(self.state.close)
             self.access = Access(settings.host)
@@ -79,11 +89,6 @@ class Page:
             *(self.jobs, state, settings.device, self._words),
             lambda number: self._hub.changed(str(number)),
         )
-
-    @property
-    def port(self) -> int:
-        """Port that the page listens at."""
-        return int(self._socket.getsockname()[1])
 
     @property
     def address(self) -> str:
@@ -131,6 +136,7 @@ class Page:
             exception_handlers=error_handlers(self._words),
             lifespan=lifespan,
         )
+        inner.router.redirect_slashes = False
         return Guard(inner, self.access)
 
     def start(self) -> None:
