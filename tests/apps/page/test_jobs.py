@@ -140,12 +140,14 @@ def test_a_job_survives_the_end_of_the_program(
         threading.Timer(0.3, network.go.set).start()  # the slice ends when the page is stopped
     kept = StateFolder(state)
     assert [job.state for job in Jobs(kept.database).all()] == ["waiting", "waiting"]
+    (kept.results / "99").mkdir()  # as a process leaves that is killed
     kept.close()
     with served(path=folder, state=state) as page, Visitor(page) as visitor:
         for number in numbers:
             job = visitor.job(number)
             assert (job["state"], job["options"]["strength"]) == ("done", 1.0)
         assert visitor.get(job["outputs"]["after"]).status_code == 200
+        assert {path.name for path in page.state.results.iterdir()} == set(map(str, numbers))
 
 
 def test_a_job_that_ended_the_program_twice_is_given_up(

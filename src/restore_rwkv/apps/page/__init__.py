@@ -5,6 +5,7 @@
                                           +--> jobs.py <--> runner.py  what is restored (a thread)
     browser <-- events.py  <--------------+
 
+- `values.py` says in JSON what scans and jobs there are, `refusals.py` what was refused.
 - `server.py` starts all parts and ends them; only it knows all of them.
 - `state.py` is the folder in which all lies that the page keeps, `restoring.py` what one job does,
   and `words.py` turns messages of the library into lines that a page may show.

@@ -14,11 +14,12 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from restore_rwkv.apps.page.jobs import JobSource
-from restore_rwkv.apps.page.words import Words, shown_unit
+from restore_rwkv.apps.page.words import Words
 from restore_rwkv.errors import InputError, kind_of_error
 from restore_rwkv.io.html import plain
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _MOST_SCANS = 5000
 _HEADERS = (".hdr", ".hdr.gz", ".nhdr", ".mhd")  # whose voxels lie in a file beside them
-_PLANES = ("auto", "axial", "coronal", "sagittal")
 _IMPORTS = threading.Lock()
 
 
@@ -69,6 +69,7 @@ class Scan:
         series: SeriesInstanceUID; None for other formats than DICOM.
         reason: why it is refused.
         checked: what `check` says; None where it was not looked at.
+        found: as it was found, to be looked at again.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Scan:
     series: str | None = None
     reason: str = ""
     checked: Checked | None = None
+    found: FoundScan | None = None
 
     @property
     def source(self) -> JobSource:
@@ -108,10 +110,10 @@ class Catalogue:
         self._device, self._words, self._changed = device, words, changed
         self._lock = threading.Lock()
         self._scans: dict[str, Scan] = {}
-        self._places: queue.Queue[Place | None] = queue.Queue()
+        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue()
         self._stopped = threading.Event()
         self._forgotten: set[str] = set()
-        self._checker: Checker | None = None
+        self._checkers: dict[str, Checker] = {}
         self._thread = threading.Thread(target=self._work, name="looking", daemon=True)
 
     def start(self) -> None:
@@ -121,12 +123,19 @@ class Catalogue:
     def stop(self, seconds: float) -> None:
         """Stop the thread after the scan that it looks at, and wait for it for so long."""
         self._stopped.set()
-        self._places.put(None)
+        self._waiting.put(lambda: None)
         self._thread.join(seconds)
 
     def look(self, place: Place) -> None:
         """Have a place looked at."""
-        self._places.put(place)
+        self._waiting.put(partial(self._look, place))
+
+    def decide(self, scan: Scan, task: str) -> Scan:
+        """Have a scan looked at again as one for a task, and return it as it is meanwhile."""
+        looking = dataclasses.replace(scan, state="looking", reason="", checked=None)
+        if self._put(looking):
+            self._waiting.put(partial(self._judge, looking, task))
+        return looking
 
     def forget(self, upload: str) -> None:
         """Leave out the scans of an upload."""
@@ -152,32 +161,26 @@ class Catalogue:
         except Exception as error:
             _logger.error("scans cannot be looked at: %s", self._words.error(error))
         while not self._stopped.is_set():
-            place = self._places.get()
-            if place is not None:
-                try:
-                    self._look(place)
-                except Exception as error:  # a scan shall not end the page
-                    self._refuse(place, error)
+            self._waiting.get()()
 
     def _look(self, place: Place) -> None:
-        from restore_rwkv.io import recorded_warnings
-        from restore_rwkv.restoration import Checker
-
-        pending: list[tuple[Scan, FoundScan]] = []
-        with recorded_warnings():
+        """List the scans of a place, then look at each."""
+        pending: list[Scan] = []
+        try:
             for found, refusal in self._found(place):
                 scan = _scan_of(found, place)
                 if refusal:
                     self._put(dataclasses.replace(scan, state="refused", reason=refusal))
                 elif self._put(scan):
-                    pending.append((scan, found))
+                    pending.append(scan)
+        except Exception as error:  # a place that cannot be searched shall not end the page
+            self._refuse(place, error)
         if not pending:
             self._say_if_empty(place)
-        self._checker = self._checker or Checker(device=self._device)
-        for scan, found in pending:
+        for scan in pending:
             if self._stopped.is_set() or place.upload in self._forgotten:
                 return
-            self._put(self._judged(scan, found, self._checker))
+            self._judge(scan)
 
     def _found(self, place: Place) -> Iterator[tuple[FoundScan, str]]:
         """Scans of a place, each with why it is refused before it is looked at."""
@@ -190,15 +193,24 @@ class Catalogue:
             outside = place.path.is_dir() and _leads_out(found, root)
             yield found, "is or uses a link that leads out of the folder" if outside else ""
 
-    def _judged(self, scan: Scan, found: FoundScan, checker: Checker) -> Scan:
+    def _judge(self, scan: Scan, task: str = "auto") -> None:
+        """Look at a scan, and list what `check` says."""
+        self._put(self._judged(scan, task))
+
+    def _judged(self, scan: Scan, task: str) -> Scan:
+        from restore_rwkv.restoration import Checker
+
+        assert scan.found is not None
         try:
-            checked = checker.look(found)
+            if task not in self._checkers:
+                self._checkers[task] = Checker(task, device=self._device)
+            checked = self._checkers[task].look(scan.found)
         except Exception as error:  # one broken file shall not end the others
             if kind_of_error(error) == "bug":
                 _logger.error("%s: %s", scan.name, self._words.error(error))
             return dataclasses.replace(scan, state="refused", reason=self._words.error(error))
         # Only its modality is not known: the user says what to take it for.
-        undecided = checked.shape is not None and checked.modality is None
+        undecided = checked.shape is not None and checked.modality is None and task == "auto"
         ready = undecided or not checked.refusals
         reason = "" if ready else self._words.line(checked.refusals[0])
         state: Literal["ready", "refused"] = "ready" if ready else "refused"
@@ -228,51 +240,6 @@ class Catalogue:
             self._refuse(place, nothing)
 
 
-def scan_values(scan: Scan, words: Words) -> dict[str, Any]:
-    """Return what the interface says of a scan, as plain JSON values."""
-    checked = scan.checked
-    known: dict[str, Any] = {
-        "id": scan.id,
-        "name": scan.name,
-        "source": "folder" if scan.place.upload is None else "upload",
-        "upload": scan.place.upload,
-        "state": scan.state,
-        "reason": scan.reason or None,
-        "planes": ["auto"],
-        "fit": {"outcome": None, "lines": []},
-    }
-    if checked is None:
-        empty = ("modality", "unit", "shape", "spacing", "task", "weights")
-        return known | dict.fromkeys((*empty, "memory", "free", "seconds")) | {"volumes": 1}
-    weights = _weights_of(checked.task)
-    others = (f"{name}: not compared, {text}" for name, text in checked.unjudged.items())
-    lines = [*checked.refusals, *checked.warnings, *others]
-    return known | {
-        "modality": checked.modality,
-        "unit": shown_unit(checked.unit, checked.modality),
-        "shape": checked.shape,
-        "volumes": checked.volumes,
-        "spacing": checked.spacing,
-        "fit": {
-            "outcome": checked.fit.get(weights or ""),
-            "lines": [words.line(text) for text in lines],
-            "weights": dict(checked.fit),
-        },
-        "task": checked.task,
-        "weights": weights,
-        "memory": checked.memory,
-        "free": checked.free,
-        "seconds": None if checked.seconds is None else round(checked.seconds, 1),
-        "planes": list(_PLANES if checked.spacing is not None else _PLANES[:1]),
-    }
-
-
-def _weights_of(task: str | None) -> str | None:
-    from restore_rwkv.tasks.table import TASKS
-
-    return None if task is None else TASKS[task].weights
-
-
 def _scan_of(found: FoundScan, place: Place) -> Scan:
     base = place.path if place.path.is_dir() else place.path.parent
     below = os.path.relpath(found.path, base).replace(os.sep, "/")
@@ -286,6 +253,7 @@ def _scan_of(found: FoundScan, place: Place) -> Scan:
         place=place,
         path=found.path,
         series=found.series,
+        found=found,
     )
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from restore_rwkv.apps.database import Database
+from restore_rwkv.apps.page.words import safe_name
 from restore_rwkv.errors import ConfigError
+from restore_rwkv.io.kinds import suffix_of
 from restore_rwkv.options import validated
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
-OPEN: tuple[State, ...] = ("waiting", "running")
 _MOST_JOBS = 200
 _MOST_CLAIMS = 2
 _ENDED_PROGRAM = (
@@ -227,3 +228,11 @@ class Jobs:
             outputs=json.loads(row["outputs"]),
             made=row["made"],
         )
+
+
+def stem_of(job: Job) -> str:
+    """Return the name of the results of a job, without a suffix."""
+    last = job.name.rpartition("/")[2]
+    suffix = suffix_of(last)
+    known = suffix if job.source.series is None and suffix != "." else ""
+    return f"{safe_name(last[: len(last) - len(known)])}-restored"

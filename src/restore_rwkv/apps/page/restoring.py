@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from restore_rwkv.apps.page.jobs import Job, JobSource
+from restore_rwkv.apps.page.jobs import Job, JobSource, stem_of
 from restore_rwkv.apps.page.progress import JobProgress
 from restore_rwkv.apps.page.words import safe_name, shown_unit
 from restore_rwkv.errors import BusyError, ConfigError, InputError, UnfitError
@@ -23,7 +23,6 @@ from restore_rwkv.io import (
     begin_stage,
     write_volume,
 )
-from restore_rwkv.io.kinds import suffix_of
 from restore_rwkv.restoration import Plan, Restored, RestoreOptions, Restorer
 from restore_rwkv.restoration.memory import free_memory
 
@@ -230,11 +229,3 @@ def _write_map(folder: Path, given: Any) -> dict[str, Any]:
 def _suffix(source: JobSource) -> str:
     """Suffix of the result: images without geometry do not fit NIfTI."""
     return ".nii.gz" if source.placed else ".tif" if source.flat else ".npy"
-
-
-def stem_of(job: Job) -> str:
-    """Return the name of the results of a job, without a suffix."""
-    last = job.name.rpartition("/")[2]
-    suffix = suffix_of(last)
-    known = suffix if job.source.series is None and suffix != "." else ""
-    return f"{safe_name(last[: len(last) - len(known)])}-restored"

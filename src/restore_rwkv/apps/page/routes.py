@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import logging
+import dataclasses
 import re
 import shutil
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,29 +15,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from restore_rwkv.apps.page.access import REPORT_POLICY, refused
-from restore_rwkv.apps.page.catalogue import Catalogue, Place, Scan, import_library, scan_values
+from restore_rwkv.apps.page.access import REPORT_POLICY
+from restore_rwkv.apps.page.catalogue import Catalogue, Place, Scan, import_library
 from restore_rwkv.apps.page.events import SCANS, EventResponse, Hub
 from restore_rwkv.apps.page.facts import Facts
-from restore_rwkv.apps.page.jobs import Job, JobOptions, Jobs
+from restore_rwkv.apps.page.jobs import Job, JobOptions, Jobs, stem_of
+from restore_rwkv.apps.page.refusals import ConflictError, MissingError, read_json
 from restore_rwkv.apps.page.runner import Runner, results_of
 from restore_rwkv.apps.page.state import StateFolder
-from restore_rwkv.apps.page.uploads import (
-    ConflictError,
-    MissingError,
-    TooLargeError,
-    Upload,
-    Uploads,
-)
+from restore_rwkv.apps.page.uploads import Upload, Uploads
+from restore_rwkv.apps.page.values import VIEWS, job_values, scan_values
 from restore_rwkv.apps.page.words import Words
 from restore_rwkv.apps.page.zipped import zipped
-from restore_rwkv.errors import ConfigError, InputError, RestoreError, kind_of_error
+from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import from_mapping
+from restore_rwkv.tasks.table import get_task
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-_logger = logging.getLogger(__name__)
 _STATIC = Path(__file__).with_name("static")
 _STATIC_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 # Not the system's table, in which Windows may say that scripts are plain text.
@@ -55,9 +49,9 @@ _KINDS = {
     ".woff2": "font/woff2",
     ".txt": "text/plain; charset=utf-8",
 }
-_VIEWS = ("before", "after", "difference")
-_LONGEST_BODY = 65536  # bytes of JSON
 _GZIP = "application/gzip"
+_NO_FILES = "job: its files have gone; restore the scan again"
+_NO_SCAN = "scan: is not there any more; look at the list again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +86,7 @@ class Answers:
             Route("/static/{name:path}", self.static),
             Route("/api/state", self.state),
             Route("/api/scans", self.scans),
+            Route("/api/scans/{id}", self.decide, methods=["POST"]),
             Route("/api/events", self.events),
             Route("/api/uploads/{id}/done", self.finish_upload, methods=["POST"]),
             Route("/api/uploads/{name:path}", self.upload, methods=["PUT"]),
@@ -121,13 +116,24 @@ class Answers:
 
     def state(self, request: Request) -> Response:
         """Answer with what does not change, and all jobs."""
-        jobs = [self.job_values(job) for job in self._parts.jobs.all()]
+        jobs = [self._values(job) for job in self._parts.jobs.all()]
         return JSONResponse({**self._parts.facts.values(), "jobs": jobs})
 
     def scans(self, request: Request) -> Response:
         """Answer with all scans."""
         found = self._parts.catalogue.all()
         return JSONResponse([scan_values(scan, self._parts.words) for scan in found])
+
+    async def decide(self, request: Request) -> Response:
+        """Have a scan looked at again, as one for the task that is given."""
+        values, parts = await read_json(request), self._parts
+        task = get_task(str(values.get("task") if isinstance(values, dict) else None)).name
+        scan = parts.catalogue.get(request.path_params["id"])
+        if scan is None or scan.found is None:
+            raise MissingError(_NO_SCAN)
+        if scan.state == "looking":
+            raise ConflictError(f"{scan.name}: is still being looked at; wait for it")
+        return JSONResponse(scan_values(parts.catalogue.decide(scan, task), parts.words), 202)
 
     async def events(self, request: Request) -> ASGIApp:
         """Answer with what changes from now on, after all that there is."""
@@ -143,7 +149,7 @@ class Answers:
         job = self._parts.jobs.get(int(topic))
         if job is None:
             return "job", {"id": int(topic), "state": "forgotten"}
-        return "job", self.job_values(job)
+        return "job", self._values(job)
 
     async def upload(self, request: Request) -> Response:
         """Receive a file."""
@@ -175,15 +181,16 @@ class Answers:
 
     async def add_job(self, request: Request) -> Response:
         """Queue a job."""
-        options = from_mapping(JobOptions, await _json(request))
+        options = from_mapping(JobOptions, await read_json(request))
         job = await run_in_threadpool(self._added, options)
-        return JSONResponse(self.job_values(job), 201)
+        return JSONResponse(self._values(job), 201)
 
     def _added(self, options: JobOptions) -> Job:
         parts = self._parts
         scan = parts.catalogue.get(options.scan)
-        _check_options(options, scan, parts.facts)
-        assert scan is not None
+        if scan is None:
+            raise MissingError(_NO_SCAN)
+        options = _checked_options(options, scan, parts.facts)
         import_library()
         from restore_rwkv.apps.page.restoring import report_module
         from restore_rwkv.restoration import find_device
@@ -200,13 +207,13 @@ class Answers:
 
     def job(self, request: Request) -> Response:
         """Answer with a job."""
-        return JSONResponse(self.job_values(self._known(request)))
+        return JSONResponse(self._values(self._known(request)))
 
     def end_job(self, request: Request) -> Response:
         """Cancel a job that waits or runs, forget one that has ended."""
         parts, job = self._parts, self._known(request)
         if parts.runner.cancel(job.id):
-            return JSONResponse(self.job_values(self._known(request)))
+            return JSONResponse(self._values(self._known(request)))
         if not parts.jobs.forget(job.id):
             raise ConflictError("job: has just ended; try again")
         shutil.rmtree(results_of(parts.state, job.id), ignore_errors=True)
@@ -216,7 +223,7 @@ class Answers:
     def view(self, request: Request) -> Response:
         """Answer with an image for the viewer."""
         name = request.path_params["name"]
-        if name not in _VIEWS:
+        if name not in VIEWS:
             raise HTTPException(404)
         return self._file(self._done(request), f"{name}.nii.gz", _GZIP)
 
@@ -248,8 +255,9 @@ class Answers:
             reason = next(iter(job.outputs["notes"]), "the scan is not DICOM")
             raise MissingError(f"as: the scan cannot be had as {form[:10]!r}; {reason}")
         root = results_of(self._parts.state, job.id) / folder
-        name = next(root.glob("*.restoration.json")).name.removesuffix(".restoration.json")
-        ascii_name = name.encode("ascii", "replace").decode().replace("?", "_")
+        if not root.is_dir():
+            raise MissingError(_NO_FILES)
+        ascii_name = stem_of(job).encode("ascii", "replace").decode().replace("?", "_")
         headers = {"Content-Disposition": f'attachment; filename="{ascii_name}-{form}.zip"'}
         return StreamingResponse(zipped(root), media_type="application/zip", headers=headers)
 
@@ -258,8 +266,12 @@ class Answers:
     ) -> Response:
         path = results_of(self._parts.state, job.id) / name
         if not path.is_file():
-            raise MissingError("job: its files have gone; restore the scan again")
+            raise MissingError(_NO_FILES)
         return FileResponse(path, media_type=kind, headers=headers)
+
+    def _values(self, job: Job) -> dict[str, Any]:
+        progress = self._parts.runner.progress(job.id) if job.state == "running" else {}
+        return job_values(job, progress, self._parts.words)
 
     def _known(self, request: Request) -> Job:
         number = request.path_params["id"]
@@ -274,48 +286,14 @@ class Answers:
             raise ConflictError(f"job: is {job.state}, and has no results")
         return job
 
-    def job_values(self, job: Job) -> dict[str, Any]:
-        """Return what the interface says of a job, as plain JSON values."""
-        parts, here = self._parts, f"/api/jobs/{job.id}"
-        none = {"stage": "", "done": 0, "all": 0, "seconds_left": None}
-        running = job.state == "running"
-        return {
-            "id": job.id,
-            "scan": job.scan,
-            "name": job.name,
-            "state": job.state,
-            **none,
-            **(parts.runner.progress(job.id) if running else {}),
-            "error": job.error or None,
-            "made": job.made_at,
-            "options": vars(job.options),
-            "outputs": _output_values(job.outputs, here, parts.words) if job.outputs else {},
-        }
-
 
 def place_of(upload: Upload) -> Place:
     """Return where the scans of an upload are looked for."""
     return Place(path=upload.path, upload=upload.id, name=upload.name)
 
 
-def _output_values(outputs: dict[str, Any], here: str, words: Words) -> dict[str, Any]:
-    """Return the outputs of a job with addresses in place of paths."""
-    maps = [each | {"url": f"{here}/maps/{each['name']}.nii.gz"} for each in outputs["maps"]]
-    return {
-        **outputs,
-        **{name: f"{here}/{name}.nii.gz" for name in _VIEWS},
-        "maps": maps,
-        "record": f"{here}/record",
-        "report": None if outputs["report"] is None else f"{here}/report",
-        "downloads": {form: f"{here}/download?as={form}" for form in outputs["downloads"]},
-        **{key: [words.line(text) for text in outputs[key]] for key in ("warnings", "notes")},
-    }
-
-
-def _check_options(options: JobOptions, scan: Scan | None, facts: Facts) -> None:
-    """Refuse what can be refused before a job is queued."""
-    if scan is None:
-        raise MissingError("scan: is not there any more; look at the list again")
+def _checked_options(options: JobOptions, scan: Scan, facts: Facts) -> JobOptions:
+    """Return options with the task of the scan; refuse what can be refused before a job waits."""
     if scan.state != "ready":
         raise ConflictError(scan.reason or f"{scan.name}: is still being looked at; wait for it")
     task = options.task
@@ -324,50 +302,4 @@ def _check_options(options: JobOptions, scan: Scan | None, facts: Facts) -> None
             raise ConfigError("task: nothing says what kind of scan this is; choose the task")
         task = scan.checked.task
     facts.check(task, options.weights)
-
-
-async def _json(request: Request) -> Any:
-    """Return the body of a request.
-
-    Raises:
-        InputError: it is not JSON, or too long.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise InputError("job: is not JSON; send application/json")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_BODY:
-            raise TooLargeError("job: is too long")
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError("job: is not JSON; send an object") from error
-
-
-_STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (MissingError, 404),
-    (ConflictError, 409),
-    (TooLargeError, 413),
-)
-_STATUS_OF_KIND = {"system": 507, "usage": 400, "bug": 500}
-
-
-def error_handlers(words: Words) -> dict[Any, Callable[[Request, Exception], Awaitable[Response]]]:
-    """Return what answers where something was raised: one line, without paths."""
-
-    async def told(request: Request, error: Exception) -> Response:
-        kind = kind_of_error(error)
-        status = next((s for c, s in _STATUS if isinstance(error, c)), None)
-        if kind == "bug":
-            _logger.error("%s: %s", request.url.path.partition("/uploads/")[0], words.error(error))
-        # The rest of a body that is too large is not read.
-        close = {"Connection": "close"} if request.method in ("PUT", "POST") else {}
-        status = status or _STATUS_OF_KIND.get(kind, 422)
-        return refused(request, status, words.error(error), **close)
-
-    async def of_http(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return refused(request, error.status_code, error.detail)
-
-    return {HTTPException: of_http, RestoreError: told, OSError: told, Exception: told}
+    return dataclasses.replace(options, task=task)

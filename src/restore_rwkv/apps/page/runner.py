@@ -168,6 +168,14 @@ class Runner:
                     return
 
 
+def remove_strangers(jobs: Jobs, state: StateFolder) -> None:
+    """Remove results of jobs that are not done: of a process that was killed meanwhile."""
+    done = {str(job.id) for job in jobs.all() if job.state == "done"}
+    for folder in state.results.iterdir():
+        if folder.name not in done:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def results_of(state: StateFolder, number: int) -> Path:
     """Return the folder of what a job wrote."""
     return state.results / str(number)

@@ -16,7 +16,7 @@ from restore_rwkv.apps.page.catalogue import Catalogue, Place
 from restore_rwkv.apps.page.events import SCANS, Hub
 from restore_rwkv.apps.page.facts import Facts
 from restore_rwkv.apps.page.jobs import Jobs
-from restore_rwkv.apps.page.runner import Runner
+from restore_rwkv.apps.page.runner import Runner, remove_strangers
 from restore_rwkv.apps.page.settings import PageSettings
 from restore_rwkv.apps.page.state import StateFolder
 from restore_rwkv.apps.page.uploads import Uploads
@@ -83,6 +83,7 @@ class Page:
         self._hub = Hub()
         self.jobs = Jobs(state.database)
         self.jobs.recover()
+        remove_strangers(self.jobs, state)
         self.uploads = Uploads(state, settings.upload_cap)
         self.catalogue = Catalogue(settings.device, self._words, lambda: self._hub.changed(SCANS))
         self.runner = Runner(
@@ -111,7 +112,8 @@ class Page:
         """Return the page as an ASGI application."""
         from starlette.applications import Starlette
 
-        from restore_rwkv.apps.page.routes import Answers, Parts, error_handlers
+        from restore_rwkv.apps.page.refusals import error_handlers
+        from restore_rwkv.apps.page.routes import Answers, Parts
 
         answers = Answers(
             Parts(

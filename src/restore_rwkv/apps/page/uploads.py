@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from restore_rwkv.apps.page.refusals import ConflictError, MissingError, TooLargeError
 from restore_rwkv.apps.page.state import StateFolder
 from restore_rwkv.apps.page.words import safe_name
 from restore_rwkv.errors import InputError
@@ -21,18 +22,6 @@ _MOST_FILES = 50_000  # of one upload
 _IDLE_SECONDS = 3600.0  # after which an upload that was not finished is removed
 _BUFFER = 1 << 20
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-class TooLargeError(InputError):
-    """An upload exceeds the cap."""
-
-
-class MissingError(InputError):
-    """There is no such upload, scan or job (any more)."""
-
-
-class ConflictError(InputError):
-    """What is asked for does not go together with the present state."""
 
 
 @dataclass
@@ -140,7 +129,7 @@ class Uploads:
     def _require(self, upload: Upload, more: int) -> None:
         if upload.bytes + more > self._cap:
             raise TooLargeError(
-                f"{upload.name}: is larger than {self._cap / 2**30:.3g} GiB, the most for an "
+                f"{upload.name}: is larger than {self._cap / 1e6:,.0f} MB, the most for an "
                 "upload; start the page with the folder of the scan, or with a larger --upload-cap"
             )
         self._state.require_room(more, upload.name)

@@ -20,8 +20,7 @@ _NAMES_OF_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$
 _PATH = re.compile(r"(?<![\w/.:<])(?:/|[A-Za-z]:\\|\\\\)[^\s:;,'\"()]*")
 # Arguments that messages of the library name, in the words of the page.
 _WORDS = {
-    **{name: name for name in ("task", "weights", "plane", "device", "strength", "scan")},
-    **{name: name for name in ("report", "uncertainty")},
+    **{name: name for name in ("task", "weights", "plane", "device", "strength", "report")},
     **{
         name: f"restore-rwkv restore --{name}"
         for name in ("force", "strict", "memory", "scale", "unit", "factor", "ensemble", "series")
@@ -37,7 +36,7 @@ class Words:
     """
 
     def __init__(self, roots: Iterable[Path] = ()) -> None:
-        given = {*roots, Path.home(), Path.cwd(), Path(tempfile.gettempdir())}
+        given = {*roots, Path(os.path.expanduser("~")), Path.cwd(), Path(tempfile.gettempdir())}
         known = {text for root in given for text in (str(root), os.path.realpath(root))}
         # The longest first: one may lie in another.
         longest_first = sorted((root for root in known if len(root) > 1), key=len, reverse=True)
