@@ -128,5 +128,5 @@ class FakeNetwork:
 @contextmanager
 def served(**settings: Any) -> Iterator[Page]:
     """Serve a page within the block."""
-    with Page(PageSettings(**settings)) as page:
+    with Page(PageSettings(**{"demo": False, **settings})) as page:
         yield page

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from restore_rwkv.apps.page import Page, PageSettings
+from restore_rwkv.apps.page.demo import NAME
 from restore_rwkv.apps.page.state import StateFolder
 from restore_rwkv.errors import ConfigError, InputError
 from tests.apps.page.conftest import write_ct
@@ -62,10 +63,33 @@ def test_a_header_beside_a_link_that_leaves_the_folder_is_refused(
     assert (scan["state"], "link" in scan["reason"]) == ("refused", True)
 
 
+def test_a_demo_scan_that_cannot_be_made_is_refused(
+    network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("restore_rwkv.tasks.degrade_file", full)
+    with served(demo=True) as page, Visitor(page) as visitor:
+        (scan,) = visitor.scans()
+    assert (scan["name"], scan["state"]) == (NAME, "refused")
+    assert "No space left" in scan["reason"]
+
+
 def test_one_file_can_be_given(network: FakeNetwork, folder: Path) -> None:
     with served(path=folder / "ct.nii.gz") as page, Visitor(page) as visitor:
         (scan,) = visitor.scans()
         assert (scan["name"], scan["state"]) == ("ct.nii.gz", "ready")
+
+
+@pytest.mark.slow
+def test_without_a_folder_the_demo_scan_is_offered(
+    network: FakeNetwork,
+) -> None:
+    with served(demo=True) as page, Visitor(page) as visitor:
+        (scan,) = visitor.scans()
+        assert (scan["name"], scan["task"], scan["fit"]["outcome"]) == (NAME, "mri-sr", "fit")
+        assert visitor.job(visitor.start(scan["id"])["id"])["state"] == "done"
 
 
 @posix

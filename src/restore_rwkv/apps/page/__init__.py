@@ -7,6 +7,7 @@
 
 - `values.py` says in JSON what scans and jobs there are, `refusals.py` what was refused.
 - `server.py` starts all parts and ends them; only it knows all of them.
+- `demo.py` makes the scan that is offered where no folder was given.
 - `state.py` is the folder in which all lies that the page keeps, `restoring.py` what one job does,
   and `words.py` turns messages of the library into lines that a page may show.
 

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from restore_rwkv.apps.page.demo import NAME, make_demo_scan
 from restore_rwkv.apps.page.jobs import JobSource
 from restore_rwkv.apps.page.words import Words
 from restore_rwkv.errors import InputError, kind_of_error
@@ -33,11 +34,18 @@ _HEADERS = (".hdr", ".hdr.gz", ".nhdr", ".mhd")  # whose voxels lie in a file be
 _IMPORTS = threading.Lock()
 
 
-def import_library() -> None:
-    """Import what the threads use: where several import it at the same time, pydicom breaks."""
+def import_readers() -> None:
+    """Import what reads scans: where several threads do so at the same time, pydicom breaks."""
     with _IMPORTS:
         import pydicom  # noqa: F401
 
+        import restore_rwkv.io  # noqa: F401
+
+
+def import_library() -> None:
+    """Import what restores scans, PyTorch too, which takes seconds."""
+    import_readers()
+    with _IMPORTS:
         import restore_rwkv.restoration  # noqa: F401
 
 
@@ -130,6 +138,10 @@ class Catalogue:
         """Have a place looked at."""
         self._waiting.put(partial(self._look, place))
 
+    def look_at_demo(self, folder: Path) -> None:
+        """Have the demo scan made in a folder and looked at."""
+        self._waiting.put(partial(self._look_at_demo, folder))
+
     def decide(self, scan: Scan, task: str) -> Scan:
         """Have a scan looked at again as one for a task, and return it as it is meanwhile."""
         looking = dataclasses.replace(scan, state="looking", reason="", checked=None)
@@ -156,12 +168,20 @@ class Catalogue:
             return self._scans.get(key)
 
     def _work(self) -> None:
-        try:
-            import_library()
-        except Exception as error:
-            _logger.error("scans cannot be looked at: %s", self._words.error(error))
+        import_readers()
         while not self._stopped.is_set():
             self._waiting.get()()
+
+    def _look_at_demo(self, folder: Path) -> None:
+        place = Place(path=folder / NAME)
+        self._put(Scan(id=_id(place, f"{NAME}\0"), name=NAME, place=place))  # at once
+        try:
+            import_library()
+            make_demo_scan(folder)
+        except Exception as error:
+            self._refuse(place, error, NAME)
+        else:
+            self._look(place)
 
     def _look(self, place: Place) -> None:
         """List the scans of a place, then look at each."""
@@ -198,10 +218,11 @@ class Catalogue:
         self._put(self._judged(scan, task))
 
     def _judged(self, scan: Scan, task: str) -> Scan:
-        from restore_rwkv.restoration import Checker
-
         assert scan.found is not None
         try:
+            import_library()
+            from restore_rwkv.restoration import Checker
+
             if task not in self._checkers:
                 self._checkers[task] = Checker(task, device=self._device)
             checked = self._checkers[task].look(scan.found)
@@ -225,13 +246,14 @@ class Catalogue:
         self._changed()
         return True
 
-    def _refuse(self, place: Place, error: BaseException) -> None:
+    def _refuse(self, place: Place, error: BaseException, below: str = "") -> None:
         """List a place that cannot be searched at all."""
         if kind_of_error(error) == "bug":
             _logger.error("%s: %s", place.name, self._words.error(error))
         name = plain(place.name) or place.path.name
         reason = self._words.error(error)
-        self._put(Scan(id=_id(place, ""), name=name, place=place, state="refused", reason=reason))
+        key = _id(place, f"{below}\0" if below else "")
+        self._put(Scan(id=key, name=name, place=place, state="refused", reason=reason))
 
     def _say_if_empty(self, place: Place) -> None:
         """List an upload without any scan as refused: otherwise nothing would show that it came."""

@@ -112,8 +112,8 @@ def restore_scan(
             notes.append(refusal)
         else:
             downloads["nifti"] = "nifti"
-    _write_views(folder, before, after, progress)
     maps = [_write_map(folder / "maps", each) for each in written.maps]
+    _write_views(folder, before, after, progress)
     record, report = written.record, written.report
     return {
         "downloads": downloads,
@@ -209,7 +209,9 @@ def _write_views(folder: Path, before: Volume, after: Volume, progress: JobProgr
     progress.check()
     _write_view(after.data, before, folder / "after.nii.gz")
     progress.check()
-    _write_view(after.data - before.data, before, folder / "difference.nii.gz")
+    # In place of the restored values, which nothing needs any more.
+    difference = np.subtract(after.data, before.data, out=after.data)
+    _write_view(difference, before, folder / "difference.nii.gz")
 
 
 def _write_view(data: np.ndarray[Any, Any], grid: Volume, path: Path) -> None:

@@ -86,7 +86,6 @@ class Runner:
         return {} if current is None or current[0] != number else current[1].values()
 
     def _work(self) -> None:
-        import_library()
         while not self._stopped.is_set():
             try:
                 job = self._begin()
@@ -133,6 +132,7 @@ class Runner:
         self._changed(job.id)
 
     def _restored(self, job: Job, progress: JobProgress) -> dict[str, Any]:
+        import_library()
         from restore_rwkv.apps.page.restoring import restore_scan
 
         folder = results_of(self._state, job.id)

@@ -175,6 +175,8 @@ class Page:
 
         if self._settings.path is not None:
             self.catalogue.look(Place(path=self._settings.path.resolve()))
+        elif self._settings.demo:
+            self.catalogue.look_at_demo(self.state.path / "demo")
         for upload in self.uploads.all():
             self.catalogue.look(place_of(upload))
 

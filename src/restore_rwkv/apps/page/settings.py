@@ -15,6 +15,7 @@ class PageSettings:
 
     Attributes:
         path: folder or file whose scans are offered; None for those only that are dropped.
+        demo: whether the demo scan is offered where no path is given.
         host: address to listen at.
         port: to listen at; 0 for any free one.
         device: where networks run unless a job says otherwise, as for `Restorer`.
@@ -24,6 +25,7 @@ class PageSettings:
     """
 
     path: Path | None = None
+    demo: bool = True
     host: str = LOOPBACK
     port: int = 0
     device: str = "auto"
