@@ -112,9 +112,10 @@ class Checker:
             InputError: the path does not exist, or is a file of an unknown kind.
         """
         for found in find_scans(path):
-            yield self._checked(found)
+            yield self.look(found)
 
-    def _checked(self, found: FoundScan) -> Checked:
+    def look(self, found: FoundScan) -> Checked:
+        """Look at one scan, as `restore_rwkv.io.find_scans` gives it."""
         checked = Checked(name=found.name, series=found.series, encoding=found.encoding)
         refusals: list[Exception] = []
         with recorded_warnings() as said, collected(refusals):

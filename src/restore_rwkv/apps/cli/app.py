@@ -22,6 +22,7 @@ from restore_rwkv.apps.cli.logs import printed_warnings
 from restore_rwkv.apps.cli.messages import user_message
 from restore_rwkv.apps.cli.networks import convert, info, train
 from restore_rwkv.apps.cli.node import node
+from restore_rwkv.apps.cli.opening import open_page
 from restore_rwkv.apps.cli.options import print_version
 from restore_rwkv.apps.cli.prepare import data_app
 from restore_rwkv.apps.cli.scans import degrade, demo, restore
@@ -56,6 +57,7 @@ for command in (
     *(compare, profile, erf, convert, export, info, node),
 ):
     app.command()(command)
+app.command("open")(open_page)
 app.add_typer(data_app, name="data")
 
 

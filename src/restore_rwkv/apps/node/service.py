@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from restore_rwkv.apps.node.config import NodeConfig
 from restore_rwkv.apps.node.metrics import Metrics, MetricsServer
@@ -21,6 +20,7 @@ from restore_rwkv.apps.node.queueing.upkeep import Upkeep
 from restore_rwkv.apps.node.restoring.coordinator import Coordinator
 from restore_rwkv.apps.node.restoring.workers import Restoring
 from restore_rwkv.apps.node.sending.delivering import Delivering
+from restore_rwkv.apps.stopped import stopped_by_signals
 from restore_rwkv.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Service:
         Raises:
             OSError: a port is taken.
         """
-        with self._ends, _stopped_by_signals(self.stop):
+        with self._ends, stopped_by_signals(self.stop):
             self._recover()
             if self._config.metrics_port:
                 server = MetricsServer(self.metrics, self.faults, self._config.metrics_port)
@@ -274,24 +274,3 @@ def _import_packages() -> None:
         ) from error
     import restore_rwkv.batch.pool
     import restore_rwkv.restoration  # noqa: F401
-
-
-@contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at SIGTERM and SIGINT within the block; a second signal ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {}
-
-    def once(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop()
-
-    try:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            before[name] = signal.signal(name, once)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
