@@ -25,6 +25,7 @@ ROOMS = {
     "restore_rwkv.data.open_scans": "Openly licensed scans",
     "restore_rwkv.tasks": "What a scan is taken for",
     "restore_rwkv.model": "The network and its files",
+    "restore_rwkv.model.export": "Networks as ONNX",
     "restore_rwkv.peers": "Networks to compare with",
     "restore_rwkv.physics.mri": "Low-resolution MRI",
     "restore_rwkv.physics.ct": "Low-dose CT",

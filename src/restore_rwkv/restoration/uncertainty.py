@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from restore_rwkv.io import Progress, Volume
-    from restore_rwkv.model import RestorationNetwork
+    from restore_rwkv.model import InferenceNetwork
     from restore_rwkv.restoration.plan import Plan
     from restore_rwkv.restoration.recording import Restored
     from restore_rwkv.restoration.restorer import Restorer
@@ -153,7 +153,7 @@ class _Again:
     """Restores slices of a plan once more, in turns, and reports how many are done."""
 
     def __init__(
-        self, network: RestorationNetwork, plan: Plan, total: int, progress: Progress | None
+        self, network: InferenceNetwork, plan: Plan, total: int, progress: Progress | None
     ):
         self.plan = plan
         self._network, self._progress, self._done, self._total = network, progress, 0, total

@@ -199,7 +199,9 @@ def _write_nifti(job: Job, folder: Path, after: Volume, record: RestorationRecor
     except InputError as error:
         folder.rmdir()
         return f"no NIfTI: {error}"
-    target.write_volumes([after], 1, lambda output: dataclasses.replace(record, output=output))
+    target.write_volumes(
+        [after], 1, lambda output, _others: dataclasses.replace(record, output=output)
+    )
     return ""
 
 
