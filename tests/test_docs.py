@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import restore_rwkv
+from restore_rwkv.apps.cli.app import app
 from tests.helpers import ROOT
 
 
@@ -40,6 +42,32 @@ def test_every_public_name_is_described(api_pages: ModuleType) -> None:
             assert package in api_pages.ROOMS, f"docs/api_pages.py: add {package} to ROOMS"
         for name in names:
             assert homes[name, id(getattr(module, name))].endswith(f".{name}")
+
+
+@pytest.mark.parametrize(
+    ("command", "heading"),
+    [
+        ("fidelity", "What supports a restored image"),
+        ("challenge", "Lesions that are planted on purpose"),
+    ],
+)
+def test_the_document_of_a_command_names_its_options_and_no_other(
+    command: str, heading: str
+) -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", section))
+    of_command = options_of(command)
+    assert of_command - named == {"--json", "--quiet", "--verbose"}  # of all commands
+    assert named - of_command <= options_of("restore")
+
+
+def options_of(command: str) -> set[str]:
+    """Long names of the options of a command."""
+    from typer.main import get_command
+
+    found = get_command(app).commands[command]
+    return {name for each in found.params for name in each.opts if name.startswith("--")}
 
 
 @pytest.mark.slow

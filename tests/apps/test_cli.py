@@ -212,7 +212,14 @@ def test_info_as_json_says_what_torch_and_the_weight_files_say() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["restore", "--help"], ["data", "prepare", "folder", "--help"], ["info"]],
+    [
+        ["--help"],
+        ["restore", "--help"],
+        ["fidelity", "--help"],
+        ["challenge", "--help"],
+        ["data", "prepare", "folder", "--help"],
+        ["info"],
+    ],
     ids=" ".join,
 )
 def test_help_and_info_do_not_wait_for_pytorch(words: list[str]) -> None:
