@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from restore_rwkv.batch import Entry, Job, Manifest, Outcome, Summary
@@ -185,6 +185,7 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.dictionaries(st.sampled_from([*RECORD, "created"]), JSON))
 def test_an_edited_record_does_not_stop_the_overview(record: dict[str, Any]) -> None:
     description = describe(entry("a", record=record))

@@ -379,7 +379,7 @@ def test_a_pair_of_files_is_the_pair_of_the_restoration(
     assert pair.provenance["record"] == "out.restoration.json"
 
 
-def _small_tiles(*arguments: object) -> Tiling:
+def _small_tiles(*arguments: object, **named: object) -> Tiling:
     return Tiling(batch=1, tile=(16, 24), memory=1)
 
 
