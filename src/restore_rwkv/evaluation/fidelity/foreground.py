@@ -32,5 +32,6 @@ def foreground(pair: RestoredPair) -> NDArray[np.bool_]:
     if pair.task.modality == "CT":
         limit = _BODY
     else:
-        limit = _LEVEL * float(smooth[smooth >= smooth.mean()].mean())
+        # At most the largest value: the mean of equal values can be rounded beyond them.
+        limit = _LEVEL * float(smooth[smooth >= min(smooth.mean(), smooth.max())].mean())
     return np.stack([binary_fill_holes(image > limit) for image in smooth])

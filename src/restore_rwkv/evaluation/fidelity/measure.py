@@ -80,7 +80,10 @@ def check_pair(pair: RestoredPair) -> None:
         )
     first, second = before.affine, after.affine
     if first is not None and second is not None:
-        corners = np.array([[0, 0, 0, 1], [*(n - 1 for n in before.data.shape), 1]], dtype=float)
+        # The first voxel and the last along each axis: two opposite corners are those of a grid
+        # with exchanged axes too.
+        corners = np.ones((4, 4))
+        corners[:, :3] = [[0, 0, 0], *np.diag([n - 1 for n in before.data.shape])]
         apart = float(np.abs((first - second) @ corners.T).max())
         if apart > _SAME_MM * max(1.0, *(before.spacing or (1.0,))):
             raise InputError(

@@ -191,5 +191,8 @@ def mri_figures(
 
 def _level(images: torch.Tensor) -> float:
     """Mean of what lies above the mean."""
+    import torch
+
     images = images.abs()
-    return float(images[images >= images.mean()].mean())
+    # At most the largest value: the mean of equal values can be rounded beyond them.
+    return float(images[images >= torch.minimum(images.mean(), images.max())].mean())

@@ -66,7 +66,8 @@ def simulate_noise(pair: RestoredPair, progress: Progress | None = None) -> Simu
 
     scanner, axis = _scanner(pair)
     mean = _smoothed(pair)
-    level = float(mean[mean >= mean.mean()].mean())
+    # At most the largest value: the mean of equal values can be rounded beyond them.
+    level = float(mean[mean >= min(mean.mean(), mean.max())].mean())
     foreground = mean > _FOREGROUND * level
     filled = _filled(foreground, axis, level)
     chosen = np.unique(filled[np.linspace(0, len(filled) - 1, _SLICES + 2).round().astype(int)])
