@@ -139,7 +139,7 @@ def _inferred(pair: RestoredPair, block: Figure) -> Figure:
     kept = 100 * math.prod(system.kept) / math.prod(system.shape)
     says = (
         f"{kept:.3g} % of k-space was measured and {100 - kept:.4g} % was inferred; what was "
-        f"inferred holds {0.0 if value is None else value:.2g} % of the energy of the image, and "
+        f"inferred holds {0.0 if value is None else value:.3g} % of the energy of the image, and "
         "all of its fine detail."
     )
     if value is None:
@@ -166,7 +166,7 @@ def _negative(pair: RestoredPair) -> Figure:
     says = (
         "No value is below 0, as it should be for a magnitude."
         if share == 0
-        else f"{share:.2g} % of the values are below 0, which no magnitude can be."
+        else f"{share:.3g} % of the values are below 0, which no magnitude can be."
     )
     return Figure(
         name="negative",
