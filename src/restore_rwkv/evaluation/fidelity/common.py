@@ -59,7 +59,11 @@ def _seams(pair: RestoredPair) -> Figure:
     shape = pair.after.slices(pair.axis).shape
     cut = None if pair.tile in (None, shape[1:]) else pair.tile
     value = None if cut is None else seam_ratio(pair, cut)
+    reason = "slices were not cut, or it is not known"
     says = "Slices were not cut into tiles, or it is not known."
+    if cut is not None and value is None:
+        reason = "nothing was changed beside the seams"
+        says = f"The seams of tiles cannot be judged: {reason}."
     if value is not None:
         says = f"Across the seams of tiles the correction changes {value:.2f} times as much as "
         says += "elsewhere."
@@ -75,7 +79,7 @@ def _seams(pair: RestoredPair) -> Figure:
         expected=f"below {_SEAM:g}",
         says=says,
         blind_to="It cannot see that a tile knows less of the body than a whole slice.",
-        reason="slices were not cut, or it is not known" if value is None else "",
+        reason="" if value is not None else reason,
     )
 
 

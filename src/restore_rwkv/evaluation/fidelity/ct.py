@@ -12,6 +12,7 @@ from restore_rwkv.evaluation.fidelity.ct_figures import noise_figures, shift_fig
 from restore_rwkv.evaluation.fidelity.detector import Detector, threshold_of
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_rarely
 from restore_rwkv.evaluation.fidelity.foreground import foreground
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import FidelityMap, Figure, RestoredPair, Support
 from restore_rwkv.evaluation.measures.measure import NoScoreError
 
@@ -93,7 +94,7 @@ class CTDetector(Detector):
                 if progress is not None:
                     progress(number + 1, chosen)
         except OperatorError as error:
-            raise NoScoreError(f"the noise of the scan: {str(error).partition(';')[0]}") from error
+            raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
         spread = np.sqrt(_between(np.stack(variance), places, count))
         least = np.float32(_LEAST_SPREAD * np.median(spread[self._body]))
         self._spread: NDArray[np.float32] = np.maximum(spread, least)

@@ -13,6 +13,7 @@ from restore_rwkv.evaluation.fidelity.mri_parts import (
     difference,
     parts,
 )
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
 from restore_rwkv.tasks.modality import spread_slices
 
@@ -87,7 +88,7 @@ def _block(pair: RestoredPair) -> Figure:
     try:
         found = kspace_extent(slices, block_factor(pair))
     except OperatorError as error:
-        reason = str(error).partition(";")[0]
+        reason = reason_of(error)
     else:
         value = 100 * found.outside
         support, says = _how_far(found.outside, found.rim, pair)

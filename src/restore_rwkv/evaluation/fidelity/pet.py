@@ -12,6 +12,7 @@ from restore_rwkv.evaluation.fidelity.detector import Detector
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_in_field
 from restore_rwkv.evaluation.fidelity.pet_noise import simulate_noise
 from restore_rwkv.evaluation.fidelity.pet_regions import Regions
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import FidelityMap, Figure, RestoredPair, Support
 from restore_rwkv.io import plane_axis
 from restore_rwkv.tasks.modality import spread_slices
@@ -254,7 +255,7 @@ def _noise(pair: RestoredPair) -> list[Figure]:
         for volume in (pair.before, pair.after):
             levels.append(100 * noise_level(torch.from_numpy(spread_slices(volume, axis))))
     except OperatorError as error:
-        reason = str(error).partition(";")[0]
+        reason = reason_of(error)
     figures = []
     for place, when in enumerate(("before", "after")):
         value = None if reason else levels[place]

@@ -99,7 +99,7 @@ def places_by(
     if detector is None:
         return f"No places were looked for: {reason}."
     if not found:
-        return "No place was found: what noise would not have removed or added is nowhere to be seen."
+        return "No place is listed: no score is larger than 0.5, so hardly anything was changed."
     places = None if pair.calibration is None else pair.calibration.places
     if places is not None:
         return (
