@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from restore_rwkv.evaluation.fidelity.foreground import foreground
+from restore_rwkv.evaluation.fidelity.foreground import foreground, tissue_level
 from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
 from restore_rwkv.restoration.tiles import spans
 
@@ -59,13 +59,17 @@ def _seams(pair: RestoredPair) -> Figure:
     shape = pair.after.slices(pair.axis).shape
     cut = None if pair.tile in (None, shape[1:]) else pair.tile
     value = None if cut is None else seam_ratio(pair, cut)
+    reason = "slices were not cut, or it is not known"
     says = "Slices were not cut into tiles, or it is not known."
+    if cut is not None and value is None:
+        reason = "nothing was changed beside the seams"
+        says = f"The seams of tiles cannot be judged: {reason}."
     if value is not None:
         says = f"Across the seams of tiles the correction changes {value:.2f} times as much as "
         says += "elsewhere."
-    support: Support = "supported"
-    if value is not None and value > _SEAM:
-        support = "look"
+    support: Support = "unknown"
+    if value is not None:
+        support = "supported" if value <= _SEAM else "look"
     return Figure(
         name="seams",
         title="change of the correction across the seams of tiles",
@@ -75,7 +79,7 @@ def _seams(pair: RestoredPair) -> Figure:
         expected=f"below {_SEAM:g}",
         says=says,
         blind_to="It cannot see that a tile knows less of the body than a whole slice.",
-        reason="slices were not cut, or it is not known" if value is None else "",
+        reason="" if value is not None else reason,
     )
 
 
@@ -106,11 +110,14 @@ def _step(images: NDArray[np.float32], axis: int, place: int) -> float:
 
 
 def _clipped(pair: RestoredPair) -> Figure:
-    """Share of the body at the smallest value of the image, where the scan is above it."""
+    """Share of the body at the smallest value of the image, where the scan shows tissue.
+
+    Cavities, and tissue without signal, have the smallest value in a faithful image too.
+    """
     before, after = (volume.slices(pair.axis) for volume in (pair.before, pair.after))
     lowest = float(after.min())
     body = foreground(pair)
-    new = (after == lowest) & (before > lowest) & body
+    new = (after == lowest) & (before > max(lowest, tissue_level(pair))) & body
     value = 100 * float(new.sum()) / max(int(body.sum()), 1)
     support: Support = "supported" if value <= _CLIPPED else "look"
     return Figure(
@@ -120,7 +127,7 @@ def _clipped(pair: RestoredPair) -> Figure:
         unit="%",
         support=support,
         expected=f"below {_CLIPPED:g} %",
-        says=f"In the body, {value:.2g} % of the values are at the lowest one, {lowest:g}, where "
-        "the scan is above it.",
+        says=f"In the body, {value:.3g} % of the values are at the lowest one, {lowest:g}, where "
+        "the scan shows tissue.",
         blind_to="It cannot tell values that were clipped from those that are as low by chance.",
     )

@@ -9,9 +9,10 @@ import numpy as np
 
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.evaluation.fidelity.ct_figures import noise_figures, shift_figures
-from restore_rwkv.evaluation.fidelity.detector import Detector
+from restore_rwkv.evaluation.fidelity.detector import Detector, threshold_of
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_rarely
 from restore_rwkv.evaluation.fidelity.foreground import foreground
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import FidelityMap, Figure, RestoredPair, Support
 from restore_rwkv.evaluation.measures.measure import NoScoreError
 
@@ -89,7 +90,7 @@ class CTDetector(Detector):
                 if progress is not None:
                     progress(number + 1, chosen)
         except OperatorError as error:
-            raise NoScoreError(f"the noise of the scan: {str(error).partition(';')[0]}") from error
+            raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
         spread = np.sqrt(_between(np.stack(variance), places, count))
         least = np.float32(_LEAST_SPREAD * np.median(spread[self._body]))
         self._spread: NDArray[np.float32] = np.maximum(spread, least)
@@ -136,26 +137,50 @@ class CTDetector(Detector):
 
 
 def ct_figures(
-    pair: RestoredPair, detector: Detector | None, scores: NDArray[np.float32] | None
+    pair: RestoredPair,
+    detector: Detector | None,
+    scores: NDArray[np.float32] | None,
+    reason: str = "",
 ) -> list[Figure]:
     """Return the figures of a restored CT scan.
 
     They are the largest score and the share of the body that is beyond 3, the shift of CT numbers
-    by tissue, and the noise and its frequency before and after.
+    by tissue, and the noise and its frequency before and after. `reason` says why there is no
+    detector.
     """
-    return [*_scores(pair, detector, scores), *shift_figures(pair), *noise_figures(pair)]
-
-
-def _scores(
-    pair: RestoredPair, detector: Detector | None, scores: NDArray[np.float32] | None
-) -> list[Figure]:
     if detector is None or scores is None:
-        return []
-    body = foreground(pair)
-    size = np.abs(scores[body])
+        found = _no_scores(reason or "the noise of the scan is not known")
+    else:
+        found = _scores(pair, detector, scores)
+    return [*found, *shift_figures(pair), *noise_figures(pair)]
+
+
+def _no_scores(reason: str) -> list[Figure]:
+    names = {
+        "largest_score": "largest change over the noise of the scan",
+        "beyond_3": "share of the body where more than three standard deviations changed",
+    }
+    return [
+        Figure(
+            name=name,
+            title=title,
+            value=None,
+            unit="%" if name == "beyond_3" else "",
+            support="unknown",
+            expected="as noise has it",
+            says="Whether what was removed looks like noise is not known.",
+            blind_to="",
+            reason=reason,
+        )
+        for name, title in names.items()
+    ]
+
+
+def _scores(pair: RestoredPair, detector: Detector, scores: NDArray[np.float32]) -> list[Figure]:
+    size = np.abs(scores[foreground(pair)])
     largest, share = float(size.max()), 100 * float(np.mean(size > _BEYOND))
     expected = 100 * math.erfc(_BEYOND / math.sqrt(2))
-    limit = detector.simulated_threshold
+    limit = threshold_of(pair, detector)
     worst: Support = "supported" if limit is None or largest <= limit else "look"
     return [
         Figure(
@@ -175,8 +200,8 @@ def _scores(
             value=share,
             unit="%",
             support="supported" if share <= 2 * expected else "look",
-            expected=f"{expected:.2f} % for noise, less for a cautious restoration",
-            says=f"{share:.2g} % of the body changed by more than noise usually does.",
+            expected=f"about {expected:.2f} % for noise, less for a cautious restoration",
+            says=f"{share:.3g} % of the body changed by more than noise usually does.",
             blind_to="It cannot say where; the map does.",
         ),
     ]

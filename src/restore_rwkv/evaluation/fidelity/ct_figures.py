@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import InputError, OperatorError
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
 from restore_rwkv.evaluation.measures.measure import NoScoreError, Setting
 from restore_rwkv.tasks.modality import spread_slices
@@ -65,7 +66,7 @@ def _levels(pair: RestoredPair) -> list[Figure]:
         for volume in (pair.before, pair.after):
             levels.append(noise_level(torch.from_numpy(spread_slices(volume, pair.axis))))
     except OperatorError as error:
-        reason = str(error).partition(";")[0]
+        reason = reason_of(error)
     figures = []
     for place, when in enumerate(("before", "after")):
         value = None if reason else levels[place]
@@ -98,7 +99,7 @@ def _texture(pair: RestoredPair) -> Figure:
     try:
         before, value = mean_frequencies(pair)
     except (NoScoreError, InputError) as error:
-        reason = str(error).partition(";")[0]
+        reason = reason_of(error)
         says = f"The texture of the noise cannot be measured: {reason}."
     else:
         says = f"The mean frequency of the noise is {value:.2f} / mm, before it was {before:.2f}"

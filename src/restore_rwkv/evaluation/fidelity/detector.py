@@ -70,3 +70,9 @@ def detector_of(pair: RestoredPair, progress: Progress | None = None) -> Detecto
         f"{pair.after.name}: there is no physics for {modality}, so nothing can be said of it; "
         "give CT, MRI or PET"
     )
+
+
+def threshold_of(pair: RestoredPair, detector: Detector) -> float | None:
+    """Return the absolute score from which a place is flagged: as calibrated, else as simulated."""
+    places = None if pair.calibration is None else pair.calibration.places
+    return detector.simulated_threshold if places is None else places.threshold

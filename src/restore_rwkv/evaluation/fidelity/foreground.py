@@ -29,8 +29,17 @@ def foreground(pair: RestoredPair) -> NDArray[np.bool_]:
     smooth = np.maximum(
         *(gaussian_filter(volume.slices(pair.axis), sigma) for volume in (pair.before, pair.after))
     )
-    if pair.task.modality == "CT":
-        limit = _BODY
-    else:
-        limit = _LEVEL * float(smooth[smooth >= smooth.mean()].mean())
+    limit = _limit(smooth, pair)
     return np.stack([binary_fill_holes(image > limit) for image in smooth])
+
+
+def tissue_level(pair: RestoredPair) -> float:
+    """Return the value above which the scan of a pair shows tissue, in its unit."""
+    return _limit(pair.before.data, pair)
+
+
+def _limit(images: NDArray[np.float32], pair: RestoredPair) -> float:
+    if pair.task.modality == "CT":
+        return _BODY
+    # At most the largest value: the mean of equal values can be rounded beyond them.
+    return _LEVEL * float(images[images >= min(images.mean(), images.max())].mean())

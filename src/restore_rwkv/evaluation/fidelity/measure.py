@@ -10,7 +10,7 @@ import numpy as np
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.fidelity.common import common_figures
-from restore_rwkv.evaluation.fidelity.detector import Detector, detector_of
+from restore_rwkv.evaluation.fidelity.detector import Detector, detector_of, threshold_of
 from restore_rwkv.evaluation.fidelity.places import find_places
 from restore_rwkv.evaluation.fidelity.results import (
     Fidelity,
@@ -52,12 +52,12 @@ def measure_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fi
     except NoScoreError as error:
         reason = str(error)
     scores = None if detector is None else _scores(detector, pair)
-    threshold = _threshold(pair, detector)
+    threshold = None if detector is None else threshold_of(pair, detector)
     places: tuple[Place, ...] = ()
     if detector is not None and scores is not None:
         places = find_places(scores, pair, detector.radius_mm, threshold)
-    figures = (*_figures(pair, detector, scores), *common_figures(pair))
-    support = overall(figures, places)
+    figures = (*_figures(pair, detector, scores, reason), *common_figures(pair))
+    support = overall(pair, figures, places)
     return Fidelity(
         pair=pair,
         support=support,
@@ -65,7 +65,7 @@ def measure_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fi
         figures=figures,
         maps=_maps(pair, detector, scores, threshold),
         places=places,
-        places_by=places_by(pair, detector, reason),
+        places_by=places_by(pair, detector, places, reason),
         seconds=round(time.perf_counter() - start, 3),
     )
 
@@ -80,7 +80,10 @@ def check_pair(pair: RestoredPair) -> None:
         )
     first, second = before.affine, after.affine
     if first is not None and second is not None:
-        corners = np.array([[0, 0, 0, 1], [*(n - 1 for n in before.data.shape), 1]], dtype=float)
+        # The first voxel and the last along each axis: two opposite corners are those of a grid
+        # with exchanged axes too.
+        corners = np.ones((4, 4))
+        corners[:, :3] = [[0, 0, 0], *np.diag([n - 1 for n in before.data.shape])]
         apart = float(np.abs((first - second) @ corners.T).max())
         if apart > _SAME_MM * max(1.0, *(before.spacing or (1.0,))):
             raise InputError(
@@ -111,25 +114,21 @@ def _scores(detector: Detector, pair: RestoredPair) -> NDArray[np.float32]:
     return detector.scores(before, after)
 
 
-def _threshold(pair: RestoredPair, detector: Detector | None) -> float | None:
-    if detector is None:
-        return None
-    places = None if pair.calibration is None else pair.calibration.places
-    return detector.simulated_threshold if places is None else places.threshold
-
-
 def _figures(
-    pair: RestoredPair, detector: Detector | None, scores: NDArray[np.float32] | None
+    pair: RestoredPair,
+    detector: Detector | None,
+    scores: NDArray[np.float32] | None,
+    reason: str,
 ) -> list[Figure]:
     modality = pair.task.modality
     if modality == "CT":
         from restore_rwkv.evaluation.fidelity.ct import ct_figures
 
-        return ct_figures(pair, detector, scores)
+        return ct_figures(pair, detector, scores, reason)
     if modality == "PT":
         from restore_rwkv.evaluation.fidelity.pet import pet_figures
 
-        return pet_figures(pair, detector, scores)
+        return pet_figures(pair, detector, scores, reason)
     from restore_rwkv.evaluation.fidelity.mri import mri_figures
 
     return mri_figures(pair, detector, scores)

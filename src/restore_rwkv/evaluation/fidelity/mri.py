@@ -17,6 +17,7 @@ from restore_rwkv.evaluation.fidelity.detector import Detector
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_rarely
 from restore_rwkv.evaluation.fidelity.mri_agreement import agreement
 from restore_rwkv.evaluation.fidelity.mri_parts import CANNOT_SEE, block_factor, difference, parts
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import (
     FidelityMap,
     Figure,
@@ -74,7 +75,7 @@ class MRIDetector(Detector):
             slices = slices.clamp(min=0) if self._magnitude else slices
             noise = noise_level(slices, self._factor, magnitude=self._magnitude)
         except OperatorError as error:
-            raise NoScoreError(f"the noise of the scan: {str(error).partition(';')[0]}") from error
+            raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
         coarse = [side * n / m for side, n, m in zip(pixel, size, kept, strict=True)]
         self.radius_mm = max(_RADIUS, *coarse)
         self._sigma = [
@@ -191,5 +192,8 @@ def mri_figures(
 
 def _level(images: torch.Tensor) -> float:
     """Mean of what lies above the mean."""
+    import torch
+
     images = images.abs()
-    return float(images[images >= images.mean()].mean())
+    # At most the largest value: the mean of equal values can be rounded beyond them.
+    return float(images[images >= torch.minimum(images.mean(), images.max())].mean())

@@ -13,6 +13,7 @@ from restore_rwkv.evaluation.fidelity.mri_parts import (
     difference,
     parts,
 )
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
 from restore_rwkv.tasks.modality import spread_slices
 
@@ -87,7 +88,7 @@ def _block(pair: RestoredPair) -> Figure:
     try:
         found = kspace_extent(slices, block_factor(pair))
     except OperatorError as error:
-        reason = str(error).partition(";")[0]
+        reason = reason_of(error)
     else:
         value = 100 * found.outside
         support, says = _how_far(found.outside, found.rim, pair)
@@ -139,7 +140,7 @@ def _inferred(pair: RestoredPair, block: Figure) -> Figure:
     kept = 100 * math.prod(system.kept) / math.prod(system.shape)
     says = (
         f"{kept:.3g} % of k-space was measured and {100 - kept:.4g} % was inferred; what was "
-        f"inferred holds {0.0 if value is None else value:.2g} % of the energy of the image, and "
+        f"inferred holds {0.0 if value is None else value:.3g} % of the energy of the image, and "
         "all of its fine detail."
     )
     if value is None:
@@ -166,7 +167,7 @@ def _negative(pair: RestoredPair) -> Figure:
     says = (
         "No value is below 0, as it should be for a magnitude."
         if share == 0
-        else f"{share:.2g} % of the values are below 0, which no magnitude can be."
+        else f"{share:.3g} % of the values are below 0, which no magnitude can be."
     )
     return Figure(
         name="negative",

@@ -12,6 +12,7 @@ from restore_rwkv.evaluation.fidelity.detector import Detector
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_in_field
 from restore_rwkv.evaluation.fidelity.pet_noise import simulate_noise
 from restore_rwkv.evaluation.fidelity.pet_regions import Regions
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import FidelityMap, Figure, RestoredPair, Support
 from restore_rwkv.io import plane_axis
 from restore_rwkv.tasks.modality import spread_slices
@@ -142,14 +143,17 @@ def pet_maps(
 
 
 def pet_figures(
-    pair: RestoredPair, detector: Detector | None, scores: NDArray[np.float32] | None
+    pair: RestoredPair,
+    detector: Detector | None,
+    scores: NDArray[np.float32] | None,
+    reason: str = "",
 ) -> list[Figure]:
     """Return the figures of a restored PET scan.
 
     They are the change of the total activity, the largest change of SUVmean in a region, the share
-    of negative values, and the noise before and after.
+    of negative values, and the noise before and after. `reason` says why there is no detector.
     """
-    return [_total(pair), _regions(pair, detector), _negative(pair), *_noise(pair)]
+    return [_total(pair), _regions(pair, detector, reason), _negative(pair), *_noise(pair)]
 
 
 def _total(pair: RestoredPair) -> Figure:
@@ -174,14 +178,17 @@ def _total(pair: RestoredPair) -> Figure:
     )
 
 
-def _regions(pair: RestoredPair, detector: Detector | None) -> Figure:
+def _regions(pair: RestoredPair, detector: Detector | None, reason: str) -> Figure:
     value: float | None = None
     support: Support = "unknown"
-    reason = "the noise of the scan is not known"
-    says = f"The change of regions cannot be judged: {reason}."
+    reason = reason or "the noise of the scan is not known"
+    says = ""
     if isinstance(detector, PETDetector):
         regions = Regions.of(pair, detector.noise)
-        value, support, says, reason = *_largest(regions), ""
+        reason = "" if len(regions.shift) else "no region is large enough"
+        if not reason:
+            value, support, says = _largest(regions)
+    says = says or f"The change of regions cannot be judged: {reason}."
     return Figure(
         name="region_shift",
         title="largest change of SUVmean in a region",
@@ -221,7 +228,7 @@ def _negative(pair: RestoredPair) -> Figure:
     says = (
         "No value is below 0, as it should be for activity."
         if share == 0
-        else f"{share:.2g} % of the values are below 0, of the scan {own:.2g} %."
+        else f"{share:.3g} % of the values are below 0, of the scan {own:.3g} %."
     )
     support: Support = "supported" if share <= own else "look" if share < 1 else "unsupported"
     return Figure(
@@ -248,7 +255,7 @@ def _noise(pair: RestoredPair) -> list[Figure]:
         for volume in (pair.before, pair.after):
             levels.append(100 * noise_level(torch.from_numpy(spread_slices(volume, axis))))
     except OperatorError as error:
-        reason = str(error).partition(";")[0]
+        reason = reason_of(error)
     figures = []
     for place, when in enumerate(("before", "after")):
         value = None if reason else levels[place]
@@ -256,7 +263,7 @@ def _noise(pair: RestoredPair) -> list[Figure]:
         says = f"The noise {when} restoration cannot be measured: {reason}."
         if value is not None:
             support = "look" if place and levels[1] > levels[0] else "supported"
-            says = f"Fine noise {when} restoration is {value:.2g} % of the uptake."
+            says = f"Fine noise {when} restoration is {value:.3g} % of the uptake."
         figures.append(
             Figure(
                 name=f"noise_{when}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import OperatorError
+from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import RestoredPair
 from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.io import plane_axis
@@ -66,7 +67,8 @@ def simulate_noise(pair: RestoredPair, progress: Progress | None = None) -> Simu
 
     scanner, axis = _scanner(pair)
     mean = _smoothed(pair)
-    level = float(mean[mean >= mean.mean()].mean())
+    # At most the largest value: the mean of equal values can be rounded beyond them.
+    level = float(mean[mean >= min(mean.mean(), mean.max())].mean())
     foreground = mean > _FOREGROUND * level
     filled = _filled(foreground, axis, level)
     chosen = np.unique(filled[np.linspace(0, len(filled) - 1, _SLICES + 2).round().astype(int)])
@@ -91,7 +93,7 @@ def simulate_noise(pair: RestoredPair, progress: Progress | None = None) -> Simu
             progress=progress,
         )
     except OperatorError as error:
-        raise NoScoreError(f"the noise of the scan: {str(error).partition(';')[0]}") from error
+        raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
     images = np.zeros((_REALISATIONS, *outline.shape), dtype=np.float32)
     images[:, window[0], window[1], window[2]] = noise.numpy()
     return SimulatedNoise(

@@ -99,19 +99,22 @@ def _sentence(
 ) -> str:
     unit = pair.after.unit or "a.u."
     length = "mm" if pair.after.spacing else "pixels"
+    largest = max(abs(before), abs(after))
+    digits = max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+    digits = max(digits, 1) if largest < 1000 else digits
     means = (
-        f"the mean of a disc of {radius_mm:.3g} {length} radius is {_shown(before)} {unit} in the "
-        f"scan and {_shown(after)} {unit} in the restored image."
+        f"the mean of a disc of {radius_mm:.3g} {length} radius is {before:.{digits}f} {unit} in "
+        f"the scan and {after:.{digits}f} {unit} in the restored image"
     )
+    # A score looks farther than the disc, and for MRI at a scan of the restored image.
+    agrees = (before - after) * score > 0
+    means += "." if agrees else ", which alone does not show it."
     if pair.task.modality == "MR":
         other = "brighter" if score > 0 else "darker"
         return f"The scan is {other} here than a scan of the restored image would be: {means}"
     what, other = ("removed", "darker") if score > 0 else ("added", "brighter")
-    return f"Something was {what} that makes the restored image {other} here: {means}"
-
-
-def _shown(value: float) -> str:
-    return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+    made = f" that makes the restored image {other} here" if agrees else " around here"
+    return f"Something was {what}{made}: {means}"
 
 
 def _sides(pair: RestoredPair) -> list[float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from restore_rwkv.evaluation.fidelity.detector import Detector
 from restore_rwkv.evaluation.fidelity.results import Figure, Place, RestoredPair, Support
 
@@ -21,16 +23,25 @@ _ALWAYS = {
 }
 
 
-def overall(figures: Sequence[Figure], places: Sequence[Place]) -> Support:
-    """Return the worst support of figures and places; "unknown" if nothing was measured.
+_MAIN = {"CT": "largest_score", "PT": "region_shift", "MR": "consistency"}
+"""The figure without which nothing speaks for an image, by modality."""
 
-    Figures without a value count only if all are without.
+
+def overall(pair: RestoredPair, figures: Sequence[Figure], places: Sequence[Place]) -> Support:
+    """Return the worst support of figures and places.
+
+    Figures without a value do not count, but for that which the verdict stands on: without it
+    nothing speaks for the image, and the support is "unknown" unless something speaks against it.
     """
-    known = [each.support for each in figures if each.value is not None]
-    if not known:
-        return "unknown"
-    found = known + (["look"] if any(place.flagged for place in places) else [])
+    main = _main(pair, figures)
+    found: list[Support] = [each.support for each in figures if each.value is not None]
+    found += ["look"] if any(place.flagged for place in places) else []
+    found += ["unknown"] if main is None or main.value is None else []
     return max(found, key=_ORDER.index)
+
+
+def _main(pair: RestoredPair, figures: Sequence[Figure]) -> Figure | None:
+    return next((each for each in figures if each.name == _MAIN[pair.task.modality]), None)
 
 
 def verdict_on(
@@ -41,8 +52,12 @@ def verdict_on(
     against = [each for each in figures if each.support == "unsupported"]
     doubtful = [each for each in figures if each.support == "look" and each.value is not None]
     flagged = sum(place.flagged for place in places)
+    main = _main(pair, figures)
+    missing = "it could not be measured" if main is None else main.reason
     if support == "unknown":
-        first = "Nothing could be measured, so nothing is known of this image."
+        first = f"Whether the scan supports the restored image is not known: {missing}."
+    elif np.array_equal(pair.before.data, pair.after.data):
+        first = "The image is the scan, unchanged: nothing was restored."
     elif against:
         first = f"The scan does not support the restored image: {_lowered(against[0].says)}"
     elif doubtful or flagged:
@@ -53,6 +68,8 @@ def verdict_on(
                 f"Look closer before you rely on the restored image: {_lowered(doubtful[0].says)}"
             )
         )
+        if main is None or main.value is None:
+            first += f" The rest is not known: {missing}."
     else:
         first = f"{_AGREES[modality]}."
     return " ".join(
@@ -75,10 +92,14 @@ def _lowered(sentence: str) -> str:
     return f"{head.lower() if head.istitle() and head != 'SUVmean' else head} {rest}"
 
 
-def places_by(pair: RestoredPair, detector: Detector | None, reason: str) -> str:
+def places_by(
+    pair: RestoredPair, detector: Detector | None, found: Sequence[Place], reason: str
+) -> str:
     """Return how the places were found, in one sentence."""
     if detector is None:
         return f"No places were looked for: {reason}."
+    if not found:
+        return "No place is listed: no score is larger than 0.5, so hardly anything was changed."
     places = None if pair.calibration is None else pair.calibration.places
     if places is not None:
         return (

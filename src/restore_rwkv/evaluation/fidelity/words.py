@@ -31,7 +31,7 @@ HEADLINES: dict[Support, str] = {
     "supported": "Supported by what was measured",
     "look": "Look at the places and figures that are marked",
     "unsupported": "Not supported by what was measured",
-    "unknown": "Not known: nothing could be measured",
+    "unknown": "Not known: what would support it could not be measured",
 }
 """Words of the support of the image as a whole."""
 
