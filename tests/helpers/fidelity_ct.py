@@ -42,9 +42,7 @@ def scans() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     truth = gaussian_filter(truth, (0.8, 0.8, 0))
     slices = torch.from_numpy(np.moveaxis(truth, 2, 0).astype(np.float32))
     generator = torch.Generator().manual_seed(0)
-    noise = scan_noise(
-        slices, (2.0, 2.0), scanner=CTScanner(photons=PHOTONS), generator=generator, realisations=1
-    )
+    noise = scan_noise(slices, (2.0, 2.0), scanner=CTScanner(photons=PHOTONS), generator=generator)
     scan = truth + np.moveaxis(noise.numpy().reshape(slices.shape), 0, 2)
     return scan.astype(np.float32), truth.astype(np.float32)
 

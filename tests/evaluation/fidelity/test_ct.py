@@ -57,8 +57,10 @@ def test_a_disc_that_was_removed_or_added_is_found_with_its_sign_and_words(sign:
     assert first.index == pytest.approx(PLACE, abs=1)
     assert first.flagged
     assert sign * first.score > 8
-    words = "removed that makes the restored image darker" if sign == 1 else (
-        "added that makes the restored image brighter"
+    words = (
+        "removed that makes the restored image darker"
+        if sign == 1
+        else ("added that makes the restored image brighter")
     )
     assert words in first.says
     assert figures(pair_of(before, after))["largest_score"].support == "look"
@@ -118,7 +120,7 @@ def test_without_a_detector_its_figures_have_the_reason() -> None:
 @pytest.mark.parametrize("value", [-1024.0, 0.1, 40.0])
 def test_scans_without_body_or_noise_are_refused_with_a_reason_about_the_scan(value: float) -> None:
     constant = np.full(scans()[0].shape, value)
-    with pytest.raises(NoScoreError, match="^(the scan shows no body|the noise of the scan: the)"):
+    with pytest.raises(NoScoreError, match=r"^(the scan shows no body|the noise of the scan: the)"):
         CTDetector(pair_of(constant, constant))
 
 

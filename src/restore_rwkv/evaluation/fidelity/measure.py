@@ -71,7 +71,7 @@ def measure_fidelity(pair: RestoredPair, progress: Progress | None = None) -> Fi
 
 
 def check_pair(pair: RestoredPair) -> None:
-    """Raise InputError unless both images are on one grid, finite, and of the task's modality."""
+    """Raise InputError unless both images are on one grid, and of the task's modality."""
     before, after, task = pair.before, pair.after, pair.task
     if before.data.shape != after.data.shape:
         raise InputError(
@@ -95,8 +95,6 @@ def check_pair(pair: RestoredPair) -> None:
                 f"{volume.name}: is {volume.modality}, and {task.name} is for {task.modality}; "
                 "give another task=NAME"
             )
-        if not np.isfinite(volume.data).all():
-            raise InputError(f"{volume.name}: has values that are not finite; replace them")
     if None not in (before.unit, after.unit) and before.unit != after.unit:
         raise InputError(
             f"{after.name}: is in {after.unit}, the scan in {before.unit}; give both in one unit"
