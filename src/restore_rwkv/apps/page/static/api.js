@@ -31,7 +31,7 @@ export const post = (path, value) =>
 
 // Sends one file. `told` gets the bytes sent so far; `signal` stops it.
 export function put(name, file, group, told, signal) {
-  const path = name.split("/").map(encodeURIComponent).join("/");
+  const path = name.split("/").map((part) => encodeURIComponent(part.toWellFormed?.() ?? part)).join("/");
   return new Promise((resolve, reject) => {
     const sender = new XMLHttpRequest();
     sender.open("PUT", `/api/uploads/${path}`);

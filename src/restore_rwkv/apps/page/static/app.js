@@ -22,7 +22,9 @@ function said(text) {
 const fine = () => (byId("error").hidden = true);
 
 async function start() {
-  const state = await get("/api/state");
+  const asked = get("/api/state");
+  startDrop(asked.then((state) => state.upload_cap), { failed, sent: fine });
+  const state = await asked;
   byId("machine").textContent = `Version ${state.version}, on ${state.device.name}${state.device.name === "cpu" ? ` with ${state.device.threads} threads` : ""}${state.folder ? `, folder ${state.folder}` : ""}`;
   byId("notice").textContent = state.notice;
   const viewer = new Viewer({ failed, said });
@@ -40,6 +42,7 @@ async function start() {
     history.replaceState(null, "", `#job=${job.id}`);
     jobs.mark(job.id);
     fine();
+    byId("viewer").scrollIntoView({ block: "nearest" }); // on a phone it lies below
     try {
       await viewer.show(job);
     } catch (error) {
@@ -61,7 +64,6 @@ async function start() {
   };
   const scans = new Scans({ failed, chosen: (scan) => options.show(scan) });
   jobs.replace(state.jobs);
-  startDrop(state.upload_cap, { failed, sent: fine });
   const linked = jobs.jobs.get(Number(location.hash.slice("#job=".length)));
   if (linked?.state === "done") show(linked);
   let away = false;

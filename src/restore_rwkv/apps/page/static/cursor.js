@@ -6,6 +6,7 @@ import { byId, signed, value } from "./words.js";
 const LETTERS = ["x", "y", "z"];
 const MOST_ZOOM = 20;
 const FOR_ONE_NOTCH = 1.15;
+const GAP = 9; // pixels around the cursor that stay free
 
 export class Cursor {
   constructor(panes, { moved, line }) {
@@ -51,7 +52,15 @@ export class Cursor {
     byId("slice").value = number;
     byId("slice-text").textContent = `Slice ${number} of ${this.panes.size[this.axis]}`;
     this.read(this.voxel);
+    NAMES.forEach((name) => this.cross(name));
     this.moved();
+  }
+
+  // Marks the cursor in a pane, and leaves its middle free.
+  cross(name) {
+    const target = byId(`pane-${name}`).querySelector(".touch");
+    const point = this.panes.pointOf(name, this.voxel);
+    target.querySelector(".cross").setAttribute("d", point ? crossAt(...point, target.clientWidth, target.clientHeight) : "");
   }
 
   slice(number) {
@@ -198,4 +207,8 @@ export class Cursor {
     this.marked = !this.marked;
     this.line(this.marked ? this.voxel : null, this.marked ? null : this.voxel);
   }
+}
+
+function crossAt(x, y, width, height) {
+  return `M0 ${y}H${x - GAP}M${x + GAP} ${y}H${width}M${x} 0V${y - GAP}M${x} ${y + GAP}V${height}`;
 }

@@ -5,17 +5,18 @@ import { byId, bytes } from "./words.js";
 
 const AT_ONCE = 3;
 
+// `cap` is a promise of bytes: a file that comes before it is known has to wait.
 export function startDrop(cap, { failed, sent }) {
   const zone = byId("drop");
   const give = async (find) => {
     try {
-      await send(await find(), cap);
+      await send(await find(), await cap);
       sent();
     } catch (error) {
       if (error.name !== "AbortError") failed(error);
     }
   };
-  byId("cap").textContent = `Up to ${bytes(cap)}. Nothing leaves this machine.`;
+  cap.then((most) => (byId("cap").textContent = `Up to ${bytes(most)}. Nothing leaves this machine.`), () => {});
   for (const [button, input] of [["pick-files", "files"], ["pick-folder", "folder"]]) {
     byId(button).addEventListener("click", () => byId(input).click());
     byId(input).addEventListener("change", (event) => {

@@ -9,9 +9,7 @@ const PLANES = { axial: 0, coronal: 1, sagittal: 2 }; // slice types of NiiVue
 export const AXES = { axial: 2, coronal: 1, sagittal: 0 }; // axes towards right, front and top
 const SETTINGS = {
   backColor: [0, 0, 0, 1],
-  crosshairColor: [1, 0.85, 0.2, 0.8],
-  crosshairWidth: 1,
-  crosshairWidthUnit: "pixels",
+  crosshairWidth: 0, // its width depends on the size of voxels; cursor.js draws one
   isColorbar: false,
   isRadiologicalConvention: true,
   isNearestInterpolation: true,
@@ -70,8 +68,8 @@ export class Panes {
   colour(name, colours, low, high) {
     const view = this.views[name];
     const volume = view.volumes[0];
+    volume.colormap = colours; // first: it resets the range
     Object.assign(volume, { cal_min: low, cal_max: high });
-    volume.colormap = colours;
     view.updateGLVolume();
   }
 
@@ -110,7 +108,7 @@ export class Panes {
     return this.size.map((count, axis) => found[axis] * count - 0.5);
   }
 
-  // Where a voxel lies in a pane, in CSS pixels; null where it is not in the slice shown.
+  // Where a voxel of the slice shown lies in a pane, in CSS pixels; null where nothing is drawn.
   pointOf(name, voxel) {
     const view = this.views[name];
     const found = view.frac2canvasPos(this.fraction(voxel));

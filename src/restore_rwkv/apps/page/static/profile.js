@@ -7,8 +7,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [640, 200, 64, 34, 10];
 
 export class Profile {
-  constructor(panes, unit) {
-    Object.assign(this, { panes, unit, start: null, end: null });
+  constructor(panes, { unit, inSlice }) {
+    Object.assign(this, { panes, unit, inSlice, start: null, end: null });
     byId("clear").addEventListener("click", () => this.clear());
   }
 
@@ -35,10 +35,12 @@ export class Profile {
 
   // Draws the line over the image of a pane.
   mark(name) {
-    const target = byId(`pane-${name}`).querySelector(".touch");
-    const ends = [this.start, this.end].filter(Boolean).map((voxel) => this.panes.pointOf(name, voxel));
+    const target = byId(`pane-${name}`).querySelector(".line");
+    const voxels = [this.start, this.end].filter(Boolean);
     target.replaceChildren();
-    if (!ends.length || ends.includes(null)) return;
+    if (!voxels.length || !voxels.every(this.inSlice)) return;
+    const ends = voxels.map((voxel) => this.panes.pointOf(name, voxel));
+    if (ends.includes(null)) return;
     if (ends.length > 1) target.append(shape("line", { x1: ends[0][0], y1: ends[0][1], x2: ends[1][0], y2: ends[1][1], class: "profile" }));
     for (const [cx, cy] of ends) target.append(shape("circle", { cx, cy, r: 4, class: "profile" }));
   }

@@ -14,7 +14,10 @@ export class Viewer {
     Object.assign(this, { failed, said, job: null, ready: false });
     this.panes = new Panes();
     this.cursor = new Cursor(this.panes, { moved: () => this.moved(), line: (start, end) => this.profile.set(start, end) });
-    this.profile = new Profile(this.panes, () => this.cursor.unit);
+    this.profile = new Profile(this.panes, {
+      unit: () => this.cursor.unit,
+      inSlice: (voxel) => voxel[this.cursor.axis] === this.cursor.voxel[this.cursor.axis],
+    });
     this.maps = new Maps(this.panes, { failed, changed: () => this.cursor.to(this.cursor.voxel) });
     this.swipe = new Swipe(() => this.keep());
     for (const name of ["layout", "plane"]) {
@@ -30,22 +33,39 @@ export class Viewer {
     return `view-${this.job.id}`;
   }
 
+  // One result is loaded at a time; of those asked for meanwhile only the last is.
   async show(job) {
     this.job = job;
     this.ready = false;
     byId("nothing").hidden = true;
     byId("result").hidden = false;
     showResult(job);
-    if (!canDraw()) throw new Error("This browser cannot draw the images: it has no WebGL 2. The files below can be downloaded.");
-    byId("stage").setAttribute("aria-busy", "true");
-    this.started ??= this.panes.start();
-    await this.started;
-    this.maps.begin(job.outputs.maps);
-    await this.panes.load(job.outputs);
-    if (this.job !== job) return; // another was chosen meanwhile
-    this.begin(JSON.parse(sessionStorage.getItem(this.key) ?? "{}"));
-    byId("stage").removeAttribute("aria-busy");
-    byId("stage").dataset.job = job.id;
+    const before = this.loading;
+    this.loading = this.load(job, before);
+    await this.loading;
+  }
+
+  async load(job, before) {
+    await before?.catch(() => {}); // its own caller hears of it
+    if (this.job !== job) return;
+    const stage = byId("stage");
+    stage.hidden = false; // NiiVue asks for its size
+    stage.setAttribute("aria-busy", "true");
+    try {
+      if (!canDraw()) throw new Error("This browser cannot draw the images, as it has no WebGL 2; the files below can be downloaded.");
+      this.started ??= this.panes.start();
+      await this.started;
+      this.maps.begin(job.outputs.maps);
+      await this.panes.load(job.outputs);
+      if (this.job !== job) return;
+      this.begin(JSON.parse(sessionStorage.getItem(this.key) ?? "{}"));
+      stage.dataset.job = job.id;
+    } catch (error) {
+      stage.hidden = true; // it may still show another scan
+      throw error;
+    } finally {
+      stage.removeAttribute("aria-busy");
+    }
   }
 
   begin(kept) {

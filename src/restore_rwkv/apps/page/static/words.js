@@ -29,10 +29,12 @@ export function duration(seconds) {
   return `${(seconds / 3600).toFixed(1)} h`;
 }
 
-// A voxel's value: float32 has no more than 9 digits, of which those are shown that matter.
+// A voxel's value with the fewest digits that tell it from every other float32.
 export function value(number) {
   if (!Number.isFinite(number)) return String(number);
-  return String(Number(number.toPrecision(7))).replace("-", "\u2212");
+  let digits = 1;
+  while (digits < 9 && Math.fround(Number(number.toPrecision(digits))) !== Math.fround(number)) digits++;
+  return String(Number(number.toPrecision(digits))).replaceAll("-", "\u2212");
 }
 
 export function signed(number) {
