@@ -36,7 +36,6 @@ OPTIONS = [
     "--disable-component-update",
 ]
 MILLISECONDS = 20_000
-CROSS = "#pane-before .cross"
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +122,14 @@ def voxel(tab: Tab) -> tuple[int, ...]:
     """Index of the voxel whose values the page says."""
     places = tab.inner_text("#where").partition(": ")[2].split(", ")
     return tuple(int(place.split()[1]) for place in places)
+
+
+def cross(tab: Tab, name: str) -> np.ndarray:
+    """Where the cursor is in a pane, in pixels."""
+    path = tab.locator(f"#pane-{name} .cross").get_attribute("d") or ""
+    found = re.fullmatch(r"M0 ([-\d.]+)H.*M([-\d.]+) 0V.*", path)
+    assert found is not None
+    return np.array([float(found[2]), float(found[1])])
 
 
 def pixels(tab: Tab, name: str) -> np.ndarray:
@@ -223,11 +230,8 @@ def test_windows_of_ct_and_a_free_one_change_what_is_drawn(tab: Tab) -> None:
 
     def grey() -> float:
         """What is drawn at the cursor, of which the middle is free."""
-        path = tab.locator(CROSS).get_attribute("d") or ""
-        found = re.fullmatch(r"M0 ([\d.]+)H.*M([\d.]+) 0V.*", path)
-        assert found is not None
-        y, x = found.groups()
-        return float(pixels(tab, "before")[int(float(y)), int(float(x))].mean())
+        x, y = cross(tab, "before")
+        return float(pixels(tab, "before")[int(y), int(x)].mean())
 
     assert grey() == pytest.approx(255 * (value + 160) / 400, abs=3)
     tab.select_option("#window", label="Lung")
@@ -276,6 +280,33 @@ def test_slices_planes_zoom_and_a_profile(tab: Tab) -> None:
     tab.mouse.move(area["x"] + area["width"] * 0.6, y, steps=3)
     tab.mouse.up()
     assert tab.locator("#plot").is_visible()
+
+
+@pytest.mark.parametrize("plane", ["Axial", "Coronal", "Sagittal"])
+def test_zoom_keeps_the_cursor_in_place_and_the_image_follows_the_mouse(
+    tab: Tab, plane: str
+) -> None:
+    restore(tab)
+    tab.get_by_role("radio", name=plane).check()
+    area = tab.locator("#pane-difference").bounding_box()
+    assert area is not None
+    middle = np.array([area["x"] + area["width"] / 2, area["y"] + area["height"] / 2])
+    corner, aside = np.array([area["x"], area["y"]]), middle + np.array([40, 2])
+    tab.mouse.click(*aside)
+    start = cross(tab, "difference")
+    assert np.abs(start - (aside - corner)).max() < 30  # within its voxel
+    for _ in range(3):
+        tab.get_by_role("button", name="Zoom in").click()
+    assert np.abs(cross(tab, "difference") - start).max() < 2
+    tab.keyboard.down("Shift")
+    tab.mouse.move(*middle)
+    tab.mouse.down()
+    tab.mouse.move(*(middle + np.array([30, 20])), steps=3)
+    tab.mouse.up()
+    tab.keyboard.up("Shift")
+    assert np.abs(cross(tab, "difference") - start - np.array([30, 20])).max() < 3
+    tab.mouse.click(*middle)
+    assert np.abs(cross(tab, "difference") - (middle - corner)).max() < 60
 
 
 def test_a_job_shows_its_progress_and_is_cancelled(tab: Tab, network: FakeNetwork) -> None:

@@ -89,29 +89,14 @@ export class Cursor {
 
   // Zooms about the cursor, which stays where it is on the screen.
   magnify(factor) {
-    const zoom = this.panes.zoom;
-    const wanted = Math.min(MOST_ZOOM, Math.max(1, zoom[3] * factor));
-    if (wanted === 1) return this.fit();
-    const before = this.panes.pointOf("difference", this.voxel);
-    zoom[3] = wanted;
-    this.panes.draw(this.voxel);
-    const after = this.panes.pointOf("difference", this.voxel);
-    if (before && after) this.shift("difference", before[0] - after[0], before[1] - after[1]);
-    else this.to(this.voxel);
+    const zoom = Math.min(MOST_ZOOM, Math.max(1, this.panes.zoom[3] * factor));
+    if (zoom === 1) return this.fit();
+    this.panes.magnify(zoom, this.voxel);
+    this.to(this.voxel);
   }
 
-  // Moves the image by pixels of the screen, by what one pixel is in voxels here.
   shift(name, right, down) {
-    const [first, second] = this.inPlane();
-    const area = byId(`pane-${name}`).getBoundingClientRect();
-    const [x, y] = [area.left + area.width / 2, area.top + area.height / 2];
-    const here = this.panes.voxelAt(name, x, y);
-    const there = this.panes.voxelAt(name, x + 10, y + 10);
-    if (here && there) {
-      for (const [axis, pixels] of [[first, right], [second, down]]) {
-        this.panes.zoom[axis] += ((there[axis] - here[axis]) / 10) * pixels * this.panes.spacing[axis];
-      }
-    }
+    this.panes.shift(name, right, down);
     this.to(this.voxel);
   }
 

@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { byId, element } from "./words.js";
 
-const PLANES = { auto: "as the file has them", axial: "axial", coronal: "coronal", sagittal: "sagittal" };
+const PLANES = { auto: "as in the file", axial: "axial", coronal: "coronal", sagittal: "sagittal" };
 
 export class Options {
   constructor(state, { started, failed }) {

@@ -100,12 +100,32 @@ export class Panes {
 
   // The voxel under a point of the screen, with fractions; null beside the image.
   voxelAt(name, x, y) {
+    const voxel = this.placeAt(name, x, y);
+    return voxel.every((place, axis) => place >= -0.5 && place <= this.size[axis] - 0.5) ? voxel : null;
+  }
+
+  placeAt(name, x, y) {
     const view = this.views[name];
     const area = view.canvas.getBoundingClientRect();
     const scale = view.canvas.width / area.width;
-    const found = view.canvasPos2frac([(x - area.left) * scale, (y - area.top) * scale]);
-    if (!found || found[0] < 0) return null;
+    const found = view.screenXY2TextureFrac((x - area.left) * scale, (y - area.top) * scale, 0, false);
     return this.size.map((count, axis) => found[axis] * count - 0.5);
+  }
+
+  // Zooms so that a voxel stays where it is: NiiVue draws mm * zoom + pan.
+  magnify(zoom, voxel) {
+    const mm = this.views.before.frac2mm(this.fraction(voxel));
+    const change = this.zoom[3] - zoom;
+    this.zoom = [...[0, 1, 2].map((axis) => this.zoom[axis] + mm[axis] * change), zoom];
+  }
+
+  // Moves the image by pixels of the screen.
+  shift(name, right, down) {
+    const area = this.views[name].canvas.getBoundingClientRect();
+    const here = this.placeAt(name, area.left, area.top);
+    const there = this.placeAt(name, area.left + right, area.top + down);
+    const pan = [0, 1, 2].map((axis) => this.zoom[axis] + (there[axis] - here[axis]) * this.spacing[axis] * this.zoom[3]);
+    this.zoom = [...pan, this.zoom[3]];
   }
 
   // Where a voxel of the slice shown lies in a pane, in CSS pixels; null where nothing is drawn.

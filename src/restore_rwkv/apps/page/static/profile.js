@@ -4,7 +4,7 @@ import { NAMES } from "./panes.js";
 import { byId, value } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [640, 200, 64, 34, 10];
+const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [640, 220, 90, 38, 12];
 
 export class Profile {
   constructor(panes, { unit, inSlice }) {

@@ -14,7 +14,7 @@ export function showResult(job) {
     outputs.change ? `mean change ${signed(Number(outputs.change.mean.toPrecision(3)))} ${unit}, largest ${value(Number(outputs.change.largest.toPrecision(3)))} ${unit}` : "",
     outputs.volumes > 1 ? `the first of ${outputs.volumes} volumes is shown` : "",
   ];
-  byId("facts").textContent = `${facts.filter(Boolean).map((text) => text.trim()).join("; ")}.`;
+  byId("facts").textContent = facts.filter(Boolean).map((text) => text.trim()).join("; ");
   byId("remarks").replaceChildren(...[...outputs.warnings, ...outputs.notes].map((text) => element("li", { text })));
   const links = [];
   const names = { nifti: "Download as NIfTI", dicom: "Download as DICOM" };

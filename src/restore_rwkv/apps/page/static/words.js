@@ -56,7 +56,9 @@ export function progress(job) {
   if (job.state === "done") return `Done${job.outputs.seconds == null ? "" : ` in ${duration(job.outputs.seconds)}`}`;
   if (job.state === "cancelled") return "Cancelled";
   if (job.state === "failed") return `Failed: ${job.error ?? "no reason is known"}`;
-  const stage = STAGES[job.stage] ?? (job.stage ? job.stage[0].toUpperCase() + job.stage.slice(1) : "Starting");
+  // The library counts slices as soon as the weights are loaded, and names no stage then.
+  const name = job.stage === "loading weights" && job.all ? "restoring" : job.stage;
+  const stage = STAGES[name] ?? (name ? name[0].toUpperCase() + name.slice(1) : "Starting");
   const count = job.all ? `, ${job.done} of ${job.all}` : "";
   const left = job.seconds_left == null ? "" : `, about ${duration(job.seconds_left)} left`;
   return `${stage}${count}${left}`;
