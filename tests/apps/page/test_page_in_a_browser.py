@@ -20,7 +20,7 @@ from restore_rwkv.apps.page import Page
 from restore_rwkv.apps.page.restoring import REPORT
 from tests.apps.page.conftest import SHAPE, ct_values, write_ct
 from tests.apps.page.test_reports import fake_module
-from tests.helpers.pages import FakeNetwork, Visitor
+from tests.helpers.local_page import FakeNetwork, Visitor
 from tests.helpers.tools import needs
 
 if TYPE_CHECKING:
