@@ -78,27 +78,27 @@ class CTDetector(Detector):
         chosen = min(count, max(_FEWEST, min(_MOST, count // _EVERY)))
         places = ((np.arange(chosen) + 0.5) * count / chosen).astype(int)
         generator = torch.Generator().manual_seed(pair.seed)
-        variance, drawn = [], []
+        power, drawn = [], []
         try:
             scanner = calibrated(CTScanner(), before, self._pixel)
             for number, place in enumerate(places):
                 own = OwnNoise(after[place][None], self._pixel, scanner)
                 noise = np.concatenate([own.draw(generator) for _ in range(_REALISATIONS)])
                 drawn.append(self._filtered(noise, _WIDTH))
-                power = np.square(drawn[-1]).mean(axis=0, keepdims=True)
-                variance.append(self._filtered(power, _SMOOTH)[0])
+                power.append(self._filtered(np.square(drawn[-1]), _SMOOTH))
                 if progress is not None:
                     progress(number + 1, chosen)
         except OperatorError as error:
             raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
-        spread = np.sqrt(_between(np.stack(variance), places, count))
+        variance = np.stack([each.mean(axis=0) for each in power])
+        spread = np.sqrt(_between(variance, places, count))
         least = np.float32(_LEAST_SPREAD * np.median(spread[self._body]))
         self._spread: NDArray[np.float32] = np.maximum(spread, least)
         maxima = [
-            np.abs(image / self._spread[place])[self._body[place]].max()
-            for place, images in zip(places, drawn, strict=True)
+            np.sqrt((square / np.maximum(rest, least**2))[self._body[place]].max())
+            for place, images, powers in zip(places, drawn, power, strict=True)
             if self._body[place].any()
-            for image in images
+            for square, rest in zip(np.square(images), _of_others(powers), strict=True)
         ]
         self.simulated_threshold = exceeded_rarely(maxima, count)
 
@@ -205,6 +205,15 @@ def _scores(pair: RestoredPair, detector: Detector, scores: NDArray[np.float32])
             blind_to="It cannot say where; the map does.",
         ),
     ]
+
+
+def _of_others(powers: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return for each realisation (K, H, W) the mean power of the others.
+
+    The variance of a scan is not from its own noise; with it, simulated scores are too small.
+    """
+    mean: NDArray[np.float32] = (powers.sum(axis=0) - powers) / (len(powers) - 1)
+    return mean
 
 
 def _between(
