@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from restore_rwkv.evaluation.fidelity import Figure, RestoredPair, find_places
 from restore_rwkv.evaluation.fidelity.ct import CTDetector, ct_figures
 from restore_rwkv.evaluation.measures.measure import NoScoreError
+from restore_rwkv.physics.ct import CTScanner, scan_noise
 from restore_rwkv.tasks import PlaceThreshold, ReportCalibration
-from tests.helpers.fidelity_ct import detector, disc, pair_of, scans, without_geometry
+from tests.helpers.fidelity_ct import PHOTONS, detector, disc, pair_of, scans, without_geometry
 
 PLACE = (60, 50, 2)
 
@@ -57,8 +59,10 @@ def test_a_disc_that_was_removed_or_added_is_found_with_its_sign_and_words(sign:
     assert first.index == pytest.approx(PLACE, abs=1)
     assert first.flagged
     assert sign * first.score > 8
-    words = "removed that makes the restored image darker" if sign == 1 else (
-        "added that makes the restored image brighter"
+    words = (
+        "removed that makes the restored image darker"
+        if sign == 1
+        else ("added that makes the restored image brighter")
     )
     assert words in first.says
     assert figures(pair_of(before, after))["largest_score"].support == "look"
@@ -70,6 +74,26 @@ def test_outside_the_body_nothing_is_scored() -> None:
     scores = scored(scan + outside, truth)
     assert scores[3, 3, 1] == 0
     np.testing.assert_array_equal(scores, scored(scan, truth))
+
+
+def test_noise_on_its_own_exceeds_the_threshold_in_few_scans() -> None:
+    scan, truth = scans()
+    slices = torch.from_numpy(np.moveaxis(truth, 2, 0).copy())
+    generator = torch.Generator().manual_seed(5)
+    noise = scan_noise(
+        slices,
+        (2.0, 2.0),
+        scanner=CTScanner(photons=PHOTONS),
+        generator=generator,
+        realisations=12,
+    )
+    threshold = detector().simulated_threshold
+    assert threshold is not None
+    largest = [
+        np.abs(detector().scores((slices + each).numpy(), slices.numpy())).max() for each in noise
+    ]
+    assert sum(score > threshold for score in largest) <= 2  # 0.6 expected
+    assert np.median(largest) > 0.7 * threshold
 
 
 def test_an_unchanged_copy_has_scores_of_zero_and_a_blurred_one_is_not_supported() -> None:
