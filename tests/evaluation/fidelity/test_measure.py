@@ -70,7 +70,8 @@ def test_the_threshold_of_a_calibration_is_used() -> None:
     assert not any(place.flagged for place in found.places)
     assert "40.00" in found.places_by
     assert "0.25 such places" in found.places_by
-    assert found.support == "supported"
+    assert found.figures[0].name == "largest_score"
+    assert found.figures[0].support == "supported"
 
 
 def test_an_unchanged_copy_is_called_one() -> None:
@@ -167,4 +168,4 @@ def test_a_cube_with_exchanged_axes_is_another_grid() -> None:
     pair = RestoredPair(before=first, after=second, task=TASKS["ct-denoise"], axis=2)
     with pytest.raises(InputError, match="beside the scan"):
         check_pair(pair)
-    check_pair(replace(pair, after=replace(first, affine=np.eye(4) * (1 + 1e-6))))
+    check_pair(replace(pair, after=replace(first, affine=np.diag([1 + 1e-6, 1, 1, 1]))))
