@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from restore_rwkv.evaluation.fidelity import Figure, RestoredPair, find_places
 from restore_rwkv.evaluation.fidelity.ct import CTDetector, ct_figures
 from restore_rwkv.evaluation.measures.measure import NoScoreError
+from restore_rwkv.physics.ct import CTScanner, scan_noise
 from restore_rwkv.tasks import PlaceThreshold, ReportCalibration
-from tests.helpers.fidelity_ct import detector, disc, pair_of, scans, without_geometry
+from tests.helpers.fidelity_ct import PHOTONS, detector, disc, pair_of, scans, without_geometry
 
 PLACE = (60, 50, 2)
 
@@ -74,6 +76,26 @@ def test_outside_the_body_nothing_is_scored() -> None:
     np.testing.assert_array_equal(scores, scored(scan, truth))
 
 
+def test_noise_on_its_own_exceeds_the_threshold_in_few_scans() -> None:
+    _, truth = scans()
+    slices = torch.from_numpy(np.moveaxis(truth, 2, 0).copy())
+    generator = torch.Generator().manual_seed(5)
+    noise = scan_noise(
+        slices,
+        (2.0, 2.0),
+        scanner=CTScanner(photons=PHOTONS),
+        generator=generator,
+        realisations=12,
+    )
+    threshold = detector().simulated_threshold
+    assert threshold is not None
+    largest = [
+        np.abs(detector().scores((slices + each).numpy(), slices.numpy())).max() for each in noise
+    ]
+    assert sum(score > threshold for score in largest) <= 2  # 0.6 expected
+    assert np.median(largest) > 0.7 * threshold
+
+
 def test_an_unchanged_copy_has_scores_of_zero_and_a_blurred_one_is_not_supported() -> None:
     from scipy.ndimage import gaussian_filter
 
@@ -125,7 +147,7 @@ def test_scans_without_body_or_noise_are_refused_with_a_reason_about_the_scan(va
 
 
 def test_slices_of_few_pixels_are_refused() -> None:
-    small = tuple(a[40:46, 40:46] for a in scans())
+    small = tuple(a[40:45, 40:45] for a in scans())
     with pytest.raises(NoScoreError, match="the noise of the scan: the scan has"):
         CTDetector(pair_of(*small))
 

@@ -105,9 +105,11 @@ class MRIDetector(Detector):
                 magnitude=self._magnitude,
             )
             drawn = np.stack([self._filtered(each) for each in noise.numpy()])
-            power = self._filtered(np.square(drawn).mean(axis=0), _WIDER)
-            self._spread[part] = np.sqrt(power)
-            maxima += np.abs(drawn / self._spread[part]).max(axis=(2, 3)).ravel().tolist()
+            powers = np.stack([self._filtered(np.square(each), _WIDER) for each in drawn])
+            self._spread[part] = np.sqrt(powers.mean(axis=0))
+            # The variance of a scan is not from its own noise; with it, scores are too small.
+            others = (powers.sum(axis=0) - powers) / (_REALISATIONS - 1)
+            maxima += np.abs(drawn / np.sqrt(others)).max(axis=(2, 3)).ravel().tolist()
             if progress is not None:
                 progress(min(part.stop, len(after)), len(after))
         self.simulated_threshold = exceeded_rarely(maxima, len(after))

@@ -69,8 +69,9 @@ def _how_near(value: float) -> tuple[Support, str]:
             "was not held to it; restore it with consistency=5."
         )
     return "unsupported", (
-        "The image contradicts what was measured: it is not a restored form of this scan, or was "
-        "changed or filtered since."
+        "The image contradicts what was measured. Either it is not a restored form of this scan, "
+        "was changed or filtered since, or the scan was cropped, so that its k-space is not what "
+        "was measured."
     )
 
 

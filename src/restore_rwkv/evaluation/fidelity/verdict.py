@@ -80,6 +80,8 @@ def verdict_on(
 def _flags(flagged: int, count: int) -> str:
     if not count:
         return ""
+    if count == 1:
+        return f"The one place to look at first is {'' if flagged else 'not '}flagged."
     if not flagged:
         return f"None of the {count} places to look at first is flagged."
     verb = "is" if flagged == 1 else "are"
