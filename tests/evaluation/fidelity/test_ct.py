@@ -12,7 +12,7 @@ import torch
 from restore_rwkv.evaluation.fidelity import Figure, RestoredPair, find_places
 from restore_rwkv.evaluation.fidelity.ct import CTDetector, ct_figures
 from restore_rwkv.evaluation.measures.measure import NoScoreError
-from restore_rwkv.physics.ct import CTScanner, scan_noise
+from restore_rwkv.physics.ct import CTScanner, OwnNoise
 from restore_rwkv.tasks import PlaceThreshold, ReportCalibration
 from tests.helpers.fidelity_ct import PHOTONS, detector, disc, pair_of, scans, without_geometry
 
@@ -80,17 +80,12 @@ def test_noise_on_its_own_exceeds_the_threshold_in_few_scans() -> None:
     _, truth = scans()
     slices = torch.from_numpy(np.moveaxis(truth, 2, 0).copy())
     generator = torch.Generator().manual_seed(5)
-    noise = scan_noise(
-        slices,
-        (2.0, 2.0),
-        scanner=CTScanner(photons=PHOTONS),
-        generator=generator,
-        realisations=12,
-    )
+    own = OwnNoise(slices, (2.0, 2.0), CTScanner(photons=PHOTONS))
     threshold = detector().simulated_threshold
     assert threshold is not None
     largest = [
-        np.abs(detector().scores((slices + each).numpy(), slices.numpy())).max() for each in noise
+        np.abs(detector().scores((slices + own.draw(generator)).numpy(), slices.numpy())).max()
+        for _ in range(12)
     ]
     assert sum(score > threshold for score in largest) <= 2  # 0.6 expected
     assert np.median(largest) > 0.7 * threshold
