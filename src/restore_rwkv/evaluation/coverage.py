@@ -29,7 +29,7 @@ class SpreadSlices:
 
     Attributes:
         subject: whose they are.
-        error: (N, H, W), |truth - restored|, in the unit of the scan.
+        error: (N, H, W), absolute error of the restored scan, in its unit.
         spread: (N, H, W), in the same unit.
         kinds: (N, H, W), index of the kind of tissue, from the restored values.
         names: of the kinds.

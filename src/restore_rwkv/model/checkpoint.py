@@ -211,7 +211,7 @@ def load_weights(path: str | Path) -> tuple[RestorationNetwork, WeightsInfo]:
 def read_info(path: str | Path) -> WeightsInfo:
     """Read the record of a weight file, without reading or checking the weights.
 
-    That of an exported network (*.onnx) is read with a check of its graph.
+    That of an exported network (`.onnx`) is read with a check of its graph.
 
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.

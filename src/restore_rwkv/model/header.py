@@ -51,7 +51,7 @@ def is_exported(path: str | Path) -> bool:
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the header of a weight file, or the record of an exported network (*.onnx).
+    """Read the header of a weight file, or the record of an exported network (`.onnx`).
 
     Raises:
         WeightsError: the file is missing, damaged, or of another kind or version.

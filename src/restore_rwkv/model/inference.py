@@ -17,7 +17,7 @@ InferenceNetwork: TypeAlias = Union[RestorationNetwork, ExportedNetwork]  # noqa
 
 
 def load_inference(path: str | Path) -> tuple[InferenceNetwork, WeightsInfo]:
-    """Read a weight file or an exported network (*.onnx) for inference, on the CPU.
+    """Read a weight file or an exported network (`.onnx`) for inference, on the CPU.
 
     Returns:
         The network in its inference form, and its record.

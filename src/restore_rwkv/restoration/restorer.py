@@ -49,8 +49,8 @@ class Restorer:
 
     Args:
         task: name of the task, such as "mri-sr"; "auto" takes that of each scan's modality.
-        weights: name of shipped weights, a weight file, or an exported network (*.onnx), which ONNX
-            Runtime runs on the CPU; the task's own weights where not given.
+        weights: name of shipped weights, a weight file, or an exported network (`.onnx`), which
+            ONNX Runtime runs on the CPU; the task's own weights where not given.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "mps".
 
     Raises:

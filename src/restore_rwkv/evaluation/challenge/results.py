@@ -125,7 +125,7 @@ class Summary:
         scans: in how many scans.
         retained: mean of the retained contrast, 1 for all of it.
         spread: its standard deviation over lesions.
-        lost, kept, exaggerated: see `LOST`, `KEPT` and `EXAGGERATED`.
+        lost, exaggerated: see `LOST` and `EXAGGERATED`; the field kept likewise, see `KEPT`.
         lost_bright, lost_dark: the same as `lost`, of brighter and of darker lesions.
         invented: places without a lesion that the method paints one at; see `INVENTED`.
         seen: d' of an observer that knows place, shape and background; None where there is none.

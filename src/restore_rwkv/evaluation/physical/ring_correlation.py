@@ -37,7 +37,7 @@ class ScannedCorrelation:
 def fourier_ring_correlation(one: ArrayLike, other: ArrayLike) -> Values:
     """Return the correlation of two images ring by ring in the frequency plane.
 
-        FRC(r) = Re sum F1 conj(F2) / sqrt(sum |F1|^2 sum |F2|^2)
+        FRC(r) = Re sum F1 conj(F2) / sqrt(sum abs(F1)^2 sum abs(F2)^2)
 
     with sums over the frequencies whose distance from 0, in steps of 1 / (side * pixel), rounds to
     r (Saxton & Baumeister, J Microsc 127:127, 1982; van Heel, Ultramicroscopy 21:95, 1987). It is
