@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -34,22 +33,23 @@ LARGEST_BONUS = 60.0
 """Largest |u|, as trained: e^|u| is the weight of an image of one token, far from under- and
 overflow, and in larger images the bonus is less than half of it."""
 
-_recording: ContextVar[bool] = ContextVar("recording", default=False)
+_recordings = 0  # blocks of `recorded` that run; a plain number, as torch.compile reads no other
 
 
 @contextmanager
 def recorded() -> Iterator[None]:
-    """Within the block, `ops.bi_wkv` with backend "auto" runs in this form."""
-    token = _recording.set(True)
+    """Within the block, `ops.bi_wkv` with backend "auto" runs in this form, in all threads."""
+    global _recordings
+    _recordings += 1
     try:
         yield
     finally:
-        _recording.reset(token)
+        _recordings -= 1
 
 
 def is_recorded() -> bool:
     """Return whether the call is within a block of `recorded`."""
-    return _recording.get()
+    return _recordings > 0
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def test_a_ct_of_512_x_512_x_300_keeps_the_page_alive(network: FakeNetwork, tmp_
 
         awaited(ended, 600)
         assert visitor.job(number)["state"] == "done"
-        assert len({done for _, done in seen}) > 5  # progress, not a jump
+        assert len({done for _, done in seen}) > 2  # progress, not a jump
         assert "writing" in {stage for stage, _ in seen}
         for name in ("before", "after", "difference"):
             with visitor.stream("GET", f"/api/jobs/{number}/{name}.nii.gz") as answer:
