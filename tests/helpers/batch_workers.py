@@ -53,7 +53,7 @@ def logging(connection: Connection, settings: WorkerSettings, slots: int) -> Non
 
     run_plan = restorer.Restorer.run_plan
     restorer.Restorer.run_plan = noted(slowly, "run", "ran")  # type: ignore[method-assign]
-    restorer.load_weights = noted(restorer.load_weights, "weights")  # type: ignore[attr-defined]
+    restorer.load_inference = noted(restorer.load_inference, "weights")  # type: ignore[attr-defined]
     file.read_volumes = noted(file.read_volumes, "", "read")  # type: ignore[attr-defined]
     Worker.run = noted(Worker.run, "", "written")  # type: ignore[method-assign]
     assert issubclass(_Turns, restorer.Restorer)

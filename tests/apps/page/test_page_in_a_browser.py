@@ -133,9 +133,11 @@ def cross(tab: Tab, name: str) -> np.ndarray:
 
 
 def pixels(tab: Tab, name: str) -> np.ndarray:
-    """What a pane shows on the screen, RGB."""
+    """What a pane shows on the screen once what is to be drawn is drawn, RGB."""
     from PIL import Image
 
+    frame = "new Promise(done => requestAnimationFrame(done))"
+    tab.evaluate(f"() => {frame}.then(() => {frame})")
     data = tab.locator(f"#pane-{name}").screenshot()
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
@@ -228,15 +230,20 @@ def test_windows_of_ct_and_a_free_one_change_what_is_drawn(tab: Tab) -> None:
     tab.locator("#stage").press("ArrowRight")
     (value,) = numbers(tab, "value-before")
 
-    def grey() -> float:
-        """What is drawn at the cursor, of which the middle is free."""
-        x, y = cross(tab, "before")
-        return float(pixels(tab, "before")[int(y), int(x)].mean())
+    def assert_grey(expected: float) -> None:
+        """What is drawn at the cursor, of which the middle is free; NiiVue draws when it can."""
+        for _ in range(50):
+            x, y = cross(tab, "before")
+            grey = float(pixels(tab, "before")[int(y), int(x)].mean())
+            if grey == pytest.approx(expected, abs=3):
+                return
+            tab.wait_for_timeout(100)
+        assert grey == pytest.approx(expected, abs=3)
 
-    assert grey() == pytest.approx(255 * (value + 160) / 400, abs=3)
+    assert_grey(255 * (value + 160) / 400)
     tab.select_option("#window", label="Lung")
     assert (tab.input_value("#low"), tab.input_value("#high")) == ("-1350", "150")
-    assert grey() == pytest.approx(255 * (value + 1350) / 1500, abs=3)
+    assert_grey(255 * (value + 1350) / 1500)
     tab.fill("#low", "2000")
     tab.fill("#high", "3000")
     assert tab.locator("#window option:checked").inner_text() == "Free"

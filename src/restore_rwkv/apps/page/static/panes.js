@@ -43,7 +43,14 @@ export class Panes {
       for (const [colour, map] of Object.entries(COLOURS)) view.addColormap(colour, map);
       this.views[name] = view;
     }
-    new ResizeObserver(() => this.onresize?.()).observe(byId("stage"));
+    const observer = new ResizeObserver(() => this.resized());
+    for (const name of NAMES) observer.observe(byId(`pane-${name}`));
+  }
+
+  // NiiVue follows one frame later; places on the screen must be those of the new size.
+  resized() {
+    for (const view of Object.values(this.views)) view.resizeListener();
+    this.onresize?.();
   }
 
   async load(outputs) {
