@@ -1,6 +1,6 @@
 // What is said of a result, and its files.
 
-import { get } from "./api.js";
+import { get } from "./request.js";
 import { byId, duration, element, fit, signed, value } from "./words.js";
 
 export function showResult(job) {
@@ -17,9 +17,9 @@ export function showResult(job) {
   byId("facts").textContent = facts.filter(Boolean).map((text) => text.trim()).join("; ");
   byId("remarks").replaceChildren(...[...outputs.warnings, ...outputs.notes].map((text) => element("li", { text })));
   const links = [];
-  const names = { nifti: "Download as NIfTI", dicom: "Download as DICOM" };
+  const names = { nifti: "Download as NIfTI", dicom: "Download as DICOM", record: "Download its record" };
   for (const [form, address] of Object.entries(outputs.downloads)) {
-    links.push(element("a", { class: "button", href: address, download: true, text: names[form] ?? "Download" }));
+    links.push(element("a", { class: "button", href: address, download: outputs.names?.[form] ?? true, text: names[form] ?? "Download" }));
   }
   if (outputs.report) links.push(element("a", { class: "button", href: outputs.report, target: "_blank", rel: "noopener", text: "Fidelity report" }));
   byId("links").replaceChildren(...links);

@@ -1,0 +1,1 @@
+"""The page that restores in the browser, without a server: its files, and how they are put together."""
