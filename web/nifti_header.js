@@ -75,7 +75,8 @@ export function layoutOf(header) {
   checkNumbers(header, damaged);
   const slopes = slopesOf(header);
   const Type = TYPES[header.get("datatype")];
-  const offset = header.get("vox_offset") || header.bytes.length + 4;
+  const stated = header.get("vox_offset");
+  const offset = stated === 0 ? header.bytes.length + 4 : stated;
   if (!Number.isFinite(offset) || offset < header.bytes.length + 4) throw damaged(`vox_offset ${offset}`);
   const voxels = grid[0] * grid[1] * grid[2];
   if (voxels > MOST_VOXELS) throw new Refusal(`${name}: ${voxels} voxels are too many for a page; restore it with the command restore-rwkv restore`);
