@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from filelock import FileLock
+
 from restore_rwkv.apps.page.demo import make_demo_scan
 from restore_rwkv.errors import InputError, RestoreError
 from restore_rwkv.model import find_weights, shipped_weights
@@ -104,10 +106,11 @@ def exported(name: str, cache: Path) -> Path:
     """
     weights = find_weights(name)
     path = cache / f"{name}-{_key(weights)}.onnx"
-    if not path.is_file():
-        print(f"exporting {name}, which takes one or two minutes", flush=True)
-        cache.mkdir(parents=True, exist_ok=True)
-        export_onnx(weights, path, precision="float16")
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # several tests may want it at once
+        if not path.is_file():
+            print(f"exporting {name}, which takes one or two minutes", flush=True)
+            export_onnx(weights, path, precision="float16")
     return path
 
 

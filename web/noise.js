@@ -131,19 +131,17 @@ function filtered(image, height, width, place) {
   return sum / 6;
 }
 
-// CT: adds the change of one slice by kind of tissue to `sums`, {air: [sum, count], ...}.
-export function addShift(sums, before, after, height, width) {
-  const smooth = boxMean(before, height, width, 5);
-  for (const [name, [low, high]] of Object.entries(TISSUES)) {
-    sums[name] ??= [0, 0];
-    smooth.forEach((value, place) => {
-      if (value < low || value > high) return;
-      sums[name][0] += after[place] - before[place];
-      sums[name][1]++;
-    });
-  }
-}
-
-export function shiftOf(sums) {
-  return Object.fromEntries(Object.entries(sums).map(([name, [sum, count]]) => [name, count >= FEWEST ? sum / count : null]));
+// CT: mean change of slices by kind of tissue, in HU; null for one that is hardly there.
+export function tissueShift(before, after, height, width) {
+  const smooth = before.map((slice) => boxMean(slice, height, width, 5));
+  const meanOf = ([low, high]) => {
+    let [sum, count] = [0, 0];
+    smooth.forEach((image, at) =>
+      image.forEach((value, place) => {
+        if (value >= low && value <= high) [sum, count] = [sum + after[at][place] - before[at][place], count + 1];
+      }),
+    );
+    return count >= FEWEST ? sum / count : null;
+  };
+  return Object.fromEntries(Object.entries(TISSUES).map(([name, range]) => [name, meanOf(range)]));
 }

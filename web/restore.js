@@ -2,10 +2,10 @@
 
 import { keepMeasured } from "./kspace.js";
 import { MODALITIES } from "./modality.js";
-import { addShift, shiftOf } from "./noise.js";
+import { tissueShift } from "./noise.js";
 import { Refusal, digits } from "./refusal.js";
 import { applied, inverted } from "./scaling.js";
-import { extremes } from "./stack.js";
+import { Stack, extremes } from "./stack.js";
 import { noiseOf } from "./strength.js";
 
 // `network(image, height, width, level)` resolves to network values; `told(done, all)` hears of each slice.
@@ -15,13 +15,13 @@ export async function restored(plan, network, told) {
   const began = performance.now();
   const data = new Float32Array(volume.data.length);
   const [lowest, highest] = extremes(volume.data);
-  const change = { sum: 0, largest: 0, shift: {} };
+  const change = { sum: 0, largest: 0 };
   for (let number = 0; number < stack.count; number++) {
     const slice = stack.slice(number);
     const image = await restoredSlice(plan, slice, lowest, network);
     if (!image.every(Number.isFinite)) throw new Refusal(`${volume.name}: its values, up to ${digits(highest)}, overflow in the network; scale it down`);
     stack.put(number, image, data);
-    note(change, plan, slice, image);
+    note(change, slice, image);
     told(number + 1, stack.count);
   }
   const seconds = (performance.now() - began) / 1000;
@@ -43,21 +43,20 @@ async function restoredSlice({ task, scaling, stack, steps, block, signed, stren
   return image;
 }
 
-function note(change, { task, stack }, before, after) {
+function note(change, before, after) {
   for (let place = 0; place < before.length; place++) {
     const difference = Math.fround(after[place] - before[place]);
     change.sum += difference;
     change.largest = Math.max(change.largest, Math.abs(difference));
   }
-  if (task.modality === "CT") addShift(change.shift, before, after, stack.height, stack.width);
 }
 
-function changeOf({ sum, largest, shift }, { volume, task }, data) {
+function changeOf({ sum, largest }, { volume, task, stack, axis }, data) {
   return {
     mean: sum / data.length,
     largest,
     noise_before: noiseOf(volume, task),
     noise_after: noiseOf({ ...volume, data }, task),
-    shift: shiftOf(shift),
+    shift: task.modality === "CT" ? tissueShift(stack.spread(), new Stack({ ...volume, data }, axis).spread(), stack.height, stack.width) : {},
   };
 }

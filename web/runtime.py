@@ -9,7 +9,10 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
+
+from filelock import FileLock
 
 from restore_rwkv.errors import InputError, StorageError
 
@@ -56,18 +59,21 @@ def have_runtime(folder: Path, *, webgpu: bool = False) -> Path:
         InputError: what was fetched has another SHA-256.
     """
     wanted = runtime_files(webgpu)
-    if all(_matches(folder / name, digest) for name, digest in wanted.items()):
-        return folder
-    package = _package()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not all(_matches(folder / name, digest) for name, digest in wanted.items()):
+            _unpack(_package(), wanted, folder)
+    return check_runtime(folder, webgpu=webgpu)
+
+
+def _unpack(package: bytes, wanted: Iterable[str], folder: Path) -> None:
     if hashlib.sha256(package).hexdigest() != PACKAGE:
         raise InputError(f"{NAME}-{VERSION}.tgz: has another SHA-256 than expected; fetch it again")
-    folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(fileobj=io.BytesIO(package)) as archive:
         for name in wanted:
             member = archive.extractfile(f"package/dist/{name}")
             if member is not None:
                 (folder / name).write_bytes(member.read())
-    return check_runtime(folder, webgpu=webgpu)
 
 
 def check_runtime(folder: Path, *, webgpu: bool = False) -> Path:
