@@ -87,7 +87,9 @@ def page() -> str:
     viewer = re.search(r'<section id="viewer".*(?=\n</main>)', text, re.DOTALL)
     own = (HERE / "try.html").read_text(encoding="utf-8")
     if viewer is None or own.count(_MARK) != 1:
-        raise InputError("index.html or try.html: has no place for the viewer; correct web/build.py")
+        raise InputError(
+            "index.html or try.html: has no place for the viewer; correct web/build.py"
+        )
     return own.replace(_MARK, viewer[0])
 
 

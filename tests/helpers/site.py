@@ -23,7 +23,7 @@ OPTIONS = [
     *("--disable-quic", "--no-first-run", "--disable-sync", "--disable-background-networking"),
     *("--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 ]
-MILLISECONDS = 120_000
+MILLISECONDS = 20_000
 _BLANK = "blank"
 
 
@@ -34,7 +34,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        if self.path != f"/{_BLANK}":
+        if self.path.rpartition("/")[2] != _BLANK:
             return super().do_GET()
         self.send_response(200)
         self.send_header("Content-Type", "text/html")

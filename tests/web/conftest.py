@@ -35,7 +35,6 @@ def modules(browser: Browser) -> Iterator[Page]:
         page.close()
 
 
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page, built with one network, in the folder `try` of a site."""

@@ -93,7 +93,10 @@ def tab(context: BrowserContext, address: str) -> Tab:
 def restored(tab: Tab, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Press the button, wait for the images, and save the result with its record."""
     tab.get_by_role("button", name="Restore", exact=True).click()
-    tab.wait_for_selector("#stage[data-job]:not([aria-busy])")
+    tab.wait_for_selector(
+        "#stage[data-job]:not([aria-busy]), #error:not([hidden])", timeout=240_000
+    )
+    assert tab.locator("#error").is_hidden(), tab.inner_text("#error")
     saved = []
     for name in ("Download as NIfTI", "Download its record"):
         with tab.expect_download() as waiting:
@@ -144,12 +147,10 @@ def test_the_sample_is_restored_as_by_the_command_and_nothing_is_asked_of_others
     assert "Not a medical device" in tab.inner_text("#notice")
 
 
-def test_big_endian_whole_numbers_with_a_slope_in_odd_sizes(
-    tab: Tab, tmp_path: Path
-) -> None:
+def test_big_endian_whole_numbers_with_a_slope_in_odd_sizes(tab: Tab, tmp_path: Path) -> None:
     header = nib.Nifti1Header(endianness=">")
     header.set_data_dtype(">i2")
-    affine = np.array([[0, 0, 2.5, -9], [0.9, 0.05, 0, 4], [0.05, -0.8, 0, 7], [0, 0, 0, 1.0]])
+    affine = np.array([[0.05, -0.8, 0, 7], [0.9, 0.05, 0.1, 4], [0, 0.1, 2.5, -9], [0, 0, 0, 1.0]])
     image = nib.Nifti1Image(ct((61, 53, 7)), affine, header)
     image.header.set_slope_inter(0.5, -1024)
     image.header.set_sform(affine, 2)
@@ -162,7 +163,7 @@ def test_big_endian_whole_numbers_with_a_slope_in_odd_sizes(
     right = by_the_command(tmp_path / "odd.nii", tmp_path / "right.nii.gz", "-t", "ct-denoise")
     same_images(found, right)
     assert nib.load(found).header.endianness == ">"
-    assert record["slice_axis"] == 1  # axial, as the affine says
+    assert record["slice_axis"] == 2  # axial, as the affine says
     assert 0 < record["strength"] < 1
     assert tab.locator("#window option").first.inner_text() == "Soft tissue"
 
@@ -193,7 +194,7 @@ def test_what_cannot_be_restored_is_refused_in_one_line(tab: Tab, tmp_path: Path
     line = tab.inner_text("#error")
     assert line == "broken.nii.gz: not a NIfTI file; give a .nii or .nii.gz image"
     assert tab.locator("#options").is_hidden()
-    noise = 40 * np.random.default_rng(0).random((64, 52, 5))
+    noise = 400 * np.random.default_rng(0).random((64, 52, 5))
     save_nifti(tmp_path / "full.nii", (mri((64, 52, 5)) + noise).astype(np.float32))
     tab.set_input_files("#file", tmp_path / "full.nii")
     tab.get_by_text("64 × 52 × 5 voxels").wait_for()
@@ -224,7 +225,7 @@ def test_the_policy_holds_for_the_page_and_its_worker(
     assert all("Content Security Policy" in fault for fault in faults)
     faults.clear()
     free = context.new_page()  # without the policy, the same request is seen and aborted
-    free.goto(f"{address}LICENSE")
+    free.goto(f"{address}blank")
     assert free.evaluate(ask, elsewhere) == "TypeError"
     assert outside == [elsewhere]
     outside.clear()
@@ -253,7 +254,7 @@ def test_the_keyboard_alone_leads_to_a_restored_image(tab: Tab, tmp_path: Path) 
         tab.keyboard.press("ArrowDown")
     focus("#start")
     tab.keyboard.press("Enter")
-    tab.wait_for_selector("#stage[data-job]:not([aria-busy])")
+    tab.wait_for_selector("#stage[data-job]:not([aria-busy])", timeout=240_000)
     focus("#divider")
     tab.keyboard.press("ArrowLeft")
     assert tab.locator("#divider").get_attribute("aria-valuenow") == "48"

@@ -95,11 +95,11 @@ RUNS: dict[str, tuple[Any, np.ndarray, str, str, dict[str, Any]]] = {
     "mri": (lambda: degraded((65, 52, 5)), MRI_AFFINE, "mri-sr", "light-mri-sr", {"force": True}),
     "mri even": (lambda: degraded((64, 56, 3)), MRI_AFFINE, "mri-sr", "light-all-in-one", {}),
     "mri of full resolution": (
-        *(lambda: mri((64, 52, 5)) + 40 * np.random.default_rng(0).random((64, 52, 5)),),
+        *(lambda: mri((64, 52, 5)) + 400 * np.random.default_rng(0).random((64, 52, 5)),),
         *(MRI_AFFINE, "mri-sr", "light-mri-sr", {}),
     ),
     "mri by force": (
-        *(lambda: mri((64, 52, 5)) + 40 * np.random.default_rng(0).random((64, 52, 5)),),
+        *(lambda: mri((64, 52, 5)) + 400 * np.random.default_rng(0).random((64, 52, 5)),),
         *(MRI_AFFINE, "mri-sr", "light-mri-sr", {"force": True}),
     ),
     "mri in another plane": (
