@@ -1,1 +1,1 @@
-"""The page that restores in the browser, without a server: its files, and how they are put together."""
+"""The page that restores in the browser, without a server, and how it is put together."""

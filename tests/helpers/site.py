@@ -80,7 +80,8 @@ def blank(browser: Browser, address: str) -> Page:
                 return btoa(text);
             };
             window.floatsOf = (text) => new Float32Array(bytesOf(text).buffer);
-            window.textOfFloats = (values) => textOf(new Uint8Array(Float32Array.from(values).buffer));
+            window.textOfFloats = (values) =>
+                textOf(new Uint8Array(Float32Array.from(values).buffer));
             window.fileOf = ({ name, text }) => new File([bytesOf(text)], name);
         }"""
     )

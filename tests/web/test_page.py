@@ -90,6 +90,12 @@ def tab(context: BrowserContext, address: str) -> Tab:
     return tab
 
 
+def was_read(tab: Tab, *shape: int) -> None:
+    """Wait until the page says the size of a scan."""
+    size = " \N{MULTIPLICATION SIGN} ".join(map(str, shape))
+    tab.get_by_text(f"{size} voxels").wait_for()
+
+
 def restored(tab: Tab, folder: Path) -> tuple[Path, dict[str, Any]]:
     """Press the button, wait for the images, and save the result with its record."""
     tab.get_by_role("button", name="Restore", exact=True).click()
@@ -156,7 +162,7 @@ def test_big_endian_whole_numbers_with_a_slope_in_odd_sizes(tab: Tab, tmp_path: 
     image.header.set_sform(affine, 2)
     nib.save(image, tmp_path / "odd.nii")
     tab.set_input_files("#file", tmp_path / "odd.nii")
-    tab.get_by_text("61 × 53 × 7 voxels").wait_for()
+    was_read(tab, 61, 53, 7)
     assert tab.locator("#start").is_disabled()  # the file does not say what it is
     tab.select_option("#task", value="ct-denoise")
     found, record = restored(tab, tmp_path)
@@ -181,7 +187,7 @@ def test_a_restoration_is_cancelled_and_another_one_runs(tab: Tab, tmp_path: Pat
     assert tab.locator("#running").is_hidden()
     save_nifti(tmp_path / "short.nii.gz", ct((32, 40, 2)).astype(np.int16))
     tab.set_input_files("#file", tmp_path / "short.nii.gz")
-    tab.get_by_text("32 × 40 × 2 voxels").wait_for()
+    was_read(tab, 32, 40, 2)
     tab.select_option("#task", value="ct-denoise")
     found, _ = restored(tab, tmp_path)
     assert nib.load(found).shape == (32, 40, 2)
@@ -197,7 +203,7 @@ def test_what_cannot_be_restored_is_refused_in_one_line(tab: Tab, tmp_path: Path
     noise = 400 * np.random.default_rng(0).random((64, 52, 5))
     save_nifti(tmp_path / "full.nii", (mri((64, 52, 5)) + noise).astype(np.float32))
     tab.set_input_files("#file", tmp_path / "full.nii")
-    tab.get_by_text("64 × 52 × 5 voxels").wait_for()
+    was_read(tab, 64, 52, 5)
     assert tab.locator("#error").is_hidden()
     tab.select_option("#task", value="mri-sr")
     tab.get_by_role("button", name="Restore", exact=True).click()

@@ -1,4 +1,4 @@
-"""NIfTI as the page reads and writes it, beside the reader of the package, on the corpus of odd files."""
+"""NIfTI as the page reads and writes it, beside the package, on the corpus of odd files."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ READ = """async file => {
         const volume = await readNifti(fileOf(file));
         const out = new Blob(niftiParts(volume, volume.data));
         return {
-            grid: volume.grid, affine: volume.affine, spacing: volume.spacing, warnings: volume.warnings,
-            data: textOfFloats(volume.data), out: textOf(new Uint8Array(await out.arrayBuffer())),
+            grid: volume.grid, affine: volume.affine, data: textOfFloats(volume.data),
+            out: textOf(new Uint8Array(await out.arrayBuffer())),
         };
     } catch (error) {
         return { refused: error.constructor.name === "Refusal", text: error.message };
