@@ -1,4 +1,6 @@
-"""Time of the page that restores in the browser: `python -m benchmarks.in_browser` after `make try`.
+"""Time of the page that restores in the browser: `python -m benchmarks.in_browser`.
+
+It needs `make try` before.
 
 Opens the page in Chromium without a network, restores slices of 256 x 256 of noise-free structure
 with each of its networks, and prints seconds per slice, the steps around the network included.

@@ -123,7 +123,7 @@ class Page {
     byId("running").hidden = !on;
     byId("start").disabled = on;
     for (const id of ["pick", "sample"]) byId(id).disabled = on;
-    if (on) byId("cancel").focus({ preventScroll: true });
+    if (on) byId("cancel").focus(); // on a phone, this shows the progress
     else if (document.activeElement === document.body) byId("start").focus({ preventScroll: true });
   }
 
@@ -157,6 +157,7 @@ class Page {
 function failed(error) {
   byId("error").textContent = error.message;
   byId("error").hidden = false;
+  byId("error").scrollIntoView({ block: "nearest" }); // on a phone it may be far above
 }
 
 function said(text) {

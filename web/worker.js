@@ -1,5 +1,6 @@
 // The worker: reads, restores and writes, so that the page stays responsive. The page ends it to cancel.
 
+import { refusal } from "./gate.js";
 import { packed } from "./gzip.js";
 import { openNetwork } from "./network.js";
 import { niftiParts, readNifti } from "./nifti.js";
@@ -7,8 +8,8 @@ import { linesOf, planOf } from "./plan.js";
 import { recordOf, sha256 } from "./record.js";
 import { Refusal } from "./refusal.js";
 import { restored } from "./restore.js";
+import { applied } from "./scaling.js";
 
-const GATE = 1e-3; // of the range: what WebGPU may differ by from WebAssembly
 const RUNTIME = "onnxruntime-web";
 const volumes = new Map(); // the last file that was read, by its number
 const models = new Map();
@@ -57,22 +58,12 @@ async function chosen(weights, about, webgpu, plan, tell) {
   const device = { network: wasm, device: `${RUNTIME} ${about.runtime}, WebAssembly, 1 thread` };
   if (!webgpu) return device;
   tell({ stage: "comparing WebGPU with WebAssembly" });
-  const difference = await compared(wasm, weights, about, plan).catch((error) => String(error?.message ?? error));
-  if (difference <= GATE) return { network: await opened(weights, about, true), device: `${RUNTIME} ${about.runtime}, WebGPU` };
-  const why = typeof difference === "number" ? `differs by ${difference.toExponential(1)} of the range` : `cannot run it (${difference.slice(0, 200)})`;
+  const { stack, scaling, level } = plan;
+  const image = applied(stack.slice(Math.floor(stack.count / 2)), scaling);
+  const why = await refusal(wasm, () => opened(weights, about, true), image, stack.height, stack.width, level);
+  if (!why) return { network: await opened(weights, about, true), device: `${RUNTIME} ${about.runtime}, WebGPU` };
   plan.warnings.push(`WebGPU of this browser ${why}, so WebAssembly was used`);
   return device;
-}
-
-async function compared(wasm, weights, about, plan) {
-  const gpu = await opened(weights, about, true);
-  const { stack, scaling } = plan;
-  const image = stack.slice(Math.floor(stack.count / 2)).map((value) => (value - scaling.offset) / scaling.scale);
-  const one = await wasm(image, stack.height, stack.width, plan.level);
-  const other = await gpu(image, stack.height, stack.width, plan.level);
-  const range = one.reduce((most, value) => Math.max(most, value), -Infinity) - one.reduce((least, value) => Math.min(least, value), Infinity);
-  const apart = one.reduce((most, value, place) => Math.max(most, Math.abs(value - other[place])), 0);
-  return Number.isNaN(apart) ? Infinity : apart / (range || 1);
 }
 
 async function opened(weights, about, webgpu) {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 from restore_rwkv.errors import InputError, StorageError
 from restore_rwkv.model import find_weights
 from tests.helpers import ROOT
-from tests.helpers.tools import REQUIRED, needs
 from web import build, runtime
 from web.about import about
 
@@ -120,17 +118,3 @@ def test_nothing_of_the_page_is_in_the_wheel() -> None:
     shipped = [path for pattern in patterns for path in build.PACKAGE.glob(pattern)]
     assert build.STATIC / "request.js" in shipped
     assert [path for path in shipped if path.suffix in (".wasm", ".mjs", ".onnx")] == []
-
-
-@pytest.mark.slow
-@needs("npm")
-def test_npm_gives_the_files_that_are_expected(tmp_path: Path) -> None:
-    package = None
-    try:
-        package = runtime._packed_by(str(shutil.which("npm")))
-    except subprocess.SubprocessError as error:
-        if REQUIRED:
-            raise
-        pytest.skip(f"the registry of npm is not reached: {error}")
-    runtime._unpack(package, runtime.runtime_files(), tmp_path)
-    runtime.check_runtime(tmp_path)

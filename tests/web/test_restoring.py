@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,6 +189,32 @@ def test_the_page_restores_as_the_package_does(
     assert len(found["record"]["warnings"]) == len(right.record.warnings)
     count = image.shape[found["record"]["slice_axis"]]
     assert found["calls"] == [[done + 1, count] for done in range(count)]
+
+
+GATE = """async ({ change, fails }) => {
+    const { refusal } = await import("/gate.js");
+    const trusted = async (image) => image.map((value) => 10 * value);
+    const other = async (image) => image.map((value, place) => 10 * value + (place ? 0 : change));
+    const open = async () => {
+        if (fails) throw new Error("no adapter");
+        return other;
+    };
+    return refusal(trusted, open, Float32Array.of(0, 1, 0.5, 0.2), 2, 2, null);
+}"""
+
+
+@pytest.mark.parametrize(
+    ("change", "fails", "says"),
+    [
+        *((0.009, False, None), (0.011, False, "differs by 1.1e-3 of the range")),
+        *((math.nan, False, "differs by Infinity of the range"),),
+        (0, True, "cannot run it (no adapter)"),
+    ],
+)
+def test_webgpu_is_used_only_if_it_gives_the_same(
+    change: float, fails: bool, says: str | None, modules: Page
+) -> None:
+    assert modules.evaluate(GATE, {"change": change, "fails": fails}) == says
 
 
 def _same_record(found: dict[str, Any], right: dict[str, Any]) -> None:

@@ -7,11 +7,12 @@ export function showResult(job) {
   const { outputs } = job;
   const unit = outputs.unit ?? "";
   byId("viewer-title").textContent = `4. Compare: ${job.name}`;
+  const inUnit = (text) => `${text} ${unit}`.trim();
   const facts = [
     `Task ${outputs.task}, weights ${outputs.weights}`,
     outputs.seconds == null ? "" : `took ${duration(outputs.seconds)}`,
     fit(outputs.fit),
-    outputs.change ? `mean change ${signed(Number(outputs.change.mean.toPrecision(3)))} ${unit}, largest ${value(Number(outputs.change.largest.toPrecision(3)))} ${unit}` : "",
+    outputs.change ? `mean change ${inUnit(signed(Number(outputs.change.mean.toPrecision(3))))}, largest ${inUnit(value(Number(outputs.change.largest.toPrecision(3))))}` : "",
     outputs.volumes > 1 ? `the first of ${outputs.volumes} volumes is shown` : "",
   ];
   byId("facts").textContent = facts.filter(Boolean).map((text) => text.trim()).join("; ");
