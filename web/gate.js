@@ -9,7 +9,7 @@ export function apart(one, other) {
     low = Math.min(low, value);
     high = Math.max(high, value);
     const difference = Math.abs(value - other[place]);
-    most = difference <= most ? most : difference; // NaN stays
+    most = difference <= most || Number.isNaN(most) ? most : difference; // NaN stays
   });
   return Number.isNaN(most) ? Infinity : most / (high - low || 1);
 }
