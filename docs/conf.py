@@ -72,7 +72,8 @@ def _read_page(app: Sphinx, docname: str, source: list[str]) -> None:
         return
     text = file.read_text(encoding="utf-8") if docname in PAGES else source[0]
     if docname == "try" and (TRY / "index.html").is_file():
-        text = text.replace("<!-- the page -->", "**[Open the page](try/index.html)**")
+        link = '<p><strong><a href="try/index.html">Open the page</a></strong></p>'
+        text = text.replace("<!-- the page -->", link)
     links = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
     code = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
     source[0] = "".join(
