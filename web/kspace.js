@@ -153,10 +153,16 @@ function addPower(slice, height, width, down, across, power) {
 
 // The discrete Fourier transform of one line, in place.
 function transform(re, im, first, step, size) {
-  const line = [new Float64Array(size), new Float64Array(size)];
-  for (let place = 0; place < size; place++) [line[0][place], line[1][place]] = [re[first + place * step], im[first + place * step]];
-  const [real, imaginary] = fourier(...line);
-  for (let place = 0; place < size; place++) [re[first + place * step], im[first + place * step]] = [real[place], imaginary[place]];
+  const [lineRe, lineIm] = [new Float64Array(size), new Float64Array(size)];
+  for (let place = 0, at = first; place < size; place++, at += step) {
+    lineRe[place] = re[at];
+    lineIm[place] = im[at];
+  }
+  const [real, imaginary] = fourier(lineRe, lineIm);
+  for (let place = 0, at = first; place < size; place++, at += step) {
+    re[at] = real[place];
+    im[at] = imaginary[place];
+  }
 }
 
 // Even sizes are halves of each other's; odd ones are summed as they are.
@@ -174,9 +180,8 @@ export function fourier(re, im) {
     return [real, imaginary];
   }
   const half = size / 2;
-  const every = (values, start) => Float64Array.from({ length: half }, (_, place) => values[2 * place + start]);
-  const [evenRe, evenIm] = fourier(every(re, 0), every(im, 0));
-  const [oddRe, oddIm] = fourier(every(re, 1), every(im, 1));
+  const [evenRe, evenIm] = fourier(everyOther(re, 0), everyOther(im, 0));
+  const [oddRe, oddIm] = fourier(everyOther(re, 1), everyOther(im, 1));
   for (let bin = 0; bin < half; bin++) {
     const turnedRe = oddRe[bin] * cos[bin] + oddIm[bin] * sin[bin];
     const turnedIm = oddIm[bin] * cos[bin] - oddRe[bin] * sin[bin];
@@ -186,6 +191,12 @@ export function fourier(re, im) {
     imaginary[bin + half] = evenIm[bin] - turnedIm;
   }
   return [real, imaginary];
+}
+
+function everyOther(values, start) {
+  const half = new Float64Array(values.length / 2);
+  for (let place = 0, at = start; place < half.length; place++, at += 2) half[place] = values[at];
+  return half;
 }
 
 const waves = new Map();

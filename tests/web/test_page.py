@@ -18,7 +18,7 @@ import pytest
 
 from tests.helpers import ROOT
 from tests.helpers.odd_files.images import ct, mri, save_nifti
-from tests.helpers.site import MILLISECONDS, served
+from tests.helpers.site import MILLISECONDS, given, served
 from tests.helpers.tools import needs
 from tests.web.conftest import WEIGHTS
 
@@ -94,6 +94,20 @@ def was_read(tab: Tab, *shape: int) -> None:
     """Wait until the page says the size of a scan."""
     size = " \N{MULTIPLICATION SIGN} ".join(map(str, shape))
     tab.get_by_text(f"{size} voxels").wait_for()
+
+
+def drop(tab: Tab, path: Path) -> None:
+    """Drop a file on the page, as from a file manager."""
+    tab.evaluate(
+        """({ name, text }) => {
+            const data = new DataTransfer();
+            const bytes = Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0));
+            data.items.add(new File([bytes], name));
+            const options = { dataTransfer: data, bubbles: true, cancelable: true };
+            document.querySelector("#drop").dispatchEvent(new DragEvent("drop", options));
+        }""",
+        given(path),
+    )
 
 
 def restored(tab: Tab, folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -195,7 +209,7 @@ def test_a_restoration_is_cancelled_and_another_one_runs(tab: Tab, tmp_path: Pat
 
 def test_what_cannot_be_restored_is_refused_in_one_line(tab: Tab, tmp_path: Path) -> None:
     (tmp_path / "broken.nii.gz").write_bytes(gzip.compress(b"no image" * 100))
-    tab.set_input_files("#file", tmp_path / "broken.nii.gz")
+    drop(tab, tmp_path / "broken.nii.gz")
     tab.locator("#error").wait_for()
     line = tab.inner_text("#error")
     assert line == "broken.nii.gz: not a NIfTI file; give a .nii or .nii.gz image"
