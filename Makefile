@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 CHECKS := lint formatted types imports workflows
 
-.PHONY: demo test test-fast check $(CHECKS) docs train-shipped benchmark clean
+.PHONY: demo test test-fast check $(CHECKS) docs try train-shipped benchmark clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -46,9 +46,14 @@ imports:
 workflows:
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-# Needs Python 3.11 or later, as Sphinx does. Warnings are errors.
+# Needs Python 3.11 or later, as Sphinx does. Warnings are errors. Carries build/try, if that was made.
 docs: .venv/docs-installed
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+# The page that restores in the browser (docs/try.md), in build/try; with WEBGPU=1 that too. Needs npm or
+# the network once. More words for it go into TRY="--weights light-mri-sr".
+try: .venv/test-installed
+	$(BIN)/python -m web.build $(if $(WEBGPU),--webgpu) $(TRY)
 
 # Resumes the runs of the shipped weights, in runs/; `python -m benchmarks.train_shipped --status`
 # says where they stand.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -11,6 +12,7 @@ from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+TRY = ROOT / "build" / "try"  # made by `make try`; carried where it is there
 sys.path.insert(0, str(DOCS))
 
 from api_pages import write_api_pages  # noqa: E402 - lies beside this file
@@ -69,12 +71,22 @@ def _read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     if not file.exists():  # an API page, which has no links of its own
         return
     text = file.read_text(encoding="utf-8") if docname in PAGES else source[0]
+    if docname == "try" and (TRY / "index.html").is_file():
+        link = '<p><strong><a href="try/index.html">Open the page</a></strong></p>'
+        text = text.replace("<!-- the page -->", link)
     links = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
     code = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
     source[0] = "".join(
         part if part.startswith("```") else links.sub(lambda link: _link(link, file.parent), part)
         for part in code.split(text)
     )
+
+
+def _carry_page(app: Sphinx, exception: Exception | None) -> None:
+    """Copy the page that restores in the browser into the site, beside its document."""
+    if exception is None and app.builder.format == "html" and (TRY / "index.html").is_file():
+        shutil.rmtree(Path(app.outdir) / "try", ignore_errors=True)
+        shutil.copytree(TRY, Path(app.outdir) / "try")
 
 
 def _plain_docstring(
@@ -97,4 +109,5 @@ def setup(app: Sphinx) -> None:
     """Register what happens before pages are read."""
     app.connect("builder-inited", lambda app: write_api_pages(DOCS / "api"))
     app.connect("source-read", _read_page)
+    app.connect("build-finished", _carry_page)
     app.connect("autodoc-process-docstring", _plain_docstring, priority=400)  # before napoleon

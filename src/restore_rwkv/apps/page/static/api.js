@@ -1,24 +1,8 @@
 // Requests to the server of the page. What it refuses comes as one line in an Error.
 
-async function request(path, options = {}) {
-  let answer;
-  try {
-    answer = await fetch(path, options);
-  } catch {
-    throw new Error("The page's server does not answer; start restore-rwkv open again.");
-  }
-  const text = await answer.text();
-  let value = null;
-  try {
-    value = text ? JSON.parse(text) : null;
-  } catch {
-    value = null;
-  }
-  if (!answer.ok) throw new Error(value?.error || text.trim() || `The server answers ${answer.status}.`);
-  return value;
-}
+import { request } from "./request.js";
 
-export const get = (path) => request(path);
+export { get } from "./request.js";
 
 export const remove = (path) => request(path, { method: "DELETE" });
 
