@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import OperatorError
+from restore_rwkv.evaluation.fidelity.borders import mirrored_variance
 from restore_rwkv.evaluation.fidelity.ct_figures import noise_figures, shift_figures
 from restore_rwkv.evaluation.fidelity.detector import Detector, threshold_of
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_rarely
@@ -40,7 +41,8 @@ class CTDetector(Detector):
     scan, x the restored image, G a Gaussian of `radius_mm` standard deviation within the slices,
     and n the noise of this scan: that of a scanner which is fitted to y (`physics.ct.calibrated`),
     inserted into x. Its variance comes from 8 realisations in every eighth slice, 3 to 12 of them,
-    smoothed over 10 mm and interpolated between them. Outside the body scores are 0.
+    smoothed over 10 mm and interpolated between them. Outside the body scores are 0. G mirrors
+    images at their borders, in scores as in their variance (`mirrored_variance`).
 
     Attributes:
         radius_mm: 5 mm.
@@ -78,6 +80,7 @@ class CTDetector(Detector):
         chosen = min(count, max(_FEWEST, min(_MOST, count // _EVERY)))
         places = ((np.arange(chosen) + 0.5) * count / chosen).astype(int)
         generator = torch.Generator().manual_seed(pair.seed)
+        rim = mirrored_variance(before.shape[1:], *(_WIDTH / side for side in self._pixel))
         power, drawn = [], []
         try:
             scanner = calibrated(CTScanner(), before, self._pixel)
@@ -85,7 +88,7 @@ class CTDetector(Detector):
                 own = OwnNoise(after[place][None], self._pixel, scanner)
                 noise = np.concatenate([own.draw(generator) for _ in range(_REALISATIONS)])
                 drawn.append(self._filtered(noise, _WIDTH))
-                power.append(self._filtered(np.square(drawn[-1]), _SMOOTH))
+                power.append(rim * self._filtered(np.square(drawn[-1]) / rim, _SMOOTH))
                 if progress is not None:
                     progress(number + 1, chosen)
         except OperatorError as error:
