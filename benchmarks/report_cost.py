@@ -5,7 +5,8 @@
 Each run is a process of its own, on one thread, and runs with and without a report take turns. The
 time is that of the processor, so other work on the machine hardly counts, from the call that
 restores to its return: reading, restoring and writing included, starting Python and importing
-PyTorch not. Processes that decode DICOM count too. Scans that do not fit are forced.
+PyTorch not. Processes that decode DICOM count too. Scans that do not fit are forced. SCAN may be a
+prepared set too, of which the low-quality slices of the first test scan are restored.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
+from restore_rwkv.data.prepared import find_sets
+from restore_rwkv.evaluation.challenge.sources import stack_volume
 from restore_rwkv.evaluation.fidelity.report import ReportOptions, restore_with_report
-from restore_rwkv.io import read_volume
+from restore_rwkv.io import read_volume, write_volume
 from restore_rwkv.restoration import RestoreOptions, Restorer
 
 
@@ -76,6 +81,17 @@ def row(scan: str, task: str, how: str, pairs: int) -> str:
     )
 
 
+def low_quality(folder: Path, task: str, into: Path) -> str:
+    """Write the low-quality slices of the first test scan of a prepared set as NIfTI."""
+    (prepared,) = find_sets([folder], (task,))
+    stack = prepared.split("test")[0]
+    volume = stack_volume(prepared, stack)
+    images = np.moveaxis(np.asarray(prepared.images(stack, "low"), dtype=np.float32), 0, 2)
+    path = into / f"{stack.name}_low.nii.gz"
+    write_volume(volume.with_data(np.ascontiguousarray(images)), path)
+    return str(path)
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -91,8 +107,11 @@ def main() -> None:
     print(
         "| task, scan, voxels | report | without, s | with, s | ratio |", "|---" * 5 + "|", sep="\n"
     )
-    for scan, task in scans:
-        print(row(scan, task, words.uncertainty or "report", words.pairs), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for scan, task in scans:
+            prepared = (Path(scan) / "manifest.json").is_file()
+            path = low_quality(Path(scan), task, Path(folder)) if prepared else scan
+            print(row(path, task, words.uncertainty or "report", words.pairs), flush=True)
 
 
 if __name__ == "__main__":

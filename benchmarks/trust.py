@@ -57,14 +57,15 @@ def read(path: Path) -> dict[str, Any]:
 def challenge_table(results: dict[str, Any], split: str) -> Iterator[str]:
     """Yield the lines of the table of lesions lost and invented."""
     yield (
-        "| task | image | contrast, radius | lesions | contrast retained | lost % | kept % | "
-        "invented % | d' |"
+        "| task | image | contrast, radius | lesions in scans | contrast retained | lost % | "
+        "kept % | invented % | d' |"
     )
     yield "|---" * 9 + "|"
     for task, of_task in results.items():
         if split not in of_task:
             continue
         unit = "HU" if TASKS[task].unit == "HU" else "%"
+        scans = len(of_task[split]["scans"])
         for row in of_task[split]["rows"]:
             seen = row["seen"]
             observed = "-"
@@ -73,7 +74,8 @@ def challenge_table(results: dict[str, Any], split: str) -> Iterator[str]:
             shares = [share(row[name]) for name in ("lost", "kept", "invented")]
             yield (
                 f"| `{task}` | {row['method']} | {row['contrast']:g} {unit}, {row['radius']:g} mm "
-                f"| {row['lesions']} | {row['retained']:.2f} | {' | '.join(shares)} | {observed} |"
+                f"| {row['lesions']} in {scans} | {row['retained']:.2f} | {' | '.join(shares)} "
+                f"| {observed} |"
             )
 
 
@@ -106,7 +108,8 @@ def card_lines(name: str) -> Iterator[str]:
     yield ""
     yield (
         "`python -m benchmarks.trust cards`, from what `docs/trust.md` explains. Few scans: it "
-        "shows how the weights behave, not how safe they are."
+        "shows how the weights behave, not how safe they are. Intervals are within these scans "
+        "only."
     )
     yield ""
     for task in info.scaling:
@@ -129,7 +132,8 @@ def card_lines(name: str) -> Iterator[str]:
 def _of_lesions(task: str, name: str, results: dict[str, Any]) -> Iterator[str]:
     unit = "HU" if TASKS[task].unit == "HU" else "%"
     for split in ("validation", "test"):
-        rows = results.get(task, {}).get(split, {}).get("rows", [])
+        of_split = results.get(task, {}).get(split, {})
+        rows, scans = of_split.get("rows", []), len(of_split.get("scans", ()))
         inputs = {(r["contrast"], r["radius"]): r for r in rows if r["method"] == "input"}
         for row in rows:
             if row["method"] != name:
@@ -139,7 +143,8 @@ def _of_lesions(task: str, name: str, results: dict[str, Any]) -> Iterator[str]:
                 f"- `{task}`, {split}: lesions of {row['contrast']:g} {unit} and "
                 f"{row['radius']:g} mm radius keep {row['retained']:.2f} of their contrast (in the "
                 f"input {before['retained']:.2f}); lost {share(row['lost'])} %, invented "
-                f"{share(row['invented'])} %, of {row['lesions']}."
+                f"{share(row['invented'])} %, of {row['lesions']} in {scans} scan"
+                f"{'' if scans == 1 else 's'}."
             )
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.evaluation.fidelity.borders import mirrored_variance
 from restore_rwkv.evaluation.fidelity.ct_figures import noise_figures, shift_figures
 from restore_rwkv.evaluation.fidelity.detector import Detector, threshold_of
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_rarely
 from restore_rwkv.evaluation.fidelity.foreground import foreground
+from restore_rwkv.evaluation.fidelity.noise_maps import between, mirrored_variance
 from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import FidelityMap, Figure, RestoredPair, Support
 from restore_rwkv.evaluation.measures.measure import NoScoreError
@@ -90,13 +90,14 @@ class CTDetector(Detector):
                 noise = OwnNoise(some, self._pixel, scanner).draw_several(generator, _REALISATIONS)
                 for images in noise.transpose(0, 1).numpy():
                     drawn.append(self._filtered(images, _WIDTH))
-                    power.append(rim * self._filtered(np.square(drawn[-1]) / rim, _SMOOTH))
+                    squares = np.divide(np.square(drawn[-1]), rim, dtype=np.float32)
+                    power.append(np.multiply(self._filtered(squares, _SMOOTH), rim))
                 if progress is not None:
                     progress(len(drawn), chosen)
         except OperatorError as error:
             raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
         variance = np.stack([each.mean(axis=0) for each in power])
-        spread = np.sqrt(_between(variance, places, count))
+        spread = np.sqrt(between(variance, places, count))
         least = np.float32(_LEAST_SPREAD * np.median(spread[self._body]))
         self._spread: NDArray[np.float32] = np.maximum(spread, least)
         maxima = [
@@ -219,15 +220,3 @@ def _of_others(powers: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     mean: NDArray[np.float32] = (powers.sum(axis=0) - powers) / (len(powers) - 1)
     return mean
-
-
-def _between(
-    images: NDArray[np.float32], places: NDArray[np.intp], count: int
-) -> NDArray[np.float32]:
-    """Interpolate images (M, H, W) at places linearly to `count` slices; constant beyond them."""
-    at = np.interp(np.arange(count), places, np.arange(len(places)))
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(places) - 1)
-    part = (at - low).astype(np.float32)[:, None, None]
-    between: NDArray[np.float32] = images[low] * (1 - part) + images[high] * part
-    return between

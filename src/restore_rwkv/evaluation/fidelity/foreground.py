@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,13 +16,24 @@ _BLUR = 3.0  # mm, or pixels without geometry; so that noise does not shape the 
 _BODY = -500.0  # HU
 _LEVEL = 0.2  # of the mean of what lies above the mean
 
+_FOUND: WeakKeyDictionary[RestoredPair, NDArray[np.bool_]] = WeakKeyDictionary()
+
 
 def foreground(pair: RestoredPair) -> NDArray[np.bool_]:
     """Return where the slices (N, H, W) of a pair show a body, holes such as lungs included.
 
     CT: above -500 HU; otherwise above a fifth of the mean of what lies above the mean; both after
-    a Gaussian of 3 mm, in the scan or in the restored image.
+    a Gaussian of 3 mm, in the scan or in the restored image. It is found once for each pair, and
+    cannot be written to.
     """
+    found = _FOUND.get(pair)
+    if found is None:
+        found = _FOUND[pair] = _foreground(pair)
+        found.flags.writeable = False
+    return found
+
+
+def _foreground(pair: RestoredPair) -> NDArray[np.bool_]:
     from scipy.ndimage import binary_fill_holes, gaussian_filter
 
     spacing = pair.after.spacing or (1.0, 1.0, 1.0)

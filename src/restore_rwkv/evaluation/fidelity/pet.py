@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from restore_rwkv.errors import OperatorError
-from restore_rwkv.evaluation.fidelity.borders import mirrored_variance
 from restore_rwkv.evaluation.fidelity.detector import Detector
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_in_field
+from restore_rwkv.evaluation.fidelity.noise_maps import between, mirrored_variance
 from restore_rwkv.evaluation.fidelity.pet_noise import simulate_noise
 from restore_rwkv.evaluation.fidelity.pet_regions import Regions
 from restore_rwkv.evaluation.fidelity.reasons import reason_of
@@ -119,9 +119,7 @@ class PETDetector(Detector):
         rim = mirrored_variance(drawn.shape[2:], self._width / pixel)
         share = gaussian_filter(np.square(drawn).mean(axis=0) / rim, smooth)
         share /= gaussian_filter(mean[noise.chosen], smooth)
-        variance = (
-            mean * _between(share, noise.chosen, len(mean)) * (rim * gain[:, None, None] ** 2)
-        )
+        variance = mean * between(share, noise.chosen, len(mean)) * (rim * gain[:, None, None] ** 2)
         variance = np.maximum(variance, _LEAST_SPREAD**2 * np.median(variance[inside]))
         return np.moveaxis(variance, 0, noise.axis)
 
@@ -303,15 +301,3 @@ def _axial_gain(
     weights = weights @ gaussian_matrix(count, scanner.post_filter / spacing, like)
     gain: NDArray[np.float32] = weights.square().sum(dim=1).sqrt().float().numpy()
     return gain
-
-
-def _between(
-    images: NDArray[np.float32], places: NDArray[np.intp], count: int
-) -> NDArray[np.float32]:
-    """Interpolate images (M, H, W) at places linearly to `count` slices; constant beyond them."""
-    at = np.interp(np.arange(count), places, np.arange(len(places)))
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(places) - 1)
-    part = (at - low).astype(np.float32)[:, None, None]
-    between: NDArray[np.float32] = images[low] * (1 - part) + images[high] * part
-    return between

@@ -1,4 +1,4 @@
-"""What a filter that mirrors images at their borders does to noise there."""
+"""Maps of the variance of noise: at the borders of images, and between simulated slices."""
 
 from __future__ import annotations
 
@@ -44,3 +44,15 @@ def _along(count: int, sigma: float) -> NDArray[np.float64]:
     weights = gaussian_filter1d(np.eye(count), sigma, axis=1)
     squares: NDArray[np.float64] = np.square(weights).sum(axis=0) / alone
     return squares
+
+
+def between(
+    images: NDArray[np.float32], places: NDArray[np.intp], count: int
+) -> NDArray[np.float32]:
+    """Interpolate images (M, H, W) at places linearly to `count` slices; constant beyond them."""
+    at = np.interp(np.arange(count), places, np.arange(len(places)))
+    low = np.floor(at).astype(int)
+    high = np.minimum(low + 1, len(places) - 1)
+    part = (at - low).astype(np.float32)[:, None, None]
+    found: NDArray[np.float32] = images[low] * (1 - part) + images[high] * part
+    return found
