@@ -39,6 +39,7 @@ def collect(folders: list[Path], path: Path) -> None:
             "scans": found["scans"],
             "unit": found["unit"],
             "rows": [{key: row[key] for key in _KEPT} for row in found["summaries"]],
+            "comparisons": found.get("comparisons", []),
             "flagged": {row["method"]: row["flagged"] for row in found["overall"]},
             "blur_mm": made["blur_mm"],
             "seed": made["seed"],
@@ -76,6 +77,27 @@ def challenge_table(results: dict[str, Any], split: str) -> Iterator[str]:
                 f"| `{task}` | {row['method']} | {row['contrast']:g} {unit}, {row['radius']:g} mm "
                 f"| {row['lesions']} in {scans} | {row['retained']:.2f} | {' | '.join(shares)} "
                 f"| {observed} |"
+            )
+
+
+def comparison_table(results: dict[str, Any], split: str) -> Iterator[str]:
+    """Yield the lines of the table of methods on the same lesions."""
+    yield (
+        "| task | image, less another | contrast, radius | lesions in scans | contrast retained | "
+        "lost only by it, only by the other | p |"
+    )
+    yield "|---" * 7 + "|"
+    for task, of_task in results.items():
+        unit = "HU" if TASKS[task].unit == "HU" else "%"
+        for each in of_task.get(split, {}).get("comparisons", []):
+            low, high = each["interval"] or (each["retained"],) * 2
+            p = "-" if each["p"] is None else f"{each['p']:.2g}"
+            yield (
+                f"| `{task}` | {each['method']}, less {each['other']} "
+                f"| {each['contrast']:g} {unit}, "
+                f"{each['radius']:g} mm | {each['lesions']} in {each['scans']} | "
+                f"{each['retained']:+.2f} ({low:+.2f} to {high:+.2f}) | "
+                f"{each['lost']}, {each['lost_by_other']} | {p} |"
             )
 
 
@@ -191,6 +213,7 @@ def main() -> None:
     else:
         for split in ("validation", "test"):
             print(f"{split}:\n", *challenge_table(read(CHALLENGE), split), "", sep="\n")
+            print(*comparison_table(read(CHALLENGE), split), "", sep="\n")
         print(*interval_table(), sep="\n")
 
 

@@ -183,6 +183,21 @@ def challenged() -> dict[str, Any]:
         "unit": "HU",
         "scans": {"a": {"slices": 6, "lesions": 20, "places": 30}},
         "summaries": rows,
+        "comparisons": [
+            {
+                "method": "mine",
+                "other": "input",
+                "contrast": 10.0,
+                "radius": 5.0,
+                "lesions": 20,
+                "scans": 1,
+                "retained": -0.25,
+                "interval": [-0.3, -0.204],
+                "lost": 1,
+                "lost_by_other": 0,
+                "p": 1.0,
+            }
+        ],
         "overall": [{"method": "mine", "flagged": RATE}],
         "provenance": made,
     }
@@ -237,6 +252,11 @@ def test_the_table_of_lesions_has_intervals_and_says_where_there_are_none(kept: 
         "| 2.0 (1.0-3.0) |"
     )
     assert lines[3].endswith("| - | - |")
+    compared = list(trust.comparison_table(trust.read(trust.CHALLENGE), "test"))
+    assert compared[2] == (
+        "| `ct-denoise` | mine, less input | 10 HU, 5 mm | 20 in 1 | -0.25 (-0.30 to -0.20) "
+        "| 1, 0 | 1 |"
+    )
     assert len(list(trust.challenge_table(trust.read(trust.CHALLENGE), "validation"))) == 2
     assert list(trust.interval_table())[2] == (
         "| mine, `ct-denoise` | turns | 2, 9 | 90 % | 88.0 % |"

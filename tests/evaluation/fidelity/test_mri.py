@@ -74,6 +74,24 @@ def test_an_image_that_was_filtered_disagrees() -> None:
     assert found["negative"].support != "supported"
 
 
+def test_missing_values_are_named_and_not_taken_for_a_wrong_factor() -> None:
+    image = truth()
+    scan = low(image)
+    missing = np.zeros(SHAPE, dtype=bool)
+    missing[:, :30] = missing[:, :, 20:60] = True  # of the body too, which is filled with 0
+    pair = pair_of(np.where(missing, 0, scan).astype(np.float32), image)
+    assert figures(pair)["block"].support == "unsupported"
+    before = replace(pair.before, missing=np.moveaxis(missing, 0, 1).copy())
+    found = figures(replace(pair, before=before))
+    for name in ("block", "consistency", "inferred"):
+        assert (found[name].value, found[name].support) == (None, "unknown")
+        assert "missing (NaN)" in found[name].reason
+    # Where nothing of the kind is missing, the block is judged as before.
+    whole = pair_of(scan, image)
+    rest = replace(whole.before, missing=np.zeros(whole.before.data.shape, dtype=bool))
+    assert figures(replace(whole, before=rest))["block"].support == "supported"
+
+
 def test_a_head_at_the_border_of_the_image_has_the_scores_of_noise() -> None:
     image = truth()
     image = np.roll(image, (40, 30), axis=(1, 2))  # a field of view that wraps around
