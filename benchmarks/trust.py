@@ -39,6 +39,7 @@ def collect(folders: list[Path], path: Path) -> None:
             "scans": found["scans"],
             "unit": found["unit"],
             "rows": [{key: row[key] for key in _KEPT} for row in found["summaries"]],
+            "comparisons": found.get("comparisons", []),
             "flagged": {row["method"]: row["flagged"] for row in found["overall"]},
             "blur_mm": made["blur_mm"],
             "seed": made["seed"],
@@ -57,14 +58,15 @@ def read(path: Path) -> dict[str, Any]:
 def challenge_table(results: dict[str, Any], split: str) -> Iterator[str]:
     """Yield the lines of the table of lesions lost and invented."""
     yield (
-        "| task | image | contrast, radius | lesions | contrast retained | lost % | kept % | "
-        "invented % | d' |"
+        "| task | image | contrast, radius | lesions in scans | contrast retained | lost % | "
+        "kept % | invented % | d' |"
     )
     yield "|---" * 9 + "|"
     for task, of_task in results.items():
         if split not in of_task:
             continue
         unit = "HU" if TASKS[task].unit == "HU" else "%"
+        scans = len(of_task[split]["scans"])
         for row in of_task[split]["rows"]:
             seen = row["seen"]
             observed = "-"
@@ -73,7 +75,29 @@ def challenge_table(results: dict[str, Any], split: str) -> Iterator[str]:
             shares = [share(row[name]) for name in ("lost", "kept", "invented")]
             yield (
                 f"| `{task}` | {row['method']} | {row['contrast']:g} {unit}, {row['radius']:g} mm "
-                f"| {row['lesions']} | {row['retained']:.2f} | {' | '.join(shares)} | {observed} |"
+                f"| {row['lesions']} in {scans} | {row['retained']:.2f} | {' | '.join(shares)} "
+                f"| {observed} |"
+            )
+
+
+def comparison_table(results: dict[str, Any], split: str) -> Iterator[str]:
+    """Yield the lines of the table of methods on the same lesions."""
+    yield (
+        "| task | image, less another | contrast, radius | lesions in scans | contrast retained | "
+        "lost only by it, only by the other | p |"
+    )
+    yield "|---" * 7 + "|"
+    for task, of_task in results.items():
+        unit = "HU" if TASKS[task].unit == "HU" else "%"
+        for each in of_task.get(split, {}).get("comparisons", []):
+            low, high = each["interval"] or (each["retained"],) * 2
+            p = "-" if each["p"] is None else f"{each['p']:.2g}"
+            yield (
+                f"| `{task}` | {each['method']}, less {each['other']} "
+                f"| {each['contrast']:g} {unit}, "
+                f"{each['radius']:g} mm | {each['lesions']} in {each['scans']} | "
+                f"{each['retained']:+.2f} ({low:+.2f} to {high:+.2f}) | "
+                f"{each['lost']}, {each['lost_by_other']} | {p} |"
             )
 
 
@@ -106,7 +130,8 @@ def card_lines(name: str) -> Iterator[str]:
     yield ""
     yield (
         "`python -m benchmarks.trust cards`, from what `docs/trust.md` explains. Few scans: it "
-        "shows how the weights behave, not how safe they are."
+        "shows how the weights behave, not how safe they are. Intervals are within these scans "
+        "only."
     )
     yield ""
     for task in info.scaling:
@@ -129,7 +154,8 @@ def card_lines(name: str) -> Iterator[str]:
 def _of_lesions(task: str, name: str, results: dict[str, Any]) -> Iterator[str]:
     unit = "HU" if TASKS[task].unit == "HU" else "%"
     for split in ("validation", "test"):
-        rows = results.get(task, {}).get(split, {}).get("rows", [])
+        of_split = results.get(task, {}).get(split, {})
+        rows, scans = of_split.get("rows", []), len(of_split.get("scans", ()))
         inputs = {(r["contrast"], r["radius"]): r for r in rows if r["method"] == "input"}
         for row in rows:
             if row["method"] != name:
@@ -139,7 +165,8 @@ def _of_lesions(task: str, name: str, results: dict[str, Any]) -> Iterator[str]:
                 f"- `{task}`, {split}: lesions of {row['contrast']:g} {unit} and "
                 f"{row['radius']:g} mm radius keep {row['retained']:.2f} of their contrast (in the "
                 f"input {before['retained']:.2f}); lost {share(row['lost'])} %, invented "
-                f"{share(row['invented'])} %, of {row['lesions']}."
+                f"{share(row['invented'])} %, of {row['lesions']} in {scans} scan"
+                f"{'' if scans == 1 else 's'}."
             )
 
 
@@ -186,6 +213,7 @@ def main() -> None:
     else:
         for split in ("validation", "test"):
             print(f"{split}:\n", *challenge_table(read(CHALLENGE), split), "", sep="\n")
+            print(*comparison_table(read(CHALLENGE), split), "", sep="\n")
         print(*interval_table(), sep="\n")
 
 

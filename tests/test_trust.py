@@ -36,12 +36,17 @@ def some_scores() -> Scores:
 
 def results() -> dict[str, Any]:
     found = some_scores()
-    part = {"scans": ["a"], "slices": 20, "alarms": 0.1, "rows": places.rows(found, 1.8)}
+    part = {
+        "scans": ["a"],
+        "realisations": 2,
+        "slices": 20,
+        "alarms": 0.1,
+        "rows": places.rows(found, 1.8),
+    }
     return {
         "ct-denoise": {
             "weights": "mine",
             "sha256": "0",
-            "realisations": 2,
             "threshold": 1.8,
             "validation": part,
             "test": part,
@@ -178,6 +183,21 @@ def challenged() -> dict[str, Any]:
         "unit": "HU",
         "scans": {"a": {"slices": 6, "lesions": 20, "places": 30}},
         "summaries": rows,
+        "comparisons": [
+            {
+                "method": "mine",
+                "other": "input",
+                "contrast": 10.0,
+                "radius": 5.0,
+                "lesions": 20,
+                "scans": 1,
+                "retained": -0.25,
+                "interval": [-0.3, -0.204],
+                "lost": 1,
+                "lost_by_other": 0,
+                "p": 1.0,
+            }
+        ],
         "overall": [{"method": "mine", "flagged": RATE}],
         "provenance": made,
     }
@@ -228,10 +248,15 @@ def test_the_table_of_lesions_has_intervals_and_says_where_there_are_none(kept: 
     lines = list(trust.challenge_table(trust.read(trust.CHALLENGE), "test"))
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2] == (
-        "| `ct-denoise` | mine | 10 HU, 5 mm | 20 | 0.75 | 5 (0-25) | 5 (0-25) | - "
+        "| `ct-denoise` | mine | 10 HU, 5 mm | 20 in 1 | 0.75 | 5 (0-25) | 5 (0-25) | - "
         "| 2.0 (1.0-3.0) |"
     )
     assert lines[3].endswith("| - | - |")
+    compared = list(trust.comparison_table(trust.read(trust.CHALLENGE), "test"))
+    assert compared[2] == (
+        "| `ct-denoise` | mine, less input | 10 HU, 5 mm | 20 in 1 | -0.25 (-0.30 to -0.20) "
+        "| 1, 0 | 1 |"
+    )
     assert len(list(trust.challenge_table(trust.read(trust.CHALLENGE), "validation"))) == 2
     assert list(trust.interval_table())[2] == (
         "| mine, `ct-denoise` | turns | 2, 9 | 90 % | 88.0 % |"
@@ -244,7 +269,7 @@ def test_the_section_of_a_card_is_written_once_and_keeps_what_is_around_it(kept:
     first = card.read_text()
     assert first.startswith("# mine\n\nText.\n\n## Not for\n\n- Diagnosis.\n\n## What its")
     assert "lesions of 10 HU and 5 mm radius keep 0.75 of their contrast" in first
-    assert "(in the input 1.00); lost 5 (0-25) %, invented - %, of 20." in first
+    assert "(in the input 1.00); lost 5 (0-25) %, invented - %, of 20 in 1 scan." in first
     assert "held 88.0 % of the pixels" in first
     assert "the five places of the report show 50 % of 10 HU (test)" in first
     assert "- `mri-sr`: not measured." in first

@@ -32,6 +32,8 @@ def test_lesions_of_every_kind_have_a_row(
     assert names == ["challenge.json", "lesions.csv", "lesions.png", "places.csv"]
     assert "± is the standard deviation over lesions" in result.stdout
     assert "No d': " in result.stdout
+    assert "tiny less the others, at the same places" in result.stdout
+    assert "Intervals are within this scan only" in " ".join(result.stdout.split())
 
 
 def test_json_holds_the_summaries(
@@ -44,6 +46,8 @@ def test_json_holds_the_summaries(
     assert values["output_path"] == str(tmp_path / "out")
     assert values["unit"] == "%"
     assert values["provenance"]["weights"]["tiny"]["weights"] == "tiny.safetensors"
+    assert [each["other"] for each in values["comparisons"]] == ["input", "blur"]
+    assert {"retained", "interval", "lost", "lost_by_other", "p"} <= values["comparisons"][0].keys()
     assert {"retained", "lost", "invented", "seen", "score"} <= values["summaries"][0].keys()
 
 

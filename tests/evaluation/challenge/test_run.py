@@ -64,6 +64,34 @@ def test_patches_of_a_network_that_paints_agree_less_with_the_truth(found: Chall
     assert flagged["painting"].hits > 0.2 * flagged["painting"].count
 
 
+def test_methods_are_compared_on_the_same_lesions(found: Challenge) -> None:
+    others = [(each.contrast, each.other) for each in found.comparisons]
+    assert others == [(c, other) for c in (10, 20) for other in ("painting", "input", "blur")]
+    for each in found.comparisons:
+        mine, other = (
+            {
+                (row.scan, row.index): row.retained
+                for row in found.lesions
+                if (row.method, abs(row.contrast)) == (method, each.contrast)
+            }
+            for method in (each.method, each.other)
+        )
+        differences = [mine[place] - other[place] for place in mine]
+        assert each.method == "blurring"
+        assert each.retained == pytest.approx(np.mean(differences))
+        assert each.interval is not None
+        assert each.interval[0] <= each.retained <= each.interval[1]
+        assert (each.lesions, each.scans) == (len(differences), 1)
+        lost = [(mine[place] < 0.5, other[place] < 0.5) for place in mine]
+        assert each.lost == lost.count((True, False))
+        assert each.lost_by_other == lost.count((False, True))
+
+
+def test_the_blur_of_mri_follows_the_factor_and_a_file_has_no_split(found: Challenge) -> None:
+    assert found.provenance["blur_mm"] == {"head.nii.gz": 1.5}  # half a pixel at a factor of 2
+    assert found.provenance["split"] is None
+
+
 def test_examples_show_brighter_and_darker_lesions(found: Challenge) -> None:
     assert [each.contrast for each in found.examples] == [10, 20, -10, -20]
     assert list(found.examples[0].images) == ["truth", "blurring", "painting", "input", "blur"]

@@ -74,6 +74,18 @@ def test_values_clipped_in_tissue_are_counted() -> None:
     assert found.support == "look"
 
 
+def test_values_cut_off_at_the_top_are_counted_where_the_scan_is_brighter() -> None:
+    scan = body()
+    scan[20:28, 10:30] *= 3
+    noisy = scan + np.random.default_rng(0).normal(0, 5, SHAPE)
+    assert figures(pair_of(scan, noisy))["clipped"].value == 0  # its largest value is the truth
+    found = figures(pair_of(np.minimum(scan, 1.5 * body().max()), noisy))["clipped"]
+    assert found.value is not None
+    assert found.value > 10
+    assert found.support == "look"
+    assert "where it is brighter" in found.says
+
+
 def test_tissue_without_signal_is_not_clipped() -> None:
     # A cavity: the scan is blurred into it, the truth is 0 there.
     truth, scan = body(), body()

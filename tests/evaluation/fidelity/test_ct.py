@@ -11,6 +11,7 @@ import torch
 
 from restore_rwkv.evaluation.fidelity import Figure, RestoredPair, find_places
 from restore_rwkv.evaluation.fidelity.ct import CTDetector, ct_figures
+from restore_rwkv.evaluation.fidelity.foreground import foreground
 from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.physics.ct import CTScanner, OwnNoise
 from restore_rwkv.tasks import PlaceThreshold, ReportCalibration
@@ -156,3 +157,31 @@ def test_the_images_are_left_alone_and_the_seed_decides() -> None:
     first = scored(scan, truth)
     detector.cache_clear()
     np.testing.assert_array_equal(first, scored(scan, truth))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "columns"), [((24, 72), (24, 72)), ((8, 60), (24, 90)), ((20, 96), (12, 84))]
+)
+def test_a_body_at_the_border_of_the_image_has_the_scores_of_noise(
+    rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    _, truth = scans()
+    slices = np.moveaxis(truth, 2, 0).copy()
+    own = OwnNoise(torch.from_numpy(slices), (2.0, 2.0), CTScanner(photons=PHOTONS))
+    generator = torch.Generator().manual_seed(3)
+    part = (slice(None), slice(*rows), slice(*columns))
+    # The noise is that of the whole body, seen through a smaller field of view.
+    noise = [own.draw(generator).numpy()[part] for _ in range(8)]
+    image = np.ascontiguousarray(slices[part])
+    pair = pair_of(np.moveaxis(image + noise[0], 0, 2), np.moveaxis(image, 0, 2))
+    found = CTDetector(pair)
+    scores = np.stack([found.scores(image + each, image) for each in noise])
+    body, rim = foreground(pair), np.ones(image.shape, dtype=bool)
+    rim[:, 3:-3, 3:-3] = False
+    assert (body & rim).sum() > 300
+    assert found.simulated_threshold is not None
+    largest = np.abs(scores).max(axis=(1, 2, 3))
+    assert (largest > found.simulated_threshold).sum() <= 2  # 0.4 expected
+    # 0.95 to 1.11; without `mirrored_variance` 1.09 to 1.26.
+    assert scores[:, body & rim].std() / scores[:, body & ~rim].std() < 1.15

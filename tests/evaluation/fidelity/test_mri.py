@@ -13,7 +13,7 @@ from restore_rwkv.evaluation.fidelity import Figure, RestoredPair
 from restore_rwkv.evaluation.fidelity.mri import MRIDetector, mri_figures, mri_maps
 from restore_rwkv.evaluation.measures.measure import NoScoreError
 from restore_rwkv.io import Volume
-from restore_rwkv.physics.mri import cubic_interpolate, kspace_crop, low_resolution
+from restore_rwkv.physics.mri import cubic_interpolate, kspace_crop, kspace_noise, low_resolution
 from restore_rwkv.tasks import TASKS
 
 SHAPE = (5, 128, 112)
@@ -72,6 +72,41 @@ def test_an_image_that_was_filtered_disagrees() -> None:
     found = figures(pair_of(low(image), cubic))
     assert found["consistency"].support == "unsupported"
     assert found["negative"].support != "supported"
+
+
+def test_missing_values_are_named_and_not_taken_for_a_wrong_factor() -> None:
+    image = truth()
+    scan = low(image)
+    missing = np.zeros(SHAPE, dtype=bool)
+    missing[:, :30] = missing[:, :, 20:60] = True  # of the body too, which is filled with 0
+    pair = pair_of(np.where(missing, 0, scan).astype(np.float32), image)
+    assert figures(pair)["block"].support == "unsupported"
+    before = replace(pair.before, missing=np.moveaxis(missing, 0, 1).copy())
+    found = figures(replace(pair, before=before))
+    for name in ("block", "consistency", "inferred"):
+        assert (found[name].value, found[name].support) == (None, "unknown")
+        assert "missing (NaN)" in found[name].reason
+    # Where nothing of the kind is missing, the block is judged as before.
+    whole = pair_of(scan, image)
+    rest = replace(whole.before, missing=np.zeros(whole.before.data.shape, dtype=bool))
+    assert figures(replace(whole, before=rest))["block"].support == "supported"
+
+
+def test_a_head_at_the_border_of_the_image_has_the_scores_of_noise() -> None:
+    image = truth()
+    image = np.roll(image, (40, 30), axis=(1, 2))  # a field of view that wraps around
+    generator = torch.Generator().manual_seed(1)
+    noise = kspace_noise(SHAPE, 200.0, generator, 4.0, torch.float32)
+    scan = kspace_crop(torch.from_numpy(image), 4.0, noise).numpy()
+    found = MRIDetector(pair_of(scan, image))
+    scores = found.scores(scan, image)
+    rim = np.ones(SHAPE, dtype=bool)
+    rim[:, 8:-8, 8:-8] = False
+    assert found.simulated_threshold is not None
+    assert np.abs(scores).max() < found.simulated_threshold
+    assert (
+        scores[rim].std() / scores[~rim].std() < 1.2
+    )  # 1.13: tissue, and air at the other borders
 
 
 def test_a_wrong_factor_makes_the_report_say_that_it_knows_nothing() -> None:

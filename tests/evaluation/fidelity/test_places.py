@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from restore_rwkv.evaluation.fidelity import RestoredPair, find_places
+from restore_rwkv.evaluation.fidelity.foreground import foreground
 from restore_rwkv.io import Volume
 from restore_rwkv.tasks import TASKS
 
@@ -105,3 +106,12 @@ def test_equal_values_have_no_body_smaller_than_themselves() -> None:
     scores = np.full(SHAPE, 3, dtype=np.float32)
     assert find_places(scores, pair_of(0.1, 0.1), 5.0, None)
     assert find_places(scores, pair_of(0, 0), 5.0, None) == ()
+
+
+def test_the_body_of_a_pair_is_found_once_and_cannot_be_changed() -> None:
+    pair = pair_of()
+    found = foreground(pair)
+    assert foreground(pair) is found
+    with pytest.raises(ValueError, match="read-only"):
+        found[0, 0, 0] = True
+    assert foreground(replace(pair, seed=1)) is not found

@@ -131,8 +131,8 @@ def numbers(text: str, name: str) -> tuple[float, ...]:
     return tuple(found)
 
 
-def challenge_tables(found: Challenge) -> tuple[Table, Table]:
-    """Return a table of lesions by method, contrast and radius, and one of all together."""
+def challenge_tables(found: Challenge) -> tuple[Table, Table, Table]:
+    """Return a table by method, contrast and radius, one of methods compared, one of all."""
     from restore_rwkv.evaluation.challenge.tables import sentence_of
 
     columns = ("method", f"contrast {found.unit}", "radius mm", "lesions", "contrast retained")
@@ -165,7 +165,29 @@ def challenge_tables(found: Challenge) -> tuple[Table, Table]:
         "only."
     )
     every.caption_justify = "left"
-    return table, every
+    return table, _compared(found), every
+
+
+def _compared(found: Challenge) -> Table:
+    """Return a table of the first method and the others on the same lesions."""
+    columns = ("less", f"contrast {found.unit}", "radius mm", "lesions", "contrast retained")
+    table = plain_table(*columns, "lost only by it", "only by the other", "p")
+    table.title = f"{found.methods[0]} less the others, at the same places"
+    for each in found.comparisons:
+        ends = "" if each.interval is None else " ({:+.2f} to {:+.2f})".format(*each.interval)
+        table.add_row(
+            each.other,
+            f"{each.contrast:g}",
+            f"{each.radius:g}",
+            str(each.lesions),
+            f"{each.retained:+.2f}{ends}",
+            str(each.lost),
+            str(each.lost_by_other),
+            "none" if each.p is None else f"{each.p:.2g}",
+        )
+    table.caption = "p: exact test of McNemar, of lesions that one loses and the other does not."
+    table.caption_justify = "left"
+    return table
 
 
 def percent(rate: Rate) -> str:

@@ -105,7 +105,12 @@ def methods_of(
 
 
 def equal_blur(
-    low: Volume, restored: Volume, task: Task, sites: Sequence[Index], radius: float
+    low: Volume,
+    restored: Volume,
+    task: Task,
+    sites: Sequence[Index],
+    radius: float,
+    factor: float | None = None,
 ) -> Blur:
     """Return the blur that leaves as much noise in a scan as a restoration does.
 
@@ -119,10 +124,11 @@ def equal_blur(
         task: its task.
         sites: places in homogeneous tissue.
         radius: in mm.
+        factor: reduction of the measurement; None for that of the task.
     """
     pixel, axis = pixel_of(low), slice_axis(low, task)
     if task.rules.noise_unit is None:
-        return Blur(task, task.factor / 2 * pixel)
+        return Blur(task, (factor or task.factor) / 2 * pixel)
     reach = max(int(2 * radius / pixel), 2)
     halo = reach + int(3 * _WIDEST)
     wanted = _noise(_around(restored, axis, sites, reach))

@@ -42,7 +42,7 @@ def provenance_of(
         "places": request.places,
         "apart_mm": request.apart,
         "slices": request.slices,
-        "split": request.split,
+        "split": request.split if any(scan.split for scan in scans) else None,
         "weights": weights,
         "blur_mm": dict(blurs),
         "data": {scan.name: scan.digest for scan in scans},

@@ -50,7 +50,8 @@ class Rate:
     def interval(self) -> tuple[float, float] | None:
         """Exact 95 % interval of the share (Clopper & Pearson, Biometrika 26:404, 1934).
 
-        It takes cases as independent; those of one scan are less than that.
+        It takes cases as independent, and those of one scan are less than that: it says nothing
+        about other scans.
         """
         if not self.count:
             return None
@@ -153,6 +154,40 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The first method and another one on the same lesions of one contrast and radius.
+
+    Attributes:
+        method: name of the first.
+        other: name of the other.
+        contrast: above 0, in HU or %; brighter and darker lesions together.
+        radius: in mm.
+        lesions: how many.
+        scans: in how many scans.
+        retained: mean over lesions of the retained contrast of the first less that of the other.
+        interval: 95 % bootstrap interval of that, over lesions; None for fewer than two. It is
+            within these scans, and says nothing about others.
+        lost: how many the first loses and the other does not.
+        lost_by_other: the other way round.
+        p: of McNemar's test of these two numbers, two-sided and exact: `min(1, 2 P(X <= min))`
+            with X binomial, of both lesions and a half (McNemar, Psychometrika 12:153, 1947); None
+            where both are 0.
+    """
+
+    method: str
+    other: str
+    contrast: float
+    radius: float
+    lesions: int
+    scans: int
+    retained: float
+    interval: tuple[float, float] | None
+    lost: int
+    lost_by_other: int
+    p: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Overall:
     """A method on everything.
 
@@ -202,6 +237,7 @@ class Challenge:
         scans: slices, lesions of one kind, and places without a lesion, by name of the scan.
         lesions, places: one row for each lesion or place, and method.
         summaries: by method, contrast and radius.
+        comparisons: of the first method with every other one, by contrast and radius.
         overall: by method.
         frequency: in cycles per mm, up to which patches have to agree with the truth.
         examples: what a few places look like.
@@ -215,6 +251,7 @@ class Challenge:
     lesions: tuple[LesionRow, ...]
     places: tuple[PlaceRow, ...]
     summaries: tuple[Summary, ...]
+    comparisons: tuple[Comparison, ...]
     overall: tuple[Overall, ...]
     frequency: float
     examples: tuple[Example, ...] = ()

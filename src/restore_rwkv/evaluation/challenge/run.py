@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from restore_rwkv.errors import InputError
 from restore_rwkv.evaluation.challenge.agreement import Agreement
+from restore_rwkv.evaluation.challenge.comparing import comparisons_of
 from restore_rwkv.evaluation.challenge.examples import clearest, example_of
 from restore_rwkv.evaluation.challenge.lesions import Index, Lesion, edge_of, is_relative, plant
 from restore_rwkv.evaluation.challenge.methods import (
@@ -97,6 +98,7 @@ def run_challenge(
         lesions=tuple(run.lesions),
         places=tuple(run.places),
         summaries=summaries,
+        comparisons=comparisons_of(names, run.lesions),
         overall=overall_of(names, summaries, run.agreement),
         frequency=run.agreement.frequency,
         examples=tuple(sorted(run.examples, key=lambda e: (e.contrast < 0, abs(e.contrast)))),
@@ -193,7 +195,10 @@ class _Run:
             name: self.count.restored(method, paired.made.low)
             for name, method in self.methods.items()
         }
-        blur = equal_blur(paired.made.low, next(iter(without.values())), self.task, sites, largest)
+        blur = equal_blur(
+            *(paired.made.low, next(iter(without.values())), self.task, sites, largest),
+            paired.factor,
+        )
         self.blurs[scan.name] = blur.sd
         free = {name: method for name, method in ((INPUT, unchanged), (BLUR, blur))}
         without |= {name: method(paired.made.low) for name, method in free.items()}

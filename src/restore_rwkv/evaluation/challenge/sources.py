@@ -30,12 +30,14 @@ class GoodScan:
         name: unique in a challenge.
         task: its task.
         digest: SHA-256 of the file, or of the manifest of its set; "" for a folder.
+        split: of its set; None for a file or series, of which nobody knows.
         read: reads it, in the unit of the task.
     """
 
     name: str
     task: Task
     digest: str
+    split: str | None
     read: Callable[[], Volume]
 
 
@@ -161,7 +163,7 @@ def _of_set(prepared: PreparedSet, request: ChallengeRequest) -> Iterator[GoodSc
         def read(stack: Stack = stack) -> Volume:
             return _part(stack_volume(prepared, stack), prepared.task, stack.name, request)
 
-        yield GoodScan(stack.name, prepared.task, prepared.sha256, read)
+        yield GoodScan(stack.name, prepared.task, prepared.sha256, request.split, read)
 
 
 def _of_file(name: str, path: Path, request: ChallengeRequest) -> GoodScan:
@@ -185,7 +187,7 @@ def _of_file(name: str, path: Path, request: ChallengeRequest) -> GoodScan:
         return _part(task.rules.to_task_unit(whole, task), task, name, request)
 
     digest = file_sha256(path) if path.is_file() else ""
-    return GoodScan(name, task, digest, read)
+    return GoodScan(name, task, digest, None, read)
 
 
 def _part(whole: Volume, task: Task, name: str, request: ChallengeRequest) -> Volume:

@@ -56,6 +56,7 @@ def challenge_values(challenge: Challenge) -> dict[str, Any]:
             for name, (slices, lesions, places) in challenge.scans.items()
         },
         "summaries": [_summary_values(summary) for summary in challenge.summaries],
+        "comparisons": [dataclasses.asdict(each) for each in challenge.comparisons],
         "overall": [
             {
                 "method": each.method,
@@ -78,7 +79,8 @@ def sentence_of(challenge: Challenge) -> str:
     return (
         f"{_counted(sum(lesions), 'lesion')} of each kind{each} and "
         f"{_counted(sum(places), 'place')} without one, in {_counted(scans, 'scan')}.\n"
-        "Intervals are exact for independent cases; those of one scan are not quite that."
+        f"Intervals are within {'this scan' if scans == 1 else f'these {scans} scans'} only, as if "
+        "lesions were independent; they say nothing about other patients."
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from restore_rwkv.evaluation.fidelity.foreground import foreground, tissue_level
+from restore_rwkv.evaluation.fidelity.foreground import foreground, smoothed, tissue_level
 from restore_rwkv.evaluation.fidelity.results import Figure, RestoredPair, Support
 from restore_rwkv.restoration.tiles import spans
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SEAM = 1.2  # times the differences elsewhere
 _CLIPPED = 0.1  # % of the body
+_ABOVE = 0.02  # of the range of values: by which a smoothed scan is above where an image is cut off
 
 _OUTCOMES: dict[str, Support] = {"fit": "supported", "doubtful": "look", "unfit": "unsupported"}
 
@@ -110,14 +111,16 @@ def _step(images: NDArray[np.float32], axis: int, place: int) -> float:
 
 
 def _clipped(pair: RestoredPair) -> Figure:
-    """Share of the body at the smallest value of the image, where the scan shows tissue.
+    """Share of the body that is at the smallest or the largest value of the image.
 
+    It counts at the smallest where the scan shows tissue, and at the largest where it is brighter.
     Cavities, and tissue without signal, have the smallest value in a faithful image too.
     """
     before, after = (volume.slices(pair.axis) for volume in (pair.before, pair.after))
     lowest = float(after.min())
     body = foreground(pair)
     new = (after == lowest) & (before > max(lowest, tissue_level(pair))) & body
+    new |= _cut_off(pair) & body
     value = 100 * float(new.sum()) / max(int(body.sum()), 1)
     support: Support = "supported" if value <= _CLIPPED else "look"
     return Figure(
@@ -128,6 +131,18 @@ def _clipped(pair: RestoredPair) -> Figure:
         support=support,
         expected=f"below {_CLIPPED:g} %",
         says=f"In the body, {value:.3g} % of the values are at the lowest one, {lowest:g}, where "
-        "the scan shows tissue.",
+        f"the scan shows tissue, or at the highest, {float(after.max()):g}, where it is brighter.",
         blind_to="It cannot tell values that were clipped from those that are as low by chance.",
     )
+
+
+def _cut_off(pair: RestoredPair) -> NDArray[np.bool_]:
+    """Where the image has its largest value, and the smoothed scan is above it by more than 2 %."""
+    after = pair.after.slices(pair.axis)
+    highest, lowest = float(after.max()), float(after.min())
+    cut = after == highest
+    if cut.sum() < 2:  # the largest value, which every image has
+        return np.zeros_like(cut)
+    above: NDArray[np.bool_] = smoothed(pair.before, pair) > highest + _ABOVE * (highest - lowest)
+    found: NDArray[np.bool_] = cut & above
+    return found

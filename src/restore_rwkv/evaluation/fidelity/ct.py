@@ -12,6 +12,7 @@ from restore_rwkv.evaluation.fidelity.ct_figures import noise_figures, shift_fig
 from restore_rwkv.evaluation.fidelity.detector import Detector, threshold_of
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_rarely
 from restore_rwkv.evaluation.fidelity.foreground import foreground
+from restore_rwkv.evaluation.fidelity.noise_maps import between, mirrored_variance
 from restore_rwkv.evaluation.fidelity.reasons import reason_of
 from restore_rwkv.evaluation.fidelity.results import FidelityMap, Figure, RestoredPair, Support
 from restore_rwkv.evaluation.measures.measure import NoScoreError
@@ -26,6 +27,7 @@ _WIDTH = 5.0  # mm; sd of G. Of 2.5, 3.5 and 5 mm the one that finds discs of 5 
 _REALISATIONS = 8
 _EVERY = 8  # slices between those whose noise is simulated, so that it costs less than restoration
 _FEWEST, _MOST = 3, 12  # of these
+_TOGETHER = 4  # of these: projecting some at a time costs little more than one, but memory
 _SMOOTH = 10.0  # mm; over which the variance of noise is smoothed
 _LEAST_SPREAD = 0.1  # of the median in the body
 _AIR = -1024.0
@@ -40,7 +42,8 @@ class CTDetector(Detector):
     scan, x the restored image, G a Gaussian of `radius_mm` standard deviation within the slices,
     and n the noise of this scan: that of a scanner which is fitted to y (`physics.ct.calibrated`),
     inserted into x. Its variance comes from 8 realisations in every eighth slice, 3 to 12 of them,
-    smoothed over 10 mm and interpolated between them. Outside the body scores are 0.
+    smoothed over 10 mm and interpolated between them. Outside the body scores are 0. G mirrors
+    images at their borders, in scores as in their variance (`mirrored_variance`).
 
     Attributes:
         radius_mm: 5 mm.
@@ -78,20 +81,23 @@ class CTDetector(Detector):
         chosen = min(count, max(_FEWEST, min(_MOST, count // _EVERY)))
         places = ((np.arange(chosen) + 0.5) * count / chosen).astype(int)
         generator = torch.Generator().manual_seed(pair.seed)
+        rim = mirrored_variance(before.shape[1:], *(_WIDTH / side for side in self._pixel))
         power, drawn = [], []
         try:
             scanner = calibrated(CTScanner(), before, self._pixel)
-            for number, place in enumerate(places):
-                own = OwnNoise(after[place][None], self._pixel, scanner)
-                noise = np.concatenate([own.draw(generator) for _ in range(_REALISATIONS)])
-                drawn.append(self._filtered(noise, _WIDTH))
-                power.append(self._filtered(np.square(drawn[-1]), _SMOOTH))
+            for first in range(0, chosen, _TOGETHER):
+                some = after[places[first : first + _TOGETHER]]
+                noise = OwnNoise(some, self._pixel, scanner).draw_several(generator, _REALISATIONS)
+                for images in noise.transpose(0, 1).numpy():
+                    drawn.append(self._filtered(images, _WIDTH))
+                    squares = np.divide(np.square(drawn[-1]), rim, dtype=np.float32)
+                    power.append(np.multiply(self._filtered(squares, _SMOOTH), rim))
                 if progress is not None:
-                    progress(number + 1, chosen)
+                    progress(len(drawn), chosen)
         except OperatorError as error:
             raise NoScoreError(f"the noise of the scan: {reason_of(error)}") from error
         variance = np.stack([each.mean(axis=0) for each in power])
-        spread = np.sqrt(_between(variance, places, count))
+        spread = np.sqrt(between(variance, places, count))
         least = np.float32(_LEAST_SPREAD * np.median(spread[self._body]))
         self._spread: NDArray[np.float32] = np.maximum(spread, least)
         maxima = [
@@ -214,15 +220,3 @@ def _of_others(powers: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     mean: NDArray[np.float32] = (powers.sum(axis=0) - powers) / (len(powers) - 1)
     return mean
-
-
-def _between(
-    images: NDArray[np.float32], places: NDArray[np.intp], count: int
-) -> NDArray[np.float32]:
-    """Interpolate images (M, H, W) at places linearly to `count` slices; constant beyond them."""
-    at = np.interp(np.arange(count), places, np.arange(len(places)))
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(places) - 1)
-    part = (at - low).astype(np.float32)[:, None, None]
-    between: NDArray[np.float32] = images[low] * (1 - part) + images[high] * part
-    return between

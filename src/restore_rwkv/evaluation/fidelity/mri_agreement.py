@@ -23,6 +23,7 @@ _HELD, _NEAR = 0.005, 0.025
 # Of the power of y, 0.00003 to 0.00085 lay outside its block, and 0.0096 to 0.018 of the same
 # scans measured with a third; in the rim 0.011 to 0.017, and at most 0.0005 with a sixth.
 _OUTSIDE, _RIM = 0.003, 0.002
+_MISSING = "values of the scan are missing (NaN), so that its k-space is not what was measured"
 
 
 def agreement(pair: RestoredPair) -> list[Figure]:
@@ -40,8 +41,8 @@ def _consistency(pair: RestoredPair, block: Figure) -> Figure:
         total += float(np.square(low, dtype=np.float64).sum())
     value = math.sqrt(wrong / total) if total > 0 else None
     reason = "" if total > 0 else "the scan is 0 everywhere"
-    if block.support == "unsupported":
-        value, reason = None, "the block of k-space assumed is not that of the scan"
+    if unknown := _unknown(block):
+        value, reason = None, unknown
     if value is None:
         support: Support = "unknown"
         says = f"What was measured cannot be compared: {reason}."
@@ -93,6 +94,13 @@ def _block(pair: RestoredPair) -> Figure:
     else:
         value = 100 * found.outside
         support, says = _how_far(found.outside, found.rim, pair)
+        missing = pair.before.missing
+        if support == "unsupported" and missing is not None and missing.any():
+            # What fills them has edges, whose power lies outside of every block.
+            value, support, reason = None, "unknown", _MISSING
+            says = (
+                f"Whether the block of k-space assumed is that of the scan is not known: {reason}."
+            )
     return Figure(
         name="block",
         title="power of the scan outside the block assumed",
@@ -104,6 +112,13 @@ def _block(pair: RestoredPair) -> Figure:
         blind_to="It cannot see a scan of another block whose outer samples hold hardly any power.",
         reason=reason,
     )
+
+
+def _unknown(block: Figure) -> str:
+    """Return why nothing can be compared with the measured block; "" where it can."""
+    if block.support == "unsupported":
+        return "the block of k-space assumed is not that of the scan"
+    return _MISSING if block.reason == _MISSING else ""
 
 
 def _how_far(outside: float, rim: float, pair: RestoredPair) -> tuple[Support, str]:
@@ -135,9 +150,8 @@ def _inferred(pair: RestoredPair, block: Figure) -> Figure:
         measured = system.A(torch.from_numpy(image)).abs().double().square().sum()
         inside += float(measured) * math.prod(system.shape)
         total += float(np.square(image, dtype=np.float64).sum())
-    known = total > 0 and block.support != "unsupported"
-    value = max(100 * (1 - inside / total), 0.0) if known else None
-    reason = "the image is 0 everywhere" if not total > 0 else ""
+    reason = "the image is 0 everywhere" if not total > 0 else _unknown(block)
+    value = None if reason else max(100 * (1 - inside / total), 0.0)
     kept = 100 * math.prod(system.kept) / math.prod(system.shape)
     says = (
         f"{kept:.3g} % of k-space was measured and {100 - kept:.4g} % was inferred; what was "
@@ -145,7 +159,6 @@ def _inferred(pair: RestoredPair, block: Figure) -> Figure:
         "all of its fine detail."
     )
     if value is None:
-        reason = reason or "the block of k-space assumed is not that of the scan"
         says = f"What was inferred is not known: {reason}."
     return Figure(
         name="inferred",

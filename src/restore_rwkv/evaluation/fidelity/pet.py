@@ -10,6 +10,7 @@ import numpy as np
 from restore_rwkv.errors import OperatorError
 from restore_rwkv.evaluation.fidelity.detector import Detector
 from restore_rwkv.evaluation.fidelity.extremes import exceeded_in_field
+from restore_rwkv.evaluation.fidelity.noise_maps import between, mirrored_variance
 from restore_rwkv.evaluation.fidelity.pet_noise import simulate_noise
 from restore_rwkv.evaluation.fidelity.pet_regions import Regions
 from restore_rwkv.evaluation.fidelity.reasons import reason_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from restore_rwkv.io import Progress, Volume
+    from restore_rwkv.physics.pet import PETScanner
 
 _RADIUS = 5.0  # mm
 _RESOLUTION = 6.0  # mm; FWHM of a clinical scanner with its filter
@@ -40,7 +42,8 @@ class PETDetector(Detector):
     (`physics.pet.calibrated`), and G a Gaussian in three dimensions with the standard deviation of
     a sphere of `radius_mm` seen at 6 mm resolution, `sqrt(radius^2 / 5 + (6 mm / 2.355)^2)`. The
     variance of G*n is `c G*x`, as that of counts, with c from eight slices, smoothed over 16 mm
-    and interpolated between them. Outside the foreground scores are 0.
+    and interpolated between them. G mirrors images at their borders, in scores as in their
+    variance (`mirrored_variance`). Outside the foreground scores are 0.
 
     Attributes:
         radius_mm: 5 mm.
@@ -105,17 +108,18 @@ class PETDetector(Detector):
 
         noise = self.noise
         pixel, across = noise.scanner.pixel, spacing[noise.axis]
-        gain = _axial_gain(self._width, noise.scanner.post_filter, across)
-        drawn = gain * gaussian_filter(noise.images, (0, 0, *(self._width / pixel,) * 2))
+        gain = _axial_gain(after.data.shape[noise.axis], self._width, noise.scanner, across)
+        drawn = gaussian_filter(noise.images, (0, 0, *(self._width / pixel,) * 2))
         sigma = [self._width / side for side in spacing]
         mean = np.moveaxis(gaussian_filter(np.maximum(after.data, 0), sigma), noise.axis, 0)
         inside = np.moveaxis(noise.foreground, noise.axis, 0)
         # A floor, as noise does not vanish where the image does.
         mean = np.maximum(mean, _LEAST_SPREAD * np.median(mean[inside]))
         smooth = (0, *(_SMOOTH / pixel,) * 2)
-        share = gaussian_filter(np.square(drawn).mean(axis=0), smooth)
+        rim = mirrored_variance(drawn.shape[2:], self._width / pixel)
+        share = gaussian_filter(np.square(drawn).mean(axis=0) / rim, smooth)
         share /= gaussian_filter(mean[noise.chosen], smooth)
-        variance = mean * _between(share, noise.chosen, len(mean))
+        variance = mean * between(share, noise.chosen, len(mean)) * (rim * gain[:, None, None] ** 2)
         variance = np.maximum(variance, _LEAST_SPREAD**2 * np.median(variance[inside]))
         return np.moveaxis(variance, 0, noise.axis)
 
@@ -280,21 +284,20 @@ def _noise(pair: RestoredPair) -> list[Figure]:
     return figures
 
 
-def _axial_gain(width: float, post_filter: float, spacing: float) -> float:
-    """Standard deviation of noise under the filter and G across slices, over that without."""
-    sigma = math.hypot(width, post_filter * _SIGMA) / spacing
-    reach = np.arange(-math.ceil(5 * sigma), math.ceil(5 * sigma) + 1)
-    weights = np.exp(-0.5 * np.square(reach / sigma))
-    return float(np.sqrt(np.square(weights / weights.sum()).sum()))
-
-
-def _between(
-    images: NDArray[np.float32], places: NDArray[np.intp], count: int
+def _axial_gain(
+    count: int, width: float, scanner: PETScanner, spacing: float
 ) -> NDArray[np.float32]:
-    """Interpolate images (M, H, W) at places linearly to `count` slices; constant beyond them."""
-    at = np.interp(np.arange(count), places, np.arange(len(places)))
-    low = np.floor(at).astype(int)
-    high = np.minimum(low + 1, len(places) - 1)
-    part = (at - low).astype(np.float32)[:, None, None]
-    between: NDArray[np.float32] = images[low] * (1 - part) + images[high] * part
-    return between
+    """Standard deviation of noise under the axial filter and G over that without, (count,).
+
+    Both filters mirror the stack at its ends, as those of the scanner and of the scores do: the
+    last slices average fewer independent ones.
+    """
+    import torch
+
+    from restore_rwkv.physics.slices import gaussian_matrix
+
+    like = torch.zeros(1, dtype=torch.float64)
+    weights = gaussian_matrix(count, width / _SIGMA / spacing, like)
+    weights = weights @ gaussian_matrix(count, scanner.post_filter / spacing, like)
+    gain: NDArray[np.float32] = weights.square().sum(dim=1).sqrt().float().numpy()
+    return gain

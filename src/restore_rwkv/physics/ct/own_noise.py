@@ -35,12 +35,21 @@ class OwnNoise:
     @torch.no_grad()
     def draw(self, generator: torch.Generator) -> Tensor:
         """Draw the noise of a scan, (N, H, W) in HU."""
-        images = torch.empty_like(self._hu)
+        return self.draw_several(generator, 1)[0]
+
+    @torch.no_grad()
+    def draw_several(self, generator: torch.Generator, count: int) -> Tensor:
+        """Draw the noise of `count` scans, (count, N, H, W) in HU, in a fraction of their time.
+
+        They are not those that `draw` called as often gives, since a batch of slices draws all its
+        scans before the next one does.
+        """
+        images = self._hu.new_empty(count, *self._hu.shape)
         for place, part in enumerate(self._parts):
             known = place < len(self._kept)
             projected = self._kept[place] if known else self._projected(part)
-            (images[part],) = projected.noise(
-                [self._scanner],
+            images[:, part] = projected.noise(
+                [self._scanner] * count,
                 lambda counts, scanner: torch.stack(
                     [own_noise(one, scanner, generator) for one in counts]
                 ),
