@@ -19,7 +19,7 @@ from typing import Literal
 from restore_rwkv.batch.adoption import made_before, written_bytes
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.staging import in_terms_of, staged
-from restore_rwkv.batch.thumbnail import thumbnail_or_none
+from restore_rwkv.restoration.thumbnail import thumbnail_or_none
 from restore_rwkv.errors import NoMemoryError, kind_of_error, message_of
 from restore_rwkv.io import (
     OutputOptions,
