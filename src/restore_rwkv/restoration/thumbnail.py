@@ -67,7 +67,7 @@ def thumbnail(
     size = _size(view, side)
     panels = [_resized(view.laid_out(image), size) for image in (old, new)]
     difference = panels[1] - panels[0]
-    low, high = _window(old, modality)
+    low, high = display_window(old, modality)
     limit = _limit(difference, high - low)
     unit = after.unit or before.unit or (task_of("CT").unit if modality == "CT" else "")
     texts = {
@@ -122,6 +122,23 @@ def thumbnail_texts(png: bytes) -> dict[str, str]:
     return {name: found[name] for name in names if isinstance(found.get(name), str)}
 
 
+def display_window(image: NDArray[np.float32], modality: str | None) -> tuple[float, float]:
+    """Return the lowest and the highest value that are told apart when an image is looked at.
+
+    Args:
+        image: values of any shape.
+        modality: DICOM's code. CT has the window of its task for soft tissue; PET begins at 0; the
+            rest is nearly all values of the image.
+    """
+    if modality == "CT":
+        return task_of("CT").metric_range  # the clinical window for soft tissue
+    low, high = (float(value) for value in np.quantile(image, (_DARKEST, _BRIGHTEST)))
+    low = 0.0 if modality == "PT" else low
+    if high <= low:  # hardly anything is above the air
+        high = float(image.max())
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
+
+
 def _telling_slice(volume: Volume, axis: int) -> int:
     """Index of the slice with most signal, where those near the middle count twice."""
     slices = volume.slices(axis)
@@ -148,17 +165,6 @@ def _resized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
 
     whole = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
     return np.asarray(whole.resize(size, Image.Resampling.HAMMING), dtype=np.float64)
-
-
-def _window(image: NDArray[np.float32], modality: str | None) -> tuple[float, float]:
-    """Values shown as darkest and brightest."""
-    if modality == "CT":
-        return task_of("CT").metric_range  # the clinical window for soft tissue
-    low, high = (float(value) for value in np.quantile(image, (_DARKEST, _BRIGHTEST)))
-    low = 0.0 if modality == "PT" else low
-    if high <= low:  # hardly anything is above the air
-        high = float(image.max())
-    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
 
 
 def _limit(difference: NDArray[np.float64], width: float) -> float:
