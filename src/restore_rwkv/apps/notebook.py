@@ -86,6 +86,4 @@ def _needed(package: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ConfigError(
-            f'view: needs {package}; pip install "restore-rwkv[notebook]"'
-        ) from error
+        raise ConfigError(f'view: needs {package}; pip install "restore-rwkv[notebook]"') from error
