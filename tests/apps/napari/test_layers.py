@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -157,4 +158,7 @@ def test_other_folders_are_left_to_other_readers(tmp_path: Path) -> None:
 
 
 def test_none_of_this_imports_napari() -> None:
-    assert "napari.layers" not in sys.modules
+    names = ("layers", "reader", "restoring")
+    code = "; ".join(f"import restore_rwkv.apps.napari.{name}" for name in names)
+    code += "; import sys; sys.exit('napari' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

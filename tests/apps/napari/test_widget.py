@@ -1,8 +1,14 @@
-"""The manifest, and the widget in a viewer; skipped where napari or a Qt is absent."""
+"""The manifest, and the widget in a viewer; skipped where napari or a Qt is absent.
+
+In an environment with napari, without a screen:
+
+    xvfb-run -a python -m pytest --disable-plugin-autoload tests/apps/napari
+"""
 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +19,12 @@ import pytest
 from restore_rwkv.io import read_volume
 from restore_rwkv.restoration import Restorer
 
-napari = pytest.importorskip("napari", reason="napari is absent")
-pytest.importorskip("qtpy.QtWidgets", reason="a Qt is absent", exc_type=ImportError)
+# napari, vispy and magicgui warn on their own account.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    napari = pytest.importorskip("napari", reason="napari is absent")
+    pytest.importorskip("qtpy.QtWidgets", reason="a Qt is absent", exc_type=ImportError)
 
-# napari and vispy warn on their own account.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 SECONDS = 120
 

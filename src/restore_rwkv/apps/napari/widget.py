@@ -49,7 +49,7 @@ class RestoreWidget(Container):  # type: ignore[misc]
     def __init__(self, napari_viewer: Viewer) -> None:
         self._viewer = napari_viewer
         self._progress: JobProgress | None = None
-        self.layer = ComboBox(label="scan", choices=self._images, nullable=True)
+        self.layer = ComboBox(label="scan", choices=self._images)
         self.task = ComboBox(
             label="task", choices=[("of the scan's modality", AUTO), *((n, n) for n in TASKS)]
         )
