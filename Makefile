@@ -12,11 +12,15 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 CHECKS := lint formatted types imports workflows
 
-.PHONY: demo test test-fast check $(CHECKS) docs try train-shipped benchmark clean
+.PHONY: demo page try test test-fast check $(CHECKS) docs train-shipped benchmark clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
 	$(BIN)/restore-rwkv demo --overwrite
+
+# A page in the browser with the demo scan to restore, until Ctrl-C.
+page: .venv/page-installed
+	$(BIN)/restore-rwkv open
 
 test: .venv/test-installed
 	$(PYTEST)
@@ -72,6 +76,10 @@ benchmark: .venv/test-installed
 .venv/installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
+
+.venv/page-installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[page]"
+	touch .venv/installed $@
 
 .venv/test-installed: .venv/bin-made pyproject.toml constraints.txt $(KERNELS)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"

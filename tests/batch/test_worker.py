@@ -277,7 +277,7 @@ def test_a_picture_that_fails_costs_only_the_picture(
 
     if before:
         assert worker.run(job_of(source, target)).thumbnail
-    monkeypatch.setattr("restore_rwkv.batch.thumbnail.thumbnail", fails)
+    monkeypatch.setattr("restore_rwkv.restoration.thumbnail.thumbnail", fails)
     outcome = worker.run(job_of(source, target))
     assert (outcome.state, outcome.kind) == ("skipped" if before else "done", "ok"), outcome.reason
     assert outcome.thumbnail is None

@@ -11,8 +11,8 @@ import numpy as np
 
 from restore_rwkv.batch import Entry, Outcome, Summary
 from restore_rwkv.batch.overview import write_overview
-from restore_rwkv.batch.thumbnail import thumbnail
 from restore_rwkv.io import Volume
+from restore_rwkv.restoration.thumbnail import thumbnail
 
 HOSTILE = {
     "script": "<script>alert(1)</script>.nii",

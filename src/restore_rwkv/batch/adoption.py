@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.batch.job import Job, Outcome
-from restore_rwkv.batch.thumbnail import thumbnail_or_none
 from restore_rwkv.errors import InputError, RestoreError
 from restore_rwkv.io import (
     OutputOptions,
@@ -23,6 +22,7 @@ from restore_rwkv.io import (
     read_volumes,
 )
 from restore_rwkv.model import read_info
+from restore_rwkv.restoration.thumbnail import thumbnail_or_none
 from restore_rwkv.tasks import Task, get_task
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from restore_rwkv.batch.thumbnail import thumbnail_texts
+from restore_rwkv.restoration.thumbnail import thumbnail_texts
 from restore_rwkv.tasks import MODALITIES, task_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from typing import Literal
 from restore_rwkv.batch.adoption import made_before, written_bytes
 from restore_rwkv.batch.job import Job, Outcome
 from restore_rwkv.batch.staging import in_terms_of, staged
-from restore_rwkv.batch.thumbnail import thumbnail_or_none
 from restore_rwkv.errors import NoMemoryError, kind_of_error, message_of
 from restore_rwkv.io import (
     OutputOptions,
@@ -36,6 +35,7 @@ from restore_rwkv.restoration import (
     Restorer,
     restore_file,
 )
+from restore_rwkv.restoration.thumbnail import thumbnail_or_none
 
 _logger = logging.getLogger(__name__)
 _MOST_ATTEMPTS = 4  # each with half the memory of the one before, the last with the least

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from restore_rwkv.io import ChangeRecord, FitRecord, RestorationRecord, Volume, 
 from restore_rwkv.restoration.plan import Plan
 from restore_rwkv.tasks import NOTICE, Task
 
+_logger = logging.getLogger(__name__)
 _OUTCOMES = ("fit", "doubtful", "unfit")
 
 
@@ -36,15 +38,32 @@ class Ran:
 
 @dataclass(frozen=True, eq=False)
 class Restored:
-    """A restored scan.
+    """A restored scan; the last line of a notebook's cell shows it as a picture with its record.
 
     Attributes:
         volume: same unit and source as the input, on the same grid or the finer one asked for.
         record: how it was made.
+        before: what the network was given, on the grid of `volume`; not a copy of the input where
+            the grid is the same. None where only a file was asked for (`Restorer.file`).
     """
 
     volume: Volume
     record: RestorationRecord
+    before: Volume | None = None
+
+    def __repr__(self) -> str:
+        shape, unit = self.volume.data.shape, self.volume.unit
+        return f"Restored({self.volume.name!r}, {self.record.task}, {shape}, unit {unit})"
+
+    def _repr_html_(self) -> str | None:
+        """Return HTML for a notebook; None, so that it shows the text, where that fails."""
+        try:
+            from restore_rwkv.restoration.notebook import notebook_html  # Jinja and Pillow
+
+            return notebook_html(self.record, self.before, self.volume)
+        except Exception:
+            _logger.info("a restored scan cannot be shown in a notebook", exc_info=True)
+            return None
 
 
 def joined(records: Sequence[RestorationRecord]) -> RestorationRecord:

@@ -138,14 +138,15 @@ class Restorer:
             The restored volume: same unit and source, and same grid unless `options.scale` asks
             for a finer one. An image without negative values has none afterwards; CT has no values
             below -1024 HU where it had none. Its record names no source, as `volume` may have been
-            changed since it was read; that of `file` does.
+            changed since it was read; that of `file` does. A notebook shows it as a picture.
 
         Raises:
             InputError: as `plan`, or the values are so large that they overflow.
             ConfigError: as `plan`, or the machine has less free memory than was allowed.
             WeightsError: as `plan`.
         """
-        return self.run_plan(self.plan(volume, options), progress)
+        plan = self.plan(volume, options)
+        return dataclasses.replace(self.run_plan(plan, progress), before=plan.volume)
 
     def file(
         self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 _SIDE = 160  # pixels, the longer side of a panel
 _GAP = 4  # pixels between panels
-_MOST_BYTES = 60_000
+_BYTES_PER_PIXEL = 60_000 / _SIDE**2  # at most, of a square panel
 _CANDIDATES = 32  # slices that are looked at
 _SAMPLES = 64  # rows and columns of a slice that are looked at
 _DARKEST, _BRIGHTEST = 0.01, 0.995  # quantiles shown as black and white where no window is known
@@ -30,10 +30,18 @@ _LOWER = (64, 160, 255)  # colour of the largest decrease; black is no change
 _HIGHER = (255, 144, 32)
 
 
-def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = None) -> bytes:
+def thumbnail(
+    before: Volume,
+    after: Volume,
+    axis: int,
+    modality: str | None = None,
+    *,
+    index: int | None = None,
+    side: int = _SIDE,
+) -> bytes:
     """Return one slice of a scan before and after restoration, and their difference, as a PNG.
 
-    The three panels stand side by side, each at most 160 pixels long, in the proportions of the
+    The three panels stand side by side, each at most `side` pixels long, in the proportions of the
     scan. With an affine, slices are shown as radiologists expect them: anterior or superior up, the
     right of the patient on the left; sagittal ones look to the left. Without one, they are image
     matrices. Both images have one window: for CT that of the task; for PET from 0 (white) to nearly
@@ -46,16 +54,20 @@ def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = N
         after: the result, on the same grid or on another one over the same field of view.
         axis: array axis across the slices.
         modality: DICOM's code, where the volumes do not say it.
+        index: slice of `before` that is shown; None for the one with most signal near the middle.
+        side: pixels along the longer side of a panel. The file has less than 60 kB at 160 pixels,
+            and in proportion to their square at others.
     """
     modality = after.modality or before.modality or modality
-    index = _telling_slice(before, axis)
+    index = _telling_slice(before, axis) if index is None else index
     count = before.data.shape[axis]
     place = (index + 0.5) * after.data.shape[axis] / count
     view = view_of(before, axis)
     old, new = before.slices(axis)[index], after.slices(axis)[int(place)]
-    panels = [_resized(view.laid_out(image), _size(view)) for image in (old, new)]
+    size = _size(view, side)
+    panels = [_resized(view.laid_out(image), size) for image in (old, new)]
     difference = panels[1] - panels[0]
-    low, high = _window(old, modality)
+    low, high = display_window(old, modality)
     limit = _limit(difference, high - low)
     unit = after.unit or before.unit or (task_of("CT").unit if modality == "CT" else "")
     texts = {
@@ -66,17 +78,26 @@ def thumbnail(before: Volume, after: Volume, axis: int, modality: str | None = N
     shades = [(panel - low) / (high - low) for panel in panels]
     if modality == "PT":
         shades = [1 - shade for shade in shades]
-    return _encoded(shades, (difference / limit + 1) / 2, texts)
+    most_bytes = _BYTES_PER_PIXEL * side**2
+    return _encoded(shades, (difference / limit + 1) / 2, texts, most_bytes)
 
 
 def thumbnail_or_none(
-    before: Volume, after: Volume, axis: int | None, modality: str | None = None
+    before: Volume,
+    after: Volume,
+    axis: int | None,
+    modality: str | None = None,
+    *,
+    index: int | None = None,
+    side: int = _SIDE,
 ) -> bytes | None:
     """Return a thumbnail; None where it cannot be made, which is no fault of the result."""
+    if axis is None:
+        return None
     try:
-        return None if axis is None else thumbnail(before, after, axis, modality)
+        return thumbnail(before, after, axis, modality, index=index, side=side)
     except Exception:
-        _logger.info("%s: has no picture in the overview", before.name, exc_info=True)
+        _logger.info("%s: has no picture", before.name, exc_info=True)
         return None
 
 
@@ -101,6 +122,23 @@ def thumbnail_texts(png: bytes) -> dict[str, str]:
     return {name: found[name] for name in names if isinstance(found.get(name), str)}
 
 
+def display_window(image: NDArray[np.float32], modality: str | None) -> tuple[float, float]:
+    """Return the lowest and the highest value that are told apart when an image is looked at.
+
+    Args:
+        image: values of any shape.
+        modality: DICOM's code. CT has the window of its task for soft tissue; PET begins at 0; the
+            rest is nearly all values of the image.
+    """
+    if modality == "CT":
+        return task_of("CT").metric_range  # the clinical window for soft tissue
+    low, high = (float(value) for value in np.quantile(image, (_DARKEST, _BRIGHTEST)))
+    low = 0.0 if modality == "PT" else low
+    if high <= low:  # hardly anything is above the air
+        high = float(image.max())
+    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
+
+
 def _telling_slice(volume: Volume, axis: int) -> int:
     """Index of the slice with most signal, where those near the middle count twice."""
     slices = volume.slices(axis)
@@ -115,9 +153,9 @@ def _telling_slice(volume: Volume, axis: int) -> int:
     return int(indices[int(np.argmax(signal * nearness))]) if signal.any() else count // 2
 
 
-def _size(view: View) -> tuple[int, int]:
+def _size(view: View, longer: int) -> tuple[int, int]:
     """Width and height of a panel in pixels."""
-    height, width = (max(1, round(_SIDE * side / max(view.sides))) for side in view.sides)
+    height, width = (max(1, round(longer * side / max(view.sides))) for side in view.sides)
     return width, height
 
 
@@ -127,17 +165,6 @@ def _resized(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
 
     whole = Image.fromarray(np.ascontiguousarray(image, dtype=np.float32))
     return np.asarray(whole.resize(size, Image.Resampling.HAMMING), dtype=np.float64)
-
-
-def _window(image: NDArray[np.float32], modality: str | None) -> tuple[float, float]:
-    """Values shown as darkest and brightest."""
-    if modality == "CT":
-        return task_of("CT").metric_range  # the clinical window for soft tissue
-    low, high = (float(value) for value in np.quantile(image, (_DARKEST, _BRIGHTEST)))
-    low = 0.0 if modality == "PT" else low
-    if high <= low:  # hardly anything is above the air
-        high = float(image.max())
-    return (low, high) if high > low else (low, low + max(1.0, abs(low)))
 
 
 def _limit(difference: NDArray[np.float64], width: float) -> float:
@@ -157,14 +184,17 @@ def _steps(shades: NDArray[np.float64], levels: int) -> NDArray[np.uint8]:
 
 
 def _encoded(
-    greys: list[NDArray[np.float64]], difference: NDArray[np.float64], texts: dict[str, str]
+    greys: list[NDArray[np.float64]],
+    difference: NDArray[np.float64],
+    texts: dict[str, str],
+    most_bytes: float,
 ) -> bytes:
     """PNG of panels of shades from 0 to 1, with as many of them as the size allows."""
     for levels in (127, 63, 31):  # the last ones fit always, for mere noise too
         panels = [_steps(shade, levels) for shade in (*greys, difference)]
         panels[-1] += np.uint8(levels)
         encoded = _png(panels, levels, texts)
-        if len(encoded) < _MOST_BYTES:
+        if len(encoded) < most_bytes:
             break
     return encoded
 

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from restore_rwkv.batch.thumbnail import thumbnail, thumbnail_texts
 from restore_rwkv.io import Source, Volume, affine_of_axes
+from restore_rwkv.restoration.thumbnail import thumbnail, thumbnail_texts
 
 NOISE = np.random.default_rng(0)
 ORIENTATIONS = [
