@@ -47,6 +47,14 @@ def test_make_check_runs_every_checker() -> None:
         assert re.search(rf"^\S+/{re.escape(checker)}$", printed, re.MULTILINE), checker
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_page_installs_its_extra_and_opens_the_page() -> None:
+    command = ["make", "--dry-run", "--always-make", "page"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert '--editable ".[page]"' in printed
+    assert re.search(r"^\S+/restore-rwkv open$", printed, re.MULTILINE)
+
+
 def test_workflows_name_actions_by_major_version_and_hold_no_secrets() -> None:
     workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
     assert [path.stem for path in workflows] == ["ci", "docs", "release"]

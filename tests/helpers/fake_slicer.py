@@ -85,6 +85,13 @@ def load_volume(path: str, properties: dict[str, Any]) -> Node:
     return Node(properties["name"], SimpleITK.GetArrayFromImage(image), _TURN @ lps)
 
 
+class _Widgets(ModuleType):
+    """A module in which every name makes a widget that takes everything."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_arguments: MagicMock()
+
+
 class _Module:
     """Base class of what a scripted module defines."""
 
