@@ -41,7 +41,7 @@ class OwnNoise:
     def draw_several(self, generator: torch.Generator, count: int) -> Tensor:
         """Draw the noise of `count` scans, (count, N, H, W) in HU, in a fraction of their time.
 
-        They are not those that `draw` called as often gives, since a batch of slices draws all its
+        They are not those that as many single draws give, since a batch of slices draws all its
         scans before the next one does.
         """
         images = self._hu.new_empty(count, *self._hu.shape)
