@@ -70,7 +70,10 @@ export class Form {
 }
 
 function show(kind, there) {
-  for (const part of document.getElementsByClassName(kind)) part.hidden = !there;
+  for (const part of document.getElementsByClassName(kind)) {
+    part.hidden = !there;
+    if ("disabled" in part) part.disabled = !there; // a hidden value that is not allowed would stop the form
+  }
 }
 
 function fill(id, names, text) {

@@ -41,7 +41,8 @@ const plain = {
   strange: (volume, { title }) => farBelow(volume, title),
   without: (slice) => slice,
   bound(restored, slice, lowest) {
-    if (lowest >= 0) for (let place = 0; place < restored.length; place++) if (!(restored[place] >= 0)) restored[place] = 0;
+    // NaN stays: it is refused as an overflow.
+    if (lowest >= 0) for (let place = 0; place < restored.length; place++) if (restored[place] < 0) restored[place] = 0;
   },
   scaling: (volume, rule) => ({ ...(rule.kind === "robust" ? robustScaling(volume.data) : { offset: rule.offset, scale: rule.scale }), rule: rule.kind }),
 };

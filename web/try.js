@@ -82,6 +82,8 @@ class Page {
   }
 
   async restore({ task, weights, options, webgpu }) {
+    if (this.restoring) return;
+    this.restoring = true;
     const { file, number } = this.scan;
     const about = { ...this.about.said, base: BASE };
     fine();
@@ -98,6 +100,7 @@ class Page {
       said(cancelled ? `${file.name}: cancelled` : "");
       if (!cancelled) failed(error);
     } finally {
+      this.restoring = false;
       this.running(false);
     }
   }

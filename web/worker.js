@@ -1,5 +1,6 @@
 // The worker: reads, restores and writes, so that the page stays responsive. The page ends it to cancel.
 
+import { MODALITIES } from "./modality.js";
 import { refusal } from "./gate.js";
 import { packed } from "./gzip.js";
 import { openNetwork } from "./network.js";
@@ -58,8 +59,9 @@ async function chosen(weights, about, webgpu, plan, tell) {
   const device = { network: wasm, device: `${RUNTIME} ${about.runtime}, WebAssembly, 1 thread` };
   if (!webgpu) return device;
   tell({ stage: "comparing WebGPU with WebAssembly" });
-  const { stack, scaling, level } = plan;
-  const image = applied(stack.slice(Math.floor(stack.count / 2)), scaling);
+  const { stack, scaling, level, task } = plan;
+  const slice = stack.slice(Math.floor(stack.count / 2));
+  const image = applied(MODALITIES[task.modality].without(slice, task), scaling);
   const why = await refusal(wasm, () => opened(weights, about, true), image, stack.height, stack.width, level);
   if (!why) return { network: await opened(weights, about, true), device: `${RUNTIME} ${about.runtime}, WebGPU` };
   plan.warnings.push(`WebGPU of this browser ${why}, so WebAssembly was used`);

@@ -54,6 +54,9 @@ class Node:
     def SetAndObserveTransformNodeID(self, name: str | None) -> None:
         self.transform = name
 
+    def GetStorageNode(self) -> Any:
+        return None
+
     def GetDisplayNode(self) -> Any:
         return self.display
 
@@ -105,7 +108,7 @@ class _Module:
 def slicer_module(monkeypatch: Any) -> ModuleType:
     """Return the module of Slicer, imported beside the fakes; `slicer.util` is among its names."""
     util = SimpleNamespace(
-        saveNode=save_node,
+        exportNode=save_node,
         loadVolume=load_volume,
         startupEnvironment=lambda: dict(os.environ),
         arrayFromVTKMatrix=lambda matrix: matrix.values,

@@ -82,7 +82,7 @@ class Run:
         self.restored = self.folder / "restored.nii.gz"
         try:
             scan = self.folder / "scan.nii.gz"
-            if not slicer.util.saveNode(node, str(scan)):
+            if not slicer.util.exportNode(node, str(scan)):
                 raise RuntimeError(f"{node.GetName()}: cannot be written as NIfTI; see the log")
             command = [program, *arguments(choice, scan, self.restored)]
             # Not Slicer's own, whose paths would lead another Python to Slicer's libraries.
@@ -107,6 +107,9 @@ class Run:
             raise RuntimeError(line)
         name = f"{self.node.GetName()} restored"
         result = slicer.util.loadVolume(str(self.restored), {"name": name, "show": False})
+        storage = result.GetStorageNode()
+        if storage is not None:  # it names a file that is removed
+            slicer.mrmlScene.RemoveNode(storage)
         try:
             place_like(result, self.node)
         except RuntimeError:

@@ -47,8 +47,8 @@ def layer_of(volume: Volume, name: str) -> Layer:
         volume: the volume; it is kept in the layer's metadata as `KEY`.
         name: of the layer.
     """
-    step = max(1, volume.data.size // _SAMPLES)
-    window = display_window(volume.data.reshape(-1)[::step], volume.modality)
+    step = max(1, round((volume.data.size / _SAMPLES) ** (1 / 3)))
+    window = display_window(volume.data[::step, ::step, ::step], volume.modality)
     metadata = {KEY: volume, "unit": volume.unit, "modality": volume.modality}
     how: dict[str, Any] = {
         "name": name,
