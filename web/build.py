@@ -29,7 +29,16 @@ PACKAGE = ROOT / "src" / "restore_rwkv"
 STATIC = PACKAGE / "apps" / "page" / "static"
 SHARED = (
     *("app.css", "icon.svg"),
-    *("viewer.js", "cursor.js", "maps.js", "panes.js", "profile.js", "result.js", "swipe.js"),
+    *(
+        "viewer.js",
+        "cursor.js",
+        "dropping.js",
+        "maps.js",
+        "panes.js",
+        "profile.js",
+        "result.js",
+        "swipe.js",
+    ),
     *("request.js", "windows.js", "words.js"),
 )
 """Files of `restore-rwkv open` that the page has too, beside its viewer of images."""

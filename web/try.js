@@ -1,6 +1,7 @@
 // The page: a scan is chosen, restored by a worker of this page, and compared.
 
 import { Form } from "./form.js";
+import { onDrop } from "./page/dropping.js";
 import { Viewer } from "./page/viewer.js";
 import { byId, element, progress } from "./page/words.js";
 import { Cancelled, Work } from "./work.js";
@@ -23,27 +24,13 @@ class Page {
     });
     byId("sample").addEventListener("click", () => this.sample());
     byId("cancel").addEventListener("click", () => this.work.stop());
-    this.catchDrops();
+    onDrop((data) => this.dropped(data.files));
     for (const id of ["pick", "sample"]) byId(id).disabled = false;
   }
 
-  // The whole page takes files: one dropped beside the zone would replace the page otherwise.
-  catchDrops() {
-    const zone = byId("drop");
-    addEventListener("dragover", (event) => {
-      event.preventDefault();
-      zone.classList.add("over");
-    });
-    addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) zone.classList.remove("over");
-    });
-    addEventListener("drop", (event) => {
-      event.preventDefault();
-      zone.classList.remove("over");
-      const { files } = event.dataTransfer;
-      if (files.length > 1) failed(new Error(`${files.length} files: the page takes one at a time; drop one NIfTI file`));
-      else if (files.length) this.take(files[0]);
-    });
+  dropped(files) {
+    if (files.length > 1) failed(new Error(`${files.length} files: the page takes one at a time; drop one NIfTI file`));
+    else if (files.length) this.take(files[0]);
   }
 
   async sample() {

@@ -1,13 +1,13 @@
 // Files that are dropped or chosen, sent as one group.
 
 import { post, put, remove } from "./api.js";
+import { onDrop } from "./dropping.js";
 import { byId, bytes } from "./words.js";
 
 const AT_ONCE = 3;
 
 // `cap` is a promise of bytes: a file that comes before it is known has to wait.
 export function startDrop(cap, { failed, sent }) {
-  const zone = byId("drop");
   const give = async (find) => {
     try {
       await send(await find(), await cap);
@@ -25,19 +25,9 @@ export function startDrop(cap, { failed, sent }) {
       if (chosen.length) give(async () => chosen);
     });
   }
-  // The whole page takes files: one dropped beside the zone would replace the page otherwise.
-  addEventListener("dragover", (event) => {
-    event.preventDefault();
-    zone.classList.add("over");
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) zone.classList.remove("over");
-  });
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    zone.classList.remove("over");
-    const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-    const files = [...event.dataTransfer.files];
+  onDrop((data) => {
+    const entries = [...data.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    const files = [...data.files];
     if (entries.length) give(() => filesOf(entries));
     else if (files.length) give(async () => files.map((file) => ({ name: file.name, file })));
   });
