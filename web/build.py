@@ -63,7 +63,7 @@ def build(
     Raises:
         InputError: the folder exists and is no such page, or a file of the runtime is missing.
     """
-    if folder.exists() and not (folder / "about.json").is_file() and any(folder.iterdir()):
+    if folder.exists() and not _replaceable(folder):
         raise InputError(f"{folder}: exists and is not such a page; give another folder")
     check_runtime(runtime, webgpu=webgpu)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +88,14 @@ def build(
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     return folder
+
+
+def _replaceable(folder: Path) -> bool:
+    """Whether what exists is an empty folder, or a page that `build` has made."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or {"about.json", "index.html", "try.js", "runtime"} <= names
 
 
 def page() -> str:

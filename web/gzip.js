@@ -13,7 +13,8 @@ export async function unpacked(file, least, sizeOf, warnings) {
     try {
       return (await reader.read()).value;
     } catch (error) {
-      throw packed ? new Refusal(`${file.name}: the gzip data is damaged, truncated or in several parts; copy it again, or unpack it`) : error;
+      if (!packed || error.name === "NotReadableError") throw error;
+      throw new Refusal(`${file.name}: the gzip data is damaged, truncated or in several parts; copy it again, or unpack it`);
     }
   };
   try {

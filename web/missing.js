@@ -17,22 +17,23 @@ export function fillMissing(data, grid, name, warnings) {
     }
   }
   if (!missing || missing === data.length || low === -Infinity || high === Infinity) return { data, missing: 0 };
-  const inside = firstInside(data, grid);
+  const inside = firstInside(data, grid, missing);
   if (inside) throw new Refusal(`${name}: voxels inside the image are not finite (NaN), the first at (${inside.join(", ")}); only NaN that reaches the border is filled, replace the others`);
   const value = low <= 0 && high >= 0 ? 0 : low;
   warnings.push(`${name}: ${missing} voxels without a value (NaN, outside the body) were set to ${digits(value)}`);
   return { data: data.map((number) => (Number.isNaN(number) ? value : number)), missing };
 }
 
-// Spreads over NaN from the border, also across corners, and returns a voxel that is not reached.
-function firstInside(data, [nx, ny, nz]) {
+// Spreads over `missing` NaN from the border, also across corners, and returns a voxel that is not reached.
+function firstInside(data, [nx, ny, nz], missing) {
   const reached = new Uint8Array(data.length);
-  const waiting = [];
+  const waiting = new Int32Array(missing); // each is reached once
+  let count = 0;
   const reach = (x, y, z) => {
     const place = x + nx * (y + ny * z);
     if (reached[place] || !Number.isNaN(data[place])) return;
     reached[place] = 1;
-    waiting.push(x, y, z);
+    waiting[count++] = place;
   };
   const least = Math.min(SHORT, Math.max(nx, ny, nz));
   for (let z = 0; z < nz; z++)
@@ -41,13 +42,12 @@ function firstInside(data, [nx, ny, nz]) {
         const atBorder = (n, place) => n >= least && (place === 0 || place === n - 1);
         if (atBorder(nx, x) || atBorder(ny, y) || atBorder(nz, z)) reach(x, y, z);
       }
-  while (waiting.length) {
-    const z = waiting.pop();
-    const y = waiting.pop();
-    const x = waiting.pop();
+  const coordinates = (place) => [place % nx, Math.floor(place / nx) % ny, Math.floor(place / nx / ny)];
+  while (count) {
+    const [x, y, z] = coordinates(waiting[--count]);
     for (let k = Math.max(0, z - 1); k <= Math.min(nz - 1, z + 1); k++)
       for (let j = Math.max(0, y - 1); j <= Math.min(ny - 1, y + 1); j++) for (let i = Math.max(0, x - 1); i <= Math.min(nx - 1, x + 1); i++) reach(i, j, k);
   }
   const left = data.findIndex((value, place) => Number.isNaN(value) && !reached[place]);
-  return left < 0 ? null : [left % nx, Math.floor(left / nx) % ny, Math.floor(left / nx / ny)];
+  return left < 0 ? null : coordinates(left);
 }

@@ -7,7 +7,9 @@ const WEBGPU = "ort.webgpu.min.mjs";
 
 // Opens a network, and resolves to a function from an image (Float32Array, height x width) to one.
 export async function openNetwork(model, folder, { noiseLevel, webgpu = false }) {
-  const runtime = await import(new URL(webgpu ? WEBGPU : WASM, folder).href);
+  const runtime = await import(new URL(webgpu ? WEBGPU : WASM, folder).href).catch((error) => {
+    throw new Refusal(`ONNX Runtime: cannot be loaded (${error.message}); check the connection, and load the page again`);
+  });
   runtime.env.wasm.wasmPaths = folder;
   runtime.env.wasm.numThreads = 1; // more need headers that a plain file server does not send
   runtime.env.wasm.proxy = false;

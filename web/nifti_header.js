@@ -27,6 +27,7 @@ const REFUSED = { 1: "binary", 32: "complex", 1792: "complex", 2048: "complex", 
 const VECTORS = { 1005: "symmetric matrices", 1006: "displacements", 1007: "vectors", 2003: "colours" };
 const MILLIMETRES = { 1: 1000, 3: 0.001 }; // unit codes metre and micrometre
 const MOST_VOXELS = 128 * 2 ** 20; // the memory of a tab
+const MOST_OFFSET = 2 ** 30;
 
 export const LONGEST_HEADER = 540;
 
@@ -77,7 +78,7 @@ export function layoutOf(header) {
   const Type = TYPES[header.get("datatype")];
   const stated = header.get("vox_offset");
   const offset = stated === 0 ? header.bytes.length + 4 : stated;
-  if (!Number.isFinite(offset) || offset < header.bytes.length + 4) throw damaged(`vox_offset ${offset}`);
+  if (!(offset >= header.bytes.length + 4 && offset <= MOST_OFFSET)) throw damaged(`vox_offset ${offset}`);
   const voxels = grid[0] * grid[1] * grid[2];
   if (voxels > MOST_VOXELS) throw new Refusal(`${name}: ${voxels} voxels are too many for a page; restore it with the command restore-rwkv restore`);
   const affine = affineOf(header);
@@ -131,14 +132,14 @@ function affineOf(header) {
   sides.slice(0, count).forEach((side, axis) => {
     if (!side || !Number.isFinite(side)) throw new Refusal(`${name}: spacing is ${digits(side)} mm on axis ${axis}; fix pixdim`);
   });
-  const lengths = sides.map(Math.abs);
+  const lengths = sides.map((side) => Math.abs(side) || 1); // axes that are not there may have 0
   checkSpacing(lengths.slice(0, count).map((side) => side * unit), name);
   let rows;
   if (header.get("sform_code")) rows = [0, 4, 8].map((first) => header.all("srow", 4, first));
   else if (header.get("qform_code")) rows = qformOf(header.all("quatern", 3), header.all("qoffset", 3), lengths, header.get("pixdim"), name);
   else {
     const grid = [...header.all("dim", header.get("dim"), 1), 1, 1].slice(0, 3);
-    const steps = [-lengths[0], lengths[1], lengths[2]].map((side) => side || 1);
+    const steps = [-lengths[0], lengths[1], lengths[2]];
     rows = steps.map((step, axis) => [0, 1, 2].map((other) => (other === axis ? step : 0)).concat((-step * (grid[axis] - 1)) / 2));
   }
   return checkedAffine(rows.map((row) => row.map((value) => value * unit)), name);

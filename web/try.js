@@ -1,5 +1,6 @@
 // The page: a scan is chosen, restored by a worker of this page, and compared.
 
+import { fetched } from "./fetched.js";
 import { Form } from "./form.js";
 import { onDrop } from "./page/dropping.js";
 import { Viewer } from "./page/viewer.js";
@@ -36,9 +37,7 @@ class Page {
   async sample() {
     const { file, name, task, text } = this.about.sample;
     try {
-      const answer = await fetch(new URL(file, BASE));
-      if (!answer.ok) throw new Error(`${name}: the server answers ${answer.status}; load the page again`);
-      await this.take(new File([await answer.blob()], name), task, text);
+      await this.take(new File([await fetched(new URL(file, BASE), name)], name), task, text);
     } catch (error) {
       failed(error);
     }
@@ -161,9 +160,7 @@ function stage(text) {
 const fine = () => (byId("error").hidden = true);
 
 async function start() {
-  const answer = await fetch(new URL("about.json", BASE));
-  if (!answer.ok) throw new Error(`about.json: the server answers ${answer.status}; build the page again`);
-  new Page(await answer.json());
+  new Page(JSON.parse(await (await fetched(new URL("about.json", BASE), "about.json")).text()));
   said("");
 }
 

@@ -1,5 +1,6 @@
 // The worker: reads, restores and writes, so that the page stays responsive. The page ends it to cancel.
 
+import { fetched } from "./fetched.js";
 import { MODALITIES } from "./modality.js";
 import { refusal } from "./gate.js";
 import { packed } from "./gzip.js";
@@ -12,35 +13,45 @@ import { restored } from "./restore.js";
 import { applied } from "./scaling.js";
 
 const RUNTIME = "onnxruntime-web";
-const volumes = new Map(); // the last file that was read, by its number
+const scans = new Map(); // the last file that was read, by its number
 const models = new Map();
 const networks = new Map();
 
 const tasks = {
   async look({ file, number }) {
-    const volume = await readNifti(file);
-    volumes.clear();
-    volumes.set(number, volume);
-    const { grid, spacing, warnings } = volume;
+    const scan = await read(file);
+    scans.clear();
+    scans.set(number, scan);
+    const { grid, spacing, warnings } = scan.volume;
     return { grid, spacing, warnings };
   },
 
   async restore({ file, number, task, weights, options, about, webgpu }, tell) {
     tell({ stage: "reading" });
-    const volume = volumes.get(number) ?? (await readNifti(file));
+    const { volume, sha256: source } = scans.get(number) ?? (await read(file));
     const plan = planOf(volume, task, weights, options);
     tell({ stage: "loading the network", lines: linesOf(plan) });
     const { network, device } = await chosen(weights, about, webgpu, plan, tell);
     const result = await restored(plan, network, (done, all) => tell({ stage: "restoring", done, all }));
     tell({ stage: "writing" });
-    return written(file, plan, result, device, about);
+    return written(plan, result, { device, about, source });
   },
 };
 
-async function written(file, plan, result, device, about) {
+// {volume, sha256} of a file; the browser reads none that has changed since it was chosen.
+async function read(file) {
+  try {
+    return { volume: await readNifti(file), sha256: await sha256(file) };
+  } catch (error) {
+    if (error.name !== "NotReadableError" && error.name !== "NotFoundError") throw error;
+    throw new Refusal(`${file.name}: cannot be read, it was changed or removed since it was chosen, or may not be read; choose it again`);
+  }
+}
+
+async function written(plan, result, { device, about, source }) {
   const { volume } = plan;
   const difference = result.data.map((value, place) => value - volume.data[place]);
-  const stem = file.name.replace(/\.nii(\.gz)?$/i, "");
+  const stem = volume.name.replace(/\.nii(\.gz)?$/i, "");
   const output = { name: `${stem}-restored.nii.gz`, blob: await packed(niftiParts(volume, result.data)) };
   output.sha256 = await sha256(output.blob);
   return {
@@ -49,7 +60,7 @@ async function written(file, plan, result, device, about) {
     difference: new Blob(niftiParts(volume, difference)),
     output,
     stem,
-    record: recordOf(plan, result, { about, device, source: await sha256(file), output }),
+    record: recordOf(plan, result, { about, device, source, output }),
   };
 }
 
@@ -79,9 +90,7 @@ async function opened(weights, about, webgpu) {
 
 async function modelOf(weights, about) {
   if (models.has(weights.name)) return models.get(weights.name);
-  const answer = await fetch(`${about.base}${weights.file}`);
-  if (!answer.ok) throw new Refusal(`${weights.name}: the server answers ${answer.status}; load the page again`);
-  const blob = await answer.blob();
+  const blob = await fetched(`${about.base}${weights.file}`, weights.name);
   const found = await sha256(blob);
   if (found && found !== weights.file_sha256) throw new Refusal(`${weights.name}: does not match its SHA-256; load the page again without its cache`);
   models.set(weights.name, new Uint8Array(await blob.arrayBuffer()));

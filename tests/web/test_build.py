@@ -110,6 +110,16 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_neither_is_one_that_only_has_a_file_of_such_a_name(tmp_path: Path) -> None:
+    (tmp_path / "about.json").write_text("{}")
+    with pytest.raises(InputError, match="is not such a page"):
+        build.build(tmp_path, {}, tmp_path)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is not such a page"):
+        build.build(tmp_path / "file", {}, tmp_path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_nothing_of_the_page_is_in_the_wheel() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     packages = settings["tool"]["setuptools"]

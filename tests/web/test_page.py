@@ -230,6 +230,67 @@ def test_what_cannot_be_restored_is_refused_in_one_line(tab: Tab, tmp_path: Path
     assert record["fit"]["forced"]
 
 
+def test_a_file_that_changes_meanwhile_is_restored_as_it_was_or_not_at_all(
+    tab: Tab, tmp_path: Path
+) -> None:
+    path = tmp_path / "scan.nii"
+    save_nifti(path, ct((32, 40, 2)).astype(np.int16))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    tab.set_input_files("#file", path)
+    was_read(tab, 32, 40, 2)
+    path.write_bytes(path.read_bytes() + b"changed")
+    tab.select_option("#task", value="ct-denoise")
+    _, record = restored(tab, tmp_path)
+    assert record["source_sha256"] == digest
+    assert record["source_files"] == {"scan.nii": digest}
+    save_nifti(path, ct((64, 64, 200)).astype(np.int16))
+    tab.set_input_files("#file", path)
+    was_read(tab, 64, 64, 200)
+    tab.select_option("#task", value="ct-denoise")
+    tab.get_by_role("button", name="Restore", exact=True).click()
+    tab.get_by_text("of 200, about").wait_for()
+    tab.get_by_role("button", name="Cancel").click()  # so that the file is read anew
+    path.write_bytes(path.read_bytes() + b"changed")
+    tab.get_by_role("button", name="Restore", exact=True).click()
+    tab.locator("#error:not([hidden])").wait_for()
+    assert "scan.nii: cannot be read, it was changed or removed" in tab.inner_text("#error")
+
+
+def test_what_the_server_does_not_give_is_said(
+    tab: Tab, context: BrowserContext, faults: list[str], tmp_path: Path
+) -> None:
+    save_nifti(tmp_path / "small.nii", ct((24, 32, 2)).astype(np.int16))
+    tab.set_input_files("#file", tmp_path / "small.nii")
+    was_read(tab, 24, 32, 2)
+    tab.select_option("#task", value="ct-denoise")
+    for answer, says in (
+        ({"status": 404}, "the server answers 404; load the page again"),
+        (None, "cannot be fetched; check the connection, and load the page again"),
+    ):
+        context.route(
+            "**/*.onnx", lambda route: route.fulfill(**answer) if answer else route.abort()
+        )
+        tab.get_by_role("button", name="Restore", exact=True).click()
+        tab.locator("#error:not([hidden])").wait_for()
+        assert tab.inner_text("#error") == f"{WEIGHTS}: {says}"
+        context.unroute("**/*.onnx")
+    faults.clear()  # the browser reports both
+    restored(tab, tmp_path)
+
+
+def test_a_hidden_strength_that_is_not_allowed_does_not_stop_another_task(
+    tab: Tab, tmp_path: Path
+) -> None:
+    save_nifti(tmp_path / "small.nii", mri((24, 32, 2)).astype(np.int16))
+    tab.set_input_files("#file", tmp_path / "small.nii")
+    was_read(tab, 24, 32, 2)
+    tab.select_option("#task", value="ct-denoise")
+    tab.get_by_label("Strength").fill("7")
+    tab.select_option("#task", value="mri-sr")
+    tab.get_by_label("Restore it all the same").check()
+    restored(tab, tmp_path)
+
+
 def test_the_policy_holds_for_the_page_and_its_worker(
     tab: Tab, context: BrowserContext, address: str, outside: list[str], faults: list[str]
 ) -> None:

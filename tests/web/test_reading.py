@@ -118,6 +118,37 @@ def test_a_gzip_bomb_ends_where_the_header_says(modules: Page, tmp_path: Path) -
     assert "holds more than" in read(modules, tmp_path / "bomb.nii.gz")["text"]
 
 
+def test_an_axis_that_is_not_there_may_have_no_spacing(modules: Page, tmp_path: Path) -> None:
+    for name, affine in (("guessed", None), ("qform", np.diag([-2.0, 3.0, 1.0, 1.0]))):
+        image = nib.Nifti1Image(mri((9, 8, 1))[..., 0].astype(np.int16), affine)
+        image.header["pixdim"][1:4] = (2, 3, 0)
+        image.header["sform_code"] = 0
+        path = tmp_path / name / "scan.nii"
+        path.parent.mkdir()
+        path.write_bytes(bytes(image.header.binaryblock) + bytes(4) + image.dataobj.tobytes("F"))
+        agree(read(modules, path), path, path.parent)
+
+
+def test_voxels_that_would_lie_beyond_all_files_are_refused(modules: Page, tmp_path: Path) -> None:
+    save_nifti(tmp_path / "scan.nii", mri().astype(np.int16))
+    data = bytearray((tmp_path / "scan.nii").read_bytes())
+    data[108:112] = np.float32(1e20).tobytes()
+    (tmp_path / "scan.nii").write_bytes(data)
+    line = read(modules, tmp_path / "scan.nii")["text"]
+    assert line.startswith("scan.nii: the header is damaged (vox_offset 1")
+
+
+@pytest.mark.parametrize("thickness", [3, 90])
+def test_a_large_background_without_values_is_filled(
+    thickness: int, modules: Page, tmp_path: Path
+) -> None:
+    values = mri((96, 96, thickness)).astype(np.float32)
+    x, y = np.meshgrid(np.arange(96) - 48, np.arange(96) - 48, indexing="ij")
+    values[x**2 + y**2 > 30**2] = np.nan
+    save_nifti(tmp_path / "scan.nii", values)
+    agree(read(modules, tmp_path / "scan.nii"), tmp_path / "scan.nii", tmp_path)
+
+
 def test_a_pair_says_what_to_give(modules: Page, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(mri().astype(np.int16), AFFINE), tmp_path / "scan.img")
     assert "give a single .nii" in read(modules, tmp_path / "scan.hdr")["text"]

@@ -217,6 +217,26 @@ def test_webgpu_is_used_only_if_it_gives_the_same(
     assert modules.evaluate(GATE, {"change": change, "fails": fails}) == says
 
 
+OVERFLOW = """async ({ file, about }) => {
+    const { readNifti } = await import("/nifti.js");
+    const { planOf } = await import("/plan.js");
+    const { restored } = await import("/restore.js");
+    const options = { plane: "auto", factor: null, strength: null, suv: false, force: true };
+    const weights = about.weights["light-mri-sr"];
+    const plan = planOf(await readNifti(fileOf(file)), about.tasks["mri-sr"], weights, options);
+    const network = async (image) => image.map((value, place) => (place === 7 ? NaN : value));
+    return restored(plan, network, () => {}).then(() => "restored", (error) => error.message);
+}"""
+
+
+def test_what_overflows_in_the_network_is_refused(modules: Page, tmp_path: Path) -> None:
+    """Also where the measured block of k-space would spread it over the slice."""
+    path = write(tmp_path / "scan.nii.gz", degraded((64, 56, 3)), MRI_AFFINE)
+    line = modules.evaluate(OVERFLOW, {"file": given(path), "about": ABOUT})
+    assert line.startswith("scan.nii.gz: its values, up to ")
+    assert line.endswith("overflow in the network; scale it down")
+
+
 def _same_record(found: dict[str, Any], right: dict[str, Any]) -> None:
     jsonschema.validate(found, SCHEMA)
     for key in SAME:
