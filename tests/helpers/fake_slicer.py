@@ -38,6 +38,7 @@ class Node:
         self.attributes: dict[str, str] = {}
         self.transform: str | None = None
         self.display: Any = None
+        self.storage: Any = None
 
     def GetName(self) -> str:
         return self.name
@@ -55,7 +56,7 @@ class Node:
         self.transform = name
 
     def GetStorageNode(self) -> Any:
-        return None
+        return self.storage
 
     def GetDisplayNode(self) -> Any:
         return self.display
@@ -85,7 +86,9 @@ def load_volume(path: str, properties: dict[str, Any]) -> Node:
     lps = np.eye(4)
     lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     lps[:3, 3] = image.GetOrigin()
-    return Node(properties["name"], SimpleITK.GetArrayFromImage(image), _TURN @ lps)
+    node = Node(properties["name"], SimpleITK.GetArrayFromImage(image), _TURN @ lps)
+    node.storage = f"storage of {path}"
+    return node
 
 
 class _Widgets(ModuleType):

@@ -61,11 +61,15 @@ def test_the_result_has_the_voxels_and_the_place_of_the_scan(
 ) -> None:
     node.transform = "vtkMRMLTransformNode1"
     node.display = SimpleNamespace(GetWindow=lambda: 900.0, GetLevel=lambda: 450.0)
+    node.storage = "storage of the scan"
     choice = module.Choice(str(program), "mri-sr", str(tiny_weights))
     result = module.RestoreRWKVLogic().restore(node, choice)
     assert result.name == "t1 restored"
     assert np.array_equal(result.matrix, MATRIX)
     assert result.transform == node.transform
+    # Only what names the file that is removed goes.
+    module.slicer.mrmlScene.RemoveNode.assert_called_once_with(result.storage)
+    assert node.storage == "storage of the scan"
     result.display.SetWindowLevel.assert_called_once_with(900.0, 450.0)
     # The same voxels, given to the library in its own order and convention.
     volume = Volume(node.values.T, MATRIX, modality="MR")
@@ -89,6 +93,23 @@ def test_an_error_of_the_program_is_one_line_and_leaves_no_files(
         run.result()
     run.close()
     assert not run.folder.exists()
+
+
+@posix
+def test_a_result_without_its_record_leaves_no_node(
+    module: Any, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = tmp_path / "quick"
+    quick.write_text("#!/bin/sh\nexit 0\n", encoding="utf-8")
+    quick.chmod(0o700)
+    loaded = MagicMock()
+    monkeypatch.setattr(module.slicer.util, "loadVolume", loaded)
+    run = module.Run(node, module.Choice(str(quick), "mri-sr"))
+    run.process.wait()
+    with pytest.raises(OSError, match=r"restored\.restoration\.json"):
+        run.result()
+    run.close()
+    loaded.assert_not_called()
 
 
 def test_a_program_that_is_absent_is_named_with_its_remedy(module: Any, node: Node) -> None:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -87,6 +88,17 @@ def test_of_a_file_there_is_no_picture(scan: Path, tiny_weights: Path, tmp_path:
     assert made.before is None
     assert "<img" not in shown(made)
     assert "Restored for mri-sr" in shown(made)
+
+
+def test_what_was_found_in_a_file_is_said_once(tiny_weights: Path, tmp_path: Path) -> None:
+    labels = np.repeat(np.repeat(np.arange(36).reshape(6, 6, 1), 9, 0), 9, 1).astype(np.int16)
+    path = tmp_path / "labels.nii"
+    nib.save(nib.Nifti1Image(labels, np.diag([-1.0, 1, 3, 1])), path)
+    restorer, options = Restorer("mri-sr", tiny_weights, "cpu"), RestoreOptions(force=True)
+    of_file = restorer.file(path, tmp_path / "out.nii", options)
+    for made in (of_file, restorer.run(read_volume(path), options)):
+        (finding,) = made.record.fit.findings
+        assert text_of(shown(made)).count(finding.text) == 1
 
 
 def test_noise_in_every_pixel_stays_below_200_kb(restored: Restored) -> None:

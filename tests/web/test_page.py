@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,13 +263,15 @@ def test_what_the_server_does_not_give_is_said(
     tab.set_input_files("#file", tmp_path / "small.nii")
     was_read(tab, 24, 32, 2)
     tab.select_option("#task", value="ct-denoise")
-    for answer, says in (
-        ({"status": 404}, "the server answers 404; load the page again"),
-        (None, "cannot be fetched; check the connection, and load the page again"),
-    ):
-        context.route(
-            "**/*.onnx", lambda route: route.fulfill(**answer) if answer else route.abort()
-        )
+    answers: list[tuple[Callable[[Any], None], str]] = [
+        (lambda route: route.fulfill(status=404), "the server answers 404; load the page again"),
+        (
+            lambda route: route.abort(),
+            "cannot be fetched; check the connection, and load the page again",
+        ),
+    ]
+    for answer, says in answers:
+        context.route("**/*.onnx", answer)
         tab.get_by_role("button", name="Restore", exact=True).click()
         tab.locator("#error:not([hidden])").wait_for()
         assert tab.inner_text("#error") == f"{WEIGHTS}: {says}"

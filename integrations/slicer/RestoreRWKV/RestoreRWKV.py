@@ -105,6 +105,7 @@ class Run:
             said = (self.folder / "errors.txt").read_text("utf-8", "replace").strip().splitlines()
             line = said[-1] if said else f"the program ended with {self.process.returncode}"
             raise RuntimeError(line)
+        record = (self.folder / "restored.restoration.json").read_text("utf-8")
         name = f"{self.node.GetName()} restored"
         result = slicer.util.loadVolume(str(self.restored), {"name": name, "show": False})
         storage = result.GetStorageNode()
@@ -115,8 +116,7 @@ class Run:
         except RuntimeError:
             slicer.mrmlScene.RemoveNode(result)
             raise
-        record = self.folder / "restored.restoration.json"
-        result.SetAttribute("restore-rwkv.record", record.read_text("utf-8"))
+        result.SetAttribute("restore-rwkv.record", record)
         result.SetAttribute("restore-rwkv.notice", NOTICE)
         return result
 

@@ -53,7 +53,10 @@ def notebook_html(record: RestorationRecord, before: Volume | None, after: Volum
         before: what the network was given; None where it was not kept, for no picture.
         after: the restored scan on the same grid.
     """
-    warnings = [finding.text for finding in record.fit.findings] + list(record.warnings)
+    said = record.warnings  # of a file, with what was found, behind the file's name
+    found = [finding.text for finding in record.fit.findings]
+    warnings = [text for text in found if not any(line.endswith(text) for line in said)]
+    warnings += said
     left_out = len(warnings) - _MOST_WARNINGS
     if left_out > 0:
         warnings = [*warnings[:_MOST_WARNINGS], f"and {left_out} more, see the record"]

@@ -13,7 +13,7 @@ import pytest
 from restore_rwkv.apps.napari.layers import KEY, layer_of, layers_of, matrix_of, volume_of
 from restore_rwkv.apps.napari.reader import read_layers, reader_of
 from restore_rwkv.apps.napari.restoring import Choice, restore_volume
-from restore_rwkv.apps.page.progress import JobProgress
+from restore_rwkv.apps.progress import JobProgress
 from restore_rwkv.errors import InputError
 from restore_rwkv.io import Volume, read_volume
 from restore_rwkv.restoration import Restorer
@@ -60,6 +60,15 @@ def test_the_window_is_that_of_other_pictures(modality: str | None, colormap: st
     assert low < high
     if modality == "CT":
         assert (low, high) == (-160, 240)
+
+
+def test_the_window_is_of_all_slices() -> None:
+    """Also where the first and the middle one are empty."""
+    scan = volume("MR")
+    data = np.zeros((*scan.data.shape[:2], 9), np.float32)
+    data[..., 6] = np.linspace(0, 700, data[..., 6].size).reshape(data.shape[:2])
+    _, how, _ = layer_of(Volume(data, scan.affine, modality="MR"), "scan")
+    assert how["contrast_limits"][1] > 300
 
 
 def test_a_layer_becomes_the_volume_that_it_was_made_from() -> None:

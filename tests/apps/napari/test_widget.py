@@ -106,6 +106,25 @@ def test_it_restores_the_layer_and_shows_what_changed(
     assert widget.line.value.startswith("Restored for mri-sr")
 
 
+def test_a_layer_that_is_changed_or_removed_meanwhile_is_restored_as_it_was(
+    viewer: Any, widget: Any
+) -> None:
+    (scanned,) = viewer.layers
+    placed, window = scanned.affine.affine_matrix.copy(), tuple(scanned.contrast_limits)
+    widget.restore.changed.emit(True)
+    scanned.name, scanned.translate, scanned.contrast_limits = "other", (9, 9, 9), (0, 1)
+    scanned.data = scanned.data[1:]
+    viewer.layers.remove(scanned)
+    until(lambda: widget.restore.enabled)
+    restored, change = viewer.layers
+    assert (restored.name, change.name) == (
+        *("scan.nii.gz restored", "scan.nii.gz restored minus before"),
+    )
+    assert np.allclose(restored.affine.affine_matrix, placed)
+    assert np.allclose(restored.translate, 0)
+    assert tuple(restored.contrast_limits) == window
+
+
 def test_an_error_is_one_line_and_the_widget_goes_on(viewer: Any, widget: Any) -> None:
     widget.weights.value, widget.task.value = "the task's own", "ct-denoise"
     widget.calibrated.value, widget.strength.value = False, 0.5

@@ -16,8 +16,8 @@ import pytest
 
 from restore_rwkv.apps.page import Page
 from restore_rwkv.apps.page.jobs import Jobs
-from restore_rwkv.apps.page.progress import CancelledError, JobProgress
 from restore_rwkv.apps.page.state import StateFolder
+from restore_rwkv.apps.progress import CancelledError, JobProgress
 from restore_rwkv.errors import NoMemoryError
 from restore_rwkv.io import read_volume
 from tests.apps.page.conftest import SHAPE, ct_values, write_ct

@@ -15,7 +15,7 @@ import pytest
 
 from restore_rwkv.apps.page import Page
 from restore_rwkv.apps.page.access import COOKIE
-from restore_rwkv.apps.page.words import Words, safe_name
+from restore_rwkv.apps.words import Words, safe_name
 from tests.apps.page.conftest import write_ct
 from tests.helpers.local_page import FakeNetwork, Visitor, awaited, served
 from tests.helpers.synthetic_series import SeriesWriter

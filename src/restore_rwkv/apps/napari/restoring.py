@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from restore_rwkv.apps.page.progress import CancelledError
-from restore_rwkv.apps.page.words import Words
+from restore_rwkv.apps.progress import CancelledError
+from restore_rwkv.apps.words import Words
 
 if TYPE_CHECKING:
     from restore_rwkv.io import Progress, Volume

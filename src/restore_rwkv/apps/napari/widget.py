@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from qtpy.QtCore import QTimer
 
 from restore_rwkv.apps.napari.layers import layers_of, matrix_of, volume_of
 from restore_rwkv.apps.napari.restoring import Choice, Outcome, restore_volume
-from restore_rwkv.apps.page.progress import JobProgress
-from restore_rwkv.apps.page.words import Words
+from restore_rwkv.apps.progress import JobProgress
+from restore_rwkv.apps.words import Words
 from restore_rwkv.errors import InputError
 from restore_rwkv.model.shipped import shipped_weights
 from restore_rwkv.tasks import AUTO, NOTICE, TASKS
@@ -110,7 +111,9 @@ class RestoreWidget(Container):  # type: ignore[misc]
         self._progress = JobProgress(lambda: None)
         self._set_running(True)
         worker = create_worker(restore_volume, volume, choice, self._progress, _start_thread=False)
-        worker.returned.connect(lambda outcome: self._finish(layer, outcome))
+        # As the layer is now: it may be changed or removed meanwhile.
+        shape, name, placed = tuple(layer.data.shape), layer.name, _placed(layer)
+        worker.returned.connect(lambda outcome: self._finish(outcome, shape, placed, name))
         worker.start()
 
     def _choice(self) -> Choice:
@@ -127,18 +130,14 @@ class RestoreWidget(Container):  # type: ignore[misc]
         if self._progress is not None:
             self._progress.cancelled.set()
 
-    def _finish(self, layer: Image, outcome: Outcome) -> None:
+    def _finish(
+        self, outcome: Outcome, shape: tuple[int, ...], placed: dict[str, Any], name: str
+    ) -> None:
         self._progress = None
         self._set_running(False)
         self.line.value = outcome.line
         if outcome.restored is not None:
-            placed = {
-                **{name: getattr(layer, name) for name in _PLACED},
-                "contrast_limits": tuple(layer.contrast_limits),
-                "colormap": layer.colormap.name,
-            }
-            shape = tuple(layer.data.shape)
-            for data, how, _ in layers_of(outcome.restored, shape, placed, layer.name):
+            for data, how, _ in layers_of(outcome.restored, shape, placed, name):
                 self._viewer.add_image(data, **how)
 
     def _set_running(self, running: bool) -> None:
@@ -160,6 +159,15 @@ class RestoreWidget(Container):  # type: ignore[misc]
             self.line.value = "cancelling, after the slices that are being computed"
         elif every:
             self.line.value = f"restoring: {done} of {every} slices"
+
+
+def _placed(layer: Image) -> dict[str, Any]:
+    """Return the arguments that give another layer the place and look of this one."""
+    return {
+        **{name: copy.copy(getattr(layer, name)) for name in _PLACED},
+        "contrast_limits": tuple(layer.contrast_limits),
+        "colormap": layer.colormap.name,
+    }
 
 
 def volume_from(layer: Image) -> Volume:

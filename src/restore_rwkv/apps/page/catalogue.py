@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from restore_rwkv.apps.page.demo import NAME, make_demo_scan
 from restore_rwkv.apps.page.jobs import JobSource
-from restore_rwkv.apps.page.words import Words
+from restore_rwkv.apps.words import Words
 from restore_rwkv.errors import InputError, kind_of_error
 from restore_rwkv.io.html import plain
 

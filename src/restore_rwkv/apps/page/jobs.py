@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from restore_rwkv.apps.database import Database
-from restore_rwkv.apps.page.words import safe_name
+from restore_rwkv.apps.words import safe_name
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.io.kinds import suffix_of
 from restore_rwkv.options import validated

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from restore_rwkv.apps.page.access import refused
-from restore_rwkv.apps.page.words import Words
+from restore_rwkv.apps.words import Words
 from restore_rwkv.errors import InputError, RestoreError, kind_of_error
 
 if TYPE_CHECKING:

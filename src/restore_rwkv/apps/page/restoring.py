@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from restore_rwkv.apps.page.jobs import Job, JobSource, stem_of
-from restore_rwkv.apps.page.progress import JobProgress
-from restore_rwkv.apps.page.words import safe_name, shown_unit
+from restore_rwkv.apps.progress import JobProgress
+from restore_rwkv.apps.words import safe_name, shown_unit
 from restore_rwkv.errors import BusyError, ConfigError, InputError, UnfitError
 from restore_rwkv.io import (
     OutputOptions,

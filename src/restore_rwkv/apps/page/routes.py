@@ -25,8 +25,8 @@ from restore_rwkv.apps.page.runner import Runner, results_of
 from restore_rwkv.apps.page.state import StateFolder
 from restore_rwkv.apps.page.uploads import Upload, Uploads
 from restore_rwkv.apps.page.values import VIEWS, job_values, scan_values
-from restore_rwkv.apps.page.words import Words
 from restore_rwkv.apps.page.zipped import zipped
+from restore_rwkv.apps.words import Words
 from restore_rwkv.errors import ConfigError
 from restore_rwkv.options import from_mapping
 from restore_rwkv.tasks.table import get_task

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from restore_rwkv.apps.page.catalogue import import_library
 from restore_rwkv.apps.page.jobs import Job, Jobs, State
-from restore_rwkv.apps.page.progress import CancelledError, JobProgress
 from restore_rwkv.apps.page.state import StateFolder
-from restore_rwkv.apps.page.words import Words
+from restore_rwkv.apps.progress import CancelledError, JobProgress
+from restore_rwkv.apps.words import Words
 from restore_rwkv.errors import kind_of_error
 
 if TYPE_CHECKING:

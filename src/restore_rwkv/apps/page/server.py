@@ -20,7 +20,7 @@ from restore_rwkv.apps.page.runner import Runner, remove_strangers
 from restore_rwkv.apps.page.settings import PageSettings
 from restore_rwkv.apps.page.state import StateFolder
 from restore_rwkv.apps.page.uploads import Uploads
-from restore_rwkv.apps.page.words import Words
+from restore_rwkv.apps.words import Words
 from restore_rwkv.errors import ConfigError, InputError, StorageError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from restore_rwkv.apps.page.refusals import ConflictError, MissingError, TooLargeError
 from restore_rwkv.apps.page.state import StateFolder
-from restore_rwkv.apps.page.words import safe_name
+from restore_rwkv.apps.words import safe_name
 from restore_rwkv.errors import InputError
 
 _MOST_UPLOADS = 100

@@ -6,7 +6,7 @@ from typing import Any
 
 from restore_rwkv.apps.page.catalogue import Scan
 from restore_rwkv.apps.page.jobs import Job
-from restore_rwkv.apps.page.words import Words, shown_unit
+from restore_rwkv.apps.words import Words, shown_unit
 from restore_rwkv.tasks.table import TASKS
 
 VIEWS = ("before", "after", "difference")

@@ -1,4 +1,4 @@
-"""What the page says: lines without paths of this machine, and names that are safe on a disk."""
+"""What windows and pages say: lines without paths of this machine, and names safe on a disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WORDS = {
 
 
 class Words:
-    """Turns messages into lines that a page may show.
+    """Turns messages into lines that a page or a window may show.
 
     Args:
         roots: folders whose paths are left out.
