@@ -2,95 +2,42 @@
 
 from __future__ import annotations
 
-import html
-import http.server
-import re
-import subprocess
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.browsers import WITHOUT_GPU, Offline, started
 from tests.helpers.overviews import HOSTILE, RECORD, entry, picture, write
 from tests.helpers.tools import needs
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 pytestmark = [pytest.mark.slow, needs("chromium")]
 
-_OF_THE_BROWSER = ("google.com", "googleapis.com", "gvt1.com")  # looks for updates of itself
+READY = "output:not(:empty)"  # the count, which the script writes
+ELSEWHERE = "http://elsewhere.example/a"
 
 
-@dataclass
-class Opened:
-    """A page after it was opened.
-
-    Attributes:
-        html: its document, as its scripts left it.
-        console: lines of its console.
-        requests: addresses that were asked for, but those of the browser for itself.
-    """
-
-    html: str
-    console: list[str]
-    requests: list[str]
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with started(*WITHOUT_GPU) as browser:
+        yield browser
 
 
-@contextmanager
-def proxy() -> Iterator[tuple[int, list[str]]]:
-    """A proxy through which the browser fetches everything: its port, and what it is asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_CONNECT = do_POST = do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_address[1], asked
-        server.shutdown()
-        thread.join()
+@pytest.fixture
+def faults() -> list[str]:
+    """Requests, errors of scripts and lines of the console."""
+    return []
 
 
-def opened(path: Path, folder: Path, *options: str) -> Opened:
-    with proxy() as (port, asked):
-        command = [
-            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-            f"--user-data-dir={folder / 'profile'}",
-            f"--proxy-server=http://127.0.0.1:{port}",
-            *("--proxy-bypass-list=<-loopback>", "--enable-logging=stderr"),
-            *("--virtual-time-budget=2000", *options, "--dump-dom", path.as_uri()),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    hosts = re.compile(r"(?:http://)?([^/:]+)")
-    others = [
-        address
-        for address in asked
-        if not str(hosts.match(address)[1]).endswith(_OF_THE_BROWSER)  # type: ignore[index]
-    ]
-    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    return Opened(done.stdout, console, others)
-
-
-def driven(path: Path, folder: Path, script: str) -> str:
-    """The value of an expression in a page, whose policy is removed so that it can be asked."""
-    text = path.read_text(encoding="utf-8")
-    free = re.sub(r"<meta http-equiv=[^>]*>", "", text)
-    assert free != text
-    asks = f"<script>document.title = 'value: ' + String({script});</script></body>"
-    (folder / "driven.html").write_text(free.replace("</body>", asks), encoding="utf-8")
-    title = re.search("<title>value: (.*?)</title>", opened(folder / "driven.html", folder).html)
-    assert title is not None
-    return html.unescape(title[1])
+@pytest.fixture
+def pages(browser: Browser, faults: list[str]) -> Iterator[Offline]:
+    pages = Offline(browser, faults)
+    yield pages
+    pages.close()
 
 
 @pytest.fixture
@@ -105,94 +52,87 @@ def overview(tmp_path: Path) -> Path:
     return write(tmp_path, entries)
 
 
-def test_the_browser_reports_requests_and_errors_of_other_pages(tmp_path: Path) -> None:
+def test_the_browser_reports_requests_and_errors_of_other_pages(
+    pages: Offline, faults: list[str], tmp_path: Path
+) -> None:
     other = tmp_path / "other.html"
-    other.write_text("<img src='http://elsewhere.example/a'><script>nothing()</script>")
-    page = opened(other, tmp_path)
-    assert page.requests == ["http://elsewhere.example/a"]
-    assert "nothing is not defined" in "".join(page.console)
+    other.write_text(f"<img src='{ELSEWHERE}'><script>nothing()</script>")
+    pages.open(other, ready="img")
+    assert ELSEWHERE in faults
+    assert "nothing is not defined" in faults
 
 
-def test_a_page_asks_for_nothing_and_has_no_errors(overview: Path, tmp_path: Path) -> None:
-    page = opened(overview, tmp_path)
-    assert page.requests == []
-    assert page.console == []
-    assert "8 of 8 shown" in page.html  # its script has run, so its policy allows it
+def test_a_page_asks_for_nothing_and_has_no_errors(
+    pages: Offline, faults: list[str], overview: Path
+) -> None:
+    page = pages.open(overview, ready=READY)
+    assert page.inner_text("output") == "8 of 8 shown"  # its policy allows its script
+    assert faults == []
 
 
 def test_the_policy_of_a_page_stops_what_would_be_added_to_it(
-    overview: Path, tmp_path: Path
+    pages: Offline, faults: list[str], overview: Path
 ) -> None:
-    added = "<img src='http://elsewhere.example/a'><script>document.title = 'taken'</script>"
+    added = f"<img src='{ELSEWHERE}'><script>document.title = 'taken'</script>"
     text = overview.read_text(encoding="utf-8")
     overview.write_text(text.replace("<main>", f"<main>{added}"), encoding="utf-8")
-    page = opened(overview, tmp_path)
-    assert page.requests == []
-    assert "<title>taken" not in page.html
-    assert len(page.console) >= 2
+    page = pages.open(overview, ready=READY)
+    assert page.title() != "taken"
+    assert ELSEWHERE not in faults
+    assert len([fault for fault in faults if "Content Security Policy" in fault]) == 2
 
 
-def test_scans_are_found_by_state_and_by_text(overview: Path, tmp_path: Path) -> None:
-    typed = "document.querySelector('[name=text]')"
-    value = f"""(() => {{
-        const shown = () => [...document.querySelectorAll('.scan:not([hidden])')].length;
-        const changed = () => document.querySelector('form')
-            .dispatchEvent(new Event('input', {{bubbles: true}}));
-        const counts = [shown()];
-        for (const text of ['B9', 'b9 tiles', 'b9 nowhere', '']) {{
-            {typed}.value = text; changed(); counts.push(shown());
-        }}
-        document.querySelector('[value=refused]').click(); counts.push(shown());
-        return counts + ' ' + document.querySelector('output').textContent;
-    }})()"""
-    assert driven(overview, tmp_path, value) == "8,1,1,0,8,2 2 of 8 shown"
+def test_scans_are_found_by_state_and_by_text(pages: Offline, overview: Path) -> None:
+    page = pages.open(overview, ready=READY)
+
+    def shown() -> int:
+        return page.locator(".scan:not([hidden])").count()
+
+    counts = [shown()]
+    for text in ("B9", "b9 tiles", "b9 nowhere", ""):
+        page.fill("[name=text]", text)
+        counts.append(shown())
+    page.locator("[value=refused]").click()
+    assert [*counts, shown()] == [8, 1, 1, 0, 8, 2]
+    assert page.inner_text("output") == "2 of 8 shown"
 
 
 @pytest.mark.parametrize(
     ("order", "first"), [("seconds", "b9.nii"), ("size", "b10.nii"), ("given", HOSTILE["script"])]
 )
-def test_scans_are_put_in_order(overview: Path, tmp_path: Path, order: str, first: str) -> None:
-    value = f"""(() => {{
-        const order = document.querySelector('select');
-        order.value = 'seconds'; order.dispatchEvent(new Event('change', {{bubbles: true}}));
-        order.value = '{order}'; order.dispatchEvent(new Event('change', {{bubbles: true}}));
-        return document.querySelector('.scan').dataset.name;
-    }})()"""
-    assert driven(overview, tmp_path, value) == first
+def test_scans_are_put_in_order(pages: Offline, overview: Path, order: str, first: str) -> None:
+    page = pages.open(overview, ready=READY)
+    page.select_option("select", "seconds")
+    page.select_option("select", order)
+    assert page.locator(".scan").first.get_attribute("data-name") == first
 
 
-def test_names_are_sorted_by_their_numbers(overview: Path, tmp_path: Path) -> None:
-    value = """(() => {
-        const order = document.querySelector('select');
-        order.value = 'name'; order.dispatchEvent(new Event('change', {bubbles: true}));
-        const names = [...document.querySelectorAll('.scan')].map(scan => scan.dataset.name);
-        return names.indexOf('b9.nii') < names.indexOf('b10.nii');
-    })()"""
-    assert driven(overview, tmp_path, value) == "true"
+def test_names_are_sorted_by_their_numbers(pages: Offline, overview: Path) -> None:
+    page = pages.open(overview, ready=READY)
+    page.select_option("select", "name")
+    names = [row.get_attribute("data-name") for row in page.locator(".scan").all()]
+    assert names.index("b9.nii") < names.index("b10.nii")
 
 
-def test_a_picture_is_enlarged_by_the_keyboard_too(overview: Path, tmp_path: Path) -> None:
-    value = """(() => {
-        const image = document.querySelector('.picture img');
-        const before = image.clientWidth, control = image.closest('summary');
-        control.focus();
-        const focused = document.activeElement === control;
-        control.click();
-        return [focused, image.clientWidth > 1.4 * before].join();
-    })()"""
-    assert driven(overview, tmp_path, value) == "true,true"
+def test_a_picture_is_enlarged_by_the_keyboard_too(pages: Offline, overview: Path) -> None:
+    page = pages.open(overview, ready=READY)
+    image = page.locator(".picture img").first
+
+    def width() -> int:
+        found: int = image.evaluate("image => image.clientWidth")
+        return found
+
+    before = width()
+    control = page.locator(".picture summary").first
+    control.focus()
+    assert control.evaluate("control => control === document.activeElement")
+    control.press("Enter")
+    assert width() > 1.4 * before
 
 
-def test_a_narrow_screen_needs_no_scrolling_to_the_side(tmp_path: Path) -> None:
+def test_a_narrow_screen_needs_no_scrolling_to_the_side(pages: Offline, tmp_path: Path) -> None:
     long = entry("x" * 300, "refused", reason="y" * 300)
     path = write(tmp_path, [long, entry("b.nii", record=RECORD, thumbnail=picture())])
-    # Frames have the width that is asked for, windows have one that the browser allows.
-    ask = """new Promise(resolve => {
-        const frame = document.createElement('iframe');
-        frame.style = 'width: 390px; height: 800px; border: 0';
-        frame.srcdoc = document.documentElement.outerHTML.replace(/<script[^]*/, '');
-        frame.onload = () => resolve(frame.contentDocument.documentElement);
-        document.body.append(frame);
-    }).then(page => document.title =
-        `value: ${page.scrollWidth <= page.clientWidth && page.clientWidth <= 390}`)"""
-    assert driven(path, tmp_path, ask) == "true"
+    page = pages.open(path, width=390, ready=READY)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("innerWidth") == 390

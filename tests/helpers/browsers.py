@@ -1,4 +1,4 @@
-"""A real browser without any network, in which tests look at pages."""
+"""A real browser, in which tests look at pages."""
 
 from __future__ import annotations
 
@@ -12,19 +12,58 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 _OPTIONS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 ]
+WITHOUT_GPU = ("--disable-gpu",)
+WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+"""WebGL that is drawn by the processor."""
+MILLISECONDS = 20_000
+_MOST_OF_A_FRAME = 5_000  # milliseconds
 
 
 @contextmanager
-def started() -> Iterator[Browser]:
-    """A browser that asks for nothing by itself."""
+def started(*more: str) -> Iterator[Browser]:
+    """A browser that asks for nothing by itself.
+
+    Args:
+        *more: options, such as `WITHOUT_GPU`.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         program = shutil.which("chromium")
-        yield playwright.chromium.launch(executable_path=program, args=_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=program, args=[*_OPTIONS, *more])
+        yield browser
+        browser.close()
+
+
+def note_faults(context: BrowserContext, faults: list[str]) -> None:
+    """Add errors of scripts and lines of the console of all pages to a list."""
+
+    def note(line: Any) -> None:
+        if line.type in ("error", "warning") and "GPU stall" not in line.text:
+            faults.append(line.text)
+
+    context.set_default_timeout(MILLISECONDS)
+    context.on("weberror", lambda error: faults.append(str(error.error)))
+    context.on("console", note)
+
+
+def drawn(page: Page, frames: int = 2) -> None:
+    """Wait until a page has drawn what it was to draw.
+
+    A browser that has no time draws no frame, and a script has no time limit of its own: so the
+    wait has one, and what is then looked at says what is missing.
+    """
+    page.evaluate(
+        """([frames, most]) => new Promise((done) => {
+            const next = (left) => (left ? requestAnimationFrame(() => next(left - 1)) : done());
+            next(frames);
+            setTimeout(done, most);
+        })""",
+        [frames, _MOST_OF_A_FRAME],
+    )
 
 
 class Offline:
@@ -39,8 +78,15 @@ class Offline:
         self._browser, self._faults = browser, faults
         self._contexts: list[BrowserContext] = []
 
-    def open(self, path: Path, width: int, scheme: Any, script: bool) -> Page:
-        """Open a page and wait until its script is ready."""
+    def open(
+        self,
+        path: Path,
+        width: int = 1280,
+        scheme: Any = "light",
+        script: bool = True,
+        ready: str = "html[data-ready=yes]",
+    ) -> Page:
+        """Open a page and wait until its script is ready, as a selector says."""
         context = self._browser.new_context(
             viewport={"width": width, "height": 844},
             color_scheme=scheme,
@@ -50,7 +96,7 @@ class Offline:
         )
         self._contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(MILLISECONDS)
         page.on("console", lambda message: self._faults.append(message.text))
         page.on("pageerror", lambda error: self._faults.append(str(error)))
         page.route(
@@ -59,7 +105,7 @@ class Offline:
         )
         page.goto(path.as_uri())
         if script:
-            page.wait_for_selector("html[data-ready=yes]")
+            page.wait_for_selector(ready, state="attached")
         return page
 
     def close(self) -> None:
@@ -69,5 +115,6 @@ class Offline:
 
 
 def settled(page: Page) -> None:
-    """Wait until what was asked for has been drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 20)))")
+    """Wait until what was asked for has been drawn, and what follows from it was done."""
+    drawn(page, 1)
+    page.wait_for_timeout(20)

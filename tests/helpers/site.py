@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tests.helpers.browsers import MILLISECONDS, WEBGL, started
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-OPTIONS = [
-    # WebGL is drawn by the processor.
-    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    *("--disable-quic", "--no-first-run", "--disable-sync", "--disable-background-networking"),
-    *("--disable-component-update", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
-]
-MILLISECONDS = 20_000
+_LOCAL = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 _BLANK = "blank"
 
 
@@ -58,11 +53,8 @@ def served(folder: Path) -> Iterator[str]:
 @contextmanager
 def chromium(*more: str) -> Iterator[Browser]:
     """A browser that reaches this machine only."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = shutil.which("chromium")
-        yield playwright.chromium.launch(executable_path=program, args=[*OPTIONS, *more])
+    with started(*WEBGL, _LOCAL, *more) as browser:
+        yield browser
 
 
 def blank(browser: Browser, address: str) -> Page:

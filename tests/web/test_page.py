@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import ROOT
+from tests.helpers.browsers import note_faults
 from tests.helpers.odd_files.images import ct, mri, save_nifti
-from tests.helpers.site import MILLISECONDS, given, served
+from tests.helpers.site import given, served
 from tests.helpers.tools import needs
 from tests.web.conftest import WEIGHTS
 
@@ -61,7 +62,7 @@ def context(
     """A browser at a width and in a colour scheme; requests to elsewhere are aborted."""
     width, scheme = getattr(request, "param", (1280, "light"))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(MILLISECONDS)
+    note_faults(context, faults)
 
     def check(route: Any) -> None:
         if route.request.url.startswith((address, "data:", "blob:")):
@@ -71,15 +72,10 @@ def context(
             route.abort()
 
     context.route("**/*", check)
-    context.on("weberror", lambda error: faults.append(str(error.error)))
-    context.on(
-        "console",
-        lambda line: faults.append(line.text) if line.type in ("error", "warning") else None,
-    )
     yield context
     context.close()
     assert outside == []
-    assert [fault for fault in faults if "GPU stall" not in fault] == []
+    assert faults == []
 
 
 @pytest.fixture

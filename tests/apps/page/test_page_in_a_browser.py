@@ -6,7 +6,6 @@ import base64
 import gzip
 import io
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from restore_rwkv.apps.page import Page
 from restore_rwkv.apps.page.restoring import REPORT
 from tests.apps.page.conftest import SHAPE, ct_values, write_ct
 from tests.apps.page.test_reports import fake_module
+from tests.helpers.browsers import WEBGL, drawn, note_faults, started
 from tests.helpers.local_page import FakeNetwork, Visitor
 from tests.helpers.tools import needs
 
@@ -29,22 +29,11 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, needs("chromium")]
 
-# WebGL is drawn by the processor.
-OPTIONS = [
-    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
-    *("--disable-quic", "--no-first-run", "--disable-sync", "--disable-background-networking"),
-    "--disable-component-update",
-]
-MILLISECONDS = 20_000
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        program = shutil.which("chromium")
-        yield playwright.chromium.launch(executable_path=program, args=OPTIONS)
+    with started(*WEBGL) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -60,21 +49,16 @@ def context(
     """A browser that has opened the page's address, at a width and in a colour scheme."""
     width, scheme = getattr(request, "param", (1280, "light"))
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(MILLISECONDS)
+    note_faults(context, faults)
 
     def check(asked: Any) -> None:
         if not asked.url.startswith((page.address, "data:", "blob:")):
             faults.append(f"request to {asked.url}")
 
     context.on("request", check)
-    context.on("weberror", lambda error: faults.append(str(error.error)))
-    context.on(
-        "console",
-        lambda line: faults.append(line.text) if line.type in ("error", "warning") else None,
-    )
     yield context
     context.close()
-    assert [fault for fault in faults if "GPU stall" not in fault] == []
+    assert faults == []
 
 
 @pytest.fixture
@@ -136,8 +120,7 @@ def pixels(tab: Tab, name: str) -> np.ndarray:
     """What a pane shows on the screen once what is to be drawn is drawn, RGB."""
     from PIL import Image
 
-    frame = "new Promise(done => requestAnimationFrame(done))"
-    tab.evaluate(f"() => {frame}.then(() => {frame})")
+    drawn(tab)
     data = tab.locator(f"#pane-{name}").screenshot()
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 

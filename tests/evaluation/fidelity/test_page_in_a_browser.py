@@ -16,7 +16,7 @@ from PIL import Image
 from restore_rwkv.evaluation.fidelity.display import display_of
 from restore_rwkv.evaluation.fidelity.page import write_fidelity_page
 from restore_rwkv.evaluation.fidelity.results import Fidelity
-from tests.helpers.browsers import Offline, settled, started
+from tests.helpers.browsers import WITHOUT_GPU, Offline, settled, started
 from tests.helpers.fidelities import ct, hostile, mri, pet, unknown
 from tests.helpers.overviews import HOSTILE
 from tests.helpers.tools import needs
@@ -31,7 +31,7 @@ MADE = {"ct": ct, "mri": mri, "pet": pet, "unknown": unknown}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with started() as browser:
+    with started(*WITHOUT_GPU) as browser:
         yield browser
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from restore_rwkv.evaluation.report.page import write_report
 from restore_rwkv.evaluation.study.results import Study
-from tests.helpers.browsers import Offline, settled, started
+from tests.helpers.browsers import WITHOUT_GPU, Offline, settled, started
 from tests.helpers.overviews import HOSTILE
 from tests.helpers.studies import MEASURES, joined, panel, study
 from tests.helpers.tools import needs
@@ -31,7 +31,7 @@ METHODS = ("input", "light", "unet")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with started() as browser:
+    with started(*WITHOUT_GPU) as browser:
         yield browser
 
 
