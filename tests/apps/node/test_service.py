@@ -153,7 +153,7 @@ class Running:
             clock=lambda: time.time() + self.step,
         )
         self.service = Service(self.config, parts)
-        self._thread = threading.Thread(target=self.service.run)
+        self._thread = threading.Thread(target=self.service.run, daemon=True)
         Receiver.started.clear()
         self._thread.start()
         assert Receiver.started.wait(SECONDS)
