@@ -10,12 +10,11 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -96,17 +95,39 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
     Raises:
         LeftOutError: it runs out of memory, or needs a package that is not installed.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise LeftOutError("its process was killed, probably out of memory") from error
-        except ImportError as error:
-            raise LeftOutError(f"not installed: {error}".splitlines()[0]) from error
-        except (MemoryError, RuntimeError) as error:
-            if re.search("(out of|enough|allocate) memory", str(error) or "out of memory"):
-                raise LeftOutError("out of memory") from error
-            raise
+    context = get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, function, *arguments))
+    process.start()
+    theirs.close()
+    try:
+        result, error = ours.recv()
+    except EOFError as end:
+        raise LeftOutError("its process was killed, probably out of memory") from end
+    finally:
+        process.kill()  # has answered; without memory it might never end by itself
+        process.join()
+        ours.close()
+    if error is None:
+        found: T = result
+        return found
+    if isinstance(error, ImportError):
+        raise LeftOutError(f"not installed: {error}".splitlines()[0]) from error
+    if isinstance(error, (MemoryError, RuntimeError)) and re.search(
+        "(out of|enough|allocate) memory", str(error) or "out of memory"
+    ):
+        raise LeftOutError("out of memory") from error
+    raise error
+
+
+def _answer(connection: Connection, function: Callable[..., object], *arguments: object) -> None:
+    """Send the result of a function, or its error, from the process that runs it."""
+    answer: tuple[Any, Exception | None]
+    try:
+        answer = function(*arguments), None
+    except Exception as error:
+        answer = None, error
+    connection.send(answer)
 
 
 def shown(times: list[float]) -> str:

@@ -250,7 +250,9 @@ def test_a_scan_that_ends_its_worker_is_given_up_and_the_others_are_restored(
                 engine.submit(job)
             outcomes: dict[str, Outcome] = {}
             started: list[str] = []
+            end = time.monotonic() + 240
             while len(outcomes) < len(jobs):
+                assert time.monotonic() < end, (outcomes, started)
                 for event in engine.events(0.2):
                     if isinstance(event, Started):
                         started.append(event.key)

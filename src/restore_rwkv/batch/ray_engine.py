@@ -29,6 +29,7 @@ _SECONDS_WITHOUT_NODES = 120.0  # after which jobs are given up
 _SECONDS_OF_FAILED_STARTS = 30.0  # after which they are no accident
 _SECONDS_BETWEEN_LOOKS = 1.0  # at the nodes
 _SECONDS_TO_END = 5.0
+_SECONDS_OF_AN_ANSWER = 60.0  # that is ready; a node that is lost may take it along
 
 
 @dataclass(eq=False)
@@ -165,8 +166,8 @@ class RayEngine:
         from ray.exceptions import RayError
 
         try:
-            value = self._ray.get(answer)
-        except RayError as error:
+            value = self._ray.get(answer, timeout=_SECONDS_OF_AN_ANSWER)
+        except RayError as error:  # among them GetTimeoutError
             yield from self._lost(actor, error)
             return
         if isinstance(value, Begun):
