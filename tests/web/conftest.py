@@ -20,13 +20,13 @@ PARTS = ROOT / "build" / "try-parts"  # as `make try` keeps them
 WEIGHTS = "light-all-in-one"  # one export serves all tasks
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def modules(browser: Browser) -> Iterator[Page]:
     """An empty page that can import the modules of `web/`."""
     with served(ROOT / "web") as address:

@@ -100,6 +100,13 @@ class RunLog:
         self._content = {"recipe": recipe.to_dict(), "data": data}
         self.write_record()
 
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the events, whose writer has a thread of its own."""
+        self._events.close()
+
     @property
     def cpu_hours(self) -> float:
         """Processor time of the run so far, in hours."""

@@ -11,20 +11,21 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from restore_rwkv.data.prepared import PreparedSet, find_sets
 from restore_rwkv.data.slice import slices_of
 from restore_rwkv.errors import ConfigError, TrainingError
 from restore_rwkv.model import save_weights
-from restore_rwkv.training.interruption import Interruption, end_process, ignore_interrupts
+from restore_rwkv.training.interruption import Interruption, end_process
+from restore_rwkv.training.loading import batches_of
 from restore_rwkv.training.log import LogRow, RunLog, Step
-from restore_rwkv.training.pairs import Batch, Draw, PairSampler
+from restore_rwkv.training.pairs import Batch, PairSampler
 from restore_rwkv.training.recipe import Recipe
 from restore_rwkv.training.state import Trainer, learning_rate
 from restore_rwkv.training.validation import Validation, Validator
@@ -189,9 +190,21 @@ class _Run:
         self, workers: int | None, report: Callable[[Step], None], interruption: Interruption
     ) -> None:
         """Train until the last iteration of the recipe, or until an interruption."""
+        trainer = self.trainer
+        iterations = range(trainer.iteration, trainer.recipe.training.iterations)
+        with ExitStack() as stack:
+            log = stack.enter_context(self._log()) if trainer.fabric.is_global_zero else None
+            batches = batches_of(self.sampler, trainer.fabric, iterations, workers)
+            self._iterate(stack.enter_context(closing(batches)), log, report, interruption)
+
+    def _iterate(
+        self,
+        batches: Iterator[Batch],
+        log: RunLog | None,
+        report: Callable[[Step], None],
+        interruption: Interruption,
+    ) -> None:
         trainer, settings = self.trainer, self.trainer.recipe.training
-        log = self._log() if trainer.fabric.is_global_zero else None
-        batches = self._batches(workers)
         saved = time.monotonic()
         while trainer.iteration < settings.iterations:
             start = time.perf_counter()
@@ -238,22 +251,6 @@ class _Run:
         highest = int(torch.as_tensor(fabric.all_reduce(here, reduce_op="max")))
         interruption.signal = highest
         return highest > 0
-
-    def _batches(self, workers: int | None) -> Iterator[Batch]:
-        """Yield this process's share of each batch from the current iteration on, on its device."""
-        fabric = self.trainer.fabric
-        on_gpu = fabric.device.type == "cuda"
-        iterations = range(self.trainer.iteration, self.trainer.recipe.training.iterations)
-        loader = DataLoader(
-            _Batches(self.sampler, fabric.global_rank, fabric.world_size),
-            batch_size=None,
-            sampler=iterations,
-            num_workers=4 * on_gpu if workers is None else workers,
-            pin_memory=on_gpu,
-            worker_init_fn=ignore_interrupts,
-        )
-        for batch in loader:
-            yield fabric.to_device(batch)
 
     def _validate(self) -> Validation:
         result = self.validator(self.trainer.average.merged())
@@ -302,19 +299,6 @@ class _Run:
     def _names(self) -> str:
         draws = self.sampler.draws(self.trainer.iteration)
         return "; ".join(draw.name for draw in draws)
-
-
-@dataclass(frozen=True, eq=False)
-class _Batches(Dataset[Batch]):
-    """Dataset whose item i is one process's share of batch i."""
-
-    sampler: PairSampler
-    rank: int
-    world_size: int
-
-    def __getitem__(self, iteration: int) -> Batch:
-        draws: list[Draw] = self.sampler.draws(iteration)[self.rank :: self.world_size]
-        return self.sampler.batch(draws, self.sampler.recipe.data.crop_at(iteration))
 
 
 def _end_together(fabric: Fabric) -> None:
