@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import pickle
 import platform
 import re
 import shlex
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -92,6 +94,9 @@ def free_bytes(device: str = "cpu") -> float:
 def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
     """Return the result of a module's function, run in a fresh process with unused memory.
 
+    What it raises is raised here, `SystemExit` too. Tensors cannot be its result, as their memory
+    ends with the process.
+
     Raises:
         LeftOutError: it runs out of memory, or needs a package that is not installed.
     """
@@ -101,7 +106,7 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
     process.start()
     theirs.close()
     try:
-        result, error = ours.recv()
+        result, error, where = ours.recv()
     except EOFError as end:
         raise LeftOutError("its process was killed, probably out of memory") from end
     finally:
@@ -117,17 +122,21 @@ def in_fresh_process(function: Callable[..., T], *arguments: object) -> T:
         "(out of|enough|allocate) memory", str(error) or "out of memory"
     ):
         raise LeftOutError("out of memory") from error
-    raise error
+    raise error from RuntimeError(f"in its own process:\n{where}")
 
 
 def _answer(connection: Connection, function: Callable[..., object], *arguments: object) -> None:
     """Send the result of a function, or its error, from the process that runs it."""
-    answer: tuple[Any, Exception | None]
+    answer: tuple[Any, BaseException | None, str]
     try:
-        answer = function(*arguments), None
-    except Exception as error:
-        answer = None, error
-    connection.send(answer)
+        answer = function(*arguments), None, ""
+    except BaseException as error:  # the end of the program too, with which a check fails
+        answer = None, error, traceback.format_exc()
+    try:
+        connection.send(answer)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        refused = TypeError(f"{function.__name__}: what it gives cannot be sent ({error})")
+        connection.send((None, refused, traceback.format_exc()))
 
 
 def shown(times: list[float]) -> str:

@@ -90,8 +90,13 @@ def test_what_cannot_run_is_left_out_with_its_reason() -> None:
         timing.in_fresh_process(importlib.import_module, "no_such_package")
     with pytest.raises(timing.LeftOutError, match="killed"):
         timing.in_fresh_process(os._exit, 1)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError) as raised:
         timing.in_fresh_process(int, None)
+    assert "Traceback" in str(raised.value.__cause__)  # of the other process
+    with pytest.raises(SystemExit, match="a check fails"):
+        timing.in_fresh_process(sys.exit, "a check fails")
+    with pytest.raises(TypeError, match="__import__: what it gives cannot be sent"):
+        timing.in_fresh_process(__import__, "os")
     assert timing.in_fresh_process(int, "3") == 3
 
 

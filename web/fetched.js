@@ -2,13 +2,13 @@
 
 import { Refusal } from "./refusal.js";
 
-export async function fetched(address, name) {
+export async function fetched(address, name, remedy = "load the page again") {
   let answer;
   try {
     answer = await fetch(address);
     if (answer.ok) return await answer.blob();
   } catch {
-    throw new Refusal(`${name}: cannot be fetched; check the connection, and load the page again`);
+    throw new Refusal(`${name}: cannot be fetched; check the connection, and ${remedy}`);
   }
-  throw new Refusal(`${name}: the server answers ${answer.status}; load the page again`);
+  throw new Refusal(`${name}: the server answers ${answer.status}; ${remedy}`);
 }

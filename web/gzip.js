@@ -13,7 +13,8 @@ export async function unpacked(file, least, sizeOf, warnings) {
     try {
       return (await reader.read()).value;
     } catch (error) {
-      if (!packed || error.name === "NotReadableError") throw error;
+      await file.slice(0, 1).arrayBuffer(); // of a file that cannot be read any more, this says so
+      if (!packed) throw error;
       throw new Refusal(`${file.name}: the gzip data is damaged, truncated or in several parts; copy it again, or unpack it`);
     }
   };

@@ -160,7 +160,7 @@ function stage(text) {
 const fine = () => (byId("error").hidden = true);
 
 async function start() {
-  new Page(JSON.parse(await (await fetched(new URL("about.json", BASE), "about.json")).text()));
+  new Page(JSON.parse(await (await fetched(new URL("about.json", BASE), "about.json", "load the page again, or build it again")).text()));
   said("");
 }
 

@@ -13,6 +13,7 @@ import { restored } from "./restore.js";
 import { applied } from "./scaling.js";
 
 const RUNTIME = "onnxruntime-web";
+const MOST_BYTES = 2 ** 31; // that browsers give at once
 const scans = new Map(); // the last file that was read, by its number
 const models = new Map();
 const networks = new Map();
@@ -40,6 +41,7 @@ const tasks = {
 
 // {volume, sha256} of a file; the browser reads none that has changed since it was chosen.
 async function read(file) {
+  if (file.size >= MOST_BYTES) throw new Refusal(`${file.name}: is too large for a page; restore it with the command restore-rwkv restore`);
   try {
     return { volume: await readNifti(file), sha256: await sha256(file) };
   } catch (error) {

@@ -106,7 +106,7 @@ def test_a_result_without_its_record_leaves_no_node(
     monkeypatch.setattr(module.slicer.util, "loadVolume", loaded)
     run = module.Run(node, module.Choice(str(quick), "mri-sr"))
     run.process.wait()
-    with pytest.raises(OSError, match=r"restored\.restoration\.json"):
+    with pytest.raises(RuntimeError, match=r"quick: wrote no record .*; give the path of"):
         run.result()
     run.close()
     loaded.assert_not_called()

@@ -149,6 +149,31 @@ def test_a_large_background_without_values_is_filled(
     agree(read(modules, tmp_path / "scan.nii"), tmp_path / "scan.nii", tmp_path)
 
 
+GONE = """async file => {
+    const { unpacked } = await import("/gzip.js");
+    const whole = fileOf(file);
+    let gone = false;
+    const slice = (first, last) => ({ arrayBuffer: async () => {
+        if (gone) throw new DOMException("it has changed", "NotReadableError");
+        return whole.slice(first, last).arrayBuffer();
+    } });
+    const stream = () => new ReadableStream({ pull(controller) {
+        gone = true; // as browsers say it of a stream, whatever the reason
+        controller.error(new TypeError("network error"));
+    } });
+    const odd = { name: whole.name, size: whole.size, slice, stream };
+    return unpacked(odd, 540, () => 1000, []).then(() => "read", (error) => error.name);
+}"""
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_file_that_goes_while_it_is_read_is_not_called_damaged(
+    suffix: str, modules: Page, tmp_path: Path
+) -> None:
+    save_nifti(tmp_path / f"scan{suffix}", mri().astype(np.int16))
+    assert modules.evaluate(GONE, given(tmp_path / f"scan{suffix}")) == "NotReadableError"
+
+
 def test_a_pair_says_what_to_give(modules: Page, tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(mri().astype(np.int16), AFFINE), tmp_path / "scan.img")
     assert "give a single .nii" in read(modules, tmp_path / "scan.hdr")["text"]

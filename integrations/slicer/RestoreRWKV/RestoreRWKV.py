@@ -105,7 +105,13 @@ class Run:
             said = (self.folder / "errors.txt").read_text("utf-8", "replace").strip().splitlines()
             line = said[-1] if said else f"the program ended with {self.process.returncode}"
             raise RuntimeError(line)
-        record = (self.folder / "restored.restoration.json").read_text("utf-8")
+        try:
+            record = (self.folder / "restored.restoration.json").read_text("utf-8")
+        except OSError as error:
+            raise RuntimeError(
+                f"{self.process.args[0]}: wrote no record ({error.strerror}); give the path of "
+                "restore-rwkv, and update it"
+            ) from error
         name = f"{self.node.GetName()} restored"
         result = slicer.util.loadVolume(str(self.restored), {"name": name, "show": False})
         storage = result.GetStorageNode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from multiprocessing import active_children
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -41,9 +40,8 @@ def batches_of(
         pin_memory=on_gpu,
         worker_init_fn=ignore_interrupts,
     )
-    earlier = active_children()
     batches: Any = iter(loader)
-    processes = [process for process in active_children() if process not in earlier]
+    processes = list(getattr(batches, "_workers", ()))
     try:
         for batch in batches:
             yield fabric.to_device(batch)

@@ -113,6 +113,8 @@ def test_a_layer_that_is_changed_or_removed_meanwhile_is_restored_as_it_was(
     placed, window = scanned.affine.affine_matrix.copy(), tuple(scanned.contrast_limits)
     widget.restore.changed.emit(True)
     scanned.name, scanned.translate, scanned.contrast_limits = "other", (9, 9, 9), (0, 1)
+    values = scanned.data.copy()
+    scanned.data[:] = 0
     scanned.data = scanned.data[1:]
     viewer.layers.remove(scanned)
     until(lambda: widget.restore.enabled)
@@ -122,6 +124,7 @@ def test_a_layer_that_is_changed_or_removed_meanwhile_is_restored_as_it_was(
     )
     assert np.allclose(restored.affine.affine_matrix, placed)
     assert np.allclose(restored.translate, 0)
+    assert np.allclose(restored.data - change.data, values, atol=1e-3)
     assert tuple(restored.contrast_limits) == window
 
 

@@ -105,14 +105,15 @@ class RestoreWidget(Container):  # type: ignore[misc]
             return
         try:
             volume, choice = volume_from(layer), self._choice()
+            # As the layer is now: it may be changed or removed meanwhile.
+            volume = volume.with_data(volume.data.copy())
+            shape, name, placed = tuple(layer.data.shape), layer.name, _placed(layer)
         except Exception as error:
             self.line.value = f"error: {Words().error(error)}"
             return
         self._progress = JobProgress(lambda: None)
         self._set_running(True)
         worker = create_worker(restore_volume, volume, choice, self._progress, _start_thread=False)
-        # As the layer is now: it may be changed or removed meanwhile.
-        shape, name, placed = tuple(layer.data.shape), layer.name, _placed(layer)
         worker.returned.connect(lambda outcome: self._finish(outcome, shape, placed, name))
         worker.start()
 
