@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import CTImageStorage, MRImageStorage, RLELossless
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 
 from restore_rwkv.apps.node.config import TLS, Destination, NodeConfig, Peer, Rule
@@ -260,6 +262,38 @@ def test_an_aborted_association_is_worth_another_attempt(
     with store_provider(answer) as port:
         accepted, error = send_all(StoreUser(to_port(port), config, QUICK), files)
     assert (accepted, error.transient) == ([], True)
+
+
+def test_an_answer_is_not_lost_to_a_thread_that_pauses_late(
+    config: NodeConfig, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine: pynetdicom's own thread then took the answer."""
+
+    class Late(threading.Event):
+        def __init__(self, association: Association) -> None:
+            super().__init__()
+            self.answers = association.dimse.msg_queue
+
+        def wait(self, timeout: float | None = None) -> bool:
+            found = super().wait(timeout)
+            # It says that it is paused, and goes on only when there is an answer.
+            end = time.monotonic() + 0.1
+            while self.answers.empty() and time.monotonic() < end:
+                pass
+            return found
+
+    begin = Association.__init__
+
+    def slow(self: Association, ae: AE, mode: str) -> None:
+        begin(self, ae, mode)
+        if mode == "requestor":
+            self._reactor_checkpoint = Late(self)
+            self._reactor_checkpoint.set()
+
+    monkeypatch.setattr(Association, "__init__", slow)
+    with store_provider() as port:
+        sender = StoreUser(to_port(port), config, QUICK)
+        assert list(sender.send(files * 30)) == files * 30
 
 
 def test_an_early_end_releases_the_association(config: NodeConfig, files: list[Path]) -> None:

@@ -129,6 +129,7 @@ class StoreUser:
             raise self._error(_why(error), transient=True) from error
         if not association.is_established:
             raise self._no_association(association, bool(opened), tls)
+        _leave_answers(association)
         threading.Thread(target=_tell_of_end, args=(association,), daemon=True).start()
         return association
 
@@ -282,15 +283,27 @@ def _confirm_at_once(event: Event) -> None:
         confirm_at_once(wrapper.socket)
 
 
+def _leave_answers(association: Association) -> None:
+    """Have pynetdicom's own thread take no messages: those that come are answers to C-STORE.
+
+    It is paused while `send_c_store` waits for one, but on a busy machine it may go on once more
+    after that, and then takes the answer: the sender would wait until a timeout.
+    """
+    take = association.dimse.get_msg
+
+    def get_msg(block: bool = False) -> tuple[int | None, Any]:
+        return take(block) if block else (None, None)  # only that thread does not wait
+
+    association.dimse.get_msg = get_msg
+
+
 def _tell_of_end(association: Association) -> None:
     """Wake the thread that waits for an answer when the connection has ended.
 
-    pynetdicom says so once, and where it happens between two messages its own thread may take what
-    was said: `send_c_store` would then wait for its whole timeout.
+    pynetdicom says so only where it ends within a message: `send_c_store` would else wait for its
+    whole timeout.
     """
     association.dul.join()
-    association.dimse.msg_queue.put((None, None))
-    association.join()
     association.dimse.msg_queue.put((None, None))
 
 
