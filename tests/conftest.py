@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,11 @@ from pydicom.dataset import Dataset
 
 from restore_rwkv.model import RestoreRWKV, RestoreRWKVConfig, save_weights
 from restore_rwkv.tasks import ScalingRule
+from tests.helpers.browsers import WITHOUT_GPU, Offline, started
 from tests.helpers.synthetic_series import SLICES, SeriesWriter, make_slice, save
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 TINY = RestoreRWKVConfig(dim=4, num_blocks=(1, 1, 1, 1), num_refinement_blocks=1, hidden_rate=2)
 
@@ -91,3 +96,23 @@ def write_series(tmp_path: Path) -> SeriesWriter:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="module")
+def browser_of_files() -> Iterator[Browser]:
+    with started(*WITHOUT_GPU) as browser:
+        yield browser
+
+
+@pytest.fixture
+def faults() -> list[str]:
+    """Requests, errors of scripts and lines of the console of pages that a test opens."""
+    return []
+
+
+@pytest.fixture
+def pages(browser_of_files: Browser, faults: list[str]) -> Iterator[Offline]:
+    """Opens files in a browser without any network."""
+    pages = Offline(browser_of_files, faults)
+    yield pages
+    pages.close()

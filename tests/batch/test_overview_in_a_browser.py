@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers.browsers import WITHOUT_GPU, Offline, started
+from tests.helpers.browsers import Offline
 from tests.helpers.overviews import HOSTILE, RECORD, entry, picture, write
 from tests.helpers.tools import needs
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.slow, needs("chromium")]
 
 READY = "output:not(:empty)"  # the count, which the script writes
 ELSEWHERE = "http://elsewhere.example/a"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started(*WITHOUT_GPU) as browser:
-        yield browser
-
-
-@pytest.fixture
-def faults() -> list[str]:
-    """Requests, errors of scripts and lines of the console."""
-    return []
-
-
-@pytest.fixture
-def pages(browser: Browser, faults: list[str]) -> Iterator[Offline]:
-    pages = Offline(browser, faults)
-    yield pages
-    pages.close()
 
 
 @pytest.fixture

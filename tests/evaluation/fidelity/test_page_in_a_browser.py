@@ -16,35 +16,22 @@ from PIL import Image
 from restore_rwkv.evaluation.fidelity.display import display_of
 from restore_rwkv.evaluation.fidelity.page import write_fidelity_page
 from restore_rwkv.evaluation.fidelity.results import Fidelity
-from tests.helpers.browsers import WITHOUT_GPU, Offline, settled, started
+from tests.helpers.browsers import Offline, settled
 from tests.helpers.fidelities import ct, hostile, mri, pet, unknown
 from tests.helpers.overviews import HOSTILE
 from tests.helpers.tools import needs
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.slow, needs("chromium")]
 
 MADE = {"ct": ct, "mri": mri, "pet": pet, "unknown": unknown}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started(*WITHOUT_GPU) as browser:
-        yield browser
-
-
 @pytest.fixture
-def faults() -> list[str]:
-    """Requests, errors and lines of the console of the test's page; must stay empty."""
-    return []
-
-
-@pytest.fixture
-def opened(browser: Browser, tmp_path: Path, faults: list[str]) -> Iterator[Any]:
+def opened(pages: Offline, tmp_path: Path, faults: list[str]) -> Iterator[Any]:
     """A function that writes the page of a report and opens it, without any network."""
-    pages = Offline(browser, faults)
 
     def write_and_open(
         of: Fidelity, width: int = 1280, scheme: Any = "light", script: bool = True
@@ -53,7 +40,6 @@ def opened(browser: Browser, tmp_path: Path, faults: list[str]) -> Iterator[Any]
         return pages.open(tmp_path / "fidelity.html", width, scheme, script)
 
     yield write_and_open
-    pages.close()
     assert faults == []
 
 

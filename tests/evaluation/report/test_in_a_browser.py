@@ -16,35 +16,22 @@ from PIL import Image
 
 from restore_rwkv.evaluation.report.page import write_report
 from restore_rwkv.evaluation.study.results import Study
-from tests.helpers.browsers import WITHOUT_GPU, Offline, settled, started
+from tests.helpers.browsers import Offline, settled
 from tests.helpers.overviews import HOSTILE
 from tests.helpers.studies import MEASURES, joined, panel, study
 from tests.helpers.tools import needs
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.slow, needs("chromium")]
 
 METHODS = ("input", "light", "unet")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started(*WITHOUT_GPU) as browser:
-        yield browser
-
-
 @pytest.fixture
-def faults() -> list[str]:
-    """Requests, errors and lines of the console of the test's page; must stay empty."""
-    return []
-
-
-@pytest.fixture
-def opened(browser: Browser, tmp_path: Path, faults: list[str]) -> Iterator[Any]:
+def opened(pages: Offline, tmp_path: Path, faults: list[str]) -> Iterator[Any]:
     """A function that writes a study and opens its report, without any network."""
-    pages = Offline(browser, faults)
 
     def write_and_open(
         of: Study, width: int = 1280, scheme: Any = "light", script: bool = True
@@ -53,7 +40,6 @@ def opened(browser: Browser, tmp_path: Path, faults: list[str]) -> Iterator[Any]
         return pages.open(tmp_path / "report.html", width, scheme, script)
 
     yield write_and_open
-    pages.close()
     assert faults == []
 
 
@@ -88,9 +74,7 @@ def to_place(page: Page, view: int, row: int, column: int) -> tuple[float, float
     )
 
 
-def test_what_a_page_asks_for_and_gets_wrong_is_noticed(
-    browser: Browser, opened: Any, faults: list[str]
-) -> None:
+def test_what_a_page_asks_for_and_gets_wrong_is_noticed(opened: Any, faults: list[str]) -> None:
     page = opened(study())
     page.evaluate(
         "() => { document.body.append(Object.assign(new Image(), {src: 'http://a.example/b'})); }"
