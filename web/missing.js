@@ -42,12 +42,16 @@ function firstInside(data, [nx, ny, nz], missing) {
         const atBorder = (n, place) => n >= least && (place === 0 || place === n - 1);
         if (atBorder(nx, x) || atBorder(ny, y) || atBorder(nz, z)) reach(x, y, z);
       }
-  const coordinates = (place) => [place % nx, Math.floor(place / nx) % ny, Math.floor(place / nx / ny)];
   while (count) {
-    const [x, y, z] = coordinates(waiting[--count]);
+    const [x, y, z] = indicesOf(waiting[--count], [nx, ny]);
     for (let k = Math.max(0, z - 1); k <= Math.min(nz - 1, z + 1); k++)
       for (let j = Math.max(0, y - 1); j <= Math.min(ny - 1, y + 1); j++) for (let i = Math.max(0, x - 1); i <= Math.min(nx - 1, x + 1); i++) reach(i, j, k);
   }
   const left = data.findIndex((value, place) => Number.isNaN(value) && !reached[place]);
-  return left < 0 ? null : coordinates(left);
+  return left < 0 ? null : indicesOf(left, [nx, ny]);
+}
+
+// Indices of the voxel at a place in the order of the file.
+export function indicesOf(place, [nx, ny]) {
+  return [place % nx, Math.floor(place / nx) % ny, Math.floor(place / nx / ny)];
 }

@@ -2,7 +2,7 @@
 // format, the display range and the place of the first voxel.
 
 import { unpacked } from "./gzip.js";
-import { fillMissing } from "./missing.js";
+import { fillMissing, indicesOf } from "./missing.js";
 import { Header, LONGEST_HEADER, layoutOf } from "./nifti_header.js";
 import { Refusal } from "./refusal.js";
 
@@ -77,6 +77,5 @@ function requireFinite(data, grid, name) {
   const first = data.findIndex((value) => !Number.isFinite(value));
   if (first < 0) return;
   const count = data.reduce((sum, value) => sum + !Number.isFinite(value), 0);
-  const place = [first % grid[0], Math.floor(first / grid[0]) % grid[1], Math.floor(first / grid[0] / grid[1])];
-  throw new Refusal(`${name}: ${count} voxels are not finite, the first at (${place.join(", ")}); replace NaN and infinity`);
+  throw new Refusal(`${name}: ${count} voxels are not finite, the first at (${indicesOf(first, grid).join(", ")}); replace NaN and infinity`);
 }

@@ -16,6 +16,11 @@ READY = "output:not(:empty)"  # the count, which the script writes
 ELSEWHERE = "http://elsewhere.example/a"
 
 
+def requests(faults: list[str]) -> list[str]:
+    """The addresses among what a browser notes."""
+    return [fault for fault in faults if fault.startswith("http")]
+
+
 @pytest.fixture
 def overview(tmp_path: Path) -> Path:
     """Scans with hostile names, and two restored ones."""
@@ -34,7 +39,7 @@ def test_the_browser_reports_requests_and_errors_of_other_pages(
     other = tmp_path / "other.html"
     other.write_text(f"<img src='{ELSEWHERE}'><script>nothing()</script>")
     pages.open(other, ready="img")
-    assert ELSEWHERE in faults
+    assert requests(faults) == [ELSEWHERE]
     assert "nothing is not defined" in faults
 
 
@@ -54,7 +59,7 @@ def test_the_policy_of_a_page_stops_what_would_be_added_to_it(
     overview.write_text(text.replace("<main>", f"<main>{added}"), encoding="utf-8")
     page = pages.open(overview, ready=READY)
     assert page.title() != "taken"
-    assert ELSEWHERE not in faults
+    assert requests(faults) == []
     assert len([fault for fault in faults if "Content Security Policy" in fault]) == 2
 
 
@@ -110,5 +115,6 @@ def test_a_narrow_screen_needs_no_scrolling_to_the_side(pages: Offline, tmp_path
     long = entry("x" * 300, "refused", reason="y" * 300)
     path = write(tmp_path, [long, entry("b.nii", record=RECORD, thumbnail=picture())])
     page = pages.open(path, width=390, ready=READY)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate("innerWidth") == 390
+    shown = "document.documentElement"
+    assert page.evaluate(f"{shown}.scrollWidth <= {shown}.clientWidth")
+    assert page.evaluate(f"{shown}.clientWidth") <= 390

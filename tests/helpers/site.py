@@ -7,7 +7,7 @@ import functools
 import http.server
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,9 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-@contextmanager
-def chromium(*more: str) -> Iterator[Browser]:
+def chromium(*more: str) -> AbstractContextManager[Browser]:
     """A browser that reaches this machine only."""
-    with started(*WEBGL, _LOCAL, *more) as browser:
-        yield browser
+    return started(*WEBGL, _LOCAL, *more)
 
 
 def blank(browser: Browser, address: str) -> Page:

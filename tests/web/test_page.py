@@ -46,12 +46,6 @@ def outside() -> list[str]:
 
 
 @pytest.fixture
-def faults() -> list[str]:
-    """Errors of scripts and lines of the console; must stay empty."""
-    return []
-
-
-@pytest.fixture
 def context(
     browser: Browser,
     address: str,

@@ -14,8 +14,6 @@ from restore_rwkv.training.pairs import Batch, Draw, PairSampler
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-_SECONDS_TO_END = 5.0
-
 
 def batches_of(
     sampler: PairSampler, fabric: Fabric, iterations: range, workers: int | None
@@ -49,8 +47,7 @@ def batches_of(
         if processes:
             batches._shutdown_workers()  # else done when the garbage collector comes to it
         for process in processes:
-            process.join(_SECONDS_TO_END)
-            process.kill()  # PyTorch would only terminate it, which `ignore_interrupts` ignores
+            process.kill()  # what PyTorch has waited for in vain ignores its SIGTERM
             process.join()
 
 

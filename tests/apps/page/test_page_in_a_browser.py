@@ -37,12 +37,6 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def faults() -> list[str]:
-    """Requests to elsewhere, errors of scripts and lines of the console; must stay empty."""
-    return []
-
-
-@pytest.fixture
 def context(
     browser: Browser, page: Page, faults: list[str], request: pytest.FixtureRequest
 ) -> Iterator[BrowserContext]:
